@@ -1,0 +1,1 @@
+"""PROVE: what a bundle must pass where it is deployed: parity and latency, per backend, without torch or onnx."""

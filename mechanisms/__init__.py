@@ -1,0 +1,12 @@
+"""WHAT is deployed: PyTorch modules, one mechanism a file, in families, each with a Spec.
+
+>>> "se" in MECHANISMS
+True
+>>> MECHANISMS.place("se").family
+'attention'
+"""
+
+from attn_export._shelf import Shelf
+from attn_export.mechanisms.spec import Spec
+
+MECHANISMS: Shelf[Spec] = Shelf("attn_export.mechanisms", "MECHANISM", "mechanism", families=True)

@@ -1,0 +1,1 @@
+"""Attention: the output at a place is a weighted view of other places or channels."""

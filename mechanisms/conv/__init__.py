@@ -1,0 +1,1 @@
+"""Convolutions whose kernels are separable, dynamic, local or recursive."""

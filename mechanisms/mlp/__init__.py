@@ -1,0 +1,1 @@
+"""MLPs that mix tokens or channels without attention."""

@@ -1,0 +1,1 @@
+"""Structural re-parameterisation: several branches to train, one convolution to deploy."""

@@ -1,0 +1,119 @@
+"""What a catalogue entry says about itself: paper, constructor, inputs, presets, checkpoint names.
+
+A Spec is data, free of torch, and its literal form in a mechanism's file can be read without running that file
+(see ``card``). Keep it literal: strings, numbers, tuples, dicts, the classes below and the name of the constructor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Dtype = Literal["float32", "int64", "bool"]
+
+
+@dataclass(frozen=True)
+class Paper:
+    """Where a mechanism comes from."""
+
+    title: str
+    authors: str
+    venue: str
+    arxiv: str = ""
+
+    @property
+    def url(self) -> str:
+        """Link to the abstract, or an empty string where no arXiv number is known."""
+        return f"https://arxiv.org/abs/{self.arxiv}" if self.arxiv else ""
+
+
+@dataclass(frozen=True)
+class Dim:
+    """A dimension that may vary after export: the multiples of ``step`` from ``least`` to ``most``."""
+
+    name: str
+    step: int = 1
+    least: int = 1
+    most: int | None = None
+
+    def admits(self, size: int) -> bool:
+        """Whether ``size`` is one of the sizes this dimension may take."""
+        return size >= self.least and size % self.step == 0 and (self.most is None or size <= self.most)
+
+
+@dataclass(frozen=True)
+class Input:
+    """One input tensor: its name, its shape by numbers and dimension names, and its element type.
+
+    ``high`` bounds integer inputs (values lie in ``[0, high)``): a number, or the name of a constructor argument.
+    """
+
+    name: str
+    shape: tuple[int | str, ...]
+    dtype: Dtype = "float32"
+    high: int | str = 2
+
+
+@dataclass(frozen=True)
+class Preset:
+    """One way to build an entry: constructor arguments and the size of every dimension named in its inputs.
+
+    Dimension names are looked up in ``sizes`` first, then in ``arguments``; ``b`` is 2 unless given.
+    ``build`` replaces the Spec's constructor, ``dynamic`` its dimensions, where a preset needs others.
+    """
+
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    build: Callable[..., Any] | None = None
+    inputs: tuple[Input, ...] | None = None
+    dynamic: tuple[Dim, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Spec:
+    """A catalogue entry.
+
+    Attributes:
+        paper: where the mechanism comes from.
+        build: the constructor; called with a preset's arguments it gives the module.
+        inputs: what ``forward`` takes, in order.
+        dynamic: the dimensions that may vary without new weights.
+        presets: named configurations. ``test`` is small; ``readme`` is the usual demonstration size.
+        variants: named configurations whose options change the graph.
+        default: the preset that the command line takes when none is named.
+        checkpoint: pairs of a regular expression on External-Attention-pytorch's parameter names and its
+            replacement in ours, applied in order; None as replacement drops the parameter (never used there).
+        convert: for what names cannot say: a function on the state dict (torch tensors) before the renaming.
+        half_safe: empty, or the sentence that says why the mathematics cannot be kept in float16.
+    """
+
+    paper: Paper
+    build: Callable[..., Any]
+    inputs: tuple[Input, ...]
+    presets: Mapping[str, Preset]
+    dynamic: tuple[Dim, ...] = (Dim("b"),)
+    variants: Mapping[str, Preset] = field(default_factory=dict)
+    default: str = "readme"
+    checkpoint: Mapping[str, str | None] = field(default_factory=dict)
+    convert: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    half_safe: str = ""
+
+    @property
+    def configurations(self) -> dict[str, Preset]:
+        """Presets and variants together, by name."""
+        return {**self.presets, **self.variants}
+
+
+def sizes_of(inputs: tuple[Input, ...], preset: Preset) -> dict[str, int]:
+    """Resolve every dimension name of ``inputs`` to its size under ``preset``.
+
+    Raises:
+        KeyError: a name is neither in the preset's sizes nor in its arguments.
+
+    >>> sizes_of((Input("x", ("b", "channels", "h")),), Preset({"channels": 8}, {"h": 7}))
+    {'b': 2, 'channels': 8, 'h': 7}
+    """
+    known = {"b": 2, **preset.arguments, **preset.sizes}
+    names = dict.fromkeys(dim for item in inputs for dim in item.shape if isinstance(dim, str))
+    return {name: int(known[name]) for name in names}

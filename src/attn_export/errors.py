@@ -1,0 +1,116 @@
+"""Every error that the project raises on purpose, and the exit code each one means.
+
+    AttnExportError                         3
+    ├── UsageError                          2   the command line asks for what cannot be
+    │   └── UnknownNameError                2   no entry of that name; says which are near
+    ├── LoadError                           3   could not load or read
+    │   ├── SubjectError                    3   a module, factory or ONNX file
+    │   ├── CheckpointError                 3   weights that do not fit
+    │   └── BundleError                     3   a bundle that is not whole
+    ├── ConversionError                     3   could not convert
+    │   ├── FusionError                     3   a module that must not be fused as it is
+    │   ├── ExportError                     3   the exporter failed
+    │   └── ContractError                   3   the exporter gave something else than was asked for
+    ├── WriteError                          3   the disk is full, or the folder is read-only
+    ├── GateError                           1   a proof failed: parity, certificate, budget
+    ├── BackendMissingError                 4   a required backend is not available
+    ├── BackendError                        3   a backend refused or broke on a model
+    └── InconclusiveError                   5   vacuous, or too noisy to say
+
+A message says what was wanted, what came, and the way out.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import ClassVar
+
+
+class AttnExportError(Exception):
+    """The base of all: catch this to catch whatever the project raises on purpose."""
+
+    exit_code: ClassVar[int] = 3
+
+
+class UsageError(AttnExportError):
+    """The command line, or a call, asks for what cannot be."""
+
+    exit_code = 2
+
+
+class UnknownNameError(UsageError):
+    """No entry of that name.
+
+    >>> str(UnknownNameError("mechanism", "tripplet", ["triplet", "se"]))
+    "there is no mechanism 'tripplet'; did you mean 'triplet'?"
+    """
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        names = sorted(known)
+        near = difflib.get_close_matches(name, names, n=3, cutoff=0.6)
+        if near:
+            hint = "did you mean " + " or ".join(repr(n) for n in near) + "?"
+        else:
+            hint = f"known: {', '.join(names)}" if len(names) <= 12 else f"`attn-export list` names all {len(names)}"
+        super().__init__(f"there is no {kind} {name!r}; {hint}")
+        self.name = name
+        self.near = near
+
+
+class LoadError(AttnExportError):
+    """Could not load or read."""
+
+
+class SubjectError(LoadError):
+    """A module, a factory or an ONNX file that cannot be loaded or run."""
+
+
+class CheckpointError(LoadError):
+    """Weights that cannot be read or do not fit the module."""
+
+
+class BundleError(LoadError):
+    """A bundle that is not whole, or not of a known schema."""
+
+
+class ConversionError(AttnExportError):
+    """Could not convert."""
+
+
+class FusionError(ConversionError):
+    """A module that must not be fused as it is, such as one in training mode."""
+
+
+class ExportError(ConversionError):
+    """The exporter or simplifier failed."""
+
+
+class ContractError(ConversionError):
+    """The exporter gave something else than was asked for."""
+
+
+class WriteError(AttnExportError):
+    """The result could not be written; what was there before is intact."""
+
+
+class GateError(AttnExportError):
+    """A proof failed: parity, the fusion certificate, or a budget."""
+
+    exit_code = 1
+
+
+class BackendMissingError(AttnExportError):
+    """A backend that was required is not available on this machine."""
+
+    exit_code = 4
+
+
+class BackendError(AttnExportError):
+    """A backend that is there refused a model, or broke on it."""
+
+
+class InconclusiveError(AttnExportError):
+    """The evidence says nothing: a vacuous check, or a measurement too noisy to compare."""
+
+    exit_code = 5

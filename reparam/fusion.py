@@ -1,0 +1,69 @@
+"""What a fusion is: the new model, what was collapsed, what was not and why, and the proof that it is the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+M = TypeVar("M")
+
+#: A fused model agrees with the original in float64 to this, relative to the largest magnitude of each output.
+CERTIFICATE_BOUND = 1e-12
+
+
+@dataclass(frozen=True)
+class Site:
+    """One place that was collapsed: where, which pattern, and what it cost before and after.
+
+    ``before`` and ``after`` name operators in execution order; ``macs`` are multiply-accumulates for one example
+    input, ``parameters`` counts of stored numbers.
+    """
+
+    name: str
+    pattern: str
+    before: tuple[str, ...]
+    after: tuple[str, ...]
+    macs_before: int = 0
+    macs_after: int = 0
+    parameters_before: int = 0
+    parameters_after: int = 0
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """One place that was left alone: the condition that failed, and what would make it legal or worth it."""
+
+    name: str
+    reason: str
+    remedy: str = ""
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """Fused against original, both in float64, by the largest error over everything (never a mean).
+
+    ``errors`` holds one relative error for each input that was tried. NaN or infinity makes it fail.
+    """
+
+    errors: tuple[float, ...]
+    bound: float = CERTIFICATE_BOUND
+
+    @property
+    def worst(self) -> float:
+        """The largest error; NaN if any is NaN."""
+        return max(self.errors, key=lambda e: (e != e, e), default=float("nan"))
+
+    @property
+    def ok(self) -> bool:
+        """Whether something was tried and every error lies within the bound."""
+        return bool(self.errors) and all(error <= self.bound for error in self.errors)
+
+
+@dataclass(frozen=True)
+class Fusion(Generic[M]):
+    """A fused model (module or graph) with the account of what was done to it."""
+
+    model: M
+    sites: tuple[Site, ...]
+    certificate: Certificate
+    refusals: tuple[Refusal, ...] = field(default=())

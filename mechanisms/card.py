@@ -39,7 +39,7 @@ class Named:
 
 
 def summary(path: Path) -> str:
-    """Return the first line of the file's docstring; reads no further.
+    r"""Return the first line of the file's docstring; reads no further.
 
     >>> import tempfile; f = Path(tempfile.mkdtemp(), "se.py"); _ = f.write_text('\"\"\"Scale.\\n...')
     >>> summary(f)
@@ -100,13 +100,13 @@ def _evaluate(node: ast.expr, constants: dict[str, Any]) -> Any:
             return tuple(_evaluate(item, constants) for item in items)
         case ast.List(elts=items):
             return [_evaluate(item, constants) for item in items]
-        case ast.Dict(keys=keys, values=values):
+        case ast.Dict(keys=keys, values=entries):
             result: dict[Any, Any] = {}
-            for key, value in zip(keys, values, strict=True):
-                if key is None:
-                    result.update(_evaluate(value, constants))
+            for key, entry in zip(keys, entries, strict=True):
+                if key is None:  # {**other}
+                    result.update(_evaluate(entry, constants))
                 else:
-                    result[_evaluate(key, constants)] = _evaluate(value, constants)
+                    result[_evaluate(key, constants)] = _evaluate(entry, constants)
             return result
         case ast.UnaryOp(op=ast.USub(), operand=operand):
             return -_evaluate(operand, constants)
@@ -122,9 +122,9 @@ def _evaluate(node: ast.expr, constants: dict[str, Any]) -> Any:
 def _options(tree: ast.Module, spec: Spec) -> tuple[str, ...]:
     """The constructor's parameters as written, such as ``channels: int = 64``."""
     functions = {n.name: n for n in tree.body if isinstance(n, ast.FunctionDef)}
-    for node in tree.body:
-        if isinstance(node, ast.ClassDef):
-            functions |= {node.name: f for f in node.body if isinstance(f, ast.FunctionDef) and f.name == "__init__"}
+    for kind in (n for n in tree.body if isinstance(n, ast.ClassDef)):
+        for function in (f for f in kind.body if isinstance(f, ast.FunctionDef) and f.name == "__init__"):
+            functions[kind.name] = function
     found = functions.get(spec.build.__name__)
     if found is None:
         return ()

@@ -1,7 +1,7 @@
 """Squeeze-and-excitation: scale each channel by a gate computed from all channel means.
 
-    g = sigmoid(W2 · relu(W1 · mean(x)))     b c 1 1
-    y = x * g                                b c h w
+g = sigmoid(W2 · relu(W1 · mean(x)))     b c 1 1
+y = x * g                                b c h w
 """
 
 import torch

@@ -1,0 +1,5 @@
+"""Reference vectors of the family ``mlp``: file → entry and constructor arguments."""
+
+from tests.mechanisms.row import Row
+
+ROWS: dict[str, Row] = {}

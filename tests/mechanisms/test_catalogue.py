@@ -1,0 +1,96 @@
+"""What holds for every entry: its card, its shapes, its independence of the batch, its stillness."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from attn_export.mechanisms import MECHANISMS, card
+from attn_export.mechanisms.subject import Subject, from_spec
+from tests.mechanisms.shapes import checked
+
+
+def configurations() -> Iterator[tuple[str, str]]:
+    for name in MECHANISMS:
+        path = MECHANISMS.place(name).path
+        assert path is not None
+        spec = card.read(path).spec
+        yield from ((name, preset) for preset in ("test", *spec.variants))
+
+
+@pytest.fixture(params=list(configurations()), ids=":".join)
+def subject(request: pytest.FixtureRequest) -> Subject:
+    name, preset = request.param
+    return from_spec(name, MECHANISMS[name], preset)
+
+
+def run(subject: Subject, inputs: dict[str, Tensor], dtype: torch.dtype = torch.float32) -> Tensor:
+    feeds = [v.to(dtype) if v.is_floating_point() else v for v in inputs.values()]
+    with torch.no_grad():
+        output = subject.module.to(dtype)(*feeds)
+    assert isinstance(output, Tensor), "an entry gives one tensor"
+    return output
+
+
+@pytest.mark.parametrize("name", list(MECHANISMS))
+def test_card_read_without_import_equals_the_spec(name: str) -> None:
+    path = MECHANISMS.place(name).path
+    assert path is not None
+    read = card.read(path)
+    assert card.unnamed(read.spec) == card.unnamed(MECHANISMS[name])
+    assert card.summary(path) == read.summary.split("  ")[0]
+    assert read.summary.endswith("."), "the first line is a sentence"
+    assert read.formula, "the formula stands below the sentence"
+    assert "test" in read.spec.presets
+    assert read.spec.default in read.spec.configurations
+
+
+def test_shapes_are_those_of_the_signature(subject: Subject) -> None:
+    with checked(subject.module):
+        run(subject, subject.example())
+
+
+def test_output_depends_on_the_input_and_is_finite(subject: Subject) -> None:
+    first, second = run(subject, subject.example(seed=1)), run(subject, subject.example(seed=2))
+    assert torch.isfinite(first).all()
+    assert (first - second).abs().max() > 1e-3 * first.abs().max()
+
+
+def test_a_second_call_gives_the_same_bits_and_the_state_is_unchanged(subject: Subject) -> None:
+    inputs = subject.example(seed=3)
+    state = {k: v.clone() for k, v in subject.module.state_dict().items()}
+    kept = {k: v.clone() for k, v in inputs.items()}
+    first, second = run(subject, inputs), run(subject, inputs)
+    assert torch.equal(first, second)
+    assert all(torch.equal(v, state[k]) for k, v in subject.module.state_dict().items())
+    assert all(torch.equal(v, kept[k]) for k, v in inputs.items()), "inputs must not be written to"
+
+
+def test_items_of_a_batch_do_not_influence_each_other(subject: Subject) -> None:
+    both = subject.example(seed=4, sizes={"b": 2})
+    with torch.no_grad():
+        together = run(subject, both, torch.float64)
+        alone = run(subject, {k: v[1:] for k, v in both.items()}, torch.float64)
+    assert (together[1:] - alone).abs().max() <= 1e-12 * together.abs().max()
+
+
+def test_every_parameter_matters_or_is_excused(subject: Subject) -> None:
+    """Nothing hidden, nothing dead: each parameter gets a gradient when it can have one."""
+    module = subject.module.double()
+    inputs = [v.double() if v.is_floating_point() else v for v in subject.example(seed=5).values()]
+    output = module(*inputs)
+    weights = torch.randn(output.shape, dtype=output.dtype, generator=torch.Generator().manual_seed(0))
+    (output * weights).sum().backward()
+    dead = [name for name, p in module.named_parameters() if p.requires_grad and p.grad is None]
+    assert not dead
+
+
+def test_half_precision_is_finite(subject: Subject) -> None:
+    """At input scales 1 and 8, or the entry says in a sentence why not."""
+    spec = MECHANISMS[subject.name.partition(":")[0]]
+    outputs = [run(subject, subject.example(seed=6, scale=scale), torch.float16) for scale in (1.0, 8.0)]
+    finite = all(bool(torch.isfinite(output).all()) for output in outputs)
+    assert finite or spec.half_safe, "float16 overflows; guard it, or say why in half_safe"

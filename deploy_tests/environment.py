@@ -1,0 +1,47 @@
+"""Say on what a figure was measured: processor, cores, clock policy, load, library versions."""
+
+from __future__ import annotations
+
+import os
+import platform
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+_LIBRARIES = ("numpy", "onnxruntime", "torch", "onnx", "onnxscript", "onnxsim", "tensorrt", "tensorrt-rtx-cu13")
+
+
+def describe() -> dict[str, Any]:
+    """Describe this machine and its libraries, without importing any of them."""
+    return {
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "affinity": sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
+        "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor") or "unknown",
+        "load": round(os.getloadavg()[0], 2),
+        "system": f"{platform.system()} {platform.release()} {platform.machine()}",
+        "python": platform.python_version(),
+        "libraries": {name: came for name in _LIBRARIES if (came := _version(name))},
+    }
+
+
+def processor() -> str:
+    """The processor's model name as the kernel gives it."""
+    for line in _read("/proc/cpuinfo").splitlines():
+        if line.startswith(("model name", "Model", "Hardware")):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except OSError:
+        return ""
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None

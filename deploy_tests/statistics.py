@@ -1,0 +1,66 @@
+"""The few statistics that a latency needs: percentiles, the interval of a median, the interval of a mean."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+#: Two-sided 95 % quantiles of Student's t for 1 to 30 degrees of freedom.
+_STUDENT = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
+    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its 95 % confidence interval."""
+
+    estimate: float
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.estimate:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def percentile(samples: ArrayLike, share: float) -> float:
+    """The nearest-rank percentile: a value that was measured, never one between two.
+
+    >>> percentile([1, 2, 3, 4], 50), percentile([1, 2, 3, 4], 90)
+    (2.0, 4.0)
+    """
+    values = np.sort(np.asarray(samples, dtype=np.float64))
+    return float(values[max(0, math.ceil(share / 100 * len(values)) - 1)])
+
+
+def median(samples: ArrayLike) -> Interval:
+    """The median with its distribution-free interval, from order statistics (binomial, normal approximation).
+
+    >>> median(range(1, 101))
+    Interval(estimate=50.0, low=40.0, high=61.0)
+    """
+    values = np.sort(np.asarray(samples, dtype=np.float64))
+    n = len(values)
+    reach = 1.96 * math.sqrt(n) / 2
+    low, high = max(0, math.floor(n / 2 - reach) - 1), min(n - 1, math.ceil(n / 2 + reach))
+    return Interval(percentile(values, 50), float(values[low]), float(values[high]))
+
+
+def ratio(logarithms: Sequence[float]) -> Interval:
+    """The geometric mean of ratios with Student's interval, from their logarithms (two at least).
+
+    >>> ratio([0.0, 0.0, 0.0])
+    Interval(estimate=1.0, low=1.0, high=1.0)
+    """
+    values = np.asarray(logarithms, dtype=np.float64)
+    n = len(values)
+    if n < 2:
+        raise ValueError(f"an interval needs two ratios at least; came {n}")
+    quantile = _STUDENT[n - 2] if n - 2 < len(_STUDENT) else 1.96
+    mean, reach = float(values.mean()), quantile * float(values.std(ddof=1)) / math.sqrt(n)
+    return Interval(math.exp(mean), math.exp(mean - reach), math.exp(mean + reach))

@@ -1,0 +1,64 @@
+"""Prove a bundle on this machine: read it whole, run its cases on a backend, compare with its truth."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from attn_export.bundle import Bundle
+from attn_export.deploy_tests.backend import Options, Range, Run
+from attn_export.deploy_tests.backends import BACKENDS
+from attn_export.deploy_tests.latency import Latency, Protocol, measure
+from attn_export.deploy_tests.parity import Parity, prove
+from attn_export.errors import BackendMissingError
+
+
+@contextmanager
+def opened(bundle: Bundle, backend: str, threads: int = 1) -> Iterator[tuple[Run, str, float]]:
+    """Open the bundle's model: how to run it, on what, and how many seconds the opening took.
+
+    Raises:
+        UnknownNameError: there is no such backend.
+        BackendMissingError: it is not available here.
+        BackendError: it refuses the model.
+    """
+    runtime = BACKENDS[backend]
+    if why := runtime.missing():
+        raise BackendMissingError(f"{backend} is not available here: {why}")
+    began = time.perf_counter()
+    with runtime.open(bundle.model, Options(threads=threads, shapes=shapes(bundle))) as run:
+        yield run, runtime.version(), time.perf_counter() - began
+
+
+def verify(
+    bundle: Bundle, backend: str, *, threads: int = 1, atol: float | None = None, rtol: float | None = None
+) -> Parity:
+    """Prove parity of ``bundle`` on ``backend``.
+
+    Raises:
+        UnknownNameError, BackendMissingError, BackendError: as ``opened``.
+    """
+    with opened(bundle, backend, threads) as (run, name, _):
+        return prove(run, bundle.cases, bundle.outputs, backend=name, tolerance=bundle.tolerance, atol=atol, rtol=rtol)
+
+
+def latency(bundle: Bundle, backend: str, *, threads: int = 1, protocol: Protocol | None = None) -> Latency:
+    """Measure the bundle's first case on ``backend``.
+
+    Raises:
+        UnknownNameError, BackendMissingError, BackendError: as ``opened``.
+    """
+    with opened(bundle, backend, threads) as (run, _, seconds):
+        return measure(run, bundle.cases[0].inputs, threads=threads, cold_start=seconds, protocol=protocol)
+
+
+def shapes(bundle: Bundle) -> dict[str, Range]:
+    """The range of shapes of each input over the bundle's own cases; empty where none varies."""
+    ranges = {}
+    for port in bundle.inputs:
+        seen = [case.inputs[port.name].shape for case in bundle.cases]
+        least, most = tuple(map(min, zip(*seen, strict=True))), tuple(map(max, zip(*seen, strict=True)))
+        if least != most:
+            ranges[port.name] = Range(least, seen[0], most)
+    return ranges

@@ -1,0 +1,50 @@
+"""Simplify a model with onnxsim, and assert its contract again on what came."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import onnx
+
+from attn_export.errors import ExportError
+from attn_export.export import contract
+from attn_export.export.exported import Exported
+
+#: Above this many bytes the simplifier gets a process of its own: it needs several times the model's memory.
+LARGE = 500_000_000
+
+
+def simplify(exported: Exported) -> Exported:
+    """Return the simplified model; the one given is not changed.
+
+    Raises:
+        ExportError: the simplifier failed.
+        ContractError: it broke the contract.
+    """
+    try:
+        model = _apart(exported.model) if exported.bytes > LARGE else _here(exported.model)
+    except Exception as error:  # a C++ library: whatever it raises is its failure
+        raise ExportError(f"the simplifier failed: {str(error).strip().splitlines()[0][:300]}") from error
+    return contract.check(model, exported.contract)
+
+
+def _here(model: onnx.ModelProto) -> onnx.ModelProto:
+    import onnxsim
+
+    simplified, _ = onnxsim.simplify(model)
+    assert isinstance(simplified, onnx.ModelProto)
+    return simplified
+
+
+def _apart(model: onnx.ModelProto) -> onnx.ModelProto:
+    with tempfile.TemporaryDirectory() as folder:
+        before, after = Path(folder, "before.onnx"), Path(folder, "after.onnx")
+        onnx.save(model, before, save_as_external_data=True, location="weights")
+        command = [sys.executable, "-m", "onnxsim", str(before), str(after)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise ExportError((done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1])
+        return onnx.load(after)

@@ -1,0 +1,148 @@
+"""The float64 truth of a subject, the cases it is asked on, and how far correct float32 evaluations stray from it."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import math
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from attn_export.bundle import Case
+from attn_export.errors import SubjectError
+from attn_export.mechanisms.spec import Dim
+from attn_export.mechanisms.subject import Subject
+
+SCALES = (0.05, 8.0)
+
+
+def plan(subject: Subject, seed: int = 0) -> list[tuple[str, int, float, dict[str, int]]]:
+    """Choose the cases: name, seed, scale and sizes of each.
+
+    The first is the one that latency is measured on, with a batch of one where that may vary. Then the traced
+    sizes, two other scales, and for every dynamic dimension sizes that the exporter has not seen.
+    """
+    rows: list[tuple[str, float, dict[str, int]]] = []
+    free = {dim.name: dim for dim in subject.dynamic}
+    if "b" in free and free["b"].admits(1):
+        rows.append(("b=1", 1.0, {"b": 1}))
+    rows.append(("as traced", 1.0, {}))
+    if any(item.dtype == "float32" for item in subject.inputs):
+        rows += [(f"scale {scale:g}", scale, {}) for scale in SCALES]
+    if "b" in free and free["b"].admits(3):
+        rows.append(("b=3", 1.0, {"b": 3}))
+    spatial = [dim for name, dim in free.items() if name != "b"]
+    for direction in (1, -1):
+        # Each dimension moves by a different amount, so that a height taken for a width shows.
+        moved = {d.name: _moved(d, subject.sizes[d.name], direction, by) for by, d in enumerate(spatial, 1)}
+        if moved and moved != {d.name: subject.sizes[d.name] for d in spatial}:
+            sizes = moved | ({"b": 1} if "b" in free and free["b"].admits(1) else {})
+            rows.append((", ".join(f"{k}={v}" for k, v in moved.items()), 1.0, sizes))
+    return [(name, seed + index, scale, sizes) for index, (name, scale, sizes) in enumerate(rows)]
+
+
+def _moved(dim: Dim, traced: int, direction: int, by: int) -> int:
+    return next(
+        (size for n in (by, 1, 2) if dim.admits(size := traced + direction * n * dim.step) and size > 1), traced
+    )
+
+
+def cases(subject: Subject, seed: int = 0) -> tuple[Case, ...]:
+    """Evaluate the subject on its cases: float64 truth, and the largest float32 error over PyTorch's variants.
+
+    Raises:
+        SubjectError: the module does not run on its own inputs.
+    """
+    exact = copy.deepcopy(subject.module).double()
+    single = copy.deepcopy(subject.module)
+    result = []
+    for name, number, scale, sizes in plan(subject, seed):
+        inputs = subject.example(seed=number, scale=scale, sizes=sizes)
+        truth = evaluate(exact, {k: v.double() if v.is_floating_point() else v for k, v in inputs.items()})
+        yardstick = dict.fromkeys(truth, 0.0)
+        for variant in (_plain, _without_onednn, _channels_last):
+            with variant(single, inputs) as (module, feeds):
+                came = evaluate(module, feeds)
+            for key, value in came.items():
+                error = float(torch.linalg.vector_norm(value.double() - truth[key]))
+                if math.isfinite(error):
+                    yardstick[key] = max(yardstick[key], error)
+        result.append(
+            Case(
+                name,
+                {k: v.numpy() for k, v in inputs.items()},
+                {k: v.contiguous().numpy() for k, v in truth.items()},
+                yardstick,
+            )
+        )
+    return tuple(result)
+
+
+def evaluate(module: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Run a module without gradients; its outputs by name.
+
+    Raises:
+        SubjectError: it does not run.
+    """
+    try:
+        with torch.no_grad():
+            return flatten(module(*inputs.values()))
+    except SubjectError:
+        raise
+    except Exception as error:  # whatever the user's code raises
+        shapes = ", ".join(f"{k}:{'x'.join(map(str, v.shape))}" for k, v in inputs.items())
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise SubjectError(f"{type(module).__name__} does not run on {shapes}: {reason}") from error
+
+
+def flatten(outputs: object) -> dict[str, Tensor]:
+    """Name the outputs: ``y``, or ``y0``, ``y1`` … where there are several.
+
+    Raises:
+        SubjectError: an output is no tensor.
+    """
+    items = _leaves(outputs)
+    if not items:
+        raise SubjectError("forward gives no tensor; wanted one tensor, or a tuple or dict of tensors")
+    return {"y" if len(items) == 1 else f"y{i}": item for i, item in enumerate(items)}
+
+
+def _leaves(value: object) -> list[Tensor]:
+    match value:
+        case Tensor():
+            return [value]
+        case tuple() | list():
+            return [leaf for item in value for leaf in _leaves(item)]
+        case Mapping():
+            return [leaf for item in value.values() for leaf in _leaves(item)]
+        case _:
+            raise SubjectError(f"forward gives a {type(value).__name__}; wanted tensors in tuples, lists or dicts")
+
+
+@contextlib.contextmanager
+def _plain(module: nn.Module, inputs: Mapping[str, Tensor]) -> Iterator[tuple[nn.Module, Mapping[str, Tensor]]]:
+    yield module, inputs
+
+
+@contextlib.contextmanager
+def _without_onednn(
+    module: nn.Module, inputs: Mapping[str, Tensor]
+) -> Iterator[tuple[nn.Module, Mapping[str, Tensor]]]:
+    kept = torch.backends.mkldnn.enabled
+    torch.backends.mkldnn.enabled = False
+    try:
+        yield module, inputs
+    finally:
+        torch.backends.mkldnn.enabled = kept
+
+
+@contextlib.contextmanager
+def _channels_last(module: nn.Module, inputs: Mapping[str, Tensor]) -> Iterator[tuple[nn.Module, Mapping[str, Tensor]]]:
+    layout = torch.channels_last
+    turned = {k: v.contiguous(memory_format=layout) if v.ndim == 4 else v for k, v in inputs.items()}
+    try:
+        yield module.to(memory_format=layout), turned  # type: ignore[call-overload]  # missing from the stub
+    finally:
+        module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]

@@ -1,0 +1,166 @@
+"""Make a subject of the user's own network: ``package.module:factory`` or ``path/to/file.py:Class``."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import ModuleType
+
+from torch import nn
+
+from attn_export.errors import SubjectError, UnknownNameError, UsageError
+from attn_export.mechanisms import checkpoint
+from attn_export.mechanisms.awaken import awaken
+from attn_export.mechanisms.spec import Dim, Dtype, Input
+from attn_export.mechanisms.subject import Subject, build
+
+_DTYPES: tuple[Dtype, ...] = ("float32", "int64", "bool")
+
+
+def from_code(
+    text: str,
+    shapes: Sequence[str],
+    *,
+    arguments: dict[str, object] | None = None,
+    weights: Path | None = None,
+    strict: bool = True,
+    keep_fresh: bool = False,
+    seed: int = 0,
+) -> Subject:
+    """Import, build and describe a network of the user's.
+
+    Args:
+        text: ``package.module:name`` or ``file.py:name``; the name is a class, a function that gives a module, or
+            a module.
+        shapes: one text for each input, as ``parse_input`` reads it.
+        arguments: keyword arguments of the class or function.
+        weights: a checkpoint; taken as it is.
+        strict: whether names that do not fit are an error.
+        keep_fresh: without a checkpoint, keep the weights that the constructor gave instead of awakening them.
+        seed: for the constructor and for awakening.
+
+    Raises:
+        SubjectError: it cannot be imported or found.
+        UsageError: no shapes, or shapes that cannot be read.
+        CheckpointError: the weights do not fit.
+    """
+    if not shapes:
+        raise UsageError(f"{text}: say what goes in, for example --input 1x3x224x224")
+    source, _, name = text.rpartition(":")
+    found = _find(_import(source), source, name)
+    if isinstance(found, nn.Module):
+        module = found.eval()
+    elif callable(found):
+        module = _built(text, found, arguments or {}, seed)
+    else:
+        raise SubjectError(f"{text} is a {type(found).__name__}; wanted a class or function that gives a module")
+    if weights is not None:
+        left = checkpoint.load(module, checkpoint.read(weights), strict=strict)
+        origin = f"{weights.name} sha256 {checkpoint.sha256(weights)}"
+        if left:
+            origin += f", {len(left)} names left alone"
+    elif keep_fresh:
+        origin = f"as the constructor gave them, seed {seed}"
+    else:
+        awaken(module, seed)
+        origin = f"awakened from seed {seed}"
+    inputs, sizes = inputs_of(shapes, _parameters(module))
+    named = dict.fromkeys(dim for item in inputs for dim in item.shape if isinstance(dim, str))
+    return Subject(name, module, inputs, sizes, tuple(Dim(dim) for dim in named), origin)
+
+
+def inputs_of(texts: Sequence[str], names: Sequence[str]) -> tuple[tuple[Input, ...], dict[str, int]]:
+    """Read the inputs' descriptions; those without a name take ``forward``'s parameter names, in order.
+
+    >>> inputs_of(["b=2x3x8x8"], ["image"])
+    ((Input(name='image', shape=('b', 3, 8, 8), dtype='float32', high=2),), {'b': 2})
+    """
+    sizes: dict[str, int] = {}
+    items = []
+    for index, text in enumerate(texts):
+        name, shape, dtype, named = parse_input(text)
+        items.append(Input(name or (names[index] if index < len(names) else f"x{index}"), shape, dtype))
+        sizes |= named
+    return tuple(items), sizes
+
+
+def parse_input(text: str) -> tuple[str, tuple[int | str, ...], Dtype, dict[str, int]]:
+    """Read one input: ``[name:]shape[:dtype]``, the shape as ``1x3x224x224``, ``[1,3,224,224]`` or ``1,3,224,224``.
+
+    A size written ``b=2`` is a dimension called ``b`` that may vary and is traced at 2.
+
+    Raises:
+        UsageError: it is none of these.
+
+    >>> parse_input("x:[b=2,3,8,8]")
+    ('x', ('b', 3, 8, 8), 'float32', {'b': 2})
+    >>> parse_input("tokens:1x16:int64")
+    ('tokens', (1, 16), 'int64', {})
+    """
+    match = re.fullmatch(r"(?:(?P<name>[A-Za-z_]\w*):)?(?P<shape>\[?[\w=,\s]+\]?)(?::(?P<dtype>\w+))?", text.strip())
+    wanted = f"wanted [name:]shape[:dtype] such as x:1x3x224x224, [1,3,224,224] or b=2x3x224x224; came {text!r}"
+    if not match:
+        raise UsageError(wanted)
+    body = match["shape"].strip("[] ")
+    sizes: dict[str, int] = {}
+    shape: list[int | str] = []
+    for part in re.split(r"\s*,\s*" if "," in body else r"x", body):
+        dim, _, size = part.strip().rpartition("=")
+        if not size.isdigit() or int(size) < 1 or (dim and not dim.isidentifier()):
+            raise UsageError(wanted)
+        shape.append(dim or int(size))
+        if dim:
+            sizes[dim] = int(size)
+    dtype = match["dtype"] or "float32"
+    if dtype not in _DTYPES:
+        raise UnknownNameError("input type", dtype, _DTYPES)
+    return match["name"] or "", tuple(shape), dtype, sizes
+
+
+def _import(source: str) -> ModuleType:
+    try:
+        if source.endswith(".py"):
+            path = Path(source).resolve()
+            if not path.is_file():
+                raise SubjectError(f"there is no file {source}")
+            spec = importlib.util.spec_from_file_location(path.stem, path)
+            assert spec is not None
+            assert spec.loader is not None
+            module = importlib.util.module_from_spec(spec)
+            sys.path.insert(0, str(path.parent))  # what the file imports from beside itself
+            sys.modules[path.stem] = module
+            spec.loader.exec_module(module)
+            return module
+        sys.path.insert(0, "")  # as `python -m` does: the user's package lies in the current folder
+        return importlib.import_module(source)
+    except SubjectError:
+        raise
+    except Exception as error:  # the user's code may raise anything
+        raise SubjectError(f"{source} cannot be imported: {type(error).__name__}: {error}") from error
+
+
+def _find(module: ModuleType, source: str, name: str) -> object:
+    try:
+        return getattr(module, name)
+    except AttributeError:
+        known = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+        message = str(UnknownNameError(f"name in {source}", name, known))
+        raise SubjectError(message) from None
+
+
+def _built(text: str, factory: object, arguments: dict[str, object], seed: int) -> nn.Module:
+    try:
+        return build(factory, arguments, seed)
+    except UsageError:
+        raise
+    except Exception as error:  # the user's constructor may raise anything
+        raise SubjectError(f"{text} cannot be built: {type(error).__name__}: {error}") from error
+
+
+def _parameters(module: nn.Module) -> list[str]:
+    return [p.name for p in inspect.signature(module.forward).parameters.values() if p.kind is not p.VAR_KEYWORD]

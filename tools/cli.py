@@ -1,0 +1,220 @@
+"""The command line. A word that is no command is a subject: ``attn-export X`` is ``attn-export export X``.
+
+Exit codes: 0 all gates passed · 1 a gate failed · 2 usage · 3 could not load, convert or read · 4 a required backend
+is not available · 5 inconclusive · 130 interrupted. Stdout carries the result, stderr progress and warnings.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from attn_export import __version__
+from attn_export.errors import AttnExportError
+
+
+class _Group(TyperGroup):
+    """A group whose unknown first word is a subject for ``export``."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Insert ``export`` where the first word is no command and no option of the group's own."""
+        own = {"--help", "--version", "--install-completion", "--show-completion", "-h"}
+        if args and args[0] not in self.commands and args[0] not in own:
+            args = ["export", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=_Group,
+    no_args_is_help=True,
+    add_completion=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"attn-export {__version__}")
+        raise typer.Exit
+
+
+@app.callback(epilog="Example: attn-export repvgg --fuse")
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
+    ] = False,
+) -> None:
+    """Fuse, export and prove vision mechanisms for edge devices.
+
+    A word that is no command is a subject: `attn-export repvgg --fuse` is `attn-export export repvgg --fuse`.
+    """
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Verbose = Annotated[int, typer.Option("--verbose", "-v", count=True, help="Show every stage, even without a terminal.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no warnings.")]
+Threads = Annotated[int, typer.Option(min=1, help="Threads of the runtime.")]
+Atol = Annotated[float | None, typer.Option(min=0, help="Your own absolute tolerance, besides the derived one.")]
+Rtol = Annotated[float | None, typer.Option(min=0, help="Your own relative tolerance, besides the derived one.")]
+Warmup = Annotated[float, typer.Option(min=0, help="Milliseconds of warm-up, at least.")]
+Iterations = Annotated[int, typer.Option(min=1, help="Timed runs, at least.")]
+Duration = Annotated[float, typer.Option(min=0, help="Seconds of timed runs, at least.")]
+
+
+@app.command(epilog="Example: attn-export my_pkg.net:build --input 1x3x224x224 --weights net.safetensors --fuse")
+def export(
+    subject: Annotated[str, typer.Argument(help="A catalogue name, package.module:factory, or file.py:Class.")],
+    fuse: Annotated[bool, typer.Option("--fuse", help="Collapse training-time branches first.")] = False,
+    preset: Annotated[str | None, typer.Option(help="A catalogue entry's configuration; `show` lists them.")] = None,
+    inputs: Annotated[
+        list[str] | None,
+        typer.Option("--input", help="An input's shape: x:1x3x224x224, [1,3,224,224], or b=2x3x224x224 to let b vary."),
+    ] = None,
+    kwargs: Annotated[str, typer.Option(help="Constructor arguments as a JSON object.")] = "{}",
+    weights: Annotated[Path | None, typer.Option(help="A checkpoint: safetensors, or a plain torch file.")] = None,
+    strict: Annotated[
+        bool, typer.Option(help="Whether missing or unexpected names in the weights are an error.")
+    ] = True,
+    awaken: Annotated[
+        bool, typer.Option(help="Without weights: draw those that a fresh module leaves at 0 or 1.")
+    ] = True,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="The bundle's folder; its name by default.")
+    ] = None,
+    opset: Annotated[int, typer.Option(help="The ONNX opset.")] = 18,
+    dynamic: Annotated[
+        str | None, typer.Option(help="What may vary after export: batch, all, none, or names such as b,h,w.")
+    ] = None,
+    simplify: Annotated[bool, typer.Option(help="Whether to run the simplifier.")] = True,
+    bench: Annotated[bool, typer.Option(help="Whether to measure latency.")] = True,
+    atol: Atol = None,
+    rtol: Rtol = None,
+    warmup: Warmup = 200,
+    iterations: Iterations = 200,
+    duration: Duration = 3.0,
+    threads: Threads = 1,
+    seed: Annotated[int, typer.Option(min=0, help="For weights that are drawn, and inputs.")] = 0,
+    as_json: Json = False,
+    verbose: Verbose = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Fuse, export, simplify, prove and measure one subject, and write its bundle."""
+    from attn_export.tools import commands
+
+    commands.export(
+        commands.Wanted(
+            subject, preset, tuple(inputs or ()), _arguments(kwargs), weights, strict, awaken, dynamic, output, seed
+        ),
+        {
+            "fuse": fuse,
+            "simplify": simplify,
+            "opset": opset,
+            "threads": threads,
+            "atol": atol,
+            "rtol": rtol,
+            "measure": bench,
+        },
+        (warmup / 1000, iterations, duration),
+        as_json,
+        -1 if quiet else verbose,
+    )
+
+
+@app.command(name="list", epilog="Example: attn-export list --family attention")
+def list_(
+    family: Annotated[str | None, typer.Option(help="Only this family.")] = None,
+    as_json: Json = False,
+) -> None:
+    """List the catalogue."""
+    from attn_export.tools import catalogue
+
+    catalogue.list_(family, as_json)
+
+
+@app.command(epilog="Example: attn-export show triplet")
+def show(name: Annotated[str, typer.Argument(help="A catalogue name.")], as_json: Json = False) -> None:
+    """Show one entry: paper, formula, shapes, presets."""
+    from attn_export.tools import catalogue
+
+    catalogue.show(name, as_json)
+
+
+@app.command(epilog="Example: attn-export verify repvgg --require tensorrt")
+def verify(
+    path: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle's folder.")],
+    backend: Annotated[list[str] | None, typer.Option(help="Prove it on this backend; repeat for several.")] = None,
+    require: Annotated[
+        list[str] | None, typer.Option(help="As --backend, but exit 4 when it is not available here.")
+    ] = None,
+    atol: Atol = None,
+    rtol: Rtol = None,
+    threads: Threads = 1,
+    as_json: Json = False,
+) -> None:
+    """Prove a bundle again, on this machine. Needs neither torch nor onnx."""
+    from attn_export.tools import device
+
+    device.verify(path, tuple(backend or ()), tuple(require or ()), atol, rtol, threads, as_json)
+
+
+@app.command(epilog="Example: attn-export bench fused plain")
+def bench(
+    paths: Annotated[list[Path], typer.Argument(metavar="BUNDLE [BUNDLE2]", help="One bundle, or two to compare.")],
+    backend: Annotated[str, typer.Option(help="Where to measure.")] = "onnxruntime",
+    warmup: Warmup = 200,
+    iterations: Iterations = 200,
+    duration: Duration = 3.0,
+    threads: Threads = 1,
+    thorough: Annotated[bool, typer.Option("--thorough", help="Eight process pairs instead of five.")] = False,
+    as_json: Json = False,
+    verbose: Verbose = 0,
+    quiet: Quiet = False,
+) -> None:
+    """Measure latency; of two bundles, the interleaved ratio with its control."""
+    from attn_export.tools import device
+
+    rule = (warmup / 1000, iterations, duration)
+    device.bench(tuple(paths), backend, rule, threads, thorough, as_json, -1 if quiet else verbose)
+
+
+@app.command(epilog="Example: attn-export doctor")
+def doctor(as_json: Json = False) -> None:
+    """Say what is installed, what is missing, and how to get it."""
+    from attn_export.tools import doctor as examine
+
+    examine.report(as_json)
+
+
+def _arguments(text: str) -> dict[str, Any]:
+    from attn_export.errors import UsageError
+
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise UsageError(
+            f"--kwargs wants a JSON object such as '{{\"channels\": 64}}'; came {text!r}: {error}"
+        ) from error
+    if not isinstance(value, dict):
+        raise UsageError(f"--kwargs wants a JSON object; came {text!r}")
+    return value
+
+
+def main() -> None:
+    """Run the command line; every expected failure is one sentence on stderr and an exit code."""
+    try:
+        app()
+    except AttnExportError as error:
+        if "--json" in sys.argv:
+            typer.echo(json.dumps({"error": str(error), "kind": type(error).__name__, "exit_code": error.exit_code}))
+        typer.echo(f"error: {error}", err=True)
+        raise SystemExit(error.exit_code) from None
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        raise SystemExit(130) from None

@@ -1,0 +1,43 @@
+"""Say on stderr what is being done and how long it took; a spinner only on a terminal."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+
+
+class Progress:
+    """Stages with their time. Verbosity: -1 quiet, 0 warnings (and stages on a terminal), 1 stages always."""
+
+    def __init__(self, verbosity: int = 0) -> None:
+        self.console = Console(stderr=True, highlight=False)
+        self._verbosity = verbosity
+        self._shown = verbosity > 0 or (verbosity == 0 and self.console.is_terminal)
+        self.seconds: dict[str, float] = {}
+        self._detail = ""
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Show ``name`` while the block runs, and its time when it is done."""
+        began, self._detail = time.perf_counter(), ""
+        if self._shown and self.console.is_terminal:
+            with self.console.status(f"{name} …"):
+                yield
+        else:
+            yield
+        self.seconds[name] = time.perf_counter() - began
+        if self._shown:
+            detail = f"  [dim]{self._detail}[/]" if self._detail else ""
+            self.console.print(f"[green]✓[/] {name:<28} {self.seconds[name]:6.1f} s{detail}")
+
+    def detail(self, text: str) -> None:
+        """Add a word to the running stage's line."""
+        self._detail = text
+
+    def warn(self, text: str) -> None:
+        """Say what the user should know although it is no failure."""
+        if self._verbosity >= 0:
+            self.console.print(f"[yellow]warning:[/] {text}", soft_wrap=True)

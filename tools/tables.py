@@ -1,0 +1,113 @@
+"""What a person reads at the end: tables and sentences made from results."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.markup import escape
+from rich.table import Table
+
+from attn_export.deploy_tests.contest import Contest
+from attn_export.deploy_tests.latency import Latency
+from attn_export.tools.pipeline import Outcome, Step
+
+
+def stages(outcome: Outcome) -> Table:
+    """One row a stage: nodes, size, parity with its bound, latency with its interval."""
+    table = Table(
+        title=f"{escape(outcome.subject.name)}, weights {escape(outcome.subject.weights)}", title_justify="left"
+    )
+    for heading in ("stage", "nodes", "size", "worst error against float64", "bound", "latency p50 [95 %]"):
+        table.add_column(heading, justify="left" if heading == "stage" else "right")
+    for step in outcome.steps:
+        worst = step.parity.worst
+        table.add_row(
+            step.name,
+            "" if step.nodes is None else str(step.nodes),
+            "" if step.bytes is None else size(step.bytes),
+            f"{worst.error:.3g}  (k = {worst.k:.2f})",
+            f"{worst.bound:.3g}  (k = {step.parity.tolerance:g})",
+            _latency(step.latency),
+        )
+    return table
+
+
+def sentences(outcome: Outcome) -> list[str]:
+    """What was done and how well, in lines that need no table."""
+    lines = []
+    if outcome.fusion:
+        before, after = _nodes(outcome.steps)
+        certificate = outcome.fusion.certificate
+        lines.append(
+            f"fused: {len(outcome.fusion.sites)} sites, {before} → {after} nodes,"
+            f" worst error {certificate.worst:.1e} in float64 (bound {certificate.bound:g})"
+        )
+    lines.append(outcome.steps[-1].parity.sentence())
+    if outcome.contest:
+        lines.append(comparison(outcome.contest))
+    return lines
+
+
+def comparison(contest: Contest, contender: str = "fused", reference: str = "un-fused") -> str:
+    """Say who is faster, with the interval and the control."""
+    control = f"control {contest.control}, {len(contest.pairs)} process pairs, {contest.clock}"
+    if contest.void:
+        return f"latency {contender}/{reference}: void, the control left 1: {control}"
+    turned = f"{reference}/{contender} {1 / contest.ratio.estimate:.3f}"
+    turned += f" [{1 / contest.ratio.high:.3f}, {1 / contest.ratio.low:.3f}]"
+    return f"latency {turned} on ONNX Runtime CPU: {contender} is {contest.verdict} ({control})".replace(
+        "is no difference", "shows no difference"
+    ).replace("difference shown", "difference")
+
+
+def as_json(outcome: Outcome) -> dict[str, Any]:
+    """The same for machines, without the raw samples (those are in the bundle's report.json)."""
+    return {
+        "subject": outcome.subject.name,
+        "weights": outcome.subject.weights,
+        "bundle": str(outcome.target),
+        "parity": outcome.steps[-1].parity.ok,
+        "stages": [
+            {
+                "name": step.name,
+                "nodes": step.nodes,
+                "bytes": step.bytes,
+                "k": step.parity.worst.k,
+                "k_bound": step.parity.tolerance,
+                "error": step.parity.worst.error,
+                "error_bound": step.parity.worst.bound,
+                "latency_ms": step.latency.percentiles() if step.latency else None,
+            }
+            for step in outcome.steps
+        ],
+        "fused_sites": [site.name for site in outcome.fusion.sites] if outcome.fusion else [],
+        "certificate": outcome.fusion.certificate.worst if outcome.fusion else None,
+        "fused_against_unfused": outcome.contest.as_json() if outcome.contest else None,
+        "warnings": list(outcome.warnings),
+        "seconds": dict(outcome.seconds),
+    }
+
+
+def size(count: float) -> str:
+    """Bytes for people.
+
+    >>> size(512), size(33_000_000)
+    ('512 B', '33.0 MB')
+    """
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def _latency(latency: Latency | None) -> str:
+    if latency is None:
+        return ""
+    middle = latency.median()
+    return f"{middle.estimate:.3g} ms [{middle.low:.3g}, {middle.high:.3g}]"
+
+
+def _nodes(steps: tuple[Step, ...]) -> tuple[int | None, int | None]:
+    counted = [step.nodes for step in steps if step.nodes is not None]
+    return counted[0], counted[-1]

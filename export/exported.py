@@ -39,4 +39,4 @@ class Exported:
     @property
     def bytes(self) -> int:
         """Size of the model as it would be written, weights included."""
-        return self.model.ByteSize()
+        return int(self.model.ByteSize())

@@ -6,6 +6,7 @@ import contextlib
 import copy
 import math
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -130,12 +131,13 @@ def _plain(module: nn.Module, inputs: Mapping[str, Tensor]) -> Iterator[tuple[nn
 def _without_onednn(
     module: nn.Module, inputs: Mapping[str, Tensor]
 ) -> Iterator[tuple[nn.Module, Mapping[str, Tensor]]]:
-    kept = torch.backends.mkldnn.enabled
-    torch.backends.mkldnn.enabled = False
+    # Not the context manager ``flags``: it also sets the TF32 switch, which warns on machines without it.
+    backend: Any = torch.backends.mkldnn
+    kept, backend.enabled = backend.enabled, False
     try:
         yield module, inputs
     finally:
-        torch.backends.mkldnn.enabled = kept
+        backend.enabled = kept
 
 
 @contextlib.contextmanager

@@ -74,17 +74,16 @@ def emit(convolution: Convolution, like: Tensor) -> nn.Conv2d:
     Raises:
         FusionError: the padding is not the same on both sides.
     """
-    padding = tuple(before for before, after in convolution.padding if before == after)
-    if len(padding) != 2:
+    (top, bottom), (left, right) = convolution.padding
+    if top != bottom or left != right:
         raise FusionError(f"padding {convolution.padding} is not the same on both sides")
     out, width, height, breadth = convolution.weight.shape
-    module = nn.utils.skip_init(
-        nn.Conv2d,
+    module = nn.Conv2d(
         width * convolution.groups,
         out,
         (height, breadth),
         stride=convolution.stride,
-        padding=padding,
+        padding=(top, left),
         dilation=convolution.dilation,
         groups=convolution.groups,
         device=like.device,

@@ -162,7 +162,7 @@ def write_cases(file: Path, cases: tuple[Case, ...]) -> None:
     for index, case in enumerate(cases):
         arrays |= {f"{index}.input.{name}": value for name, value in case.inputs.items()}
         arrays |= {f"{index}.truth.{name}": value for name, value in case.truth.items()}
-        arrays |= {f"{index}.yardstick.{name}": np.float64(value) for name, value in case.yardstick.items()}
+        arrays |= {f"{index}.yardstick.{name}": np.asarray(value) for name, value in case.yardstick.items()}
     np.savez(file, **arrays)  # type: ignore[arg-type]  # the stub reads ** as the keyword allow_pickle
 
 

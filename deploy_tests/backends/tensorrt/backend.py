@@ -1,0 +1,88 @@
+"""TensorRT behind the backend protocol: build in a process of its own, keep the engine, run it by ctypes on CUDA."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from attn_export.deploy_tests.backend import Options
+from attn_export.deploy_tests.backends.tensorrt import bindings, cache, cuda, supervise
+from attn_export.deploy_tests.backends.tensorrt.bindings import Product
+from attn_export.deploy_tests.backends.tensorrt.request import Request
+from attn_export.deploy_tests.backends.tensorrt.run import EngineRun, start
+from attn_export.errors import BackendError, BackendMissingError
+
+
+@dataclass(frozen=True)
+class TensorRT:
+    """Strongly typed engines: precision is what the ONNX graph says; TF32 only with ``reduced_precision``.
+
+    Attributes:
+        product: TensorRT, or TensorRT for RTX.
+        build_limit: seconds a build may take.
+        run_limit: seconds one run may take before the GPU counts as hung.
+    """
+
+    product: Product
+    build_limit: float = supervise.LIMIT
+    run_limit: float = 60.0
+
+    def missing(self) -> str | None:
+        """Say what to install or plug in, or None: first the bindings, then the driver and a GPU."""
+        return bindings.missing(self.product) or cuda.missing()
+
+    def version(self) -> str:
+        """Product and CUDA versions."""
+        text = f"{self.product.title} {bindings.version(self.product)}"
+        runtime = cuda.load()
+        if runtime is None:
+            return text
+        toolkit, driver = runtime.versions()
+        return f"{text}, CUDA {toolkit}, driver {driver}"
+
+    @contextmanager
+    def open(self, model: Path, options: Options) -> Iterator[EngineRun]:
+        """Build the engine or take it from the cache, and run it on ``options.device``.
+
+        Raises:
+            BackendMissingError: there are no bindings, no driver or no GPU.
+            BackendError: TensorRT refuses the model (``RefusedError`` names the nodes), or the GPU breaks.
+        """
+        if why := self.missing():
+            raise BackendMissingError(why)
+        runtime = cuda.load()
+        assert runtime is not None, "missing() found it"
+        request = Request(
+            self.product.module,
+            model,
+            shapes=options.shapes,
+            tf32=options.reduced_precision,
+            device=options.device,
+        )
+        with cuda.Device(runtime, options.device, limit=self.run_limit) as device:
+            run = self._start(request, device)
+            try:
+                yield run
+            finally:
+                release(run)
+
+    def _start(self, request: Request, device: cuda.Device) -> EngineRun:
+        version, runtime = bindings.version(self.product), device.runtime
+        key = cache.key(request, version, runtime.sm(device.index), runtime.name(device.index))
+        if plan := cache.find(key):
+            try:
+                return start(request, plan, device)
+            except BackendError:
+                supervise.journal.warning("the cached engine of %s is of no use; building anew", request.model)
+        built = supervise.build(request, limit=self.build_limit)
+        cache.keep(key, built.plan, {"seconds": built.seconds, "warnings": list(built.warnings)})
+        return start(request, built.plan, device)
+
+
+def release(run: EngineRun) -> None:
+    """Let go of the engine while the device is still open: context before engine before runtime."""
+    run.growing.clear()
+    for name in ("context", "engine", "keep"):
+        setattr(run, name, None)

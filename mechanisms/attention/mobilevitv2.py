@@ -1,0 +1,46 @@
+"""Separable self-attention (MobileViTv2): one context vector for all tokens, linear in their number.
+
+a = softmax_n(Wi x)                          b 1 n
+c = Σ_n a (Wk x)                             b 1 d
+y = Wo (relu(Wv x) * c)                      b n d
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
+
+
+class SeparableSelfAttention(nn.Module):
+    """Attention of one latent token to all, given back to each of them by multiplication."""
+
+    def __init__(self, channels: int = 32) -> None:
+        super().__init__()
+        self.score = nn.Linear(channels, 1)
+        self.key = nn.Linear(channels, channels)
+        self.value = nn.Linear(channels, channels)
+        self.out = nn.Linear(channels, channels)
+
+    def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
+        """Attend."""
+        weights = torch.softmax(self.score(x).transpose(1, 2), -1)
+        # The weights sum to one, so the key projection may follow the pooling: one row for a batch item, not n.
+        context = self.key(weights @ x)
+        out: Tensor = self.out(torch.relu(self.value(x)) * context)
+        return out
+
+
+MECHANISM = Spec(
+    paper=Paper(
+        "Separable Self-attention for Mobile Vision Transformers", "Mehta and Rastegari", "TMLR 2023", "2206.02680"
+    ),
+    build=SeparableSelfAttention,
+    inputs=(Input("x", ("b", "n", "channels")),),
+    dynamic=(Dim("b"), Dim("n")),
+    presets={
+        "test": Preset({"channels": 32}, {"n": 20}),
+        "readme": Preset({"channels": 512}, {"n": 49}),
+    },
+    checkpoint={r"^fc_i\.": "score.", r"^fc_k\.": "key.", r"^fc_v\.": "value.", r"^fc_o\.": "out."},
+)

@@ -39,7 +39,7 @@ def export(subject: Subject, opset: int = OPSET) -> Exported:
         for item in subject.inputs
     )
     with torch.no_grad():
-        outputs = flatten(subject.module(*inputs.values()))
+        outputs = flatten(subject.module(*inputs.values()), inputs)
     promised = Contract(
         opset,
         tuple(

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -89,7 +90,7 @@ def evaluate(module: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tenso
     """
     try:
         with torch.no_grad():
-            return flatten(module(*inputs.values()))
+            return flatten(module(*inputs.values()), inputs)
     except SubjectError:
         raise
     except Exception as error:  # whatever the user's code raises
@@ -98,8 +99,8 @@ def evaluate(module: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tenso
         raise SubjectError(f"{type(module).__name__} does not run on {shapes}: {reason}") from error
 
 
-def flatten(outputs: object) -> dict[str, Tensor]:
-    """Name the outputs: ``y``, or ``y0``, ``y1`` … where there are several.
+def flatten(outputs: object, inputs: Iterable[str]) -> dict[str, Tensor]:
+    """Name the outputs: ``y``, or ``y0``, ``y1`` … where there are several; ``out`` where an input is called ``y``.
 
     Raises:
         SubjectError: an output is no tensor.
@@ -107,7 +108,8 @@ def flatten(outputs: object) -> dict[str, Tensor]:
     items = _leaves(outputs)
     if not items:
         raise SubjectError("forward gives no tensor; wanted one tensor, or a tuple or dict of tensors")
-    return {"y" if len(items) == 1 else f"y{i}": item for i, item in enumerate(items)}
+    stem = "out" if any(re.fullmatch(r"y\d*", name) for name in inputs) else "y"
+    return {stem if len(items) == 1 else f"{stem}{i}": item for i, item in enumerate(items)}
 
 
 def _leaves(value: object) -> list[Tensor]:

@@ -1,0 +1,116 @@
+"""The gate passes what correct float32 does, and nothing else."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from attn_export.bundle import Case, Port
+from attn_export.deploy_tests.parity import FLOOR, Comparison, Parity, compare, prove
+
+TRUTH = np.random.default_rng(0).standard_normal((2, 500))
+PORT = Port("y", "float32", ("b", 500))
+
+
+def case(yardstick: float = 0.0, truth: NDArray[Any] = TRUTH) -> Case:
+    return Case("one", {"x": np.zeros((2, 1), np.float32)}, {"y": truth}, {"y": yardstick})
+
+
+def judge(came: NDArray[Any] | None, yardstick: float = 0.0, **options: Any) -> Parity:
+    outputs = {} if came is None else {"y": came}
+    return prove(lambda _: outputs, [case(yardstick)], [PORT], backend="test", **options)
+
+
+def test_the_rounded_truth_passes() -> None:
+    parity = judge(TRUTH.astype(np.float32))
+    assert parity.ok
+    assert parity.worst.k < 1
+    assert 140 < parity.worst.snr < 160
+
+
+@given(st.floats(0.1, 10), st.floats(1e-6, 1e-2))
+def test_k_is_the_error_in_units_of_the_yardstick(k: float, yardstick: float) -> None:
+    direction = np.ones_like(TRUTH) / math.sqrt(TRUTH.size)
+    unit = max(yardstick, FLOOR * float(np.linalg.norm(TRUTH)))
+    row = compare(TRUTH + k * unit * direction, case(yardstick), Port("y", "float64", ("b", 500)), 4.0)
+    assert row.k == pytest.approx(k, rel=1e-6)
+    assert row.bound == pytest.approx(4 * unit)
+
+
+@pytest.mark.parametrize(
+    "came",
+    [
+        np.zeros_like(TRUTH, np.float32),
+        TRUTH.astype(np.float32) * np.float32(1 + 1e-5),
+        TRUTH.astype(np.float32)[::-1].copy(),
+        np.where(np.arange(500) == 7, TRUTH + 1e-3, TRUTH).astype(np.float32),
+    ],
+    ids=["zeros", "scaled by 1e-5", "items swapped", "one column off by 1e-3"],
+)
+def test_wrong_values_fail(came: NDArray[Any]) -> None:
+    parity = judge(came)
+    assert not parity.ok
+    assert "parity fails on test" in parity.sentence()
+
+
+@pytest.mark.parametrize(
+    ("came", "why"),
+    [
+        (None, "missing"),
+        (TRUTH.astype(np.float64), "wanted float32, came float64"),
+        (TRUTH.astype(np.float32)[:1], "wanted shape"),
+        (TRUTH.astype(np.float32).ravel(), "wanted shape"),
+        (np.where(np.arange(500) == 3, np.nan, TRUTH).astype(np.float32), "2 of 1000 values are NaN"),
+        (np.where(np.arange(500) == 3, np.inf, TRUTH).astype(np.float32), "2 of 1000 values are NaN"),
+    ],
+)
+def test_what_cannot_be_compared_fails_before_values_are(came: NDArray[Any] | None, why: str) -> None:
+    parity = judge(came)
+    assert not parity.ok
+    assert why in parity.worst.fault
+    assert parity.as_json()["comparisons"][0]["k"] is None, "infinity is no JSON"
+
+
+def test_nan_passes_only_where_the_truth_has_it() -> None:
+    truth = TRUTH.copy()
+    truth[0, 0] = np.nan
+    good = truth.astype(np.float32)
+    assert compare(good, case(truth=truth), PORT, 4.0).fault == ""
+    finite = np.nan_to_num(good)
+    assert "the truth has NaN" in compare(finite, case(truth=truth), PORT, 4.0).fault
+
+
+def test_nothing_compared_is_no_pass() -> None:
+    empty = prove(lambda _: {}, [], [PORT], backend="test")
+    assert not empty.ok
+    assert empty.sentence() == "nothing was compared"
+
+
+def test_a_zero_truth_wants_zeros() -> None:
+    zero = np.zeros_like(TRUTH)
+    assert compare(zero.astype(np.float32), case(truth=zero), PORT, 4.0).k == 0
+    assert compare(zero.astype(np.float32) + 1e-20, case(truth=zero), Port("y", "float32", ()), 4.0).k == math.inf
+
+
+def test_the_users_own_tolerance_is_a_gate_of_its_own() -> None:
+    came = TRUTH.astype(np.float32)
+    assert judge(came, atol=1e-6).ok
+    strict = judge(came, atol=1e-12)
+    assert not strict.ok
+    assert "lie outside atol 1e-12 and rtol 0" in strict.sentence()
+
+
+def test_the_worst_is_the_one_that_decides() -> None:
+    rows = [
+        Comparison("a", "y", 1, 1, 3.0, 1, 1),
+        Comparison("b", "y", 1, 1, 9.0, 1, 1),
+        Comparison("c", "y", 1, 1, 1.0, 1, 1, "f"),
+    ]
+    assert Parity("t", 4, tuple(rows)).worst.case == "c"
+    assert Parity("t", 4, tuple(rows[:2])).worst.case == "b"

@@ -45,7 +45,10 @@ def unfold(
 
 
 def local_sum(
-    weights: Float[Tensor, "b g h w k k"], values: Float[Tensor, "b g rows columns d"], stride: int = 1, padding: int = 0
+    weights: Float[Tensor, "b g h w k k"],
+    values: Float[Tensor, "b g rows columns d"],
+    stride: int = 1,
+    padding: int = 0,
 ) -> Float[Tensor, "b g h w d"]:
     """Sum the window of each pixel with weights of its own.
 

@@ -15,4 +15,27 @@ ROWS: dict[str, Row] = {
     "simam": Row("simam"),
     "mobilevitv2": Row("mobilevitv2", {"channels": 32}),
     "parnet": Row("parnet", {"channels": 16, "skip_norm": False}),
+    "ufo": Row("ufo", {"channels": 32, "heads": 4, "d_k": 8, "d_v": 8}),
+    "criss_cross": Row("criss_cross", {"channels": 32}),
+    "axial_attention": Row("axial_attention", {"channels": 32, "heads": 4}),
+    "axial_attention_sequential": Row("axial_attention", {"channels": 16, "heads": 2, "sequential": True}),
+    "axial_image_transformer": Row("axial_image_transformer", {"channels": 16, "depth": 1, "heads": 2, "size": (5, 7)}),
+    "axial_image_transformer_irreversible": Row(
+        "axial_image_transformer", {"channels": 16, "depth": 1, "heads": 2, "size": None, "reversible": False}
+    ),
+    "mobilevit_attention": Row(
+        "mobilevit_attention",
+        {"channels": 8, "dim": 12, "depth": 3, "heads": 8, "d_head": 64, "hidden": 1024, "plain": True},
+    ),
+    "mobilevit_transformer": Row(
+        "mobilevit_attention",
+        {"channels": 16, "depth": 2, "heads": 2, "d_head": 8, "hidden": 32},
+        build="Transformer",
+    ),
+    "eca": Row("eca", {"channels": 32, "kernel_size": 3}),
+    "external": Row("external", {"channels": 32, "memory": 8}),
+    "self_attention": Row("self_attention", {"channels": 32, "heads": 4, "d_k": 8, "d_v": 12}),
+    "self_attention_masked": Row("self_attention", {"channels": 32, "heads": 4}),
+    "triplet": Row("triplet"),
+    "triplet_no_spatial": Row("triplet", {"spatial": False}),
 }

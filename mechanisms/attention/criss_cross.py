@@ -1,0 +1,57 @@
+"""Criss-cross attention: each pixel attends to its column and its row; two passes reach the whole map.
+
+s = [Q·K over the column, itself left out; Q·K over the row]       b h w (h + w)
+y = γ Σ softmax(s) V + x                                           b c h w
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
+
+
+class CrissCrossAttention(nn.Module):
+    """One pass with ``max(1, channels // reduction)`` channels in queries and keys.
+
+    Raises:
+        ValueError: ``reduction`` is not positive.
+    """
+
+    def __init__(self, channels: int = 32, reduction: int = 8) -> None:
+        super().__init__()
+        if reduction < 1:
+            raise ValueError(f"reduction must be positive; it is {reduction}")
+        hidden = max(1, channels // reduction)
+        self.query = nn.Conv2d(channels, hidden, 1)
+        self.key = nn.Conv2d(channels, hidden, 1)
+        self.value = nn.Conv2d(channels, channels, 1)
+        self.gamma = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """Attend along both axes."""
+        q, k, v = self.query(x), self.key(x), self.value(x)
+        height = x.shape[2]
+        columns = q.permute(0, 3, 2, 1) @ k.permute(0, 3, 1, 2)  # b w h h
+        rows = q.permute(0, 2, 3, 1) @ k.transpose(1, 2)  # b h w w
+        # The pixel itself is in its row. A finite minimum, as a column of one pixel is nothing but itself.
+        place = torch.arange(height, device=x.device)
+        columns = columns.masked_fill(place.unsqueeze(1) == place, torch.finfo(x.dtype).min)
+        weights = torch.softmax(torch.cat((columns.transpose(1, 2), rows), -1), -1)  # b h w h+w
+        vertical = weights[..., :height].transpose(1, 2) @ v.permute(0, 3, 2, 1)  # b w h c
+        across = weights[..., height:] @ v.permute(0, 2, 3, 1)  # b h w c
+        y: Tensor = self.gamma * (vertical.permute(0, 3, 2, 1) + across.permute(0, 3, 1, 2)) + x
+        return y
+
+
+MECHANISM = Spec(
+    paper=Paper("CCNet: Criss-Cross Attention for Semantic Segmentation", "Huang et al.", "ICCV 2019", "1811.11721"),
+    build=CrissCrossAttention,
+    inputs=(Input("x", ("b", "channels", "h", "w")),),
+    dynamic=(Dim("b"), Dim("h"), Dim("w")),
+    presets={
+        "test": Preset({"channels": 32}, {"h": 5, "w": 7}),
+        "readme": Preset({"channels": 64}, {"h": 14, "w": 14}),
+    },
+    checkpoint={r"^query_conv\.": "query.", r"^key_conv\.": "key.", r"^value_conv\.": "value."},
+)

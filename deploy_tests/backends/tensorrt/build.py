@@ -6,17 +6,16 @@ Every call that reports failure by False, None or -1 is checked here, and answer
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from attn_export.deploy_tests.backend import Range
-from attn_export.deploy_tests.backends.tensorrt import bindings
+from attn_export.deploy_tests.backends.tensorrt import bindings, target
 from attn_export.deploy_tests.backends.tensorrt.refusal import Complaint, RefusedError
 from attn_export.deploy_tests.backends.tensorrt.request import Request
 
 if TYPE_CHECKING:
     import tensorrt
-    import tensorrt_rtx
 
 #: Takes severity (``VERBOSE`` … ``ERROR``) and message.
 Sink = Callable[[str, str], None]
@@ -69,7 +68,7 @@ def build(request: Request, sink: Sink) -> bytes:
     if request.workspace is not None:
         config.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, request.workspace)
     if request.sm:
-        _target(config, request)
+        target.choose(config, request)
     _profiles(request, builder, network, config, errors)
     plan = builder.build_serialized_network(network, config)
     if plan is None:
@@ -107,40 +106,6 @@ def _builder(request: Request, logger: tensorrt.ILogger, errors: list[str]) -> t
         raise RefusedError(
             f"{request.maker.title} has no builder", "start", complaints, "it needs an NVIDIA driver on this machine"
         ) from error
-
-
-def _target(config: Any, request: Request) -> None:
-    """Build for a GPU by name, which only TensorRT for RTX can do."""
-    if TYPE_CHECKING:
-        import tensorrt_rtx as trt
-
-        target: tensorrt_rtx.IBuilderConfig = config
-    else:
-        trt, target = bindings.load(request.maker), config
-    if not request.maker.targets_by_name:
-        reason = "it builds only for the GPU that is there"
-        raise RefusedError(
-            f"{request.maker.title} cannot build for SM{request.sm}", "start", [Complaint("", "", reason)]
-        )
-    known = targets(list(trt.ComputeCapability.__members__))
-    if request.sm not in known:
-        reason = "its targets are " + ", ".join(f"SM{sm}" for sm in known)
-        hint = "SM86 is the nearest to a Jetson Orin" if request.sm == "87" else ""
-        raise RefusedError(
-            f"{request.maker.title} has no target SM{request.sm}", "start", [Complaint("", "", reason)], hint
-        )
-    target.num_compute_capabilities = 1
-    if not target.set_compute_capability(trt.ComputeCapability.__members__[f"SM{request.sm}"], 0):
-        raise RefusedError(f"{request.maker.title} refuses the target SM{request.sm}", "start", [])
-
-
-def targets(names: Iterable[str]) -> tuple[str, ...]:
-    """Pick the compute capabilities out of the names of an enumeration.
-
-    >>> targets(["NONE", "CURRENT", "SM86", "SM120"])
-    ('86', '120')
-    """
-    return tuple(name.removeprefix("SM") for name in names if re.fullmatch(r"SM\d+", name))
 
 
 def _profiles(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, SupportsFloat
 
 from attn_export.deploy_tests.backend import Feeds
 from attn_export.deploy_tests.backends.tensorrt import bindings
@@ -62,7 +62,7 @@ def _profiler(run: EngineRun, note: Callable[[str, float], None]) -> Any:
         def __init__(self) -> None:
             trt.IProfiler.__init__(self)
 
-        def report_layer_time(self, layer_name: str, ms: float) -> None:
-            note(layer_name, ms)
+        def report_layer_time(self, layer_name: str, ms: SupportsFloat) -> None:
+            note(layer_name, float(ms))
 
     return Profiler()

@@ -38,4 +38,8 @@ ROWS: dict[str, Row] = {
     "self_attention_masked": Row("self_attention", {"channels": 32, "heads": 4}),
     "triplet": Row("triplet"),
     "triplet_no_spatial": Row("triplet", {"spatial": False}),
+    "acmix": Row("acmix", {"channels": 16, "heads": 4}),
+    "outlook": Row("outlook", {"channels": 32}),
+    "outlook_heads": Row("outlook", {"channels": 16, "heads": 2, "value_bias": True}),
+    "volo_outlook_attention": Row("outlook", {"channels": 16, "heads": 2, "stride": 2}),
 }

@@ -62,7 +62,8 @@ class TripletAttention(nn.Module):
         total = gates[0] * share
         for gate in gates[1:]:
             total = total + gate * share
-        return x * total
+        y: Tensor = x * total
+        return y
 
 
 def _pooled(x: Tensor, axis: int) -> Tensor:

@@ -12,6 +12,7 @@ import onnx
 from attn_export.errors import ExportError
 from attn_export.export import contract
 from attn_export.export.exported import Exported
+from attn_export.export.save import save
 
 #: Above this many bytes the simplifier gets a process of its own: it needs several times the model's memory.
 LARGE = 500_000_000
@@ -42,7 +43,7 @@ def _here(model: onnx.ModelProto) -> onnx.ModelProto:
 def _apart(model: onnx.ModelProto) -> onnx.ModelProto:
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder, "before.onnx"), Path(folder, "after.onnx")
-        onnx.save(model, before, save_as_external_data=True, location="weights")
+        save(model, before)
         command = [sys.executable, "-m", "onnxsim", str(before), str(after)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:

@@ -18,37 +18,38 @@ from attn_export.mechanisms.spec import Dim
 from attn_export.mechanisms.subject import Subject
 
 SCALES = (0.05, 8.0)
+BATCHES = (1, 3, 4)
+MOVES = (1, -1, 3)
 
 
 def plan(subject: Subject, seed: int = 0) -> list[tuple[str, int, float, dict[str, int]]]:
     """Choose the cases: name, seed, scale and sizes of each.
 
     The first is the one that latency is measured on, with a batch of one where that may vary. Then the traced
-    sizes, two other scales, and for every dynamic dimension sizes that the exporter has not seen.
+    sizes, two other scales, and for the batch and for the other dynamic dimensions three sizes each that the
+    exporter has not seen.
     """
-    rows: list[tuple[str, float, dict[str, int]]] = []
     free = {dim.name: dim for dim in subject.dynamic}
-    if "b" in free and free["b"].admits(1):
-        rows.append(("b=1", 1.0, {"b": 1}))
+    batches = [size for size in BATCHES if "b" in free and free["b"].admits(size) and size != subject.sizes["b"]]
+    single = {"b": 1} if 1 in batches else {}
+    rows: list[tuple[str, float, dict[str, int]]] = [("b=1", 1.0, single)] if single else []
     rows.append(("as traced", 1.0, {}))
     if any(item.dtype == "float32" for item in subject.inputs):
-        rows += [(f"scale {scale:g}", scale, {}) for scale in SCALES]
-    if "b" in free and free["b"].admits(3):
-        rows.append(("b=3", 1.0, {"b": 3}))
+        rows += [(f"scale {scale:g}", scale, single) for scale in SCALES]
+    rows += [(f"b={size}", 1.0, {"b": size}) for size in batches if size != 1]
     spatial = [dim for name, dim in free.items() if name != "b"]
-    for direction in (1, -1):
+    for steps in MOVES if spatial else ():
         # Each dimension moves by a different amount, so that a height taken for a width shows.
-        moved = {d.name: _moved(d, subject.sizes[d.name], direction, by) for by, d in enumerate(spatial, 1)}
-        if moved and moved != {d.name: subject.sizes[d.name] for d in spatial}:
-            sizes = moved | ({"b": 1} if "b" in free and free["b"].admits(1) else {})
-            rows.append((", ".join(f"{k}={v}" for k, v in moved.items()), 1.0, sizes))
+        sizes = {dim.name: _moved(dim, subject.sizes[dim.name], steps, by) for by, dim in enumerate(spatial)}
+        rows.append((", ".join(f"{name}={size}" for name, size in sizes.items()), 1.0, single | sizes))
     return [(name, seed + index, scale, sizes) for index, (name, scale, sizes) in enumerate(rows)]
 
 
-def _moved(dim: Dim, traced: int, direction: int, by: int) -> int:
-    return next(
-        (size for n in (by, 1, 2) if dim.admits(size := traced + direction * n * dim.step) and size > 1), traced
-    )
+def _moved(dim: Dim, traced: int, steps: int, by: int) -> int:
+    """The traced size moved by some steps, and one more for each dimension before this one; else the other way."""
+    far = steps + (by if steps > 0 else -by)
+    candidates = [traced + n * dim.step for n in (far, steps, -steps, -far, 2 * abs(far))]
+    return next((size for size in candidates if dim.admits(size) and size > 1), traced)
 
 
 def cases(subject: Subject, seed: int = 0) -> tuple[Case, ...]:

@@ -34,13 +34,6 @@ class Baked(nn.Module):
         return x.reshape(int(x.shape[0]), -1) * 2
 
 
-class Unused(nn.Module):
-    """Takes an input that plays no part."""
-
-    def forward(self, x: Tensor, y: Tensor) -> Tensor:
-        return x * 2
-
-
 class Two(nn.Module):
     """Gives two outputs."""
 

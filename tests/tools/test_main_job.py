@@ -181,7 +181,6 @@ class TestSubjects:
         ((f"{NETS}:Net", "--input", "1x4x8x8"), 3, "does not run on image:1x4x8x8"),
         ((f"{NETS}:Crash", "--input", "1x4"), 3, "no such luck"),
         ((f"{NETS}:Breaks", "--input", "1x4"), 3, "cannot be exported"),
-        ((f"{NETS}:Unused", "--input", "1x4", "--input", "1x4"), 3, "wanted inputs x, y, came x"),
         ((f"{NETS}:Baked", "--input", "b=2x4"), 3, "error"),
         (("se", "--preset", "test", "-o", "/proc/se"), 3, "cannot write the bundle /proc/se"),
         (("verify", "nowhere"), 3, "is no bundle"),

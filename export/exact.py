@@ -71,16 +71,15 @@ class Exact:
 
     def step(self, index: int, values: Mapping[str, Array]) -> list[Array]:
         """Evaluate one node on the given values of its inputs; what is missing is taken from the constants."""
-        if index not in self._runners:
-            self._runners[index] = self._runner(self.nodes[index])
+        node = self.nodes[index]
         arguments = [
-            self._wide(values[n] if n in values else self.constants[n]) if n else None
-            for n in self._arguments(self.nodes[index])
+            self._wide(values[n] if n in values else self.constants[n]) if n else None for n in self._arguments(node)
         ]
         try:
+            if index not in self._runners:
+                self._runners[index] = self._runner(node)
             return self._runners[index](arguments)
         except Exception as error:  # whatever a reference implementation raises
-            node = self.nodes[index]
             raise ExportError(f"{node.op_type} {node.name!r} cannot be evaluated in {self.dtype}: {error}") from error
 
     def _needed(self, wanted: set[str]) -> list[int]:

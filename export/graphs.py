@@ -1,0 +1,109 @@
+"""Questions about an ONNX graph that several stages ask: who makes a tensor, who reads it, how large is it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper, numpy_helper
+
+Array = NDArray[Any]
+Shape = tuple[int | str, ...] | None
+
+
+class View:
+    """An index of a model that is not to be changed while the view is used."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        graph = model.graph
+        self.graph = graph
+        self.nodes = list(graph.node)
+        self.tensors = {tensor.name: tensor for tensor in graph.initializer}
+        self.inputs = [value for value in graph.input if value.name not in self.tensors]
+        self.readers: dict[str, list[onnx.NodeProto]] = {}
+        for node in self.nodes:
+            for name in node.input:
+                self.readers.setdefault(name, []).append(node)
+        self.maker = {name: node for node in self.nodes for name in node.output if name}
+        self._shapes = _shapes(model)
+
+    def array(self, name: str) -> Array:
+        """The value of a constant tensor."""
+        return numpy_helper.to_array(self.tensors[name])
+
+    def floats(self) -> list[str]:
+        """Constant tensors of floating point that some node reads, in the order of their first reader."""
+        seen = dict.fromkeys(name for node in self.nodes for name in node.input if name in self.tensors)
+        return [name for name in seen if self.tensors[name].data_type in _FLOATING]
+
+    def shape(self, name: str) -> Shape:
+        """Sizes by number or symbol; ``?`` for a size that inference does not know, None where not even the rank is."""
+        if name in self.tensors:
+            return tuple(self.tensors[name].dims)
+        return self._shapes.get(name)
+
+    def computed(self, name: str) -> bool:
+        """Whether the tensor depends on the input."""
+        return bool(name) and name not in self.tensors
+
+
+_FLOATING = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE}
+
+
+def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
+    """The value of an attribute."""
+    for item in node.attribute:
+        if item.name == name:
+            return helper.get_attribute_value(item)
+    return default
+
+
+def set_attribute(node: onnx.NodeProto, name: str, value: Any) -> None:
+    """Set an attribute in place."""
+    kept = [item for item in node.attribute if item.name != name]
+    del node.attribute[:]
+    node.attribute.extend([*kept, helper.make_attribute(name, value)])
+
+
+def find(graph: onnx.GraphProto, output: str) -> int:
+    """Position of the node that makes ``output``."""
+    return next(i for i, node in enumerate(graph.node) if output in node.output)
+
+
+def set_tensor(graph: onnx.GraphProto, name: str, value: Array) -> None:
+    """Replace the value of a constant tensor in place, or add it."""
+    new = numpy_helper.from_array(np.ascontiguousarray(value), name)
+    for tensor in graph.initializer:
+        if tensor.name == name:
+            tensor.CopyFrom(new)
+            return
+    graph.initializer.append(new)
+
+
+def insert(graph: onnx.GraphProto, position: int, nodes: list[onnx.NodeProto]) -> None:
+    """Insert nodes before the one at ``position``."""
+    after = list(graph.node)[position:]
+    copies = []
+    for node in after:
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        copies.append(copy)
+    del graph.node[position:]
+    graph.node.extend([*nodes, *copies])
+
+
+def _shapes(model: onnx.ModelProto) -> dict[str, Shape]:
+    try:
+        graph = onnx.shape_inference.infer_shapes(model).graph
+    except Exception:  # too large for one message, or an operator inference does not know: what is declared remains
+        graph = model.graph
+    shapes: dict[str, Shape] = {}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        if value.type.tensor_type.HasField("shape"):
+            dims = value.type.tensor_type.shape.dim
+            shapes[value.name] = tuple(
+                dim.dim_param or (dim.dim_value if dim.HasField("dim_value") else "?") for dim in dims
+            )
+    return shapes

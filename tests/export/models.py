@@ -1,0 +1,69 @@
+"""A small graph with one of everything that mutants are made of, and its cases."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from attn_export.bundle import Case, Port
+from attn_export.export.exact import Exact
+
+PORTS = (Port("y", "float32", ("b", 4, 6, 6)),)
+
+
+def tensor(name: str, *shape: int, seed: int = 0) -> TensorProto:
+    random = np.random.default_rng([seed, len(name), *shape])
+    return numpy_helper.from_array((random.standard_normal(shape) * 0.5 + 0.1).astype(np.float32), name)
+
+
+def rich() -> onnx.ModelProto:
+    """Convolution, pooling, two branches, GELU by erf, layer norm, softmax, a square product, y shaped as x."""
+    node = helper.make_node
+    nodes = [
+        node("Conv", ["x", "conv.weight", "conv.bias"], ["conv"], "n_conv", pads=[1, 1, 1, 1], kernel_shape=[3, 3]),
+        node("AveragePool", ["conv"], ["pool"], "n_pool", kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+        node("Add", ["conv", "pool"], ["both"], "n_both"),
+        node("Mul", ["both", "half_root"], ["scaled"], "n_scaled"),
+        node("Erf", ["scaled"], ["erf"], "n_erf"),
+        node("Add", ["erf", "one"], ["plus"], "n_plus"),
+        node("Mul", ["both", "plus"], ["gelu"], "n_gelu"),
+        node("LayerNormalization", ["gelu", "norm.weight", "norm.bias"], ["norm"], "n_norm", epsilon=1e-2),
+        node("MatMul", ["norm", "linear.weight"], ["linear"], "n_linear"),
+        node("Softmax", ["linear"], ["softmax"], "n_softmax", axis=-1),
+        node("Add", ["softmax", "both"], ["y"], "n_sum"),
+    ]
+    shape = ["b", 4, 6, 6]
+    graph = helper.make_graph(
+        nodes,
+        "rich",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, shape)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, shape)],
+        [
+            tensor("conv.weight", 4, 4, 3, 3),
+            tensor("conv.bias", 4),
+            tensor("norm.weight", 6),
+            tensor("norm.bias", 6),
+            tensor("linear.weight", 6, 6),
+            numpy_helper.from_array(np.float32(0.5**0.5), "half_root"),
+            numpy_helper.from_array(np.float32(1), "one"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def cases(model: onnx.ModelProto, count: int = 2) -> list[Case]:
+    """Random inputs with the graph's own float64 evaluation as their truth."""
+    exact, single = Exact(model), Exact(model, np.float32)
+    result = []
+    for seed in range(count):
+        x = np.random.default_rng(seed).standard_normal((seed + 1, 4, 6, 6)).astype(np.float32)
+        truth: NDArray[Any] = exact.run({"x": x})["y"]
+        error = float(np.linalg.norm(single.run({"x": x})["y"].astype(np.float64) - truth))
+        result.append(Case(f"seed {seed}", {"x": x}, {"y": truth}, {"y": error}))
+    return result

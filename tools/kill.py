@@ -1,0 +1,209 @@
+"""Check the check: plant faults in a model, one at a time, and see whether the parity gate notices.
+
+The share noticed is the kill score. A fault that is still there in a float64 evaluation but stays under the bound
+has survived; one that changes nothing even in float64 is equivalent, and counts for neither side.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from attn_export.bundle import Case, Port
+from attn_export.deploy_tests.backend import Options
+from attn_export.deploy_tests.backends import BACKENDS
+from attn_export.deploy_tests.parity import TOLERANCE, prove
+from attn_export.errors import BackendError, ExportError, InconclusiveError
+from attn_export.export.exact import Exact
+from attn_export.export.mutants import TRIVIAL, Mutation, mutations
+from attn_export.export.save import save
+
+#: Two models are the same where their float64 evaluations differ by no more, relative to the output's norm.
+EQUIVALENT = 1e-12
+#: The share of the whole run that ``fast`` may take.
+FAST = 0.2
+
+Verdict = Literal["caught", "survived", "equivalent", "refused"]
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What became of one mutant.
+
+    Attributes:
+        name: kind and place of the fault.
+        kind: kind alone.
+        verdict: ``caught`` by the gate; ``survived`` it; ``equivalent`` to the model in float64; ``refused`` by the
+            runtime before anything could be compared.
+        k: largest error in units of what float32 is allowed; infinite where values could not be compared.
+        below: how many times below its bound a survivor's error stays.
+        exact: a survivor's true distance from the model, evaluated in float64, relative to the output.
+        seen_by: the second-tier check that notices a survivor; empty where none does.
+        why: how it was decided, in words.
+    """
+
+    name: str
+    kind: str
+    verdict: Verdict
+    k: float
+    below: float = 0.0
+    exact: float = 0.0
+    seen_by: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class KillScore:
+    """The fates of the mutants that were tried, out of all that could be made."""
+
+    mode: str
+    possible: int
+    fates: tuple[Fate, ...]
+    seconds: float
+
+    def count(self, verdict: Verdict) -> int:
+        """How many mutants met this fate."""
+        return sum(fate.verdict == verdict for fate in self.fates)
+
+    @property
+    def share(self) -> float:
+        """Caught among those caught or survived; NaN where there is none."""
+        judged = self.count("caught") + self.count("survived")
+        return self.count("caught") / judged if judged else float("nan")
+
+    @property
+    def vacuous(self) -> tuple[str, ...]:
+        """The trivial mutants that were not caught."""
+        return tuple(fate.name for fate in self.fates if fate.kind in TRIVIAL and fate.verdict != "caught")
+
+    def sentence(self) -> str:
+        """Say the score in one line."""
+        judged = self.count("caught") + self.count("survived")
+        text = f"kill score {self.share:.0%}: {self.count('caught')} of {judged} planted faults caught"
+        if seen := sum(bool(fate.seen_by) for fate in self.fates):
+            text += f", {seen} of the {self.count('survived')} others seen by the audits"
+        if equal := self.count("equivalent"):
+            text += f", {equal} equivalent"
+        return f"{text} ({len(self.fates)} of {self.possible} tried, {self.seconds:.1f} s)"
+
+    def as_json(self) -> dict[str, Any]:
+        """The score as plain data, for the manifest."""
+        rows = [{k: None if v == float("inf") else v for k, v in asdict(fate).items()} for fate in self.fates]
+        return {
+            "mode": self.mode,
+            "possible": self.possible,
+            "tried": len(self.fates),
+            **{verdict: self.count(verdict) for verdict in ("caught", "survived", "equivalent", "refused")},
+            "share": self.share if self.share == self.share else None,
+            "seconds": self.seconds,
+            "fates": rows,
+        }
+
+
+def refuse_vacuous(score: KillScore) -> None:
+    """Refuse a gate that the input itself or zeros pass.
+
+    Raises:
+        InconclusiveError: it is vacuous.
+    """
+    if score.vacuous:
+        raise InconclusiveError(
+            f"the parity check is vacuous: it lets '{score.vacuous[0]}' pass, so its verdict says nothing;"
+            " use weights and inputs on which the model does something (--weights, --data)"
+        )
+
+
+def kill(
+    model: onnx.ModelProto,
+    cases: Sequence[Case],
+    outputs: Sequence[Port],
+    *,
+    budget: float | None = None,
+    tolerance: float = TOLERANCE,
+    second: Callable[[onnx.ModelProto], str] | None = None,
+    planted: Sequence[Mutation] | None = None,
+) -> KillScore:
+    """Run every mutant of ``model`` through the gate under ONNX Runtime.
+
+    Args:
+        model: what is deployed; correct.
+        cases: those of the bundle.
+        outputs: those of the bundle.
+        budget: seconds after which no further mutant is begun; the trivial ones always run. None: all run.
+        tolerance: the gate's.
+        second: given a mutant, names the second-tier check that notices it, or gives an empty string.
+        planted: the mutants; by default all that can be made.
+    """
+    began = time.perf_counter()
+    rows = mutations(model) if planted is None else list(planted)
+    judge = _Judge(model, cases, outputs, tolerance)
+    fates: list[Fate] = []
+    longest = 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        for mutation in rows:
+            spent = time.perf_counter() - began
+            if budget is not None and mutation.kind not in TRIVIAL and spent + longest > budget:
+                break
+            mutant = mutation.of(model)
+            fate = judge(mutation, mutant, Path(folder, "mutant.onnx"))
+            if fate.verdict == "survived" and second is not None:
+                fate = replace(fate, seen_by=second(mutant))
+            fates.append(fate)
+            longest = max(longest, time.perf_counter() - began - spent)
+    mode = "full" if budget is None else "fast"
+    return KillScore(mode, len(rows), tuple(fates), time.perf_counter() - began)
+
+
+class _Judge:
+    """The gate, and the float64 evaluation that tells survivors from equivalents."""
+
+    def __init__(self, model: onnx.ModelProto, cases: Sequence[Case], outputs: Sequence[Port], tolerance: float):
+        self.cases, self.outputs, self.tolerance = cases, outputs, tolerance
+        self.model = model
+        self._exact: list[dict[str, NDArray[Any]]] | None = None
+
+    def __call__(self, mutation: Mutation, mutant: onnx.ModelProto, path: Path) -> Fate:
+        save(mutant, path)
+        k, below = 0.0, float("inf")
+        try:
+            with BACKENDS["onnxruntime"].open(path, Options()) as run:
+                for case in self.cases:  # the first case that fails settles it
+                    parity = prove(run, [case], self.outputs, backend="", tolerance=self.tolerance)
+                    k = max(k, parity.worst.k)
+                    if not parity.ok:
+                        why = parity.worst.fault or f"k = {k:.3g} in case '{case.name}'"
+                        return Fate(mutation.name, mutation.kind, "caught", k, why=why)
+                    below = min(below, *(c.bound / c.error if c.error else float("inf") for c in parity.comparisons))
+        except BackendError as error:
+            return Fate(mutation.name, mutation.kind, "refused", 0.0, why=str(error).splitlines()[0][:200])
+        try:
+            distance = self._distance(mutant)
+        except ExportError as error:
+            why = f"whether it is equivalent is not known: {error}"
+            return Fate(mutation.name, mutation.kind, "survived", k, below, why=why)
+        if distance <= EQUIVALENT:
+            why = f"differs by {distance:.1e} in float64, bound {EQUIVALENT:g}"
+            return Fate(mutation.name, mutation.kind, "equivalent", k, below, distance, why=why)
+        why = f"stays {below:.3g} times below the bound; differs by {distance:.1e} in float64"
+        return Fate(mutation.name, mutation.kind, "survived", k, below, distance, why=why)
+
+    def _distance(self, mutant: onnx.ModelProto) -> float:
+        """Largest relative difference of mutant and model over all cases and outputs, both in float64."""
+        if self._exact is None:
+            exact = Exact(self.model)
+            self._exact = [exact.run(case.inputs) for case in self.cases]
+        changed, worst = Exact(mutant), 0.0
+        for case, wanted in zip(self.cases, self._exact, strict=True):
+            came = changed.run(case.inputs)
+            for name, value in wanted.items():
+                size = float(np.linalg.norm(value)) or 1.0
+                worst = max(worst, float(np.linalg.norm(came[name].astype(np.float64) - value)) / size)
+        return worst

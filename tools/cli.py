@@ -184,6 +184,32 @@ def bench(
     device.bench(tuple(paths), backend, rule, threads, thorough, as_json, -1 if quiet else verbose)
 
 
+@app.command(epilog="Example: attn-export sweep --family attention --fuse")
+def sweep(
+    family: Annotated[list[str] | None, typer.Option(help="Only this family; repeat for several.")] = None,
+    preset: Annotated[list[str] | None, typer.Option(help="Under this preset; repeat for several.")] = None,
+    fuse: Annotated[
+        bool | None, typer.Option("--fuse/--plain", help="Only fused, or only plain; both by default.")
+    ] = None,
+    variants: Annotated[bool, typer.Option(help="Whether to run each entry's variants too.")] = True,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where bundles, logs and the results go.")] = Path(
+        "sweep"
+    ),
+    workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 2,
+    limit: Annotated[float, typer.Option(min=1, help="Seconds that one entry may take.")] = 300,
+    bench: Annotated[bool, typer.Option(help="Whether to measure latency.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Run what has not changed, too.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Run the whole catalogue through the main job."""
+    from attn_export.tools import sweeping
+
+    sweeping.sweep(
+        family or [], preset or ["test"], fuse, variants, output, workers, limit, bench, again, as_json, quiet
+    )
+
+
 @app.command(epilog="Example: attn-export doctor")
 def doctor(as_json: Json = False) -> None:
     """Say what is installed, what is missing, and how to get it."""

@@ -2,4 +2,6 @@
 
 from tests.mechanisms.row import Row
 
-ROWS: dict[str, Row] = {}
+ROWS: dict[str, Row] = {
+    "mlp_mixer": Row("mlp_mixer"),
+}

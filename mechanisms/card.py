@@ -41,7 +41,7 @@ class Named:
 def summary(path: Path) -> str:
     r"""Return the first line of the file's docstring; reads no further.
 
-    >>> import tempfile; f = Path(tempfile.mkdtemp(), "se.py"); _ = f.write_text('\"\"\"Scale.\\n...')
+    >>> import tempfile; f = Path(tempfile.mkdtemp(), "se.py"); _ = f.write_text('\"\"\"Scale.\n...')
     >>> summary(f)
     'Scale.'
     """

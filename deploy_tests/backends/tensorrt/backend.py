@@ -74,6 +74,8 @@ class TensorRT:
         if plan := cache.find(key):
             try:
                 return start(request, plan, device)
+            except cuda.GpuError:
+                raise  # the GPU is at fault, not the engine
             except BackendError:
                 supervise.journal.warning("the cached engine of %s is of no use; building anew", request.model)
         built = supervise.build(request, limit=self.build_limit)

@@ -131,6 +131,8 @@ class EngineRun:
     def enqueue(self) -> None:
         """Queue the engine."""
         if not self.context.execute_async_v3(self.stream.address):
+            for growth in self.growing.values():
+                growth.check(self.title)  # the likelier reason, which TensorRT does not know
             raise self._failure("did not start")
 
     def download(self) -> None:
@@ -193,10 +195,18 @@ class Growing:
         """Take note of the shape."""
         self._shape = shape
 
-    def result(self, title: str) -> tuple[tuple[int, ...], Handle]:
-        """Shape and memory after a run."""
+    def check(self, title: str) -> None:
+        """Raise what went wrong in a callback, where it could not be raised.
+
+        Raises:
+            BackendError: there was no memory.
+        """
         if self._failure is not None:
             raise BackendError(f"{title} got no memory for output {self.name!r}: {self._failure}") from self._failure
+
+    def result(self, title: str) -> tuple[tuple[int, ...], Handle]:
+        """Shape and memory after a run."""
+        self.check(title)
         if self._shape is None or self._memory is None:
             raise BackendError(f"{title} did not say the shape of output {self.name!r}")
         return self._shape, self._memory

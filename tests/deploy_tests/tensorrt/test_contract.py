@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy_tests.tensorrt import mypy_run, pyi, stub_libraries
+from tests.deploy_tests.tensorrt import fake_trt, mypy_run, pyi, stub_libraries
 from tests.deploy_tests.tensorrt.mypy_run import Error
 from tests.deploy_tests.tensorrt.wheels import BINDINGS, RUNTIMES, unpacked
 
@@ -45,6 +45,8 @@ MUTANTS = {
         "run", _DESERIALIZE, _DESERIALIZE + "    engine.device_memory_size_v2\n", frozenset({"10.0.1"})
     ),
 }
+#: The fake engine of the run half is held to the same stubs, by ``@override``.
+FAKE_BEFORE, FAKE_AFTER = "def execute_async_v3(", "def execute_async_v4("
 #: Attributes of ours that a member of the bindings happens to share its name with, on objects that are not theirs.
 OURS = frozenset({"shape", *dir(list)})
 
@@ -108,10 +110,15 @@ def test_backend_keeps_the_contract(contract: tuple[str, str, Path], tmp_path: P
     by_rule = {label: (text, line) for label, text, line in renamed(members(stub))}
     if name != "rtx":  # what only the sibling has is checked against the sibling
         by_rule = {label: planted for label, planted in by_rule.items() if not label.startswith("target__")}
-    errors = mypy_run.check(stubs, tmp_path, texts | {label: text for label, (text, _) in by_rule.items()})
+    fake = Path(fake_trt.__file__).read_text(encoding="utf-8")
+    assert FAKE_BEFORE in fake
+    extra = {"fake": fake, "fake_wrong": fake.replace(FAKE_BEFORE, FAKE_AFTER)}
+    mutants = texts | {label: text for label, (text, _) in by_rule.items()}
+    errors = mypy_run.check(stubs, tmp_path, mutants, extra)
 
-    base = [error for error in errors if error.module not in texts and error.module not in by_rule]
+    base = [error for error in errors if error.module not in mutants and error.module != "fake_wrong"]
     assert base == []
+    assert any("execute_async_v4" in error.text for error in errors if error.module == "fake_wrong")
     caught = {error.module for error in errors if error.module in texts}
     assert caught == {label for label, mutant in MUTANTS.items() if name in mutant.wrong_in}
     assert all(at_line(errors, label, lines[label]) for label in caught)

@@ -42,4 +42,67 @@ ROWS: dict[str, Row] = {
     "outlook": Row("outlook", {"channels": 32}),
     "outlook_heads": Row("outlook", {"channels": 16, "heads": 2, "value_bias": True}),
     "volo_outlook_attention": Row("outlook", {"channels": 16, "heads": 2, "stride": 2}),
+    "simplified_self_attention": Row("simplified_self_attention", {"channels": 32, "heads": 4}),
+    "sk": Row(
+        "sk",
+        {
+            "channels": 16,
+            "kernels": (1, 3, 5),
+            "reduction": 2,
+            "least": 8,
+            "groups": 4,
+            "dilated": False,
+            "norm": False,
+        },
+    ),
+    "cbam": Row("cbam", {"channels": 32, "reduction": 4, "bias": True, "residual": True}),
+    "cbam_channel_gate": Row("cbam", {"channels": 32, "reduction": 4}, build="ChannelGate"),
+    "cbam_spatial_gate": Row("cbam", {"kernel_size": 7, "bias": True}, build="SpatialGate"),
+    "bam": Row(
+        "bam",
+        {
+            "channels": 32,
+            "reduction": 4,
+            "dilation": 1,
+            "channel_layers": 3,
+            "spatial_layers": 3,
+            "hidden_norms": True,
+        },
+    ),
+    "dat": Row("dat"),
+    "dat_deformable": Row(
+        "dat", {"channels": 32, "heads": 4, "groups": 2, "size": (7, 9)}, build="DeformableAttention"
+    ),
+    "dat_deformable_dwc": Row(
+        "dat",
+        {
+            "channels": 16,
+            "heads": 2,
+            "groups": 1,
+            "size": (6, 8),
+            "kernel": 3,
+            "offset_range": -1.0,
+            "position": "conv",
+        },
+        build="DeformableAttention",
+    ),
+    "dat_window": Row(
+        "dat", {"channels": 16, "heads": 2, "window": 4, "channels_first": True}, build="WindowAttention"
+    ),
+    "dat_shifted_window": Row(
+        "dat",
+        {"channels": 16, "heads": 2, "window": 4, "shift": 2, "size": (8, 12), "channels_first": True},
+        build="WindowAttention",
+    ),
+    "crossformer": Row("crossformer", {"mlp_ratio": 1.0}),
+    "crossformer_block_sda": Row(
+        "crossformer",
+        {"channels": 48, "size": (6, 9), "heads": 3, "group": 3, "far": False, "mlp_ratio": 1.0},
+        build="CrossFormerBlock",
+    ),
+    "crossformer_block_lda": Row(
+        "crossformer",
+        {"channels": 48, "size": (6, 9), "heads": 3, "group": 3, "far": True, "mlp_ratio": 1.0},
+        build="CrossFormerBlock",
+    ),
 }

@@ -1,0 +1,70 @@
+"""Local windows without im2col, and what is built on them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from attn_export.mechanisms._parts.local import local_sum, unfold
+from attn_export.mechanisms.attention.outlook import OutlookAttention
+from attn_export.mechanisms.awaken import awaken
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    kernel=st.integers(1, 5),
+    padding=st.integers(0, 3),
+    stride=st.integers(1, 3),
+    dilation=st.integers(1, 2),
+    size=st.tuples(st.integers(9, 13), st.integers(9, 13)),
+)
+def test_unfold_is_the_librarys(kernel: int, padding: int, stride: int, dilation: int, size: tuple[int, int]) -> None:
+    x = torch.randn(2, 3, *size, dtype=torch.float64)
+    ours = unfold(x, kernel, padding, stride, dilation)
+    assert torch.equal(ours.flatten(3).flatten(1, 2), F.unfold(x, kernel, dilation, padding, stride))
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    kernel=st.integers(1, 5),
+    padding=st.integers(0, 3),
+    stride=st.integers(1, 3),
+    size=st.tuples(st.integers(5, 9), st.integers(5, 9)),
+)
+def test_local_sum_weighs_the_windows_of_unfold(kernel: int, padding: int, stride: int, size: tuple[int, int]) -> None:
+    x = torch.randn(2, 3, 4, *size, dtype=torch.float64)  # b g d h w
+    windows = unfold(x.flatten(1, 2), kernel, padding, stride).unflatten(1, (3, 4))  # b g d k h w
+    weights = torch.randn(2, 3, *windows.shape[4:], kernel, kernel, dtype=torch.float64)
+    expected = (windows * weights.flatten(4).permute(0, 1, 4, 2, 3).unsqueeze(2)).sum(3)
+    ours = local_sum(weights, x.permute(0, 1, 3, 4, 2), stride, padding)
+    assert (ours.permute(0, 1, 4, 2, 3) - expected).abs().max() <= 1e-13 * max(1.0, float(expected.abs().max()))
+
+
+@pytest.mark.parametrize(
+    ("heads", "kernel", "stride", "size"),
+    [(1, 3, 1, (5, 7)), (2, 3, 2, (7, 6)), (2, 3, 2, (6, 7)), (4, 5, 1, (4, 9)), (1, 5, 3, (8, 10)), (2, 3, 3, (7, 8))],
+)
+def test_outlook_is_unfold_multiply_fold(heads: int, kernel: int, stride: int, size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    module = OutlookAttention(8, heads, kernel, stride).double().eval()
+    awaken(module)
+    x = torch.randn(2, *size, 8, dtype=torch.float64)
+    geometry = {"kernel_size": kernel, "padding": kernel // 2, "stride": stride}
+    windows = F.unfold(module.value(x).permute(0, 3, 1, 2), **geometry).reshape(2, heads, 8 // heads, kernel**2, -1)
+    weights = module.attention(x).reshape(2, windows.shape[-1], heads, kernel**2, kernel**2)
+    assert (weights.sum(-1) - 1).abs().max() < 1e-12
+    said = torch.einsum("bngij,bgdjn->bgdin", weights, windows).reshape(2, -1, windows.shape[-1])
+    expected = module.project(F.fold(said, size, **geometry).permute(0, 2, 3, 1))
+    assert (module(x) - expected).abs().max() <= 1e-12 * expected.abs().max()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "match"),
+    [({"heads": 3}, "divide"), ({"kernel_size": 4}, "odd"), ({"stride": 4}, "stride"), ({"heads": 0}, "divide")],
+)
+def test_outlook_refuses(arguments: dict[str, int], match: str) -> None:
+    with pytest.raises(ValueError, match=match):
+        OutlookAttention(**arguments)

@@ -105,4 +105,11 @@ ROWS: dict[str, Row] = {
         {"channels": 48, "size": (6, 9), "heads": 3, "group": 3, "far": True, "mlp_ratio": 1.0},
         build="CrossFormerBlock",
     ),
+    "psa": Row(
+        "psa",
+        {"channels": 32, "groups": (1, 1, 1, 1), "reduction": 2, "split": True, "bias": True},
+    ),
+    "emsa": Row("emsa", {"channels": 32, "heads": 4, "height": 8, "width": 6}, inputs=(0,)),
+    "emsa_ratio1": Row("emsa", {"channels": 32, "heads": 4, "height": 4, "width": 4, "ratio": 1}),
+    "shuffle": Row("shuffle_attention", {"channels": 32, "groups": 4}),
 }

@@ -1,0 +1,224 @@
+"""CrossFormer: patches of several sizes, then attention within near groups and far-spread groups by turns.
+
+x = LN([conv_4(image); conv_8; conv_16; ...])                        stride 4: b c h w
+x = x + A(LN x);  x = x + MLP(LN x)                                  A near in even, far in odd blocks
+A = softmax(Q Kᵀ / sqrt(d) + P(dy, dx)) V  within groups of g × g    P an MLP of the offset, one output a head
+x = [conv_2(LN x); conv_4(LN x)], half as high and wide              between stages
+y = W mean_hw(LN x)                                                  b classes
+
+A near group is a square of g × g neighbours; a far one takes a pixel every h / g rows and w / g columns.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from attn_export.mechanisms._parts.heads import attend, merge_heads, split_heads
+from attn_export.mechanisms._parts.position import gather_bias, relative_index
+from attn_export.mechanisms.spec import Input, Paper, Preset, Spec
+
+
+class CrossScale(nn.Module):
+    """Convolutions of one stride and several kernels side by side; the larger a kernel, the fewer its channels.
+
+    Raises:
+        ValueError: a kernel and the first differ by an odd number, so that their patches have no common centre, or
+            the channels do not divide.
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernels: Sequence[int]) -> None:
+        super().__init__()
+        stride, last = kernels[0], len(kernels) - 1
+        if any(k < stride or (k - stride) % 2 for k in kernels):
+            raise ValueError(f"kernels must exceed the first by even numbers; they are {tuple(kernels)}")
+        if outputs % 2**last:
+            raise ValueError(f"{len(kernels)} kernels halve the channels {last} times; {outputs} cannot be")
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(inputs, outputs >> min(i + 1, last), k, stride, (k - stride) // 2) for i, k in enumerate(kernels)
+        )
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b rows columns d"]:
+        """Embed; channels last."""
+        return torch.cat([convolution(x) for convolution in self.convolutions], 1).permute(0, 2, 3, 1)
+
+
+class GroupAttention(nn.Module):
+    """Attention within each group of ``side ** 2`` tokens, with a bias that an MLP makes of their offset."""
+
+    index: Tensor
+    offsets: Tensor
+
+    def __init__(self, channels: int, heads: int, side: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(channels, 3 * channels)
+        self.out = nn.Linear(channels, channels)
+        width = max(1, channels // 16)
+        layers: list[nn.Module] = [nn.Linear(2, width)]
+        for outputs in (width, width, heads):
+            layers += [nn.LayerNorm(width), nn.ReLU(), nn.Linear(width, outputs)]
+        self.position = nn.Sequential(*layers)
+        axis = torch.arange(1.0 - side, side)
+        self.register_buffer("offsets", torch.cartesian_prod(axis, axis), persistent=False)
+        self.register_buffer("index", relative_index(side, side), persistent=False)
+
+    def forward(self, x: Float[Tensor, "m n c"]) -> Float[Tensor, "m n c"]:
+        """Attend."""
+        q, k, v = (split_heads(part, self.heads) for part in self.qkv(x).chunk(3, -1))
+        # Of parameters and constants only, so exporters fold it: no MLP and no Gather are left in the graph.
+        bias = gather_bias(self.position(self.offsets), self.index)
+        y: Tensor = self.out(merge_heads(attend(q, k, v, bias=bias)))
+        return y
+
+
+class CrossFormerBlock(nn.Module):
+    """Attention within groups and an MLP, with their norms.
+
+    Args:
+        channels: of the tokens.
+        size: height and width of the map that the tokens are, row by row.
+        heads: number of heads.
+        group: side of a group; a map that is no larger is one group.
+        far: groups are spread over the map.
+        mlp_ratio: width of the MLP over ``channels``.
+
+    Raises:
+        ValueError: ``heads`` does not divide ``channels``, or ``group`` does not divide the map.
+    """
+
+    def __init__(
+        self, channels: int, size: tuple[int, int], heads: int, group: int, far: bool, mlp_ratio: float = 4.0
+    ) -> None:
+        super().__init__()
+        if channels % heads:
+            raise ValueError(f"heads must divide channels; {heads} does not divide {channels}")
+        self.group, self.far = min(group, *size), far and min(size) > group
+        if size[0] % self.group or size[1] % self.group:
+            raise ValueError(f"group must divide the map; {self.group} does not divide {size[0]} x {size[1]}")
+        self.size = size
+        self.norm1, self.norm2 = nn.LayerNorm(channels), nn.LayerNorm(channels)
+        self.attention = GroupAttention(channels, heads, self.group)
+        hidden = round(channels * mlp_ratio)
+        self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, channels))
+
+    def forward(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
+        """Mix tokens, then channels."""
+        (h, w), g, c = self.size, self.group, x.shape[2]
+        # Axes of rows and columns of groups, then of places in a group; far groups have them the other way round.
+        order = (0, 2, 4, 1, 3, 5) if self.far else (0, 1, 3, 2, 4, 5)
+        back = (0, 3, 1, 4, 2, 5) if self.far else (0, 1, 3, 2, 4, 5)
+        split = (g, h // g, g, w // g) if self.far else (h // g, g, w // g, g)
+        groups = self.norm1(x).reshape(-1, *split, c).permute(order).reshape(-1, g * g, c)
+        mixed = self.attention(groups).reshape(-1, h // g, w // g, g, g, c).permute(back)
+        x = x + mixed.reshape(-1, h * w, c)
+        y: Tensor = x + self.mlp(self.norm2(x))
+        return y
+
+
+class CrossFormer(nn.Module):
+    """A classifier; gives logits. Sequences hold one item a stage.
+
+    Args:
+        size: height and width of the image.
+        kernels: sides of the patches; the first is the stride.
+        merges: sides of the patches that lead to each stage but the first.
+        channels: of the first stage; each next one has twice as many.
+        depths: numbers of blocks.
+        heads: numbers of heads.
+        groups: sides of the groups.
+        mlp_ratio: width of the MLPs over their channels.
+        classes: number of labels.
+
+    Raises:
+        ValueError: sequences do not fit each other, or sizes do not divide.
+    """
+
+    def __init__(
+        self,
+        size: tuple[int, int] = (48, 48),
+        kernels: Sequence[int] = (4, 8, 16),
+        merges: Sequence[Sequence[int]] = ((2, 4),),
+        channels: int = 48,
+        depths: Sequence[int] = (2, 2),
+        heads: Sequence[int] = (3, 6),
+        groups: Sequence[int] = (3, 3),
+        mlp_ratio: float = 4.0,
+        classes: int = 10,
+    ) -> None:
+        super().__init__()
+        if not len(depths) == len(heads) == len(groups) == len(merges) + 1:
+            raise ValueError("depths, heads and groups need one item a stage, merges one less")
+        if any(n % (kernels[0] * 2 ** len(merges)) for n in size):
+            raise ValueError(f"the image must divide by {kernels[0] * 2 ** len(merges)}; it is {size[0]} x {size[1]}")
+        rows, columns = size[0] // kernels[0], size[1] // kernels[0]
+        self.embed, self.embed_norm = CrossScale(3, channels, kernels), nn.LayerNorm(channels)
+        self.norms, self.merges, self.stages = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        for i, (depth, h, group) in enumerate(zip(depths, heads, groups, strict=True)):
+            if i:
+                self.norms.append(nn.LayerNorm(channels))
+                self.merges.append(CrossScale(channels, 2 * channels, merges[i - 1]))
+                rows, columns, channels = rows // 2, columns // 2, 2 * channels
+            blocks = nn.Sequential()
+            for j in range(depth):
+                blocks.append(CrossFormerBlock(channels, (rows, columns), h, group, j % 2 == 1, mlp_ratio))
+            self.stages.append(blocks)
+        self.norm = nn.LayerNorm(channels)
+        self.head = nn.Linear(channels, classes)
+
+    def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b classes"]:
+        """Classify."""
+        x = self.embed_norm(self.embed(image))  # b h w c
+        for i, stage in enumerate(self.stages):
+            if i:
+                x = self.merges[i - 1](self.norms[i - 1](x).permute(0, 3, 1, 2))
+            x = stage(x.flatten(1, 2)).reshape(x.shape)
+        logits: Tensor = self.head(self.norm(x).mean((1, 2)))
+        return logits
+
+
+MECHANISM = Spec(
+    paper=Paper(
+        "CrossFormer: A Versatile Vision Transformer Hinging on Cross-scale Attention",
+        "Wang et al.",
+        "ICLR 2022",
+        "2108.00154",
+    ),
+    build=CrossFormer,
+    inputs=(Input("image", ("b", 3, "h", "w")),),
+    presets={
+        "test": Preset({"size": (48, 24), "depths": (2, 1), "mlp_ratio": 1.0}, {"h": 48, "w": 24}),
+        "readme": Preset(
+            {
+                "size": (224, 224),
+                "kernels": (4, 8, 16, 32),
+                "merges": ((2, 4), (2, 4), (2, 4)),
+                "depths": (2, 2, 6, 2),
+                "heads": (3, 6, 12, 24),
+                "groups": (7, 7, 7, 7),
+                "classes": 1000,
+            },
+            {"h": 224, "w": 224},
+        ),
+    },
+    checkpoint={
+        r"^patch_embed\.projs\.": "embed.convolutions.",
+        r"^patch_embed\.norm\.": "embed_norm.",
+        r"^layers\.(\d+)\.downsample\.reductions\.": r"merges.\1.convolutions.",
+        r"^layers\.(\d+)\.downsample\.norm\.": r"norms.\1.",
+        r"^layers\.(\d+)\.blocks\.": r"stages.\1.",
+        r"\battn\.(biases|relative_position_index)$": None,
+        r"\battn\.pos\.pos_proj\.": "attn.position.0.",
+        r"\battn\.pos\.pos1\.0\.": "attn.position.1.",
+        r"\battn\.pos\.pos1\.2\.": "attn.position.3.",
+        r"\battn\.pos\.pos2\.0\.": "attn.position.4.",
+        r"\battn\.pos\.pos2\.2\.": "attn.position.6.",
+        r"\battn\.pos\.pos3\.0\.": "attn.position.7.",
+        r"\battn\.pos\.pos3\.2\.": "attn.position.9.",
+        r"\battn\.proj\.": "attn.out.",
+        r"\battn\.": "attention.",
+        r"\bmlp\.fc1\.": "mlp.0.",
+        r"\bmlp\.fc2\.": "mlp.2.",
+    },
+)

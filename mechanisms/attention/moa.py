@@ -1,0 +1,182 @@
+"""MOA transformer: attention within windows, and after each stage one of windows to larger, overlapping windows.
+
+x = LN(conv_4(image))                                                   b h w c
+x = x + A(LN x);  x = x + MLP(LN x)                                     A within windows of s × s
+q = Wq r,  k, v = Wkv r',  r = W1 LN x                                  b n c, n windows; r' reaches one pixel further
+x = x + LN(x) + up(Wo softmax(q kᵀ / sqrt(d) + B) v)                    one vector a window, given to its pixels
+x = LN(x);  x = x + conv_3(x)
+x = W LN([x00; x10; x01; x11]), half as high and wide                   between stages
+y = W mean_hw(LN x)                                                     b classes
+"""
+
+from collections.abc import Sequence
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from attn_export.mechanisms._parts.heads import attend, merge_heads, split_heads
+from attn_export.mechanisms._parts.position import RelativeBias
+from attn_export.mechanisms._parts.windows import WindowAttention, merge_patches
+from attn_export.mechanisms.spec import Input, Paper, Preset, Spec
+
+
+class LocalBlock(nn.Module):
+    """Window attention and MLP, with their norms."""
+
+    def __init__(self, channels: int, heads: int, window: int, mlp_ratio: float) -> None:
+        super().__init__()
+        hidden = round(channels * mlp_ratio)
+        self.norm1, self.norm2 = nn.LayerNorm(channels), nn.LayerNorm(channels)
+        self.attention = WindowAttention(channels, heads, window)
+        self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, channels))
+
+    def forward(self, x: Float[Tensor, "b h w c"]) -> Float[Tensor, "b h w c"]:
+        """Mix pixels, then channels."""
+        x = x + self.attention(self.norm1(x))
+        y: Tensor = x + self.mlp(self.norm2(x))
+        return y
+
+
+class OverlappedAttention(nn.Module):
+    """Multi-resolution overlapped attention: every window sees all windows, each with a rim of one pixel.
+
+    Args:
+        channels: of the map.
+        heads: number of heads.
+        window: side of a window.
+        size: height and width of the map.
+        reduction: how much fewer channels the windows are flattened with.
+
+    Raises:
+        ValueError: ``heads`` does not divide ``channels``, or ``window`` the map.
+    """
+
+    def __init__(self, channels: int, heads: int, window: int, size: tuple[int, int], reduction: int = 32) -> None:
+        super().__init__()
+        if channels % heads:
+            raise ValueError(f"heads must divide channels; {heads} does not divide {channels}")
+        if size[0] % window or size[1] % window:
+            raise ValueError(f"window must divide the map; {window} does not divide {size[0]} x {size[1]}")
+        hidden = max(1, channels // reduction)
+        self.heads, self.window, self.grid = heads, window, (size[0] // window, size[1] // window)
+        self.reduce = nn.Conv2d(channels, hidden, 1)
+        # A Linear layer on flattened windows is a convolution with their size and stride.
+        self.query = nn.Conv2d(hidden, channels, window, window)
+        self.key_value = nn.Conv2d(hidden, 2 * channels, window + 2, window, 1)
+        self.bias = RelativeBias(heads, *self.grid)
+        self.out = nn.Linear(channels, channels)
+
+    def forward(self, x: Float[Tensor, "b h w c"]) -> Float[Tensor, "b h w c"]:
+        """Add to each pixel what its window has seen."""
+        _, h, w, c = x.shape
+        reduced = self.reduce(x.permute(0, 3, 1, 2))
+        parts = (self.query(reduced), *self.key_value(reduced).chunk(2, 1))
+        q, k, v = (split_heads(part.flatten(2).transpose(1, 2), self.heads) for part in parts)
+        seen: Tensor = self.out(merge_heads(attend(q, k, v, bias=self.bias())))
+        rows, columns = self.grid
+        tiles = x.reshape(-1, rows, self.window, columns, self.window, c)
+        return (tiles + seen.reshape(-1, rows, 1, columns, 1, c)).reshape(-1, h, w, c)
+
+
+class MOATransformer(nn.Module):
+    """A classifier of square images; gives logits.
+
+    Args:
+        size: of the image.
+        patch: of the squares it is cut into.
+        channels: of the first stage; each next one has twice as many.
+        depths: numbers of local blocks of each stage.
+        heads: numbers of heads of each stage.
+        window: side of the windows; a map that is smaller is one window.
+        reduction: how much fewer channels the global attention flattens windows with.
+        mlp_ratio: width of the MLPs over their channels.
+        classes: number of labels.
+
+    Raises:
+        ValueError: ``depths`` and ``heads`` differ in length, or sizes do not divide.
+    """
+
+    def __init__(
+        self,
+        size: int = 56,
+        patch: int = 4,
+        channels: int = 32,
+        depths: Sequence[int] = (1, 1),
+        heads: Sequence[int] = (1, 2),
+        window: int = 7,
+        reduction: int = 32,
+        mlp_ratio: float = 4.0,
+        classes: int = 10,
+    ) -> None:
+        super().__init__()
+        if len(depths) != len(heads):
+            raise ValueError(f"depths and heads need one item a stage each; they have {len(depths)} and {len(heads)}")
+        if size % (patch * 2 ** (len(depths) - 1)):
+            raise ValueError(f"size must divide by {patch * 2 ** (len(depths) - 1)}; it is {size}")
+        side = size // patch
+        self.embed, self.embed_norm = nn.Conv2d(3, channels, patch, patch), nn.LayerNorm(channels)
+        self.stages = nn.ModuleList()
+        for i, (depth, h) in enumerate(zip(depths, heads, strict=True)):
+            local = min(window, side)
+            if side % local:
+                raise ValueError(f"stage {i}: window must divide the map; {local} does not divide {side}")
+            stage = nn.Sequential(*(LocalBlock(channels, h, local, mlp_ratio) for _ in range(depth)))
+            if i + 1 < len(depths):
+                if side >= window:
+                    stage.append(GlobalBlock(channels, h, window, (side, side), reduction))
+                stage.append(Merge(channels))
+                side, channels = side // 2, 2 * channels
+            self.stages.append(stage)
+        self.norm = nn.LayerNorm(channels)
+        self.head = nn.Linear(channels, classes)
+
+    def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b classes"]:
+        """Classify."""
+        x = self.embed_norm(self.embed(image).permute(0, 2, 3, 1))
+        for stage in self.stages:
+            x = stage(x)
+        logits: Tensor = self.head(self.norm(x).mean((1, 2)))
+        return logits
+
+
+class GlobalBlock(nn.Module):
+    """Overlapped attention, then a convolution, with their norms."""
+
+    def __init__(self, channels: int, heads: int, window: int, size: tuple[int, int], reduction: int) -> None:
+        super().__init__()
+        self.norm1, self.norm2 = nn.LayerNorm(channels), nn.LayerNorm(channels)
+        self.attention = OverlappedAttention(channels, heads, window, size, reduction)
+        self.convolution = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Float[Tensor, "b h w c"]) -> Float[Tensor, "b h w c"]:
+        """Bring in the other windows, then smooth over their borders."""
+        x = self.norm2(x + self.attention(self.norm1(x)))
+        y: Tensor = x + self.convolution(x.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        return y
+
+
+class Merge(nn.Module):
+    """Halve the map: four pixels become one with twice the channels."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4 * channels)
+        self.reduce = nn.Linear(4 * channels, 2 * channels, bias=False)
+
+    def forward(self, x: Float[Tensor, "b h w c"]) -> Float[Tensor, "b rows columns d"]:
+        """Merge."""
+        y: Tensor = self.reduce(self.norm(merge_patches(x)))
+        return y
+
+
+MECHANISM = Spec(
+    paper=Paper("Aggregating Global Features into Local Vision Transformer", "Patel et al.", "ICPR 2022", "2201.12903"),
+    build=MOATransformer,
+    inputs=(Input("image", ("b", 3, "size", "size")),),
+    presets={
+        "test": Preset({"size": 56, "window": 7, "mlp_ratio": 2.0}),
+        "readme": Preset(
+            {"size": 224, "channels": 96, "depths": (2, 2, 6), "heads": (3, 6, 12), "window": 14, "classes": 1000}
+        ),
+    },
+)

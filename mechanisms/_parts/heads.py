@@ -41,7 +41,8 @@ def attend(
         weights: multiplied with the logits.
         mask: True where a key is hidden from a query. A query from which all keys are hidden gives 0.
     """
-    logits = (q * (scale or q.shape[-1] ** -0.5)) @ k.transpose(-2, -1)
+    factor = q.shape[-1] ** -0.5 if scale is None else scale
+    logits = (q if factor == 1 else q * factor) @ k.transpose(-2, -1)
     if bias is not None:
         logits = logits + bias
     if weights is not None:

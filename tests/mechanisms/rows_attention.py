@@ -112,4 +112,8 @@ ROWS: dict[str, Row] = {
     "emsa": Row("emsa", {"channels": 32, "heads": 4, "height": 8, "width": 6}, inputs=(0,)),
     "emsa_ratio1": Row("emsa", {"channels": 32, "heads": 4, "height": 4, "width": 4, "ratio": 1}),
     "shuffle": Row("shuffle_attention", {"channels": 32, "groups": 4}),
+    "muse": Row("muse", {"channels": 32, "heads": 4, "hidden": 0}),
+    "sge": Row("sge", {"channels": 32, "groups": 4}),
+    "aft_full": Row("aft_full", {"channels": 32, "tokens": 20}),
+    "aft_simple": Row("aft_simple", {"channels": 32}),
 }

@@ -100,12 +100,18 @@ def evaluate(module: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tenso
         raise SubjectError(f"{type(module).__name__} does not run on {shapes}: {reason}") from error
 
 
+class GraphOutputs(dict[str, Tensor]):
+    """Outputs that have names of their own, which are kept."""
+
+
 def flatten(outputs: object, inputs: Iterable[str]) -> dict[str, Tensor]:
     """Name the outputs: ``y``, or ``y0``, ``y1`` … where there are several; ``out`` where an input is called ``y``.
 
     Raises:
         SubjectError: an output is no tensor.
     """
+    if isinstance(outputs, GraphOutputs):
+        return dict(outputs)
     items = _leaves(outputs)
     if not items:
         raise SubjectError("forward gives no tensor; wanted one tensor, or a tuple or dict of tensors")

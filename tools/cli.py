@@ -70,8 +70,14 @@ Duration = Annotated[float, typer.Option(min=0, help="Seconds of timed runs, at 
 
 @app.command(epilog="Example: attn-export my_pkg.net:build --input 1x3x224x224 --weights net.safetensors --fuse")
 def export(
-    subject: Annotated[str, typer.Argument(help="A catalogue name, package.module:factory, or file.py:Class.")],
+    subject: Annotated[
+        str, typer.Argument(help="A catalogue name, package.module:name, file.py:name, or an ONNX file.")
+    ],
     fuse: Annotated[bool, typer.Option("--fuse", help="Collapse training-time branches first.")] = False,
+    fuse_cost: Annotated[str, typer.Option(help="What pays: flops, cpu, gpu or npu.")] = "cpu",
+    keep_branches: Annotated[
+        list[str] | None, typer.Option(help="Do not fuse sites of this name, such as 'stages.0*'; repeat for several.")
+    ] = None,
     preset: Annotated[str | None, typer.Option(help="A catalogue entry's configuration; `show` lists them.")] = None,
     inputs: Annotated[
         list[str] | None,
@@ -80,8 +86,11 @@ def export(
     kwargs: Annotated[str, typer.Option(help="Constructor arguments as a JSON object.")] = "{}",
     weights: Annotated[Path | None, typer.Option(help="A checkpoint: safetensors, or a plain torch file.")] = None,
     strict: Annotated[
-        bool, typer.Option(help="Whether missing or unexpected names in the weights are an error.")
-    ] = True,
+        bool | None,
+        typer.Option(
+            help="Names missing in the weights, or unexpected, are an error (default); so are rolled-back sites."
+        ),
+    ] = None,
     awaken: Annotated[
         bool, typer.Option(help="Without weights: draw those that a fresh module leaves at 0 or 1.")
     ] = True,
@@ -110,10 +119,22 @@ def export(
 
     commands.export(
         commands.Wanted(
-            subject, preset, tuple(inputs or ()), _arguments(kwargs), weights, strict, awaken, dynamic, output, seed
+            subject,
+            preset,
+            tuple(inputs or ()),
+            _arguments(kwargs),
+            weights,
+            strict is not False,
+            awaken,
+            dynamic,
+            output,
+            seed,
         ),
         {
             "fuse": fuse,
+            "cost": fuse_cost,
+            "keep": tuple(keep_branches or ()),
+            "strict": bool(strict),
             "simplify": simplify,
             "opset": opset,
             "threads": threads,

@@ -51,7 +51,7 @@ def export(
             command=tuple(sys.argv[1:]),
             **plan,
         )
-    if wanted.weights is None:
+    if subject.weights.startswith("awakened"):
         progress.warn(f"no --weights: {subject.weights}; what is proven is the conversion, not a trained model")
     outcome = pipeline.deploy(subject, asked, progress)
     if as_json:
@@ -76,12 +76,12 @@ def load(wanted: Wanted) -> Any:
         SubjectError, CheckpointError, UsageError: as the loaders.
     """
     text = wanted.text
-    if text not in MECHANISMS and ":" not in text:
-        if text.endswith((".onnx", ".py")) or "/" in text:
-            hint = "an ONNX file is no subject yet" if text.endswith(".onnx") else "name what is in it: file.py:Class"
-            raise SubjectError(f"{text}: {hint}")
+    if text not in MECHANISMS and ":" not in text and not text.endswith(".onnx"):
+        if text.endswith(".py") or "/" in text:
+            raise SubjectError(f"{text}: name what is in it: file.py:Class, or an ONNX file")
         MECHANISMS.place(text)  # raises, and says which names are near
     _need_torch()
+    from attn_export.export import onnx_file
     from attn_export.mechanisms import foreign, subject
     from attn_export.tools.pipeline import with_dynamic
 
@@ -95,7 +95,11 @@ def load(wanted: Wanted) -> Any:
         )
         return with_dynamic(built, wanted.dynamic or "batch")
     if wanted.preset:
-        raise UsageError(f"--preset is for catalogue entries; {text} takes --kwargs")
+        raise UsageError(f"--preset is for catalogue entries; {text} takes --kwargs or --input")
+    if text.endswith(".onnx"):
+        if wanted.arguments or wanted.weights:
+            raise UsageError(f"{text} is built and has its weights: --kwargs and --weights are for code")
+        return with_dynamic(onnx_file.read(Path(text), wanted.inputs), wanted.dynamic or "all")
     built = foreign.from_code(
         text,
         wanted.inputs,

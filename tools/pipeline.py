@@ -1,4 +1,4 @@
-"""The main job: subject → fuse → export → simplify → bundle → parity → latency. Each stage is a function elsewhere."""
+"""The main job: subject → export → fuse → simplify → bundle → parity → latency. Each stage is a function elsewhere."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import nn
+import onnx
 
 from attn_export import bundle
-from attn_export.bundle import Port
 from attn_export.deploy_tests import environment
-from attn_export.deploy_tests.backend import Feeds, Options, Run
+from attn_export.deploy_tests.backend import Options
 from attn_export.deploy_tests.backends import BACKENDS
 from attn_export.deploy_tests.contest import Contest, Rules, compete
 from attn_export.deploy_tests.latency import Latency, Protocol
 from attn_export.deploy_tests.parity import TOLERANCE, Parity, prove
 from attn_export.deploy_tests.verify import latency, verify
 from attn_export.errors import ContractError, ExportError, GateError, UnknownNameError
+from attn_export.export import contract, onnx_file
 from attn_export.export.exported import Exported
 from attn_export.export.save import save
 from attn_export.export.simplify import simplify
 from attn_export.export.torch_onnx import OPSET, export
-from attn_export.export.truth import cases, evaluate
+from attn_export.export.truth import cases
 from attn_export.mechanisms.subject import Subject
-from attn_export.reparam.fuse import fuse
 from attn_export.reparam.fusion import Fusion
+from attn_export.reparam.graph import fuse_graph
 from attn_export.tools.progress import Progress
+
+#: Cases that the fusion's certificate runs in float64; parity runs all of them.
+CERTIFIED = 2
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,9 @@ class Plan:
 
     target: Path
     fuse: bool = False
+    cost: str = "cpu"
+    keep: Sequence[str] = ()
+    strict: bool = False
     simplify: bool = True
     opset: int = OPSET
     seed: int = 0
@@ -71,7 +74,7 @@ class Outcome:
     subject: Subject
     target: Path
     steps: tuple[Step, ...]
-    fusion: Fusion[nn.Module] | None
+    fusion: Fusion[onnx.ModelProto] | None
     contest: Contest | None
     warnings: tuple[str, ...]
     seconds: Mapping[str, float]
@@ -104,11 +107,9 @@ class _Job:
         with self.progress.stage("float64 truth"):
             self.cases = cases(self.subject, self.plan.seed)
             self.progress.detail(f"{len(self.cases)} cases")
-        fusion = self._fuse() if self.plan.fuse else None
-        plain = self._export("export, un-fused" if fusion else "export", self.subject)
-        final = plain
-        if fusion:
-            final = self._export("export, fused", replace(self.subject, module=fusion.model))
+        plain = self._export("export, un-fused" if self.plan.fuse else "export")
+        fusion = self._fuse(plain) if self.plan.fuse else None
+        final = Exported(fusion.model, plain.contract) if fusion else plain
         if self.plan.simplify:
             final = self._simplify(final)
         with self.progress.stage("write the bundle"):
@@ -119,7 +120,7 @@ class _Job:
         with self.progress.stage("prove the bundle"):
             parity = verify(whole, "onnxruntime", threads=self.plan.threads, atol=self.plan.atol, rtol=self.plan.rtol)
             self._gate(parity)
-        contest = self._measure(whole, compare=bool(fusion)) if self.plan.measure else None
+        contest = self._measure(whole, plain if fusion else None) if self.plan.measure else None
         bundle.write_json(self.folder / bundle.REPORT, self._report(parity, contest))
         return Outcome(
             self.subject,
@@ -131,35 +132,36 @@ class _Job:
             self.progress.seconds,
         )
 
-    def _fuse(self) -> Fusion[nn.Module]:
-        with self.progress.stage("fuse"):
-            feeds = ({k: torch.from_numpy(v) for k, v in case.inputs.items()} for case in self.cases)
-            fusion = fuse(self.subject.module, feeds)
-            self.progress.detail(f"{len(fusion.sites)} sites, worst error {fusion.certificate.worst:.1e} in float64")
-        if not fusion.certificate.ok:
-            raise GateError(
-                f"fusing changed the model: worst error {fusion.certificate.worst:.3g} in float64,"
-                f" bound {fusion.certificate.bound:g}; nothing was written"
-            )
-        if not fusion.sites:
-            self._warn("nothing was fused: no pattern that can be collapsed was found")
-        for refusal in fusion.refusals:
-            self._warn(f"{refusal.name} was not fused: {refusal.reason}")
-        outputs = self._outputs()
-        parity = prove(_eager(fusion.model, self.subject), self.cases, outputs, backend="PyTorch float32")
-        self.steps.append(Step("fuse", None, None, parity))
-        self._gate(parity)
-        return fusion
-
-    def _outputs(self) -> list[Port]:
-        return [Port(name, "float32", value.shape) for name, value in self.cases[0].truth.items()]
-
-    def _export(self, name: str, subject: Subject) -> Exported:
+    def _export(self, name: str) -> Exported:
         with self.progress.stage(name):
-            exported = export(subject, self.plan.opset)
+            graph = isinstance(self.subject.module, onnx_file.GraphModule)
+            exported = onnx_file.exported(self.subject) if graph else export(self.subject, self.plan.opset)
             parity = self._step(name, exported)
         self._gate(parity)
         return exported
+
+    def _fuse(self, plain: Exported) -> Fusion[onnx.ModelProto]:
+        """Collapse the graph; what was not collapsed, and what had to be rolled back, is said."""
+        with self.progress.stage("fuse"):
+            feeds = [case.inputs for case in self.cases[:CERTIFIED]]
+            fusion = fuse_graph(plain.model, cost=self.plan.cost, keep=self.plan.keep, cases=feeds)
+            if not fusion.certificate.ok:
+                raise GateError(
+                    f"fusing changed the model: worst error {fusion.certificate.worst:.3g} in float64,"
+                    f" bound {fusion.certificate.bound:g}; nothing was written"
+                )
+            fused = contract.check(fusion.model, plain.contract)
+            parity = self._step("fuse", fused)
+            self.progress.detail(f"{len(fusion.sites)} sites, {plain.nodes} → {fused.nodes} nodes")
+        self._gate(parity)
+        if not fusion.sites:
+            self._warn("nothing was fused: no region that can be collapsed and pays was found")
+        rolled = [refusal for refusal in fusion.refusals if refusal.reason.startswith("rolled back")]
+        for refusal in rolled:
+            self._warn(f"{refusal.name}: {refusal.reason}; {refusal.remedy}")
+        if rolled and self.plan.strict:
+            raise GateError(f"{len(rolled)} sites were rolled back, and --strict was asked for; nothing was written")
+        return fusion
 
     def _simplify(self, exported: Exported) -> Exported:
         """Simplify; where that breaks the contract or the parity, say so and go on with what there was."""
@@ -192,16 +194,16 @@ class _Job:
             name = self.steps[-1].name if self.steps else "export"
             raise GateError(f"after '{name}': {parity.sentence()}; nothing was written")
 
-    def _measure(self, whole: bundle.Bundle, *, compare: bool) -> Contest | None:
+    def _measure(self, whole: bundle.Bundle, plain: Exported | None) -> Contest | None:
         with self.progress.stage("latency"):
             timed = latency(whole, "onnxruntime", threads=self.plan.threads, protocol=self.plan.protocol)
             self.steps[-1] = replace(self.steps[-1], latency=timed)
-        if not compare:
+        if plain is None:
             return None
         with self.progress.stage("fused against un-fused"):
             contest = compete(
                 whole.model,
-                self.models["export, un-fused"],
+                self._twin(plain),
                 self.folder / bundle.CASES,
                 rules=replace(self.plan.rules, threads=self.plan.threads),
                 progress=self.progress.detail,
@@ -213,8 +215,16 @@ class _Job:
             )
         return contest
 
-    def _manifest(self, final: Exported, fusion: Fusion[nn.Module] | None) -> dict[str, Any]:
-        sites = [asdict(site) for site in fusion.sites] if fusion else []
+    def _twin(self, plain: Exported) -> Path:
+        """The un-fused model through the same simplifier, so that only the fusion differs."""
+        path = self.scratch / "twin.onnx"
+        try:
+            save((simplify(plain) if self.plan.simplify else plain).model, path)
+        except (ContractError, ExportError):
+            save(plain.model, path)
+        return path
+
+    def _manifest(self, final: Exported, fusion: Fusion[onnx.ModelProto] | None) -> dict[str, Any]:
         return {
             "subject": {
                 "name": self.subject.name,
@@ -240,7 +250,9 @@ class _Job:
                 for step in self.steps
             ],
             "fusion": {
-                "sites": sites,
+                "cost": self.plan.cost,
+                "keep": list(self.plan.keep),
+                "sites": [asdict(site) for site in fusion.sites],
                 "refusals": [asdict(refusal) for refusal in fusion.refusals],
                 "certificate": {"worst": fusion.certificate.worst, "bound": fusion.certificate.bound},
             }
@@ -268,16 +280,6 @@ class _Job:
     def _warn(self, text: str) -> None:
         self.warnings.append(text)
         self.progress.warn(text)
-
-
-def _eager(module: nn.Module, subject: Subject) -> Run:
-    """Run a module as if it were a backend."""
-
-    def run(feeds: Feeds) -> dict[str, NDArray[Any]]:
-        inputs = {item.name: torch.from_numpy(np.asarray(feeds[item.name])) for item in subject.inputs}
-        return {name: value.numpy() for name, value in evaluate(module, inputs).items()}
-
-    return run
 
 
 def with_dynamic(subject: Subject, wanted: str) -> Subject:

@@ -2,52 +2,69 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from attn_export.reparam import fuse as fusing
-from attn_export.reparam import rule
-from attn_export.reparam.algebra import Array, Convolution, batch_norm
+from attn_export.reparam import certify, ir
+from attn_export.reparam.adapters.onnx_ import Reader
+from attn_export.reparam.adapters.onnx_write import Writer
 from attn_export.reparam.fusion import Certificate
-from attn_export.reparam.rules import repvgg
+from attn_export.tools import pipeline
 from tests.tools.run import run
 
 Break = Callable[[pytest.MonkeyPatch], None]
 
 
+def batch_norm(patch: pytest.MonkeyPatch, *, mean: bool, epsilon: bool) -> None:
+    def op(self: Reader, node: Any, at: Any) -> ir.Op:
+        gamma, beta, average, variance = (self._const(node, n) for n in range(1, 5))
+        assert gamma is not None
+        assert beta is not None
+        assert average is not None
+        assert variance is not None
+        factor = gamma / np.sqrt(variance + (at["epsilon"] if epsilon else 0.0))
+        return ir.Affine(factor, beta - (average if mean else 0.0) * factor, axis=1)
+
+    patch.setattr(Reader, "_op_batchnormalization", op)
+
+
 def forget_running_mean(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(rule, "batch_norm", lambda g, b, m, v, e: batch_norm(g, b, np.zeros_like(m), v, e))
+    batch_norm(patch, mean=False, epsilon=True)
 
 
 def forget_epsilon(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(rule, "batch_norm", lambda g, b, m, v, e: batch_norm(g, b, m, v, 0.0))
+    batch_norm(patch, mean=True, epsilon=False)
 
 
 def drop_identity(patch: pytest.MonkeyPatch) -> None:
-    def nothing(channels: int, groups: int = 1) -> Convolution:
-        return Convolution(np.zeros((channels, channels // groups, 1, 1)), np.zeros(channels), groups=groups)
+    """The identity branch is the one that is no convolution: the last of the sum."""
+    add = Reader._op_add
 
-    patch.setattr(repvgg, "identity", nothing)
+    def op(self: Reader, node: Any, at: Any) -> ir.Op | None:
+        made = add(self, node, at)
+        return ir.Sum((1.0, 0.0)) if isinstance(made, ir.Sum) else made
+
+    patch.setattr(Reader, "_op_add", op)
+    patch.setattr(Reader, "_op_sum", lambda self, node, at: ir.Sum((1.0,) * (len(node.input) - 1) + (0.0,)))
 
 
 def swap_two_kernels(patch: pytest.MonkeyPatch) -> None:
-    emit = rule.emit
+    tensor = Writer._tensor
 
-    def swapped(convolution: Convolution, like: Any) -> Any:
-        weight: Array = convolution.weight[[1, 0, *range(2, len(convolution.weight))]]
-        return emit(dataclasses.replace(convolution, weight=weight), like)
+    def swapped(self: Writer, array: Any, node: Any, what: str) -> str:
+        return tensor(self, array[[1, 0, *range(2, len(array))]] if array.ndim == 4 else array, node, what)
 
-    patch.setattr(repvgg, "emit", swapped)
+    patch.setattr(Writer, "_tensor", swapped)
 
 
 BREAKS = [forget_running_mean, forget_epsilon, drop_identity, swap_two_kernels]
-COMMAND = ("repvgg", "--preset", "test", "--fuse", "--no-bench", "-q")
+COMMAND = ("repvgg", "--preset", "test", "--fuse", "--no-bench")
 
 
 @pytest.fixture(autouse=True)
@@ -58,7 +75,7 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("broken", BREAKS)
 def test_the_certificate_sees_it(broken: Break, monkeypatch: pytest.MonkeyPatch) -> None:
     broken(monkeypatch)
-    done = run(*COMMAND)
+    done = run(*COMMAND, "-q")
     assert done.code == 1, done
     assert "fusing changed the model" in done.err
     assert os.listdir() == [], "nothing was written"
@@ -67,12 +84,27 @@ def test_the_certificate_sees_it(broken: Break, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize("broken", BREAKS)
 def test_the_parity_gate_sees_it_without_the_certificate(broken: Break, monkeypatch: pytest.MonkeyPatch) -> None:
     broken(monkeypatch)
-    monkeypatch.setattr(fusing, "certify", lambda *_: Certificate((0.0,)))
-    done = run(*COMMAND)
+    fuse = pipeline.fuse_graph
+    blind = lambda *a, **k: replace(fuse(*a, **k), certificate=Certificate((0.0,)))  # noqa: E731
+    monkeypatch.setattr(pipeline, "fuse_graph", blind)
+    done = run(*COMMAND, "-q")
     assert done.code == 1, done
     assert "parity fails" in done.err
     assert os.listdir() == []
 
 
+def test_a_site_whose_own_proof_fails_is_rolled_back_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    prove = certify.prove
+    doubt = lambda graph, merge, profile: replace(prove(graph, merge, profile), structure=False)  # noqa: E731
+    monkeypatch.setattr(certify, "prove", doubt)
+    done = run(*COMMAND)
+    assert done.code == 0, done
+    said = " ".join(done.err.split())
+    assert "rolled back: its certificate failed (bits differ under dyadic weights)" in said
+    strict = run(*COMMAND, "--strict", "-q", "-o", "strict")
+    assert strict.code == 1
+    assert not Path("strict").exists()
+
+
 def test_unbroken_it_passes() -> None:
-    assert run(*COMMAND).code == 0
+    assert run(*COMMAND, "-q").code == 0

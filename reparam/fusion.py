@@ -12,11 +12,25 @@ CERTIFICATE_BOUND = 1e-12
 
 
 @dataclass(frozen=True)
+class Precision:
+    """Error of a site's kernels in low precision, relative, worst output channel: branches rounded, then collapsed
+    (before) against collapsed, then rounded (after).
+    """
+
+    int8_before: float
+    int8_after: float
+    fp16_before: float
+    fp16_after: float
+
+
+@dataclass(frozen=True)
 class Site:
     """One place that was collapsed: where, which pattern, and what it cost before and after.
 
     ``before`` and ``after`` name operators in execution order; ``macs`` are multiply-accumulates for one example
-    input, ``parameters`` counts of stored numbers.
+    input, ``parameters`` counts of stored numbers. ``notes`` says what it relied on: "static" sizes, a coincidence of
+    "value"s, "rounding" of a constant. ``structure`` tells whether fused and un-fused agree in every bit under dyadic
+    weights (None: not tried), ``error`` the worst relative error in float64 with the real ones.
     """
 
     name: str
@@ -27,6 +41,10 @@ class Site:
     macs_after: int = 0
     parameters_before: int = 0
     parameters_after: int = 0
+    notes: tuple[str, ...] = ()
+    structure: bool | None = None
+    error: float | None = None
+    precision: Precision | None = None
 
 
 @dataclass(frozen=True)

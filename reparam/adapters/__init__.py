@@ -1,0 +1,1 @@
+"""From a model of some kind to the small graph, and back."""

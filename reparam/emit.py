@@ -1,0 +1,297 @@
+"""Algebra → operators: the cheapest few nodes that compute a state from its root, first as a form, then in full.
+
+A form knows everything but the numbers, so that a candidate can be priced without building its kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from math import gcd, prod
+
+import numpy as np
+
+from attn_export.reparam import ir
+from attn_export.reparam.cost import Profile, Work
+from attn_export.reparam.layout import Dim, Layout, channels_first
+from attn_export.reparam.linconv import Array, Axis, Ints, LinConv, NotFusibleError
+from attn_export.reparam.transfer import State
+
+Sizes = tuple[int, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """One operator to be: its work, the shape and sizes of what it gives, and how to build it."""
+
+    build: Callable[[], ir.Op]
+    work: Work
+    shape: tuple[Dim, ...]
+    sizes: Sizes
+    stored: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Form:
+    """The steps from the root to the target, in order."""
+
+    steps: tuple[Step, ...]
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates."""
+        return sum(step.work.macs for step in self.steps)
+
+    @property
+    def stored(self) -> int:
+        """Numbers stored."""
+        return sum(step.stored for step in self.steps)
+
+    def seconds(self, profile: Profile) -> float:
+        """Estimated time."""
+        return sum(step.work.seconds(profile) for step in self.steps)
+
+
+def form(root: ir.Value, home: Layout, state: State, target: ir.Value, profile: Profile) -> Form:
+    """Choose the cheapest form.
+
+    Raises:
+        NotFusibleError: there is none.
+    """
+    if root.sizes is None or target.sizes is None or root.shape is None or target.shape is None:
+        raise NotFusibleError("sizes are not known", "export with shapes, or run shape inference on the file")
+    lin = state.lin
+    plain = all(a.taps == (0,) and a.stride == 1 and a.extent == -1 for a in lin.axes)
+    if plain and state.layout.same(home):
+        if _diagonal(lin):
+            return _affine(state, root)
+        axis = len(home.axes) - 1
+        if home.width(axis) == lin.channels and (axis == 1 or (home.axes[1] and home.axes[1][0].kind != "c")):
+            return _linear(lin, root, target)
+    elif (
+        plain
+        and state.layout.same(home.with_width(len(home.axes) - 1, lin.outputs))
+        and not (home.axes[1] and home.axes[1][0].kind == "c" and len(home.axes) > 2)
+    ):
+        return _linear(lin, root, target)
+    if not 1 <= len(lin.axes) <= 3:
+        raise NotFusibleError(f"no convolution has {len(lin.axes)} spatial axes")
+    return min(_convs(root, home, state, target), key=lambda f: f.seconds(profile))
+
+
+def _diagonal(lin: LinConv) -> bool:
+    return (
+        lin.width == 1 and lin.outputs == lin.channels and np.array_equal(lin.src[lin.grp, 0], np.arange(lin.channels))
+    )
+
+
+def _affine(state: State, root: ir.Value) -> Form:
+    lin, place = state.lin, state.layout
+    assert root.shape is not None
+    assert root.sizes is not None
+    sizes = [place.width(n) for n in range(len(place.axes))]
+
+    def build() -> ir.Op:
+        factor = lin.kernel().reshape(-1)
+        shape = tuple(sizes[next((n for n, s in enumerate(sizes) if s != 1), 0) :])
+        return ir.Affine(
+            None if np.all(factor == 1) else factor.reshape(shape),
+            None if not np.any(lin.bias) else lin.bias.reshape(shape),
+        )
+
+    work = Work(prod(root.sizes) * (1 + lin.biased), 2 * prod(root.sizes))
+    return Form((Step(build, work, root.shape, root.sizes, lin.outputs * (1 + lin.biased)),))
+
+
+def _linear(lin: LinConv, root: ir.Value, target: ir.Value) -> Form:
+    assert target.shape is not None
+    assert root.sizes is not None
+    sizes = (*root.sizes[:-1], lin.outputs)
+    bias = lin.bias if lin.biased else None
+
+    def build() -> ir.Op:
+        dense = _dense(lin, 1).reshape(lin.outputs, lin.channels)
+        return ir.Linear(np.ascontiguousarray(dense.T), bias)
+
+    stored = lin.outputs * lin.channels
+    work = Work(prod(sizes) * lin.channels, prod(sizes) + prod(root.sizes) + stored)
+    return Form((Step(build, work, target.shape, sizes, stored + (lin.outputs if lin.biased else 0)),))
+
+
+def _convs(root: ir.Value, home: Layout, state: State, target: ir.Value) -> Iterator[Form]:
+    """Every way to write the state as one convolution: on all channels, or on those it reads."""
+    assert root.sizes is not None
+    assert root.shape is not None
+    assert target.sizes is not None
+    before: list[Step] = []
+    sizes, shape = root.sizes, root.shape
+    perm = _to_canonical(home)
+    if perm is not None:
+        sizes, shape = tuple(sizes[p] for p in perm), tuple(shape[p] for p in perm)
+        before.append(_step(ir.Transpose(perm), Work(0, 2 * prod(sizes)), shape, sizes))
+    after, lin = _from_canonical(state, sizes, target), state.lin
+    crops = [(max(0, a.lo), max(0, -(a.extent + 1 + a.hi))) for a in lin.axes]
+    for number, (left, right) in enumerate(crops):
+        if left or right:
+            cut = ir.Slice(number + 2, left, -right or None)
+            sizes = (*sizes[: number + 2], sizes[number + 2] - left - right, *sizes[number + 3 :])
+            shape = (*shape[: number + 2], _minus(shape[number + 2], left + right), *shape[number + 3 :])
+            before.append(_step(cut, Work(0, 2 * prod(sizes)), shape, sizes))
+    index = np.unique(lin.src[lin.src >= 0])
+    yield Form((*before, *_conv_steps(lin, lin.channels, sizes, shape), *after))
+    orders = [index] if len(index) < lin.channels else []
+    sparse = _class_order(lin)
+    if sparse is not None and not (orders and np.array_equal(sparse, index)):
+        orders.append(sparse)
+    for order in orders:
+        if np.array_equal(order, np.arange(lin.channels)) or not len(order):
+            continue
+        fewer = (sizes[0], len(order), *sizes[2:])
+        op: ir.Op = ir.Take(1, order)
+        if np.array_equal(order, np.arange(order[0], order[0] + len(order))):
+            op = ir.Slice(1, int(order[0]), int(order[-1]) + 1)
+        less = (shape[0], len(order), *shape[2:])
+        picked = _renamed(lin, order)
+        steps = (*before, _step(op, Work(0, 2 * prod(fewer)), less, fewer))
+        yield Form((*steps, *_conv_steps(picked, len(order), fewer, less), *after))
+
+
+def _step(op: ir.Op, work: Work, shape: tuple[Dim, ...], sizes: Sizes) -> Step:
+    return Step(lambda: op, work, shape, sizes)
+
+
+def _minus(dim: Dim, amount: int) -> Dim:
+    return dim - amount if isinstance(dim, int) else None
+
+
+def _class_order(lin: LinConv) -> Ints | None:
+    """The order of root channels that makes classes contiguous, if every channel is read by one class."""
+    read = lin.src[lin.src >= 0]
+    if len(lin.src) == 1 or len(np.unique(read)) != len(read) or (lin.src < 0).any():
+        return None
+    first = np.unique(lin.grp, return_index=True)[1]
+    return np.asarray(lin.src[lin.grp[np.sort(first)]].reshape(-1))
+
+
+def _renamed(lin: LinConv, order: Ints) -> LinConv:
+    place = np.full(lin.channels + 1, -1)
+    place[order] = np.arange(len(order))
+    return replace(lin, src=place[lin.src], channels=len(order))
+
+
+def groups_of(lin: LinConv) -> int:
+    """The largest number of groups in which a convolution can have this support."""
+    read = lin.src[lin.grp]
+    least = np.where(read < 0, lin.channels, read).min(axis=1)
+    most = read.max(axis=1)
+    both = gcd(lin.outputs, lin.channels)
+    number = np.arange(lin.outputs)
+    for groups in (g for g in range(both, 0, -1) if both % g == 0):
+        block = number // (lin.outputs // groups)
+        width = lin.channels // groups
+        if np.all(least >= block * width) and np.all(most < (block + 1) * width):
+            return groups
+    raise AssertionError("one group always holds everything")
+
+
+def _taps(axis: Axis) -> tuple[int, int, int]:
+    """First tap, dilation and count of the regular kernel that holds the taps; a crop is done elsewhere."""
+    if len(axis.taps) == 1:
+        return axis.lo, 1, 1
+    step = gcd(*(b - a for a, b in zip(axis.taps, axis.taps[1:], strict=False)))
+    return axis.lo, step, (axis.hi - axis.lo) // step + 1
+
+
+def _conv_steps(lin: LinConv, channels: int, sizes: Sizes, shape: tuple[Dim, ...]) -> list[Step]:
+    regular = [_taps(a) for a in lin.axes]
+    groups = groups_of(lin)
+    pads = tuple((max(0, -a.lo), max(0, a.extent + 1 + a.hi)) for a in lin.axes)
+    lengths = tuple(
+        (size + left + right - step * (count - 1) - 1) // axis.stride + 1
+        for size, (left, right), (_, step, count), axis in zip(sizes[2:], pads, regular, lin.axes, strict=True)
+    )
+    result = (sizes[0], lin.outputs, *lengths)
+    per = channels // groups * prod(count for _, _, count in regular)
+    bias = lin.bias if lin.biased else None
+
+    def build() -> ir.Op:
+        return ir.Conv(
+            _dense(lin, groups),
+            bias,
+            tuple(a.stride for a in lin.axes),
+            tuple(step for _, step, _ in regular),
+            groups,
+            pads,
+        )
+
+    stored = lin.outputs * per
+    work = Work(prod(result) * per, prod(sizes) + prod(result) + stored, groups == channels and groups > 1)
+    dims: list[Dim] = [length if isinstance(dim, int) else None for length, dim in zip(lengths, shape[2:], strict=True)]
+    return [Step(build, work, (shape[0], lin.outputs, *dims), result, stored + (lin.outputs if lin.biased else 0))]
+
+
+def _dense(lin: LinConv, groups: int) -> Array:
+    """The kernel as a convolution of ``groups`` stores it."""
+    regular = [_taps(a) for a in lin.axes]
+    width = lin.channels // groups
+    block = np.arange(lin.outputs) // (lin.outputs // groups)
+    read = lin.src[lin.grp]
+    slots = np.where(read < 0, width, read - (block * width)[:, None])
+    result = np.zeros((lin.outputs, width + 1, *(count for _, _, count in regular)))
+    where = [np.array([(t - lo) // step for t in a.taps]) for a, (lo, step, _) in zip(lin.axes, regular, strict=True)]
+    part = np.zeros((lin.outputs, lin.width, *result.shape[2:]))
+    part[np.ix_(np.arange(lin.outputs), np.arange(lin.width), *where)] = lin.kernel()
+    result[np.arange(lin.outputs)[:, None], slots] = part
+    return np.ascontiguousarray(result[:, :width])
+
+
+def _to_canonical(home: Layout) -> tuple[int, ...] | None:
+    """The permutation that brings a root to ``(b, c, *space)``, or None if it is there."""
+    kinds = [axis[0].kind for axis in home.axes]
+    channel = kinds.index("c")
+    perm = (0, channel, *(n for n in range(1, len(kinds)) if n != channel))
+    return None if perm == tuple(range(len(kinds))) else perm
+
+
+def _from_canonical(state: State, sizes: Sizes, target: ir.Value) -> list[Step]:
+    """Steps that bring ``(b, c, *space)`` to the target's layout.
+
+    Raises:
+        NotFusibleError: the layout needs more than a permutation and merging.
+    """
+    assert target.shape is not None
+    assert target.sizes is not None
+    lin, place = state.lin, state.layout
+    shape: list[Dim] = [None] * (len(lin.axes) + 2)
+    canonical = channels_first([1, lin.outputs, *(2 for _ in lin.axes)])
+    assert canonical is not None
+    if place.same(canonical):
+        return []
+    order: list[int] = []
+    for atom in place.atoms:
+        position = {"b": 0, "c": 1, "s": atom.index + 2}[atom.kind]
+        if atom.kind == "c" and ((atom.size == 1 and lin.outputs != 1) or (order and order[-1] == 1)):
+            continue
+        order.append(position)
+    order += [n + 2 for n, axis in enumerate(lin.axes) if n + 2 not in order]
+    if sorted(order) != list(range(len(lin.axes) + 2)):
+        raise NotFusibleError("its channels are spread over several places", "put the layout change behind it")
+    steps: list[Step] = []
+    spans = [axis.length(size) for axis, size in zip(lin.axes, _sizes_of_root(lin, sizes), strict=True)]
+    full = (sizes[0], lin.outputs, *spans)
+    moved = tuple(full[n] for n in order)
+    if order != list(range(len(order))):
+        steps.append(_step(ir.Transpose(tuple(order)), Work(0, 2 * prod(moved)), tuple(shape[n] for n in order), moved))
+    if moved != target.sizes or _merged(place):
+        if sum(not isinstance(d, int) for d in target.shape) > 1:
+            raise NotFusibleError("its layout cannot be rebuilt with several dynamic axes", "export a fixed size")
+        steps.append(_step(ir.Reshape(), Work(0, 0, free=True), target.shape, target.sizes))
+    return steps
+
+
+def _merged(place: Layout) -> bool:
+    return any(len([a for a in axis if a.size != 1]) > 1 for axis in place.axes)
+
+
+def _sizes_of_root(lin: LinConv, sizes: Sizes) -> Sizes:
+    return sizes[2 : 2 + len(lin.axes)]

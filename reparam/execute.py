@@ -1,0 +1,148 @@
+"""Run nodes of the small graph in float64 with PyTorch: the meaning of each operator, independent of the algebra."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from attn_export.reparam import ir
+from attn_export.reparam.linconv import Array
+
+_CONV: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_TRANSPOSED: dict[int, Callable[..., Tensor]] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+
+
+def run(nodes: Iterable[ir.Node], feeds: Mapping[str, Tensor], wanted: Iterable[str]) -> dict[str, Tensor]:
+    """Execute nodes in order and return the wanted values."""
+    values = dict(feeds)
+    with torch.no_grad():
+        for node in nodes:
+            values[node.output] = apply(node.op, [values[name] for name in node.inputs])
+    return {name: values[name] for name in wanted}
+
+
+def apply(op: ir.Op, args: list[Tensor]) -> Tensor:
+    """Execute one operator."""
+    x = args[0]
+    match op:
+        case ir.Conv():
+            x = _pad(x, ((0, 0), (0, 0), *op.pads), 0.0)
+            weight, bias = _tensor(op.weight), _tensor(op.bias)
+            return _CONV[x.ndim - 2](x, weight, bias, op.strides, 0, op.dilations, op.groups)
+        case ir.ConvTranspose():
+            return _transposed(op, x)
+        case ir.Linear():
+            y = x @ torch.from_numpy(op.weight)
+            return y if op.bias is None else y + torch.from_numpy(op.bias)
+        case ir.Affine():
+            if op.factor is not None:
+                x = x * _spread(op.factor, x, op.axis)
+            return x if op.term is None else x + _spread(op.term, x, op.axis)
+        case ir.Sum():
+            total = op.factors[0] * x
+            for factor, other in zip(op.factors[1:], args[1:], strict=True):
+                total = total + factor * other
+            return total
+        case ir.Concat():
+            return torch.cat(args, op.axis)
+        case ir.Pad():
+            return _pad(x, op.pads, op.value)
+        case ir.Border():
+            return _border(op, x)
+        case ir.Slice():
+            index = [slice(None)] * x.ndim
+            index[op.axis] = slice(op.start, op.stop, op.step)
+            return x[tuple(index)]
+        case ir.Take():
+            return x.index_select(op.axis, torch.from_numpy(op.index))
+        case ir.AvgPool():
+            return _pool(op, x)
+        case ir.Transpose():
+            return x.permute(op.perm)
+        case ir.DepthToSpace():
+            return _depth_to_space(op, x)
+        case ir.SpaceToDepth():
+            return _space_to_depth(op, x)
+        case ir.Upsample():
+            for axis, factor in enumerate(op.factors):
+                x = x.repeat_interleave(factor, axis + 2)
+            return x
+    raise AssertionError(f"no meaning for {op}")
+
+
+def reshape(x: Tensor, shape: Iterable[int]) -> Tensor:
+    """Reshape; apart because the sizes come from the graph, not from the operator."""
+    return x.reshape(tuple(shape))
+
+
+def _tensor(array: Array | None) -> Tensor | None:
+    return None if array is None else torch.from_numpy(np.ascontiguousarray(array))
+
+
+def _spread(array: Array, x: Tensor, axis: int | None) -> Tensor:
+    tensor = torch.from_numpy(np.asarray(array))
+    return tensor if axis is None else tensor.reshape(-1, *(1,) * (x.ndim - axis - 1))
+
+
+def _pad(x: Tensor, pads: Iterable[tuple[int, int]], value: float) -> Tensor:
+    flat = [amount for pair in reversed(list(pads)) for amount in pair]
+    return F.pad(x, flat, value=value) if any(flat) else x
+
+
+def _border(op: ir.Border, x: Tensor) -> Tensor:
+    x = _pad(x, ((0, 0), (0, 0), *op.pads), 0.0)
+    inner = torch.zeros(x.shape[2:], dtype=torch.bool)
+    cut = tuple(slice(left, size - right) for (left, right), size in zip(op.ring, x.shape[2:], strict=True))
+    inner[cut] = True
+    value = torch.from_numpy(op.value).reshape(1, -1, *(1,) * (x.ndim - 2))
+    return torch.where(inner, x, value.expand_as(x))
+
+
+def _pool(op: ir.AvgPool, x: Tensor) -> Tensor:
+    lead = ((0, 0), (0, 0))
+    weight = torch.ones(x.shape[1], 1, *op.kernel, dtype=torch.float64)
+    pads = list(op.pads)
+    if op.ceil:  # a last window may hang over the right border, but must start inside
+        for n, (kernel, step) in enumerate(zip(op.kernel, op.strides, strict=True)):
+            total = x.shape[n + 2] + sum(pads[n])
+            windows = -(-(total - kernel) // step) + 1
+            if (windows - 1) * step >= x.shape[n + 2] + pads[n][0]:
+                windows -= 1
+            pads[n] = (pads[n][0], pads[n][1] + max(0, (windows - 1) * step + kernel - total))
+    count = torch.ones_like(x)
+    if op.count_pad:
+        count = _pad(count, (*lead, *op.pads), 1.0)
+        count = _pad(count, (*lead, *((0, new[1] - old[1]) for new, old in zip(pads, op.pads, strict=True))), 0.0)
+    else:
+        count = _pad(count, (*lead, *pads), 0.0)
+    conv = _CONV[x.ndim - 2]
+    total_ = conv(_pad(x, (*lead, *pads), 0.0), weight, None, op.strides, groups=x.shape[1])
+    return total_ / (op.norm or conv(count, weight, None, op.strides, groups=x.shape[1]))
+
+
+def _transposed(op: ir.ConvTranspose, x: Tensor) -> Tensor:
+    full = _TRANSPOSED[x.ndim - 2](
+        x, torch.from_numpy(op.weight), None, op.strides, 0, op.extra, op.groups, op.dilations
+    )
+    full = _pad(full, ((0, 0), (0, 0), *((-left, -right) for left, right in op.pads)), 0.0)
+    return full if op.bias is None else full + torch.from_numpy(op.bias).reshape(-1, *(1,) * (x.ndim - 2))
+
+
+def _depth_to_space(op: ir.DepthToSpace, x: Tensor) -> Tensor:
+    b, c, h, w = x.shape
+    r = op.block
+    if op.crd:
+        return F.pixel_shuffle(x, r)
+    return x.reshape(b, r, r, c // r // r, h, w).permute(0, 3, 4, 1, 5, 2).reshape(b, c // r // r, h * r, w * r)
+
+
+def _space_to_depth(op: ir.SpaceToDepth, x: Tensor) -> Tensor:
+    b, c, h, w = x.shape
+    r = op.block
+    if op.crd:
+        return F.pixel_unshuffle(x, r)
+    return x.reshape(b, c, h // r, r, w // r, r).permute(0, 3, 5, 1, 2, 4).reshape(b, c * r * r, h // r, w // r)

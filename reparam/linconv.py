@@ -1,0 +1,419 @@
+"""Signals that are one convolution of an ancestor: an infinite signal seen through a window.
+
+    v[o, q] = bias[o] + Σ_{i,t} kernel[o, i, t] · x̃[src[grp[o], i], s·q + taps[t]]      q ∈ [0, ⌊(H + A)/s⌋ + 1)
+
+x̃ is the root x extended by zeros for ever. On the infinite signal every operator composes exactly; only padding
+looks through the window, so only padding (and what compares windows) has a condition. Everything is float64 and
+frozen; kernels are built when somebody asks for them, since choosing what to merge needs their shape only.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+#: A constant written in float32 equals a bias computed in float64 to this, relative to the larger of the two.
+ROUNDING = 2.0**-21
+
+
+class NotFusibleError(Exception):
+    """A condition of the algebra failed: the reason, and what would make it legal."""
+
+    def __init__(self, reason: str, remedy: str = "") -> None:
+        super().__init__(reason)
+        self.reason, self.remedy = reason, remedy
+
+
+class Lazy:
+    """An array that is computed once, when first asked for."""
+
+    def __init__(self, build: Callable[[], Array]) -> None:
+        self._build: Callable[[], Array] | None = build
+        self._value: Array | None = None
+
+    def __call__(self) -> Array:
+        """Return the array."""
+        if self._value is None:
+            assert self._build is not None
+            self._value, self._build = self._build(), None
+        return self._value
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One spatial axis: which offsets are read, the stride, the window, and the root's size if it is fixed."""
+
+    taps: tuple[int, ...]
+    stride: int
+    extent: int
+    size: int | None
+
+    @property
+    def lo(self) -> int:
+        """The first offset that is read."""
+        return self.taps[0]
+
+    @property
+    def hi(self) -> int:
+        """The last offset that is read."""
+        return self.taps[-1]
+
+    def length(self, size: int) -> int:
+        """How many positions the window shows of a root with ``size`` positions."""
+        return (size + self.extent) // self.stride + 1
+
+
+@dataclass(frozen=True, eq=False)
+class LinConv:
+    """A value that is one convolution of its root.
+
+    Attributes:
+        axes: the spatial axes.
+        channels: how many channels the root has.
+        src: for each class of outputs, the root channels it reads; -1 pads short rows.
+        grp: the class of each output channel.
+        kernel: ``(outputs, width of src, *numbers of taps)``.
+        bias: one number for each output channel.
+        spread: sums of magnitudes of what was added up to each bias, which bounds its rounding.
+        biased: whether any constant was ever added, whatever its value.
+        notes: what the composition relied on: "static" sizes, "value" coincidences, "rounding" of a constant.
+    """
+
+    axes: tuple[Axis, ...]
+    channels: int
+    src: Ints
+    grp: Ints
+    kernel: Lazy
+    bias: Array
+    spread: Array
+    biased: bool = False
+    notes: frozenset[str] = frozenset()
+
+    @property
+    def outputs(self) -> int:
+        """How many channels the value has."""
+        return len(self.grp)
+
+    @property
+    def width(self) -> int:
+        """How many root channels an output reads at most."""
+        return int(self.src.shape[1])
+
+
+def identity(channels: int, sizes: Sequence[int | None]) -> LinConv:
+    """The root itself."""
+    axes = tuple(Axis((0,), 1, -1, size) for size in sizes)
+    index = np.arange(channels)
+    ones = Lazy(lambda: np.ones((channels, 1, *(1,) * len(axes))))
+    return LinConv(axes, channels, index[:, None], index, ones, np.zeros(channels), np.zeros(channels))
+
+
+def scale(v: LinConv, factor: Array) -> LinConv:
+    """Multiply each channel by a number."""
+    column = factor.reshape(-1, *(1,) * (1 + len(v.axes)))
+    return replace(v, kernel=Lazy(lambda: v.kernel() * column), bias=v.bias * factor, spread=v.spread * abs(factor))
+
+
+def shift(v: LinConv, term: Array) -> LinConv:
+    """Add a number to each channel."""
+    return replace(v, bias=v.bias + term, spread=v.spread + abs(term), biased=True)
+
+
+def rows(v: LinConv, index: Ints) -> LinConv:
+    """Select, repeat or permute channels."""
+    if len(index) == v.outputs and np.array_equal(index, np.arange(v.outputs)):
+        return v
+    return replace(
+        v, grp=v.grp[index], kernel=Lazy(lambda: v.kernel()[index]), bias=v.bias[index], spread=v.spread[index]
+    )
+
+
+def with_axis(v: LinConv, dim: int, axis: Axis, *notes: str) -> LinConv:
+    """Replace one axis."""
+    return replace(v, axes=(*v.axes[:dim], axis, *v.axes[dim + 1 :]), notes=v.notes | set(notes))
+
+
+def stride(v: LinConv, dim: int, step: int) -> LinConv:
+    """Keep every ``step``-th position."""
+    axis = v.axes[dim]
+    return with_axis(v, dim, replace(axis, stride=axis.stride * step))
+
+
+def pad(v: LinConv, dim: int, left: int, right: int, value: float | Array = 0.0) -> LinConv:
+    """Pad with a constant (negative amounts crop, which is always exact).
+
+    Raises:
+        NotFusibleError: the padding would show what lies outside the window, or another constant than the bias.
+    """
+    axis, notes = v.axes[dim], set[str]()
+    if left > 0 or right > 0:
+        if left > 0 and axis.hi >= axis.stride:
+            raise NotFusibleError(
+                f"it is padded after a window that already reached {axis.hi - axis.stride + 1} past the left border",
+                "pad once, before the first convolution",
+            )
+        if right > 0 and axis.extent + 1 + axis.lo < 0:
+            if axis.size is None:
+                raise NotFusibleError(
+                    "the right padding is exact for some sizes only, and this axis is dynamic", "export a fixed size"
+                )
+            if axis.stride * axis.length(axis.size) + axis.lo < axis.size:
+                raise NotFusibleError(
+                    "it is padded after a window that already reached past the right border",
+                    "pad once, before the first convolution",
+                )
+            notes.add("static")
+        notes |= _constant_matches(v, value)
+    wider = replace(axis, taps=tuple(t - axis.stride * left for t in axis.taps))
+    return with_axis(v, dim, replace(wider, extent=axis.extent + axis.stride * (left + right)), *notes)
+
+
+def _constant_matches(v: LinConv, value: float | Array) -> set[str]:
+    """Check that the padding shows what the infinite signal has there: the bias."""
+    gap = np.abs(v.bias - value)
+    if not gap.any():
+        return {"value"} if v.biased else set()
+    # Cancellation inside a batch norm's constant hides how large its parts were: the largest channel stands for all.
+    size = max(float(v.spread.max(initial=0)), float(np.max(np.abs(value))))
+    if np.any(gap > ROUNDING * size):
+        worst = int(np.argmax(gap))
+        shown = float(np.broadcast_to(value, v.bias.shape)[worst])
+        raise NotFusibleError(
+            f"it is padded with {shown:.3g} where its bias makes {v.bias[worst]:.3g} (channel {worst})",
+            "pad before the bias is added, pad with the bias, or drop the bias",
+        )
+    return {"value", "rounding"} if np.any(gap > 1e-14 * size) else {"value"}
+
+
+def conv(
+    v: LinConv,
+    weight: Array,
+    bias: Array | None = None,
+    *,
+    strides: Sequence[int] | None = None,
+    dilations: Sequence[int] | None = None,
+    groups: int = 1,
+) -> LinConv:
+    """Convolve without padding; always exact. ``weight`` is ``(outputs, inputs of a group, *taps)``."""
+    outputs, width, sizes = weight.shape[0], weight.shape[1], weight.shape[2:]
+    strides, dilations = strides or [1] * len(sizes), dilations or [1] * len(sizes)
+    axes, places = [], []
+    for axis, size, step, dilation in zip(v.axes, sizes, strides, dilations, strict=True):
+        reach = axis.stride * dilation
+        taps = sorted({t + reach * j for t in axis.taps for j in range(size)})
+        where = {t: n for n, t in enumerate(taps)}
+        places.append([np.array([where[t + reach * j] for t in axis.taps]) for j in range(size)])
+        axes.append(Axis(tuple(taps), axis.stride * step, axis.extent - reach * (size - 1), axis.size))
+    total = weight.sum(axis=tuple(range(2, weight.ndim))).reshape(groups, outputs // groups, width)
+    offset = np.einsum("goi,gi->go", total, v.bias.reshape(groups, width)).reshape(-1)
+    spread = np.einsum("goi,gi->go", np.abs(total), v.spread.reshape(groups, width)).reshape(-1)
+    if bias is not None:
+        offset, spread = offset + bias, spread + np.abs(bias)
+    shape = tuple(len(a.taps) for a in axes)
+    if width == 1:  # depthwise: each output reads what one row read
+        row = np.repeat(np.arange(groups), outputs // groups)
+        src, grp, slots = v.src, v.grp[row], None
+    else:
+        src, slots = _unions(v, groups, width)
+        grp = np.repeat(np.arange(groups), outputs // groups)
+
+    def build() -> Array:
+        inner = v.kernel()
+        if slots is None:
+            row = np.repeat(np.arange(groups), outputs // groups)
+            result = np.zeros((outputs, v.width, *shape))
+            for tap in itertools.product(*map(range, sizes)):
+                factor = weight[_index(slice(None), 0, *tap)].reshape(-1, *(1,) * (1 + len(sizes)))
+                result[_window(places, tap)] += factor * inner[row]
+            return result
+        wide = src.shape[1]
+        members = outputs // groups
+        result = np.zeros((groups, members, wide, *shape))
+        flat = int(np.prod(inner.shape[2:], dtype=int))
+        grouped = weight.reshape(groups, members, width, *sizes)
+        if v.width == 1 and wide == width and len(np.unique(slots)) == slots.size:
+            order = np.argsort(slots.reshape(groups, width) % (wide + 1), axis=1)
+            column = np.take_along_axis(inner.reshape(groups, width, flat), order[:, :, None], axis=1)
+            sorted_w = np.take_along_axis(grouped.reshape(groups, members, width, -1), order[:, None, :, None], axis=2)
+            sorted_w = sorted_w.reshape(grouped.shape)
+            for tap in itertools.product(*map(range, sizes)):
+                part = sorted_w[_index(*_ALL, *tap)][..., None] * column[:, None]
+                result[_window(places, tap, lead=3)] += part.reshape(groups, members, wide, *inner.shape[2:])
+            return result.reshape(outputs, wide, *shape)
+        spaced = _scatter(inner, slots % (wide + 1), wide).reshape(groups, width, wide * flat)
+        for tap in itertools.product(*map(range, sizes)):
+            part = grouped[_index(*_ALL, *tap)] @ spaced
+            result[_window(places, tap, lead=3)] += part.reshape(groups, members, wide, *inner.shape[2:])
+        return result.reshape(outputs, wide, *shape)
+
+    biased = v.biased or bias is not None
+    return LinConv(tuple(axes), v.channels, src, grp, Lazy(build), offset, spread, biased, v.notes)
+
+
+_ALL = (slice(None),) * 3
+
+
+def _index(*parts: Any) -> Any:
+    return parts
+
+
+def _window(places: list[list[Ints]], tap: tuple[int, ...], lead: int = 2) -> tuple[Any, ...]:
+    """Index the taps that ``tap`` of the outer kernel contributes to."""
+    if not places:
+        return (Ellipsis,)
+    if all(len(axis[0]) == axis[0][-1] - axis[0][0] + 1 for axis in places):
+        return (*(slice(None),) * lead, *(slice(p[j][0], p[j][-1] + 1) for p, j in zip(places, tap, strict=True)))
+    grid = np.ix_(*(p[j] for p, j in zip(places, tap, strict=True)))
+    return (*(slice(None),) * lead, *grid)
+
+
+def _unions(v: LinConv, groups: int, width: int) -> tuple[Ints, Ints]:
+    """The root channels that each group of rows reads, and where each row's own channels are among them.
+
+    Slots are offset by ``group · (wide + 1)`` so that equal slots mean equal places; ``wide`` is where -1 goes.
+    """
+    grp = v.grp.reshape(groups, width)
+    found, known = [], dict[bytes, Ints]()
+    for members in grp:
+        classes = np.unique(members)
+        key = classes.tobytes()
+        if key not in known:
+            union = np.unique(v.src[classes])
+            known[key] = union[union >= 0]
+        found.append(known[key])
+    wide = max(1, *(len(union) for union in found))
+    src = np.full((groups, wide), -1, dtype=np.int64)
+    slots = np.empty((groups, width, v.width), dtype=np.int64)
+    for number, (members, union) in enumerate(zip(grp, found, strict=True)):
+        src[number, : len(union)] = union
+        read = v.src[members]
+        place = np.where(read >= 0, np.searchsorted(union, read), wide)
+        slots[number] = place + number * (wide + 1)
+    return src, slots.reshape(groups * width, v.width)
+
+
+def _scatter(kernel: Array, slots: Ints, wide: int) -> Array:
+    """Put each row's columns at their slots among ``wide``; slot ``wide`` is thrown away."""
+    result = np.zeros((len(kernel), wide + 1, *kernel.shape[2:]))
+    result[np.arange(len(kernel))[:, None], slots] = kernel
+    return result[:, :wide]
+
+
+def _aligned(values: Sequence[LinConv]) -> tuple[tuple[Axis, ...], list[list[Ints]], set[str]]:
+    """Bring several values to common axes; says where the taps of each go.
+
+    Raises:
+        NotFusibleError: they do not look through the same window.
+    """
+    axes, places, notes = [], [list[Ints]() for _ in values], set[str]()
+    for parts in zip(*(v.axes for v in values), strict=True):
+        first = parts[0]
+        if any(p.stride != first.stride for p in parts):
+            if first.size is None or any(p.length(first.size) != 1 for p in parts):
+                raise NotFusibleError(f"branches have different strides ({', '.join(str(p.stride) for p in parts)})")
+            notes.add("static")  # one position only: the stride says nothing
+        if any(p.extent != first.extent for p in parts):
+            if first.size is None:
+                raise NotFusibleError(
+                    "branches show windows of equal size for some sizes only, and this axis is dynamic",
+                    "export a fixed size, or make paddings agree",
+                )
+            if len({p.length(first.size) for p in parts}) > 1:
+                raise NotFusibleError("branches show windows of different sizes")
+            notes.add("static")
+        taps = tuple(sorted({t for p in parts for t in p.taps}))
+        where = {t: n for n, t in enumerate(taps)}
+        narrow = min(parts, key=lambda p: p.extent)
+        axes.append(Axis(taps, narrow.stride, narrow.extent, first.size))
+        for place, part in zip(places, parts, strict=True):
+            place.append(np.array([where[t] for t in part.taps]))
+    return tuple(axes), places, notes
+
+
+def add(values: Sequence[LinConv]) -> LinConv:
+    """Sum values of one root.
+
+    Raises:
+        NotFusibleError: they do not look through the same window.
+    """
+    axes, places, notes = _aligned(values)
+    shape = tuple(len(a.taps) for a in axes)
+    outputs = values[0].outputs
+    pairs, grp = np.unique(np.stack([v.grp for v in values], axis=1), axis=0, return_inverse=True)
+    grp = grp.reshape(-1)
+    unions = []
+    for classes in pairs:
+        union = np.unique(np.concatenate([v.src[c] for v, c in zip(values, classes, strict=True)]))
+        unions.append(union[union >= 0])
+    wide = max(1, *(len(u) for u in unions))
+    src = np.full((len(unions), wide), -1, dtype=np.int64)
+    for number, union in enumerate(unions):
+        src[number, : len(union)] = union
+
+    def build() -> Array:
+        result = np.zeros((outputs, wide, *shape))
+        for n, v in enumerate(values):
+            table = np.full((len(pairs), v.width), wide)
+            for number, (classes, union) in enumerate(zip(pairs, unions, strict=True)):
+                read = v.src[classes[n]]
+                table[number] = np.where(read >= 0, np.searchsorted(union, read), wide)
+            part = _scatter(v.kernel(), table[grp], wide)
+            grid = np.ix_(*places[n]) if places[n] else ()
+            result[_index(*_ALL[:2], *grid)] += part
+        return result
+
+    return LinConv(
+        axes,
+        values[0].channels,
+        src,
+        grp,
+        Lazy(build),
+        np.sum([v.bias for v in values], axis=0),
+        np.sum([v.spread for v in values], axis=0),
+        any(v.biased for v in values),
+        frozenset().union(notes, *(v.notes for v in values)),
+    )
+
+
+def concat(values: Sequence[LinConv]) -> LinConv:
+    """Put the channels of values of one root one after the other.
+
+    Raises:
+        NotFusibleError: they do not look through the same window.
+    """
+    axes, places, notes = _aligned(values)
+    shape = tuple(len(a.taps) for a in axes)
+    wide = max(v.width for v in values)
+    src = np.concatenate([np.pad(v.src, ((0, 0), (0, wide - v.width)), constant_values=-1) for v in values])
+    first = np.cumsum([0, *(len(v.src) for v in values)])
+    grp = np.concatenate([v.grp + start for v, start in zip(values, first, strict=False)])
+    src, inverse = np.unique(src, axis=0, return_inverse=True)
+
+    def build() -> Array:
+        parts = []
+        for v, place in zip(values, places, strict=True):
+            part = np.zeros((v.outputs, wide, *shape))
+            grid = np.ix_(np.arange(v.outputs), np.arange(v.width), *place)
+            part[grid] = v.kernel()
+            parts.append(part)
+        return np.concatenate(parts)
+
+    return LinConv(
+        axes,
+        values[0].channels,
+        src,
+        inverse.reshape(-1)[grp],
+        Lazy(build),
+        np.concatenate([v.bias for v in values]),
+        np.concatenate([v.spread for v in values]),
+        any(v.biased for v in values),
+        frozenset().union(notes, *(v.notes for v in values)),
+    )

@@ -1,0 +1,263 @@
+"""Choose what to collapse: every exact candidate priced, the best taken first, until nothing pays any more.
+
+A candidate is a root and one or several targets; each target becomes the cheapest form of its state. It pays when
+the nodes that really die (nobody else reads them) take longer than the new ones, and it never does more
+multiply-accumulates than they did. A cone is never pruned on the way: a step that looks bad alone may pay at the end.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
+
+from attn_export.reparam import cost, ir
+from attn_export.reparam.cones import Cone, cone, homes
+from attn_export.reparam.emit import Form, form
+from attn_export.reparam.layout import Layout
+from attn_export.reparam.linconv import NotFusibleError
+
+Keep = Callable[[str], bool]
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """A root, its targets with their forms, the nodes that would die, and the seconds won."""
+
+    root: str
+    home: Layout
+    forms: dict[str, Form]
+    region: list[ir.Node]
+    dead: list[ir.Node]
+    gain: float
+    notes: frozenset[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Merge:
+    """What was done: in terms of the graph as it was at first."""
+
+    root: str
+    home: Layout
+    targets: tuple[str, ...]
+    origins: tuple[ir.Node, ...]
+    added: tuple[ir.Node, ...]
+    notes: frozenset[str]
+
+
+@dataclass
+class Plan:
+    """The graph after all merges, and the merges."""
+
+    graph: ir.Graph
+    merges: list[Merge]
+    rounds: int = 0
+
+
+@dataclass
+class Planner:
+    """Prices candidates under one profile; ``banned`` pairs of root and target are never tried."""
+
+    profile: cost.Profile
+    keep: Sequence[str] = ()
+    banned: set[tuple[str, str]] = field(default_factory=set)
+    withheld: dict[str, None] = field(default_factory=dict)
+    fresh: Iterator[int] = field(default_factory=itertools.count)
+
+    def run(self, graph: ir.Graph, most_rounds: int = 12) -> Plan:
+        """Collapse until nothing pays."""
+        plan = Plan(graph, [])
+        new_values: set[str] = set()
+        todo: set[str] | None = None
+        for _ in range(most_rounds):
+            chosen = self._choose(self.candidates(plan.graph, new_values, todo))
+            if not chosen:
+                break
+            plan.rounds += 1
+            todo = set()
+            for candidate in chosen:
+                self._apply(plan, candidate, new_values)
+            rewritten = {node.name for merge in plan.merges for node in merge.added}
+            todo = _near(plan.graph, rewritten, chosen)
+        return plan
+
+    def candidates(self, graph: ir.Graph, new: set[str], todo: set[str] | None) -> list[Candidate]:
+        """Every candidate that is exact and pays."""
+        position = {id(node): n for n, node in enumerate(graph.nodes)}
+        found: list[Candidate] = []
+        for root in _roots(graph):
+            if root in new or (todo is not None and root not in todo):
+                continue
+            for home in homes(graph.values[root]):
+                found += self._of_cone(graph, cone(graph, position, root, home), new)
+        return found
+
+    def _of_cone(self, graph: ir.Graph, found: Cone, new: set[str]) -> Iterator[Candidate]:
+        if len(found.nodes) < 2:
+            return
+        inside = {node.output for node in found.nodes}
+        sets: dict[tuple[str, ...], None] = {(node.output,): None for node in found.nodes}
+        exits = tuple(
+            node.output
+            for node in found.nodes
+            if node.output in graph.outputs
+            or any(reader.output not in inside for reader in graph.consumers.get(node.output, []))
+        )
+        if len(exits) > 1:
+            sets[exits] = None
+        for node in found.nodes:  # a shared prefix: push the first node into all its readers
+            readers = graph.consumers.get(node.output, [])
+            if set(node.inputs) == {found.root} and len(readers) > 1 and all(r.output in inside for r in readers):
+                sets[tuple(r.output for r in readers)] = None
+        for targets in sets:
+            if not new.isdisjoint(targets):
+                continue
+            candidate = self._price(graph, found, targets)
+            if candidate is not None:
+                yield candidate
+
+    def _price(self, graph: ir.Graph, found: Cone, targets: tuple[str, ...]) -> Candidate | None:
+        region = found.region(targets, graph.producer)
+        dead = dying(graph, region, targets)
+        if len(dead) < 2 or all(isinstance(node.op, ir.VIEWS) for node in dead):
+            return None
+        if any((found.root, target) in self.banned for target in targets) or self.kept(region):
+            return None
+        before = [node_work(graph, node) for node in dead]
+        if any(w is None for w in before):
+            return None
+        seconds = sum(w.seconds(self.profile) for w in before if w is not None)
+        macs = sum(w.macs for w in before if w is not None)
+        try:
+            forms = {}
+            for target in targets:
+                root, value = graph.values[found.root], graph.values[target]
+                forms[target] = form(root, found.home, found.states[target], value, self.profile)
+                macs -= forms[target].macs
+                seconds -= forms[target].seconds(self.profile)
+                if macs < 0 or seconds <= 0:
+                    return None
+        except NotFusibleError:
+            return None
+        notes = frozenset().union(*(found.states[target].lin.notes for target in targets))
+        return Candidate(found.root, found.home, forms, region, dead, seconds, notes)
+
+    def kept(self, region: list[ir.Node]) -> bool:
+        """Whether the region has branches (or a chain of kernels) that a pattern asks to keep."""
+        kernels = sum(isinstance(n.op, ir.Conv | ir.Linear | ir.AvgPool | ir.ConvTranspose) for n in region)
+        if not self.keep or (kernels <= 1 and not any(isinstance(n.op, ir.Sum | ir.Concat) for n in region)):
+            return False
+        if not any(fnmatchcase(name, pattern) for name in _names(region) for pattern in self.keep):
+            return False
+        self.withheld.setdefault(common_scope(region))
+        return True
+
+    def _choose(self, candidates: list[Candidate]) -> list[Candidate]:
+        """Take the best first, skipping what touches what was taken."""
+        taken: list[Candidate] = []
+        touched, gone, roots = set[int](), set[str](), set[str]()
+        for candidate in sorted(candidates, key=lambda c: -c.gain):
+            region = {id(node) for node in candidate.region}
+            dies = {node.output for node in candidate.dead} - set(candidate.forms)
+            if region & touched or candidate.root in gone or dies & roots:
+                continue
+            taken.append(candidate)
+            touched |= region
+            gone |= dies
+            roots.add(candidate.root)
+        return taken
+
+    def _apply(self, plan: Plan, candidate: Candidate, new_values: set[str]) -> None:
+        graph, values = plan.graph, dict(plan.graph.values)
+        scope = common_scope(candidate.dead)
+        placed: dict[str, list[ir.Node]] = {}
+        for target, shape in candidate.forms.items():
+            here, nodes = candidate.root, []
+            for number, step in enumerate(shape.steps):
+                last = number == len(shape.steps) - 1
+                name = target if last else f"{target}:fused{next(self.fresh)}"
+                if not last:
+                    new_values.add(name)
+                    values[name] = ir.Value(name, step.shape, step.sizes, values[target].dtype)
+                nodes.append(ir.Node(f"fused:{name}", step.build(), (here,), name, scope))
+                here = name
+            placed[target] = nodes
+        added = tuple(node for nodes in placed.values() for node in nodes)
+        dead = {id(node) for node in candidate.dead}
+        inherited = [m for m in plan.merges if any(id(node) in dead for node in m.added)]
+        origins: dict[int, ir.Node] = {}
+        mine = {id(node) for merge in plan.merges for node in merge.added}
+        for merge in inherited:
+            origins |= {id(node): node for node in merge.origins}
+        origins |= {id(node): node for node in candidate.dead if id(node) not in mine}
+        notes = candidate.notes.union(*(m.notes for m in inherited))
+        rest = [replace(m, added=tuple(n for n in m.added if id(n) not in dead)) for m in plan.merges]
+        plan.merges = [m for m in rest if m.added]
+        plan.merges.append(
+            Merge(candidate.root, candidate.home, tuple(candidate.forms), tuple(origins.values()), added, notes)
+        )
+        plan.graph = ir.Graph(graph.nodes, values, graph.inputs, graph.outputs).replaced(candidate.dead, placed)
+
+
+def _roots(graph: ir.Graph) -> list[str]:
+    """Values from which something linear starts, in execution order."""
+    return list(dict.fromkeys(n for node in graph.nodes if not isinstance(node.op, ir.Opaque) for n in node.inputs))
+
+
+def _near(graph: ir.Graph, rewritten: set[str], chosen: list[Candidate]) -> set[str]:
+    """Values whose cones may have changed: everything linear upstream of what was rewritten."""
+    todo = [node.output for node in graph.nodes if node.name in rewritten]
+    todo += [candidate.root for candidate in chosen]
+    seen: set[str] = set()
+    while todo:
+        name = todo.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        producer = graph.producer.get(name)
+        if producer is not None and not isinstance(producer.op, ir.Opaque):
+            todo += producer.inputs
+    return seen
+
+
+def _names(region: list[ir.Node]) -> list[str]:
+    """The scopes a region touches, with everything above them."""
+    names: dict[str, None] = {}
+    for node in region:
+        parts = node.scope.split(".")
+        for n in range(1, len(parts) + 1):
+            names[".".join(parts[:n])] = None
+    return list(names)
+
+
+def common_scope(nodes: Sequence[ir.Node]) -> str:
+    """The module path that all nodes share; the last one's own where they share none."""
+    scopes = [node.scope for node in nodes if node.scope]
+    shared: list[str] = []
+    for parts in zip(*(scope.split(".") for scope in scopes), strict=False):
+        if len(set(parts)) > 1:
+            break
+        shared.append(parts[0])
+    return ".".join(shared) or (scopes[-1] if scopes else "")
+
+
+def dying(graph: ir.Graph, region: list[ir.Node], targets: tuple[str, ...]) -> list[ir.Node]:
+    """The nodes of a region that nobody reads once the targets are made otherwise."""
+    gone: set[int] = set()
+    dead: list[ir.Node] = []
+    for node in reversed(region):
+        readers = graph.consumers.get(node.output, [])
+        if node.output in targets or (
+            readers and node.output not in graph.outputs and all(id(reader) in gone for reader in readers)
+        ):
+            gone.add(id(node))
+            dead.append(node)
+    return dead[::-1]
+
+
+def node_work(graph: ir.Graph, node: ir.Node) -> cost.Work | None:
+    """What a node does; None if sizes are not known."""
+    sizes = [graph.values[name].sizes for name in (*node.inputs, node.output)]
+    known = [s for s in sizes if s is not None]
+    return cost.work(node.op, known[:-1], known[-1]) if len(known) == len(sizes) else None

@@ -1,0 +1,135 @@
+"""The account of a plan: sites that were collapsed, and linear neighbours that were not, with the reason."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from attn_export.reparam import certify, cost, ir
+from attn_export.reparam.cones import cone, homes
+from attn_export.reparam.emit import form
+from attn_export.reparam.fusion import Refusal, Site
+from attn_export.reparam.ledger import ledger
+from attn_export.reparam.linconv import NotFusibleError
+from attn_export.reparam.plan import Merge, Plan, Planner, common_scope, dying, node_work
+
+_NOTES = {
+    "static": "holds for the exported size only",
+    "value": "holds because of the values of biases: it may stop holding when weights change",
+    "rounding": "a constant equals a bias up to rounding only",
+}
+_KERNELS = (ir.Conv, ir.Linear, ir.AvgPool, ir.ConvTranspose, ir.Affine)
+
+
+def kind(node: ir.Node) -> str:
+    """The operator's name for people."""
+    return node.op.kind if isinstance(node.op, ir.Opaque) else type(node.op).__name__
+
+
+def site_name(nodes: Iterable[ir.Node], fallback: str) -> str:
+    """The module path that all nodes share; the last node's own where they share none."""
+    return common_scope(list(nodes)) or fallback
+
+
+def pattern(origins: Sequence[ir.Node], notes: Iterable[str]) -> str:
+    """What was collapsed, in words: the operators counted, and what it relied on."""
+    names = [kind(node) for node in origins if not isinstance(node.op, ir.VIEWS)]
+    counted = " + ".join(f"{names.count(n)}×{n}" if names.count(n) > 1 else n for n in dict.fromkeys(names))
+    remarks = [_NOTES[note] for note in sorted(notes)]
+    return counted + (f" ({'; '.join(remarks)})" if remarks else "")
+
+
+def site(original: ir.Graph, final: ir.Graph, merge: Merge, proof: certify.Proof | None) -> Site:
+    """Describe one merge."""
+    before = [node_work(original, node) for node in merge.origins]
+    after = [node_work(final, node) for node in merge.added]
+    return Site(
+        name=site_name(merge.origins, merge.targets[-1]),
+        pattern=pattern(merge.origins, merge.notes),
+        before=tuple(map(kind, merge.origins)),
+        after=tuple(map(kind, merge.added)),
+        macs_before=sum(w.macs for w in before if w is not None),
+        macs_after=sum(w.macs for w in after if w is not None),
+        parameters_before=sum(cost.parameters(node.op) for node in merge.origins),
+        parameters_after=sum(cost.parameters(node.op) for node in merge.added),
+        notes=tuple(sorted(merge.notes)),
+        structure=None if proof is None else proof.structure,
+        error=None if proof is None else proof.error,
+        precision=ledger(original, merge),
+    )
+
+
+def refusals(plan: Plan, planner: Planner) -> list[Refusal]:
+    """Explain every pair of linear neighbours that is still there."""
+    graph, found = plan.graph, dict[str, Refusal]()
+    for name in planner.withheld:
+        found[f"{name}:kept"] = Refusal(name, "a pattern asks to keep its branches", "drop the pattern")
+    position = {id(node): n for n, node in enumerate(graph.nodes)}
+    for node in graph.nodes:
+        if not isinstance(node.op, _KERNELS) or not node.inputs:
+            continue
+        readers = _arithmetic_readers(graph, node.output)
+        for reader in readers:
+            reason = _explain(graph, position, node, reader, planner)
+            name = site_name([node, reader], reader.output)
+            if reason is not None:
+                found.setdefault(f"{name}:{kind(node)}→{kind(reader)}", Refusal(name, *reason))
+    return list(found.values())
+
+
+def _arithmetic_readers(graph: ir.Graph, name: str, depth: int = 6) -> list[ir.Node]:
+    """The next operators with kernels that read a value, through views, sums and padding."""
+    result: list[ir.Node] = []
+    for reader in graph.consumers.get(name, []):
+        if isinstance(reader.op, _KERNELS) or (isinstance(reader.op, ir.Sum | ir.Concat) and len(reader.inputs) > 1):
+            result.append(reader)
+        elif depth and not isinstance(reader.op, ir.Opaque | ir.Sum | ir.Concat):
+            result += _arithmetic_readers(graph, reader.output, depth - 1)
+    return result
+
+
+def _explain(
+    graph: ir.Graph, position: dict[int, int], node: ir.Node, reader: ir.Node, planner: Planner
+) -> tuple[str, str] | None:
+    root, target = node.inputs[0], reader.output
+    best: tuple[str, str] | None = None
+    for home in homes(graph.values[root]):
+        reach = cone(graph, position, root, home, most=24)
+        if target not in reach.states:
+            stopped = [e for n, e in reach.stopped.items() if n == target or target in _downstream(graph, n)]
+            if stopped and best is None:
+                best = (f"{kind(node)} → {kind(reader)}: {stopped[0].reason}", stopped[0].remedy)
+            continue
+        if isinstance(reader.op, ir.Sum | ir.Concat):
+            return None
+        region = reach.region([target], graph.producer)
+        if planner.kept(region):
+            return None
+        if (root, target) in planner.banned:
+            return "its certificate failed and it was rolled back", "report the model: this should not happen"
+        others = [n for n in graph.consumers.get(node.output, []) if n is not reader]
+        dead = dying(graph, region, (target,))
+        try:
+            new = form(graph.values[root], home, reach.states[target], graph.values[target], planner.profile)
+        except NotFusibleError as error:
+            best = (f"{kind(node)} → {kind(reader)}: {error.reason}", error.remedy)
+            continue
+        if node not in dead and (others or node.output in graph.outputs):
+            return "the first result is read elsewhere as well, so its work would be done twice", ""
+        works = [node_work(graph, n) for n in dead]
+        macs = sum(w.macs for w in works if w is not None)
+        return (
+            f"{kind(node)} → {kind(reader)}: exact, but it does not pay "
+            f"({macs:,} multiply-accumulates before, {new.macs:,} after)",
+            "another cost profile may judge otherwise",
+        )
+    return best
+
+
+def _downstream(graph: ir.Graph, name: str, most: int = 64) -> set[str]:
+    seen, todo = set[str](), [name]
+    while todo and len(seen) < most:
+        for reader in graph.consumers.get(todo.pop(), []):
+            if reader.output not in seen:
+                seen.add(reader.output)
+                todo.append(reader.output)
+    return seen

@@ -116,4 +116,12 @@ ROWS: dict[str, Row] = {
     "sge": Row("sge", {"channels": 32, "groups": 4}),
     "aft_full": Row("aft_full", {"channels": 32, "tokens": 20}),
     "aft_simple": Row("aft_simple", {"channels": 32}),
+    "vip": Row("vip", {"channels": 32, "segments": 8}),
+    "halo_rel_pos": Row("halo", {"block": 4, "window": 8, "channels": 8}, build="RelativeLogits"),
+    "swin_window_attention": Row("window", {"channels": 16, "heads": 2, "window": 3}, build="WindowTokens"),
+    "swin_block_shifted": Row(
+        "window",
+        {"channels": 16, "size": (6, 9), "heads": 2, "window": 3, "shift": 1, "mlp_ratio": 2.0},
+        build="SwinBlock",
+    ),
 }

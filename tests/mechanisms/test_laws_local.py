@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attn_export.mechanisms._parts.local import local_sum, unfold
+from attn_export.mechanisms.attention.halo import HaloAttention, RelativeLogits
 from attn_export.mechanisms.attention.outlook import OutlookAttention
 from attn_export.mechanisms.awaken import awaken
 
@@ -68,3 +71,52 @@ def test_outlook_is_unfold_multiply_fold(heads: int, kernel: int, stride: int, s
 def test_outlook_refuses(arguments: dict[str, int], match: str) -> None:
     with pytest.raises(ValueError, match=match):
         OutlookAttention(**arguments)
+
+
+def test_relative_logits_are_products_with_the_offsets() -> None:
+    torch.manual_seed(0)
+    module = RelativeLogits(2, 4, 3).double()
+    q = torch.randn(5, 4, 3, dtype=torch.float64)
+    logits = module(q).reshape(5, 2, 2, 4, 4)
+    for i, j, u, v in itertools.product(range(2), range(2), range(4), range(4)):
+        table = module.rel_height[3 + u - i] + module.rel_width[3 + v - j]
+        assert (logits[:, i, j, u, v] - q[:, 2 * i + j] @ table).abs().max() < 1e-14
+
+
+@pytest.mark.parametrize(("block", "halo", "size"), [(2, 1, (4, 6)), (2, 3, (6, 4)), (3, 1, (3, 6)), (2, 0, (2, 4))])
+def test_halo_attention_pixel_by_pixel(block: int, halo: int, size: tuple[int, int]) -> None:
+    torch.manual_seed(0)
+    module = HaloAttention(6, block, halo, heads=2, head_channels=3).double()
+    x = torch.randn(2, 6, *size, dtype=torch.float64)
+    last = x.permute(0, 2, 3, 1)
+    q, (k, v) = module.query(last) / 3**0.5, module.key_value(last).chunk(2, -1)
+    mixed = torch.zeros(2, *size, 6, dtype=torch.float64)
+    origin = block + 2 * halo - 1
+    for b, i, j, head in itertools.product(range(2), range(size[0]), range(size[1]), range(2)):
+        d = slice(3 * head, 3 * head + 3)
+        top, left = i // block * block, j // block * block
+        seen = [
+            (u, w)
+            for u in range(max(0, top - halo), min(size[0], top + block + halo))
+            for w in range(max(0, left - halo), min(size[1], left + block + halo))
+        ]
+        # Offsets are counted from the window's first pixel, for a query from the block's.
+        logits = [
+            q[b, i, j, d]
+            @ (
+                k[b, u, w, d]
+                + module.position.rel_height[origin + u - (top - halo) - (i - top)]
+                + module.position.rel_width[origin + w - (left - halo) - (j - left)]
+            )
+            for u, w in seen
+        ]
+        weights = torch.softmax(torch.stack(logits), 0)
+        mixed[b, i, j, d] = weights @ torch.stack([v[b, u, w, d] for u, w in seen])
+    expected = module.project(mixed).permute(0, 3, 1, 2)
+    assert (module(x) - expected).abs().max() < 1e-13
+
+
+@pytest.mark.parametrize("arguments", [{"block": 0}, {"halo": -1}, {"heads": 0}, {"head_channels": 0}])
+def test_halo_refuses(arguments: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="must be positive"):
+        HaloAttention(**arguments)

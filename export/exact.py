@@ -13,17 +13,14 @@ from typing import Any
 
 import numpy as np
 import onnx
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from attn_export.errors import ExportError
+from attn_export.export.kernels import KERNELS
 
 Array = NDArray[Any]
-Kernel = Callable[[dict[str, Any], Sequence[Array | None]], Array]
-
 _FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
 
 
@@ -101,9 +98,9 @@ class Exact:
         return array.astype(self.dtype) if kind.kind == "f" or kind.name == "bfloat16" else array
 
     def _runner(self, node: onnx.NodeProto) -> Callable[[Sequence[Array | None]], list[Array]]:
-        if node.op_type in KERNELS and node.domain in ("", "ai.onnx"):
-            attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
-            kernel = KERNELS[node.op_type]
+        attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+        kernel = KERNELS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
+        if kernel is not None and not (node.op_type.endswith("Pool") and attributes.get("ceil_mode")):
             return lambda arguments: [kernel(attributes, arguments)]
         return self._reference(node)
 
@@ -158,62 +155,3 @@ def inputs_of(node: onnx.NodeProto) -> list[str]:
             names += [name for inner in graph.node for name in inputs_of(inner) if name not in inside]
             names += [v.name for v in graph.output if v.name not in inside]
     return names
-
-
-def _tensors(arguments: Sequence[Array | None]) -> list[torch.Tensor | None]:
-    return [None if a is None else torch.from_numpy(np.ascontiguousarray(a)) for a in arguments]
-
-
-def _conv(attributes: dict[str, Any], arguments: Sequence[Array | None]) -> Array:
-    x, weight, bias = (*_tensors(arguments), None)[:3]
-    assert x is not None
-    assert weight is not None
-    rank = x.ndim - 2
-    steps, gaps = attributes.get("strides", [1] * rank), attributes.get("dilations", [1] * rank)
-    pads = attributes.get("pads", [0] * 2 * rank)
-    if (auto := attributes.get("auto_pad", b"NOTSET")) in (b"SAME_UPPER", b"SAME_LOWER"):
-        pads = _same(x.shape[2:], weight.shape[2:], steps, gaps, lower=auto == b"SAME_LOWER")
-    flat = [p for axis in reversed(range(rank)) for p in (pads[axis], pads[axis + rank])]
-    convolve = (F.conv1d, F.conv2d, F.conv3d)[rank - 1]
-    with torch.no_grad():
-        y = convolve(F.pad(x, flat) if any(flat) else x, weight, bias, steps, 0, gaps, attributes.get("group", 1))
-    return np.asarray(y.numpy())
-
-
-def _same(
-    shape: Sequence[int], kernel: Sequence[int], steps: Sequence[int], gaps: Sequence[int], *, lower: bool
-) -> list[int]:
-    total = [
-        max(0, (-(-n // s) - 1) * s + (k - 1) * d + 1 - n)
-        for n, k, s, d in zip(shape, kernel, steps, gaps, strict=True)
-    ]
-    small, large = [t // 2 for t in total], [t - t // 2 for t in total]
-    return [*large, *small] if lower else [*small, *large]
-
-
-def _product(_: dict[str, Any], arguments: Sequence[Array | None]) -> Array:
-    a, b = _tensors(arguments)
-    assert a is not None
-    assert b is not None
-    return np.asarray(torch.matmul(a, b).numpy())
-
-
-def _erf(_: dict[str, Any], arguments: Sequence[Array | None]) -> Array:
-    (x,) = _tensors(arguments)
-    assert x is not None
-    return np.asarray(torch.erf(x).numpy())
-
-
-def _layer_norm(attributes: dict[str, Any], arguments: Sequence[Array | None]) -> Array:
-    # The reference implementation computes in float32 whatever it is given.
-    x, scale, bias = (*arguments, None)[:3]
-    assert x is not None
-    assert scale is not None
-    axes = tuple(range(attributes.get("axis", -1) % x.ndim, x.ndim))
-    centred = x - x.mean(axes, keepdims=True)
-    variance = (centred**2).mean(axes, keepdims=True)
-    y = centred / np.sqrt(variance + attributes.get("epsilon", 1e-5)) * scale
-    return np.asarray(y if bias is None else y + bias)
-
-
-KERNELS: Mapping[str, Kernel] = {"Conv": _conv, "MatMul": _product, "Erf": _erf, "LayerNormalization": _layer_norm}

@@ -20,7 +20,7 @@ def zeroed(view: View) -> Iterator[Fault]:
     """Forget a whole tensor that is no bias."""
     biases = {name for _, name in _biases(view)}
     for name in _weights(view):
-        if name not in biases:
+        if name not in biases and view.array(name).any():
             yield "weight zeroed", name, _reader(view, name), _setter(name, np.zeros_like(view.array(name)))
 
 
@@ -28,7 +28,10 @@ def nudged(view: View) -> Iterator[Fault]:
     """Move the weight of median size up by 1 %, or the largest down."""
     for name in _weights(view):
         value = view.array(name)
-        order = np.argsort(np.abs(value.astype(np.float64)).ravel(), kind="stable")
+        size = np.abs(value.astype(np.float64)).ravel()
+        order = [n for n in np.argsort(size, kind="stable") if size[n]]  # a zero would stay one
+        if not order:
+            continue
         for kind, index, sign in (("one weight +1 %", order[len(order) // 2], 1), ("one weight -1 %", order[-1], -1)):
             changed = value.copy()
             changed.ravel()[index] *= 1 + sign * SHARE
@@ -46,7 +49,8 @@ def swapped(view: View) -> Iterator[Fault]:
             continue
         order = np.arange(value.shape[axis])
         order[:2] = order[1::-1]
-        yield "two channels swapped", name, _reader(view, name), _setter(name, value.take(order, axis))
+        if not np.array_equal(changed := value.take(order, axis), value):
+            yield "two channels swapped", name, _reader(view, name), _setter(name, changed)
 
 
 def without_bias(view: View) -> Iterator[Fault]:

@@ -1,0 +1,40 @@
+"""What an audit found."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is not what it was: which check, at which tensor or node, and how it differs."""
+
+    check: str
+    where: str
+    detail: str
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The findings, out of how many things that were compared.
+
+    Attributes:
+        checked: how many constants or attributes were looked at.
+        findings: what differs from what it must be.
+        unaccounted: what could not be compared, since an earlier stage computed or rewrote it.
+    """
+
+    checked: int
+    findings: tuple[Finding, ...]
+    unaccounted: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing differs."""
+        return not self.findings
+
+    def as_json(self) -> dict[str, Any]:
+        """The audit as plain data."""
+        rows = [asdict(finding) for finding in self.findings]
+        return {"ok": self.ok, "checked": self.checked, "findings": rows, "unaccounted": list(self.unaccounted)}

@@ -1,0 +1,145 @@
+"""The audits find nothing on a clean graph, and exactly one thing for each planted fault."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from torch import nn
+
+from attn_export.export.attributes import audit_attributes
+from attn_export.export.audit import Known, audit_initializers, known, second_tier
+from attn_export.export.graphs import set_attribute, set_tensor
+from attn_export.export.mutants import Mutation, mutations
+from attn_export.export.simplify import simplify
+from attn_export.export.torch_onnx import export
+from attn_export.mechanisms import MECHANISMS
+from attn_export.mechanisms.awaken import awaken
+from attn_export.mechanisms.spec import Input
+from attn_export.mechanisms.subject import Subject, from_spec
+from tests.export.models import rich
+
+ENTRIES = ("se", "self_attention", "triplet")
+WEIGHT_FAULTS = ("weight zeroed", "one weight +1 %", "one weight -1 %", "two channels swapped")
+ATTRIBUTE_FAULTS = ("epsilon x100", "padding moved by one", "average counts padding", "softmax over another axis")
+
+
+@cache
+def made(name: str) -> tuple[Known, onnx.ModelProto, onnx.ModelProto]:
+    subject = from_spec(name, MECHANISMS[name], "test")
+    raw = export(subject)
+    return known(subject.module), raw.model, simplify(raw).model
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_a_clean_export_has_no_findings(name: str) -> None:
+    wanted, raw, simplified = made(name)
+    first = audit_initializers(raw, wanted)
+    assert first.ok, first.findings
+    assert audit_initializers(simplified, wanted.also(raw)).ok
+    assert audit_attributes(simplified, raw).ok
+    assert second_tier(wanted, raw)(simplified) == ""
+    assert audit_attributes(simplified, raw).checked > 0
+
+
+@pytest.mark.parametrize("name", ENTRIES)
+def test_every_planted_weight_fault_is_one_finding(name: str) -> None:
+    wanted, raw, simplified = made(name)
+    planted = [mutation for mutation in mutations(simplified) if mutation.kind in WEIGHT_FAULTS]
+    assert planted
+    for mutation in planted:
+        findings = audit_initializers(mutation.of(simplified), wanted.also(raw)).findings
+        assert [finding.where for finding in findings] == [mutation.where], mutation.name
+
+
+def test_the_module_alone_is_enough_before_any_stage() -> None:
+    """Without an earlier stage to compare with: tensors are matched with the module's, transposed or not."""
+    wanted, raw, _ = made("self_attention")
+    planted = [mutation for mutation in mutations(raw) if mutation.kind in WEIGHT_FAULTS[1:]]
+    assert len(planted) > 10
+    for mutation in planted:
+        assert len(audit_initializers(mutation.of(raw), wanted).findings) == 1, mutation.name
+
+
+def test_a_finding_says_how_many_values_differ_from_what() -> None:
+    wanted, raw, _ = made("self_attention")
+    mutation = next(m for m in mutations(raw) if m.kind == "one weight +1 %" and "weight" not in m.where)
+    (finding,) = audit_initializers(mutation.of(raw), wanted).findings
+    assert finding.detail.startswith("1 of ")
+    assert "which is nowhere in the graph" in finding.detail
+
+
+def folded() -> Subject:
+    """The exporter folds this batch norm into its convolution."""
+    module = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 1), nn.BatchNorm2d(4))
+    awaken(module)
+    return Subject("folded", module.eval(), (Input("x", (1, 3, 8, 8)),), {})
+
+
+def test_a_folded_batch_norm_is_accounted_for_and_a_fault_in_it_is_not() -> None:
+    subject = folded()
+    wanted, raw = known(subject.module), export(subject).model
+    assert not any(node.op_type == "BatchNormalization" for node in raw.graph.node), "the exporter did not fold"
+    clean = audit_initializers(raw, wanted)
+    assert clean.ok, clean.findings
+    assert not clean.unaccounted
+    for mutation in mutations(raw):
+        if mutation.kind == "one weight +1 %":
+            assert not audit_initializers(mutation.of(raw), wanted).ok, mutation.name
+
+
+def test_forgetting_the_running_mean_is_a_finding() -> None:
+    """What every usual gate passes on a fresh module: here on one whose statistics matter."""
+    subject = folded()
+    wanted = known(subject.module)
+    broken = folded()
+    norm = broken.module[1]
+    assert isinstance(norm, nn.BatchNorm2d)
+    assert norm.running_mean is not None
+    norm.running_mean.zero_()
+    assert not audit_initializers(export(broken).model, wanted).ok
+
+
+@pytest.mark.parametrize(
+    "mutation", [m for m in mutations(rich()) if m.kind in (*ATTRIBUTE_FAULTS, "bias dropped")], ids=lambda m: m.name
+)
+def test_every_planted_attribute_fault_is_one_finding(mutation: Mutation) -> None:
+    (finding,) = audit_attributes(mutation.of(rich()), rich()).findings
+    assert mutation.node in finding.where or mutation.where in finding.where
+
+
+def test_defaults_count_as_written() -> None:
+    written = rich()
+    set_attribute(written.graph.node[0], "dilations", [1, 1])
+    set_attribute(written.graph.node[1], "ceil_mode", 0)
+    set_attribute(written.graph.node[9], "axis", 3)
+    assert audit_attributes(written, rich()).ok
+    set_attribute(written.graph.node[1], "ceil_mode", 1)
+    (finding,) = audit_attributes(written, rich()).findings
+    assert finding.detail == "ceil_mode is 1, wanted 0"
+
+
+def test_a_small_constant_is_an_attribute() -> None:
+    changed = rich()
+    set_tensor(changed.graph, "half_root", np.asarray(0.7, np.float32))
+    (finding,) = audit_attributes(changed, rich()).findings
+    assert "half_root" in finding.detail
+
+
+def test_a_rewritten_node_is_listed_and_no_finding() -> None:
+    changed = rich()
+    changed.graph.node[4].op_type = "Tanh"
+    audit = audit_attributes(changed, rich())
+    assert audit.ok
+    assert audit.unaccounted == ("Tanh n_erf",)
+
+
+def test_the_second_tier_names_what_it_sees() -> None:
+    wanted, raw, simplified = made("se")
+    mutant = next(m for m in mutations(simplified) if m.kind == "one weight +1 %")
+    assert second_tier(wanted, raw)(mutant.of(simplified)) == f"initializer audit: {mutant.where}"
+    value = numpy_helper.to_array(simplified.graph.initializer[0])
+    assert value.size

@@ -1,0 +1,87 @@
+"""Where a node came from: the module and the Python line, from what the exporter notes on it.
+
+The simplifier drops these notes, so they are read from the model before it and looked up by tensor name.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import onnx
+
+from attn_export.export.exact import inputs_of
+
+_SCOPES = "pkg.torch.onnx.name_scopes"
+_CLASSES = "pkg.torch.onnx.class_hierarchy"
+_TRACE = "pkg.torch.onnx.stack_trace"
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A place in the user's code: module path, its class, and the innermost line outside of PyTorch."""
+
+    module: str
+    kind: str
+    file: str = ""
+    line: int = 0
+    code: str = ""
+
+    def sentence(self) -> str:
+        """Say it in one line."""
+        place = f"{self.module or 'the module itself'} ({self.kind.rpartition('.')[2]})"
+        return f"{place}, {self.file}:{self.line}: {self.code}" if self.file else place
+
+
+def origins(model: onnx.ModelProto) -> dict[str, Origin]:
+    """Where each tensor was made, and each constant first read, as far as the exporter has noted it."""
+    found: dict[str, Origin] = {}
+    constants = {tensor.name for tensor in model.graph.initializer}
+    for node in model.graph.node:
+        notes = {entry.key: entry.value for entry in node.metadata_props}
+        if origin := _origin(notes):
+            found |= dict.fromkeys((name for name in node.output if name), origin)
+            for name in constants.intersection(node.input):
+                found.setdefault(name, origin)
+    return found
+
+
+def trace(model: onnx.ModelProto, tensor: str, known: Mapping[str, Origin]) -> Origin | None:
+    """The origin of ``tensor``; where a stage renamed it, of its node's weights, its readers, or what it is made of."""
+    if tensor in known:
+        return known[tensor]
+    makers = [node for node in model.graph.node if tensor in node.output]
+    weights = {t.name for t in model.graph.initializer if t.data_type == onnx.TensorProto.FLOAT and any(t.dims)}
+    for name in (name for node in makers for name in node.input if name in weights and name in known):
+        return known[name]
+    for node in model.graph.node:  # in order, so the nearest reader comes first
+        if tensor in inputs_of(node):
+            for name in node.output:
+                if name in known:
+                    return known[name]
+    return next((known[name] for node in makers for name in inputs_of(node) if name in known), None)
+
+
+def _origin(notes: Mapping[str, str]) -> Origin | None:
+    scopes, classes = _list(notes.get(_SCOPES, "")), _list(notes.get(_CLASSES, ""))
+    if not scopes or len(scopes) != len(classes):
+        return None
+    scopes = ["" if scope.startswith("_empty_nn_module_stack") else scope for scope in scopes]
+    # The last of each is the operator; before it stand the modules, outermost first.
+    module, kind = (scopes[-2], classes[-2]) if len(scopes) > 1 else ("", classes[0])
+    lines = re.findall(r'File "(.+?)", line (\d+), in .*?\n\s*(.*)', notes.get(_TRACE, ""))
+    own = [entry for entry in lines if "/site-packages/torch/" not in entry[0]] or lines
+    if not own:
+        return Origin(module, kind)
+    file, number, code = own[-1]
+    return Origin(module, kind, file, int(number), code.strip())
+
+
+def _list(text: str) -> list[str]:
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return []
+    return [str(item) for item in value] if isinstance(value, list) else []

@@ -1,39 +1,44 @@
 """Which of two models is faster, and by how much: interleaved, over several processes, with a control.
 
-In each process three sessions are opened: the contender, the reference, and the reference again (its twin). They
-take turns in blocks of about 50 ms, in random order. Each process gives one ratio contender/reference and one
-twin/reference, which is 1 but for luck: of the machine, and of where the memory happens to lie, which is why one
-process is not enough. Where the twin's interval leaves 1 by more than a hair the comparison is void.
+In each process four sessions are opened, two of the contender (C₁ C₂) and two of the reference (R₁ R₂). They take
+turns in blocks of about 50 ms, in random order. With l the logarithm of a block's time, each process gives
+
+    effect  = (l C₁ + l C₂ − l R₁ − l R₂) / 2      what is asked
+    control = (l C₁ − l C₂ + l R₁ − l R₂) / 2      a model against its own twin: 0 but for luck
+
+Both hold the same four blocks with the same weights, so luck (of the machine, and of where the memory happens to lie,
+which is why one process is not enough) strikes both alike: the control is as wide as the effect's own noise, and is
+uncorrelated with it. So how long to go on may be decided by the control alone, without bending the answer.
 """
 
 from __future__ import annotations
 
 import json
 import math
-import random
+import statistics
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from attn_export.bundle import read_cases
-from attn_export.deploy_tests.backend import Feeds, Options, Run
-from attn_export.deploy_tests.backends import BACKENDS
-from attn_export.deploy_tests.latency import timed
-from attn_export.deploy_tests.statistics import Interval, percentile, ratio
+from attn_export.deploy_tests.statistics import Interval, ratio
 from attn_export.errors import BackendError
 
 #: How far from 1 the whole interval of the control may lie: what cannot matter cannot make a comparison void.
 SLACK = 0.01
+#: The half-width of the control at which measuring may stop: a difference of 3 % is then plain.
+FINE = 0.01
+#: From how many widths of the control on a difference needs no more processes.
+PLAIN = 4.0
+
+Blocks = Sequence[Sequence[float]]
 
 
 @dataclass(frozen=True)
 class Rules:
-    """How much to measure: processes, rounds in each, seconds a block, threads of the backend."""
+    """How much to measure: processes (twice as many where it is noisy), rounds in each, seconds a block, threads."""
 
     processes: int = 5
     rounds: int = 10
@@ -43,7 +48,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class Contest:
-    """The ratio of the contender's time to the reference's, its control, and the ratios of each process."""
+    """The ratio of the contender's time to the reference's, its control, and both for each process."""
 
     ratio: Interval
     control: Interval
@@ -56,18 +61,26 @@ class Contest:
         return self.control.low > 1 + SLACK or self.control.high < 1 - SLACK
 
     @property
+    def resolution(self) -> float:
+        """The smallest difference, as a share, that this comparison could have shown."""
+        return math.exp(max(_doubt(self.control), _half(self.ratio))) - 1
+
+    @property
     def verdict(self) -> str:
         """``faster``, ``slower``, ``no difference shown``, or ``void``."""
         if self.void:
             return "void"
-        doubt = max(abs(math.log(self.control.low)), abs(math.log(self.control.high)))
-        if abs(math.log(self.ratio.estimate)) <= doubt or self.ratio.low <= 1 <= self.ratio.high:
+        if abs(math.log(self.ratio.estimate)) <= _doubt(self.control) or self.ratio.low <= 1 <= self.ratio.high:
             return "no difference shown"
         return "faster" if self.ratio.estimate < 1 else "slower"
 
+    def inconclusive(self, asked: float) -> bool:
+        """Whether nothing was shown, and a difference of ``asked`` (a share) could have gone unseen."""
+        return self.void or (self.verdict == "no difference shown" and self.resolution > asked)
+
     def as_json(self) -> dict[str, Any]:
         """Figures and raw ratios as plain data."""
-        return {**asdict(self), "verdict": self.verdict}
+        return {**asdict(self), "verdict": self.verdict, "resolution": self.resolution}
 
 
 def compete(
@@ -80,86 +93,86 @@ def compete(
     rules: Rules | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Contest:
-    """Time two models of one contract against each other, each process pair in a fresh interpreter.
-
-    A void comparison is continued once with as many processes again, since one control in twenty is off by luck.
+    """Time two models of one contract against each other, each process in a fresh interpreter.
 
     Raises:
         BackendError: a model does not load or run.
     """
     rule = rules or Rules()
+
+    def play(seed: int) -> Blocks:
+        request = {
+            "models": [str(contender), str(contender), str(reference), str(reference)],
+            "cases": str(cases),
+            "case": case,
+            "backend": backend,
+            "rules": asdict(rule),
+            "seed": seed,
+        }
+        command = [sys.executable, "-m", "attn_export.deploy_tests.contestant", json.dumps(request)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            raise BackendError(f"measuring {contender} against {reference} on {backend} broke: {last}")
+        rounds: Blocks = json.loads(done.stdout.splitlines()[-1])
+        return rounds
+
+    return decide(play, rule, progress)
+
+
+def decide(
+    play: Callable[[int], Blocks], rules: Rules | None = None, progress: Callable[[str], None] = lambda _: None
+) -> Contest:
+    """Play processes until the control is fine enough, at most twice as many as the rules say.
+
+    ``play(seed)`` gives the rounds of one process: in each, the block times of C₁ C₂ R₁ R₂.
+    """
+    rule = rules or Rules()
+    clock = "CPU time" if rule.threads == 1 else "wall time"
     pairs: list[tuple[float, float]] = []
-    result = None
-    for _ in range(2):
-        for _ in range(rule.processes):
-            pairs.append(_pair(contender, reference, cases, case, backend, rule, seed=len(pairs)))
-            progress(f"{len(pairs)} process pairs")
-        result = Contest(
-            ratio([math.log(of) for of, _ in pairs]),
-            ratio([math.log(twin) for _, twin in pairs]),
-            "CPU time" if rule.threads == 1 else "wall time",
-            tuple(pairs),
-        )
-        if not result.void:
-            break
-    assert result is not None
-    return result
+    while True:
+        pairs.append(contrasts(play(len(pairs))))
+        progress(f"{len(pairs)} process pairs")
+        if len(pairs) < max(2, rule.processes):
+            continue
+        result = judge(pairs, clock)
+        if len(pairs) >= 2 * rule.processes or _enough(result):
+            return result
 
 
-def _pair(
-    contender: Path, reference: Path, cases: Path, case: int, backend: str, rules: Rules, seed: int
-) -> tuple[float, float]:
-    request = {
-        "models": [str(contender), str(reference), str(reference)],
-        "cases": str(cases),
-        "case": case,
-        "backend": backend,
-        "rules": asdict(rules),
-        "seed": seed,
-    }
-    command = [sys.executable, "-m", "attn_export.deploy_tests.contest", json.dumps(request)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise BackendError(f"measuring {contender} against {reference} on {backend} broke: {last}")
-    of, twin = json.loads(done.stdout.splitlines()[-1])
-    return float(of), float(twin)
+def judge(pairs: Sequence[tuple[float, float]], clock: str = "CPU time") -> Contest:
+    """The verdict over the (effect, control) logarithms of processes."""
+    return Contest(
+        ratio([effect for effect, _ in pairs]),
+        ratio([control for _, control in pairs]),
+        clock,
+        tuple((math.exp(effect), math.exp(control)) for effect, control in pairs),
+    )
 
 
-def interleave(runs: Sequence[Run], feeds: Feeds, rules: Rules, seed: int) -> list[float]:
-    """Time several runs in blocks, in a random order each round; the median time of each, in nanoseconds."""
-    order = random.Random(seed)  # noqa: S311  # an order of play, no secret
-    clock = 1 if rules.threads == 1 else 0  # CPU time is quieter, and equals the work where one thread does it
-    sizes = [_block_size(run, feeds, rules.block) for run in runs]
-    samples: list[list[int]] = [[] for _ in runs]
-    for _ in range(rules.rounds):
-        for index in order.sample(range(len(runs)), len(runs)):
-            samples[index] += [timed(runs[index], feeds)[clock] for _ in range(sizes[index])]
-    return [percentile(values, 50) for values in samples]
+def contrasts(rounds: Blocks) -> tuple[float, float]:
+    """Effect and control of one process: the median over its rounds, so that a third of them may be disturbed.
+
+    >>> contrasts([[2.0, 2.0, 1.0, 1.0]] * 9 + [[900.0, 2.0, 1.0, 1.0]])[1]
+    0.0
+    """
+    logs = [[math.log(time) for time in row] for row in rounds]
+    return (
+        statistics.median((c1 + c2 - r1 - r2) / 2 for c1, c2, r1, r2 in logs),
+        statistics.median((c1 - c2 + r1 - r2) / 2 for c1, c2, r1, r2 in logs),
+    )
 
 
-def _block_size(run: Run, feeds: Feeds, block: float) -> int:
-    """Warm up, and say how many runs fill a block."""
-    began, count = time.perf_counter(), 0
-    while count < 3 or time.perf_counter() - began < block:
-        run(feeds)
-        count += 1
-    return max(1, round(block * count / (time.perf_counter() - began)))
+def _enough(contest: Contest) -> bool:
+    if contest.void:
+        return False
+    plain = abs(math.log(contest.ratio.estimate)) > PLAIN * max(_doubt(contest.control), _half(contest.ratio))
+    return plain or _half(contest.control) <= FINE
 
 
-def _serve(request: dict[str, Any]) -> tuple[float, float]:
-    """Play one process pair: what the child interpreter does."""
-    rules = Rules(**request["rules"])
-    backend = BACKENDS[request["backend"]]
-    feeds = read_cases(Path(request["cases"]))[request["case"]].inputs
-    with ExitStack() as stack:
-        options = Options(threads=rules.threads)
-        # The order in which sessions take their memory must not favour one of them.
-        places = random.Random(request["seed"]).sample(range(3), 3)  # noqa: S311
-        opened = {i: stack.enter_context(backend.open(Path(request["models"][i]), options)) for i in places}
-        contender, reference, twin = interleave([opened[i] for i in range(3)], feeds, rules, request["seed"])
-    return contender / reference, twin / reference
+def _doubt(control: Interval) -> float:
+    return max(abs(math.log(control.low)), abs(math.log(control.high)))
 
 
-if __name__ == "__main__":
-    print(json.dumps(_serve(json.loads(sys.argv[1]))))  # noqa: T201  # the answer to the parent process
+def _half(interval: Interval) -> float:
+    return math.log(interval.high / interval.low) / 2

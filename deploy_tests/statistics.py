@@ -44,11 +44,25 @@ def median(samples: ArrayLike) -> Interval:
     >>> median(range(1, 101))
     Interval(estimate=50.0, low=40.0, high=61.0)
     """
+    came = quantile(samples, 50)
+    return Interval(came.estimate, came.low, min(came.high, float(np.max(np.asarray(samples)))))
+
+
+def quantile(samples: ArrayLike, share: float) -> Interval:
+    """A percentile with its distribution-free interval, from order statistics (binomial, normal approximation).
+
+    Where there are too few samples to bound it from above, the interval ends at infinity.
+
+    >>> quantile(range(1, 1001), 90)
+    Interval(estimate=900.0, low=881.0, high=920.0)
+    >>> quantile(range(1, 21), 99).high
+    inf
+    """
     values = np.sort(np.asarray(samples, dtype=np.float64))
-    n = len(values)
-    reach = 1.96 * math.sqrt(n) / 2
-    low, high = max(0, math.floor(n / 2 - reach) - 1), min(n - 1, math.ceil(n / 2 + reach))
-    return Interval(percentile(values, 50), float(values[low]), float(values[high]))
+    n, p = len(values), share / 100
+    reach = 1.96 * math.sqrt(n * p * (1 - p))
+    low, high = max(0, math.floor(n * p - reach) - 1), math.ceil(n * p + reach)
+    return Interval(percentile(values, share), float(values[low]), float(values[high]) if high < n else math.inf)
 
 
 def ratio(logarithms: Sequence[float]) -> Interval:

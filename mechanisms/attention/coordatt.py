@@ -35,7 +35,7 @@ class CoordinateAttention(nn.Module):
         height = x.shape[2]
         rows = torch.sigmoid(self.rows(z[:, :, :height]))
         columns = torch.sigmoid(self.columns(z[:, :, height:]))
-        return x * rows * columns.transpose(2, 3)
+        return x * (rows * columns.transpose(2, 3))
 
 
 MECHANISM = Spec(

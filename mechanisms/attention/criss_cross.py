@@ -38,9 +38,10 @@ class CrissCrossAttention(nn.Module):
         place = torch.arange(height, device=x.device)
         columns = columns.masked_fill(place.unsqueeze(1) == place, torch.finfo(x.dtype).min)
         weights = torch.softmax(torch.cat((columns.transpose(1, 2), rows), -1), -1)  # b h w h+w
-        vertical = weights[..., :height].transpose(1, 2) @ v.permute(0, 3, 2, 1)  # b w h c
-        across = weights[..., height:] @ v.permute(0, 2, 3, 1)  # b h w c
-        y: Tensor = self.gamma * (vertical.permute(0, 3, 2, 1) + across.permute(0, 3, 1, 2)) + x
+        # Channels before pixels: whole rows are moved, and what is left to transpose goes into the products.
+        vertical = v.permute(0, 3, 1, 2) @ weights[..., :height].permute(0, 2, 3, 1)  # b w c h
+        across = v.transpose(1, 2) @ weights[..., height:].transpose(2, 3)  # b h c w
+        y: Tensor = self.gamma * (vertical.permute(0, 2, 3, 1) + across.transpose(1, 2)) + x
         return y
 
 

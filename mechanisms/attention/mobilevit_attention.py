@@ -123,7 +123,7 @@ MECHANISM = Spec(
         "test": Preset({"channels": 8, "dim": 16, "patch": 2}, {"h": 6, "w": 4}),
         "readme": Preset(
             {"channels": 3, "dim": 512, "patch": 7, "depth": 3, "heads": 8},
-            {"h": 49, "w": 49},
+            {"h": 28, "w": 28},
             dynamic=(Dim("b"), Dim("h", step=7, least=7), Dim("w", step=7, least=7)),
         ),
     },

@@ -3,12 +3,13 @@
     shortest time of a node = max( flops / peak , bytes / bandwidth )        share = shortest / measured
 
 The peak is NumPy's own float32 matrix product (BLAS), the bandwidth a copy of an array too large for any cache. Both
-take the best of several tries: a peak is what the machine can do, not what it does on a bad day. NumPy's threads are
-set by the environment when it is loaded, so it is measured in a fresh process.
+take the best of many tries of a millisecond or two, shorter than a time slice: a peak is what the machine can do, not
+what it does beside others. NumPy's threads are set by the environment when it is loaded, hence a fresh process.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import subprocess
@@ -45,7 +46,7 @@ class Roofline:
         return asdict(self)
 
 
-def measure(threads: int = 1, *, size: int = 768, megabytes: int = 128, seconds: float = 0.5) -> Roofline:
+def measure(threads: int = 1, *, size: int = 384, megabytes: int = 128, seconds: float = 0.5) -> Roofline:
     """Measure both in a fresh process that has ``threads`` threads.
 
     Raises:
@@ -70,10 +71,17 @@ def peak_flops(size: int, seconds: float) -> float:
 
 def peak_bandwidth(megabytes: int, seconds: float) -> float:
     """Bytes a second, read and written, of the best copy."""
+    step = 500_000  # 4 MB a try; the whole array passes before one is touched again
     a = np.ones(megabytes * 125_000, np.float64)
-    b = np.empty_like(a)
-    b[:] = 0  # the pages must be there before they are timed
-    return 2 * a.nbytes / _best(lambda: np.copyto(b, a), seconds)
+    b = np.zeros_like(a)
+    b[:] = 1  # the pages must be there before they are timed
+    places = itertools.cycle(range(0, len(a) - step + 1, step))
+
+    def copy() -> None:
+        place = next(places)
+        np.copyto(b[place : place + step], a[place : place + step])
+
+    return 2 * 8 * step / _best(copy, seconds)
 
 
 def _best(work: Any, seconds: float) -> float:

@@ -40,6 +40,7 @@ class DeformableAttention(Constants):
         stride: of that convolution: how much fewer points there are than pixels, along each axis.
         offset_range: how many cells a point may leave its centre; 0 is no bound, below 0 the map is the bound.
         position: "table", "pairs", "conv" or "none".
+        channels_last: maps are ``b h w c`` instead of ``b c h w``.
 
     Raises:
         ValueError: ``heads`` does not divide ``channels``, ``groups`` does not divide ``heads``, ``kernel`` is even,
@@ -60,6 +61,7 @@ class DeformableAttention(Constants):
         stride: int = 1,
         offset_range: float = 2.0,
         position: Literal["table", "pairs", "conv", "none"] = "table",
+        channels_last: bool = False,
     ) -> None:
         super().__init__()
         if channels % heads:
@@ -70,7 +72,7 @@ class DeformableAttention(Constants):
             raise ValueError(f"kernel must be odd, or points have no cell; it is {kernel}")
         if position not in ("table", "pairs", "conv", "none"):
             raise ValueError(f"position must be 'table', 'pairs', 'conv' or 'none'; it is {position!r}")
-        self.heads, self.groups, self.offset_range = heads, groups, offset_range
+        self.heads, self.groups, self.offset_range, self.channels_last = heads, groups, offset_range, channels_last
         share, (h, w), points = channels // groups, size, ((size[0] - 1) // stride + 1, (size[1] - 1) // stride + 1)
         self.offset = nn.Sequential(
             nn.Conv2d(share, share, kernel, stride, kernel // 2, groups=share),
@@ -90,7 +92,9 @@ class DeformableAttention(Constants):
         self.constant("reach", torch.tensor([bound / points[1], bound / points[0]], dtype=torch.float64))
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """Attend."""
+        """Attend (the names of the axes are those of channels first)."""
+        if self.channels_last:
+            x = x.permute(0, 3, 1, 2)
         _, c, h, w = x.shape
         query = self.query(x)
         points = self._points(query)  # b*g n 2
@@ -99,7 +103,7 @@ class DeformableAttention(Constants):
         q, k, v = (self._split(part) for part in (query, self.key(sampled), self.value(sampled)))
         mixed = attend(q, k, v, bias=self._bias(points)).transpose(2, 3).reshape(-1, c, h, w)
         y: Tensor = self.out(mixed if self.local is None else mixed + self.local(query))
-        return y
+        return y.permute(0, 2, 3, 1) if self.channels_last else y
 
     def _points(self, query: Tensor) -> Tensor:
         _, c, h, w = query.shape

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from attn_export.mechanisms._parts.heads import attend, merge_heads, split_heads
 from attn_export.mechanisms._parts.position import gather_bias, relative_index
+from attn_export.mechanisms._parts.prenorm import PreNormBlock
 from attn_export.mechanisms.spec import Input, Paper, Preset, Spec
 
 
@@ -45,14 +46,35 @@ class CrossScale(nn.Module):
 
 
 class GroupAttention(nn.Module):
-    """Attention within each group of ``side ** 2`` tokens, with a bias that an MLP makes of their offset."""
+    """Attention within groups of tokens, with a bias that an MLP makes of their offset.
+
+    Args:
+        channels: of the tokens.
+        size: height and width of the map that the tokens are, row by row.
+        heads: number of heads.
+        group: side of a group; a map that is no larger is one group.
+        far: groups are spread over the map.
+
+    Raises:
+        ValueError: ``heads`` does not divide ``channels``, or ``group`` does not divide the map.
+    """
 
     index: Tensor
     offsets: Tensor
 
-    def __init__(self, channels: int, heads: int, side: int) -> None:
+    def __init__(self, channels: int, size: tuple[int, int], heads: int, group: int, far: bool) -> None:
         super().__init__()
+        side, far = min(group, *size), far and min(size) > group
+        if channels % heads:
+            raise ValueError(f"heads must divide channels; {heads} does not divide {channels}")
+        if size[0] % side or size[1] % side:
+            raise ValueError(f"group must divide the map; {side} does not divide {size[0]} x {size[1]}")
         self.heads = heads
+        # Rows and columns of groups go before places in a group; far groups have the two the other way round.
+        rows, columns = size[0] // side, size[1] // side
+        self.split = (side, rows, side, columns, channels) if far else (rows, side, columns, side, channels)
+        self.order, self.back = ((0, 2, 4, 1, 3, 5), (0, 3, 1, 4, 2, 5)) if far else ((0, 1, 3, 2, 4, 5),) * 2
+        self.joint = (rows, columns, side, side, channels)
         self.qkv = nn.Linear(channels, 3 * channels)
         self.out = nn.Linear(channels, channels)
         width = max(1, channels // 16)
@@ -64,57 +86,21 @@ class GroupAttention(nn.Module):
         self.register_buffer("offsets", torch.cartesian_prod(axis, axis), persistent=False)
         self.register_buffer("index", relative_index(side, side), persistent=False)
 
-    def forward(self, x: Float[Tensor, "m n c"]) -> Float[Tensor, "m n c"]:
+    def forward(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
         """Attend."""
-        q, k, v = (split_heads(part, self.heads) for part in self.qkv(x).chunk(3, -1))
+        groups = x.reshape(-1, *self.split).permute(self.order).reshape(-1, self.index.shape[0], x.shape[2])
+        q, k, v = (split_heads(part, self.heads) for part in self.qkv(groups).chunk(3, -1))
         # Of parameters and constants only, so exporters fold it: no MLP and no Gather are left in the graph.
         bias = gather_bias(self.position(self.offsets), self.index)
-        y: Tensor = self.out(merge_heads(attend(q, k, v, bias=bias)))
-        return y
+        mixed: Tensor = self.out(merge_heads(attend(q, k, v, bias=bias)))
+        return mixed.reshape(-1, *self.joint).permute(self.back).reshape(-1, *x.shape[1:])
 
 
-class CrossFormerBlock(nn.Module):
-    """Attention within groups and an MLP, with their norms.
-
-    Args:
-        channels: of the tokens.
-        size: height and width of the map that the tokens are, row by row.
-        heads: number of heads.
-        group: side of a group; a map that is no larger is one group.
-        far: groups are spread over the map.
-        mlp_ratio: width of the MLP over ``channels``.
-
-    Raises:
-        ValueError: ``heads`` does not divide ``channels``, or ``group`` does not divide the map.
-    """
-
-    def __init__(
-        self, channels: int, size: tuple[int, int], heads: int, group: int, far: bool, mlp_ratio: float = 4.0
-    ) -> None:
-        super().__init__()
-        if channels % heads:
-            raise ValueError(f"heads must divide channels; {heads} does not divide {channels}")
-        self.group, self.far = min(group, *size), far and min(size) > group
-        if size[0] % self.group or size[1] % self.group:
-            raise ValueError(f"group must divide the map; {self.group} does not divide {size[0]} x {size[1]}")
-        self.size = size
-        self.norm1, self.norm2 = nn.LayerNorm(channels), nn.LayerNorm(channels)
-        self.attention = GroupAttention(channels, heads, self.group)
-        hidden = round(channels * mlp_ratio)
-        self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, channels))
-
-    def forward(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
-        """Mix tokens, then channels."""
-        (h, w), g, c = self.size, self.group, x.shape[2]
-        # Axes of rows and columns of groups, then of places in a group; far groups have them the other way round.
-        order = (0, 2, 4, 1, 3, 5) if self.far else (0, 1, 3, 2, 4, 5)
-        back = (0, 3, 1, 4, 2, 5) if self.far else (0, 1, 3, 2, 4, 5)
-        split = (g, h // g, g, w // g) if self.far else (h // g, g, w // g, g)
-        groups = self.norm1(x).reshape(-1, *split, c).permute(order).reshape(-1, g * g, c)
-        mixed = self.attention(groups).reshape(-1, h // g, w // g, g, g, c).permute(back)
-        x = x + mixed.reshape(-1, h * w, c)
-        y: Tensor = x + self.mlp(self.norm2(x))
-        return y
+def block(
+    channels: int, size: tuple[int, int], heads: int, group: int, far: bool, mlp_ratio: float = 4.0
+) -> PreNormBlock:
+    """Build a block on near or far groups."""
+    return PreNormBlock(channels, GroupAttention(channels, size, heads, group, far), mlp_ratio)
 
 
 class CrossFormer(nn.Module):
@@ -162,7 +148,7 @@ class CrossFormer(nn.Module):
                 rows, columns, channels = rows // 2, columns // 2, 2 * channels
             blocks = nn.Sequential()
             for j in range(depth):
-                blocks.append(CrossFormerBlock(channels, (rows, columns), h, group, j % 2 == 1, mlp_ratio))
+                blocks.append(block(channels, (rows, columns), h, group, j % 2 == 1, mlp_ratio))
             self.stages.append(blocks)
         self.norm = nn.LayerNorm(channels)
         self.head = nn.Linear(channels, classes)

@@ -16,29 +16,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attn_export.mechanisms._parts.deformable import DeformableAttention
+from attn_export.mechanisms._parts.prenorm import PreNormBlock
 from attn_export.mechanisms._parts.windows import WindowAttention
 from attn_export.mechanisms.spec import Input, Paper, Preset, Spec
-
-
-class Block(nn.Module):
-    """Attention and MLP with their norms."""
-
-    def __init__(self, channels: int, attention: nn.Module, expansion: int) -> None:
-        super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(channels), nn.LayerNorm(channels)
-        self.attention = attention
-        hidden = channels * expansion
-        self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, channels))
-
-    def forward(self, x: Float[Tensor, "b h w c"]) -> Float[Tensor, "b h w c"]:
-        """Mix pixels, then channels."""
-        tokens = self.norm1(x)
-        if isinstance(self.attention, DeformableAttention):  # samples maps, channels first
-            x = x + self.attention(tokens.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
-        else:
-            x = x + self.attention(tokens)
-        y: Tensor = x + self.mlp(self.norm2(x))
-        return y
 
 
 class Embed(nn.Module):
@@ -101,7 +81,8 @@ class DAT(nn.Module):
             self.embeds.append(Embed(inputs, c, step, bias=i == 0))
             blocks = nn.Sequential()
             for kind in kinds:
-                blocks.append(Block(c, _attention(kind, i, c, h, window, side, groups[i], offset_ranges[i]), expansion))
+                attention = _attention(kind, i, c, h, window, side, groups[i], offset_ranges[i])
+                blocks.append(PreNormBlock(c, attention, expansion))
             self.stages.append(blocks)
             inputs = c
         self.norm = nn.LayerNorm(inputs)
@@ -126,7 +107,7 @@ def _attention(
             return WindowAttention(channels, heads, window, math.ceil(window / 2), (side, side))
         case "D" if groups is not None and reach is not None:
             kernel = (9, 7, 5, 3)[min(stage, 3)]
-            return DeformableAttention(channels, heads, groups, (side, side), kernel, offset_range=reach)
+            return DeformableAttention(channels, heads, groups, (side, side), kernel, 1, reach, channels_last=True)
     raise ValueError(f"layers are letters L, S or D, and D needs groups and offset_ranges; stage {stage} has {kind!r}")
 
 

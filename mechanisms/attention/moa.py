@@ -16,25 +16,9 @@ from torch import Tensor, nn
 
 from attn_export.mechanisms._parts.heads import attend, merge_heads, split_heads
 from attn_export.mechanisms._parts.position import RelativeBias
+from attn_export.mechanisms._parts.prenorm import PreNormBlock
 from attn_export.mechanisms._parts.windows import WindowAttention, merge_patches
 from attn_export.mechanisms.spec import Input, Paper, Preset, Spec
-
-
-class LocalBlock(nn.Module):
-    """Window attention and MLP, with their norms."""
-
-    def __init__(self, channels: int, heads: int, window: int, mlp_ratio: float) -> None:
-        super().__init__()
-        hidden = round(channels * mlp_ratio)
-        self.norm1, self.norm2 = nn.LayerNorm(channels), nn.LayerNorm(channels)
-        self.attention = WindowAttention(channels, heads, window)
-        self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, channels))
-
-    def forward(self, x: Float[Tensor, "b h w c"]) -> Float[Tensor, "b h w c"]:
-        """Mix pixels, then channels."""
-        x = x + self.attention(self.norm1(x))
-        y: Tensor = x + self.mlp(self.norm2(x))
-        return y
 
 
 class OverlappedAttention(nn.Module):
@@ -120,7 +104,9 @@ class MOATransformer(nn.Module):
             local = min(window, side)
             if side % local:
                 raise ValueError(f"stage {i}: window must divide the map; {local} does not divide {side}")
-            stage = nn.Sequential(*(LocalBlock(channels, h, local, mlp_ratio) for _ in range(depth)))
+            stage = nn.Sequential()
+            for _ in range(depth):
+                stage.append(PreNormBlock(channels, WindowAttention(channels, h, local), mlp_ratio))
             if i + 1 < len(depths):
                 if side >= window:
                     stage.append(GlobalBlock(channels, h, window, (side, side), reduction))

@@ -98,12 +98,12 @@ ROWS: dict[str, Row] = {
     "crossformer_block_sda": Row(
         "crossformer",
         {"channels": 48, "size": (6, 9), "heads": 3, "group": 3, "far": False, "mlp_ratio": 1.0},
-        build="CrossFormerBlock",
+        build="block",
     ),
     "crossformer_block_lda": Row(
         "crossformer",
         {"channels": 48, "size": (6, 9), "heads": 3, "group": 3, "far": True, "mlp_ratio": 1.0},
-        build="CrossFormerBlock",
+        build="block",
     ),
     "psa": Row(
         "psa",

@@ -20,7 +20,8 @@ from attn_export.mechanisms.attention.axial_image_transformer import AxialImageT
 from attn_export.mechanisms.attention.coordatt import CoordinateAttention
 from attn_export.mechanisms.attention.cot import ContextualTransformer
 from attn_export.mechanisms.attention.criss_cross import CrissCrossAttention
-from attn_export.mechanisms.attention.crossformer import CrossFormer, CrossFormerBlock, CrossScale
+from attn_export.mechanisms.attention.crossformer import CrossFormer, CrossScale
+from attn_export.mechanisms.attention.crossformer import block as crossformer_block
 from attn_export.mechanisms.attention.dat import DAT
 from attn_export.mechanisms.attention.gfnet import GFNet
 from attn_export.mechanisms.attention.gfnet_filter import GlobalFilter
@@ -298,7 +299,7 @@ def test_mobilevit_tokens_are_equal_positions_of_all_patches() -> None:
 @pytest.mark.parametrize("far", [False, True])
 def test_crossformer_groups_are_near_or_far(far: bool) -> None:
     h, w, side, heads = 6, 9, 3, 2
-    block = awake(CrossFormerBlock(16, (h, w), heads, side, far, mlp_ratio=1.0))
+    block = awake(crossformer_block(16, (h, w), heads, side, far, mlp_ratio=1.0))
     x = normal(1, h * w, 16)
     places = list(itertools.product(range(h), range(w)))
     steps = (h // side, w // side) if far else (1, 1)

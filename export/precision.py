@@ -169,6 +169,12 @@ def _decide(model: onnx.ModelProto, seen: Mapping[str, _Seen], limit: float) -> 
             for guarded in _guarded(model, index):
                 kept.setdefault(guarded, f"it is guarded by the constant of {node.name!r}, which float16 loses")
     maker = {name: index for index, node in enumerate(model.graph.node) for name in node.output}
+    wanted = [name for node in model.graph.node if node.op_type == "Range" for name in node.input]
+    while wanted:
+        index = maker.get(wanted.pop(), -1)
+        if index >= 0 and index not in kept and _floats(model.graph.node[index], seen):
+            kept[index] = "it computes the bounds of a Range, which ONNX defines in float32"
+            wanted += model.graph.node[index].input
     for name in _captured(model.graph):
         if name in maker:
             kept.setdefault(maker[name], "its result is used by a graph inside another node")

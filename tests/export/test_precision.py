@@ -263,6 +263,20 @@ def test_a_graph_inside_a_node_keeps_what_it_uses() -> None:
     assert snr(run(model, x), run(half, x)) > 50
 
 
+def test_the_bounds_of_a_range_are_computed_in_float32() -> None:
+    nodes = [
+        helper.make_node("Shape", ["x"], ["s"], name="shape"),
+        helper.make_node("Gather", ["s", "one"], ["n"], name="gather"),
+        helper.make_node("Cast", ["n"], ["f"], name="as_float", to=F32),
+        helper.make_node("Range", ["zero", "f", "step"], ["r"], name="range"),
+        helper.make_node("Mul", ["x", "r"], ["y"], name="mul"),
+    ]
+    model = build(nodes, {"one": np.array(1), "zero": np.float32(0), "step": np.float32(1)})
+    half, report = halve(model, draw(2, 8))
+    assert set(reasons(report)) == {"as_float", "range"}
+    assert snr(run(model, draw(2, 8)), run(half, draw(2, 8))) > 50
+
+
 def test_refusals() -> None:
     model = build([helper.make_node("Relu", ["x"], ["y"])])
     with pytest.raises(ExportError, match="at least one input"):

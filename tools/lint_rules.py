@@ -1,0 +1,342 @@
+"""What a target refuses, casts, splits or does not fuse: rules in our words, each with the source it rests on.
+
+A rule looks at a graph and gives the nodes it is about. ``[ran]`` marks what was seen by running the named product.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import onnx
+from onnx import TensorProto, numpy_helper
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+RTX = "TensorRT for RTX 1.7.1 [ran]"
+MOBILE = "onnxruntime: mobile_package.required_operators.config"
+#: Operators that the parser does not know, by its own ``supports_operator``, at opset 26.
+NOT_PARSED = _words(
+    "AffineGrid Bernoulli BitCast BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor CenterCropPad Col2Im Compress "
+    "ConcatFromSequence ConvInteger CumProd DFT DeformConv Det DynamicQuantizeLinear ImageDecoder MatMulInteger "
+    "MaxRoiPool MaxUnpool MelWeightMatrix Multinomial NegativeLogLikelihoodLoss Optional OptionalGetElement "
+    "OptionalHasElement QLinearConv QLinearMatMul RegexFullMatch SequenceAt SequenceConstruct SequenceEmpty "
+    "SequenceErase SequenceInsert SequenceLength SequenceMap SoftmaxCrossEntropyLoss SplitToSequence StringConcat "
+    "StringNormalizer StringSplit SwiGLU TfIdfVectorizer Unique"
+)
+#: These need the plug-in library, which TensorRT has and TensorRT for RTX has not.
+PLUGINS = frozenset({"NonZero", "RoiAlign", "DeformConv"})
+INSTEAD = {
+    "Col2Im": "write unfold and fold as shifted slices or fixed one-hot convolutions",
+    "DFT": "write the transform as matrix products with cosines and sines",
+}
+MOBILE_OPERATORS = _words(
+    "Abs Add And ArgMax ArgMin AveragePool Cast Ceil Clip Concat Constant ConstantOfShape Conv ConvTranspose Cos "
+    "CumSum DepthToSpace DequantizeLinear Div DynamicQuantizeLinear Elu Equal Erf Exp Expand Flatten Floor Gather "
+    "GatherND Gemm GlobalAveragePool Greater GreaterOrEqual Identity If InstanceNormalization LRN LayerNormalization "
+    "LeakyRelu Less LessOrEqual Log LogSoftmax Loop MatMul MatMulInteger Max MaxPool Mean Min Mul Neg "
+    "NonMaxSuppression NonZero Not Or PRelu Pad Pow QLinearConv QLinearMatMul QuantizeLinear Range Reciprocal "
+    "ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum Relu Reshape Resize ReverseSequence Round Scan ScatterND "
+    "Shape Sigmoid Sin Size Slice Softmax SpaceToDepth Split Sqrt Squeeze Sub Sum Tanh ThresholdedRelu Tile TopK "
+    "Transpose Unique Unsqueeze Where"
+)
+
+
+class Graph:
+    """A model with the look-ups that rules need."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.model = model
+        self.nodes: list[onnx.NodeProto] = list(model.graph.node)
+        self.constants: Mapping[str, TensorProto] = {t.name: t for t in model.graph.initializer}
+        self.maker = {name: node for node in self.nodes for name in node.output}
+
+    @cached_property
+    def _inferred(self) -> dict[str, onnx.ValueInfoProto]:
+        try:
+            graph = onnx.shape_inference.infer_shapes(self.model, data_prop=True).graph
+        except Exception:  # a model that inference cannot follow still has its own declarations
+            graph = self.model.graph
+        return {item.name: item for item in (*graph.input, *graph.output, *graph.value_info)}
+
+    @cached_property
+    def opset(self) -> int:
+        """Version of the default operator set."""
+        return next((item.version for item in self.model.opset_import if item.domain in ("", "ai.onnx")), 0)
+
+    @cached_property
+    def readers(self) -> dict[str, list[onnx.NodeProto]]:
+        """Nodes that read each tensor."""
+        found: dict[str, list[onnx.NodeProto]] = {}
+        for node in self.nodes:
+            for name in node.input:
+                found.setdefault(name, []).append(node)
+        return found
+
+    def kind(self, name: str) -> int:
+        """Element type of a tensor, or 0."""
+        if name in self.constants:
+            return int(self.constants[name].data_type)
+        info = self._inferred.get(name)
+        return int(info.type.tensor_type.elem_type) if info is not None else 0
+
+    def rank(self, name: str) -> int:
+        """Rank of a tensor, or -1."""
+        if name in self.constants:
+            return len(self.constants[name].dims)
+        info = self._inferred.get(name)
+        known = info is not None and info.type.tensor_type.HasField("shape")
+        return len(info.type.tensor_type.shape.dim) if info is not None and known else -1
+
+    def is_constant(self, name: str) -> bool:
+        """Whether a tensor is known when the graph is built."""
+        return name in self._constant
+
+    @cached_property
+    def _constant(self) -> set[str]:
+        known = {"", *self.constants}
+        for node in self.nodes:  # sorted, so one pass reaches everything
+            if known.issuperset(node.input):
+                known.update(node.output)
+        return known
+
+    def before(self, name: str, through: Iterable[str]) -> onnx.NodeProto | None:
+        """The node that makes a tensor, seen through some operators."""
+        node = self.maker.get(name)
+        while node is not None and node.op_type in through and node.input:
+            node = self.maker.get(node.input[0])
+        return node
+
+
+def attribute(node: onnx.NodeProto, name: str, default: object) -> object:
+    """An attribute's value."""
+    for item in node.attribute:
+        if item.name == name:
+            value = onnx.helper.get_attribute_value(item)
+            return value.decode() if isinstance(value, bytes) else value
+    return default
+
+
+#: A node, why, and what to do about it.
+Hit = tuple[onnx.NodeProto, str, str]
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule.
+
+    Attributes:
+        name: what it is called in reports.
+        target: for whom it speaks.
+        level: ``refused``, ``cast``, ``split`` or ``not fused``.
+        source: what it rests on.
+        find: gives the nodes it is about.
+    """
+
+    name: str
+    target: str
+    level: str
+    source: str
+    find: Callable[[Graph], Iterator[Hit]]
+
+
+RULES: list[Rule] = []
+
+
+def rule(
+    target: str, level: str, source: str
+) -> Callable[[Callable[[Graph], Iterator[Hit]]], Callable[[Graph], Iterator[Hit]]]:
+    """Put a function on the list of rules."""
+
+    def put(find: Callable[[Graph], Iterator[Hit]]) -> Callable[[Graph], Iterator[Hit]]:
+        RULES.append(Rule(find.__name__.replace("_", "-"), target, level, source, find))
+        return find
+
+    return put
+
+
+@rule("tensorrt", "refused", RTX)
+def operator_unknown(graph: Graph) -> Iterator[Hit]:
+    """The parser has no importer for the operator."""
+    for node in graph.nodes:
+        if node.domain not in ("", "ai.onnx"):
+            yield node, f"the domain {node.domain!r} has no importer", "decompose it into operators of ONNX"
+        elif node.op_type in NOT_PARSED - PLUGINS:
+            yield node, "the parser has no importer for it", INSTEAD.get(node.op_type, "rewrite it in other operators")
+
+
+@rule("tensorrt", "refused", RTX)
+def operator_needs_plugins(graph: Graph) -> Iterator[Hit]:
+    """TensorRT has a plug-in for the operator, TensorRT for RTX has none."""
+    for node in graph.nodes:
+        if node.op_type in PLUGINS:
+            yield (
+                node,
+                "TensorRT for RTX has no plug-ins",
+                "full TensorRT takes it; write it in other operators for both",
+            )
+
+
+@rule("tensorrt", "refused", RTX)
+def second_output(graph: Graph) -> Iterator[Hit]:
+    """Only the first output of some operators is supported."""
+    used = set(graph.readers) | {port.name for port in graph.model.graph.output}
+    for node in graph.nodes:
+        if node.op_type in ("LayerNormalization", "MaxPool") and used & set(filter(None, node.output[1:])):
+            yield node, "only its first output is supported", "compute the second one apart"
+
+
+@rule("tensorrt", "refused", RTX)
+def antialias(graph: Graph) -> Iterator[Hit]:
+    """Resize with antialias."""
+    for node in graph.nodes:
+        if node.op_type == "Resize" and attribute(node, "antialias", 0):
+            yield node, "antialiasing is not supported", "resize without antialias, or blur by a convolution first"
+
+
+@rule("tensorrt", "refused", RTX)
+def scales_not_constant(graph: Graph) -> Iterator[Hit]:
+    """Resize with scales that are known only at run time."""
+    for node in graph.nodes:
+        if node.op_type == "Resize" and len(node.input) > 2 and not graph.is_constant(node.input[2]):
+            yield node, "its scales are not constant", "give constant scales"
+
+
+@rule("tensorrt", "refused", RTX)
+def axes_not_constant(graph: Graph) -> Iterator[Hit]:
+    """Reduce with axes that are known only at run time."""
+    for node in graph.nodes:
+        if node.op_type.startswith("Reduce") and len(node.input) > 1 and not graph.is_constant(node.input[1]):
+            yield node, "its axes are not constant", "give constant axes"
+
+
+@rule("tensorrt", "refused", RTX)
+def scatter_reduction(graph: Graph) -> Iterator[Hit]:
+    """Scatter that adds or multiplies."""
+    for node in graph.nodes:
+        if node.op_type in ("ScatterND", "ScatterElements") and attribute(node, "reduction", "none") != "none":
+            yield node, "scatter with a reduction is not supported", "add by a product with a one-hot matrix"
+
+
+@rule("tensorrt", "refused", RTX)
+def rank_above_eight(graph: Graph) -> Iterator[Hit]:
+    """TensorRT holds at most eight dimensions."""
+    for node in graph.nodes:
+        if max((graph.rank(name) for name in (*node.input, *node.output)), default=0) > 8:
+            yield node, "a tensor has more than eight dimensions", "merge dimensions before"
+
+
+@rule("tensorrt", "refused", "NVIDIA's operator documentation; TensorRT for RTX takes it")
+def grid_sample_form(graph: Graph) -> Iterator[Hit]:
+    """GridSample in five dimensions, or cubic."""
+    for node in graph.nodes:
+        cubic = attribute(node, "mode", "linear") in ("cubic", "bicubic")
+        if node.op_type == "GridSample" and (cubic or graph.rank(node.input[0]) == 5):
+            yield node, "TensorRT samples four dimensions, nearest or linear", "use a linear sample of a 4-D tensor"
+
+
+@rule("tensorrt", "refused", RTX)
+def quantised_unsigned_or_shifted(graph: Graph) -> Iterator[Hit]:
+    """Q/DQ with a zero point that is not 0."""
+    for node in graph.nodes:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear") and len(node.input) > 2:
+            point = graph.constants.get(node.input[2])
+            if point is not None and bool(np.any(numpy_helper.to_array(point) != 0)):
+                yield node, "its zero point is not 0", "quantise symmetrically, in int8"
+
+
+@rule("tensorrt", "refused", RTX)
+def bias_in_int32(graph: Graph) -> Iterator[Hit]:
+    """A bias that is stored as int32 and dequantised."""
+    for node in graph.nodes:
+        if node.op_type == "DequantizeLinear" and graph.kind(node.input[0]) == TensorProto.INT32:
+            yield node, "int32 cannot be dequantised", "leave biases in float32 (QuantizeBias=False)"
+
+
+@rule("tensorrt", "refused", RTX)
+def attention_operator_in_float32(graph: Graph) -> Iterator[Hit]:
+    """The Attention operator has no float32 kernel and is not decomposed."""
+    for node in graph.nodes:
+        if node.op_type == "Attention" and graph.kind(node.input[0]) == TensorProto.FLOAT:
+            yield node, "there is no float32 kernel for it", "export attention decomposed, or in float16"
+
+
+def attentions(graph: Graph) -> Iterator[tuple[onnx.NodeProto, onnx.NodeProto]]:
+    """Softmaxes between two products, with the product that gives their scores."""
+    between = ("Mul", "Div", "Add", "Where", "Cast", "Reshape", "QuantizeLinear", "DequantizeLinear")
+    for node in graph.nodes:
+        if node.op_type != "Softmax":
+            continue
+        scores = graph.before(node.input[0], between)
+        after = {"MatMul"}
+        read = [r for name in node.output for r in graph.readers.get(name, [])]
+        read += [
+            r for node_ in read if node_.op_type in between for n in node_.output for r in graph.readers.get(n, [])
+        ]
+        if scores is not None and scores.op_type == "MatMul" and after & {r.op_type for r in read}:
+            yield node, scores
+
+
+@rule("tensorrt", "not fused", RTX)
+def attention_in_float32(graph: Graph) -> Iterator[Hit]:
+    """Attention is fused in float16 and bfloat16 only."""
+    for softmax, _ in attentions(graph):
+        if graph.kind(softmax.input[0]) == TensorProto.FLOAT:
+            yield softmax, "float32 attention is not fused into one kernel", "export with --fp16"
+
+
+@rule("tensorrt", "not fused", RTX)
+def quantised_scores(graph: Graph) -> Iterator[Hit]:
+    """Q/DQ on the scores keeps attention from being fused."""
+    for softmax, _ in attentions(graph):
+        node = graph.maker.get(softmax.input[0])
+        if node is not None and node.op_type == "DequantizeLinear":
+            remedy = "exclude the outputs of MatMul from quantisation (OpTypesToExcludeOutputQuantization)"
+            yield softmax, "its scores are quantised, so attention is not fused", remedy
+
+
+@rule("tensorrt", "cast", "NVIDIA's documentation of strongly typed networks")
+def norm_by_hand_in_float16(graph: Graph) -> Iterator[Hit]:
+    """A normalisation written out stays in float16 and overflows."""
+    for node in graph.nodes:
+        squares = graph.before(node.input[0], ()) if node.op_type == "ReduceMean" and node.input else None
+        if squares is None or squares.op_type not in ("Mul", "Pow"):
+            continue
+        if graph.kind(node.input[0]) == TensorProto.FLOAT16:
+            yield node, "a mean of squares in float16 overflows beyond 255", "use the LayerNormalization operator"
+
+
+@rule("ort-mobile", "refused", MOBILE)
+def not_in_the_mobile_package(graph: Graph) -> Iterator[Hit]:
+    """The reduced package has no kernel for the operator."""
+    for node in graph.nodes:
+        if node.domain in ("", "ai.onnx") and node.op_type not in MOBILE_OPERATORS:
+            yield node, "the reduced mobile package has no kernel for it", "use the full package, or a custom build"
+
+
+@rule("ort-mobile", "refused", MOBILE)
+def type_not_in_the_mobile_package(graph: Graph) -> Iterator[Hit]:
+    """The reduced package computes in float32, int8 and uint8."""
+    for node in graph.nodes:
+        kinds = {graph.kind(name) for name in (*node.input, *node.output)}
+        if found := kinds & {TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}:
+            name = TensorProto.DataType.Name(min(found)).lower()
+            yield node, f"the reduced mobile package has no {name} kernels", "export in float32 for it"
+
+
+@rule("ort-mobile", "split", "onnxruntime.ai: make dynamic input shape fixed, for mobile execution providers")
+def dynamic_input(graph: Graph) -> Iterator[Hit]:
+    """NNAPI and CoreML want fixed shapes; what is not fixed runs on the CPU."""
+    open_ = {
+        port.name
+        for port in graph.model.graph.input
+        if any(not dim.HasField("dim_value") for dim in port.type.tensor_type.shape.dim)
+    }
+    for node in graph.nodes:
+        if open_ & set(node.input):
+            yield node, "its input has open dimensions, which NNAPI and CoreML leave to the CPU", "fix the dimensions"

@@ -21,9 +21,8 @@ from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 #: Operators that only rename or view: no arithmetic.
 _FREE = frozenset(
-    "Reshape Identity Squeeze Unsqueeze Flatten Shape Constant Cast Transpose Slice Concat Split Gather Expand Pad"
-    " ConstantOfShape Tile".split()
-)
+    ("Reshape", "Identity", "Squeeze", "Unsqueeze", "Flatten", "Shape", "Constant", "Cast", "Transpose", "Slice")
+) | frozenset(("Concat", "Split", "Gather", "Expand", "Pad", "ConstantOfShape", "Tile"))
 #: Of these, those that move nothing either.
 _VIEWS = frozenset(("Reshape", "Identity", "Squeeze", "Unsqueeze", "Flatten", "Shape"))
 

@@ -20,4 +20,4 @@ def skew(logits: Float[Tensor, "b n m"]) -> Float[Tensor, "b n n"]:
     _, n, m = logits.shape
     flat = F.pad(logits, (0, 1)).flatten(1)  # lines of 2n
     # Line i starts at n - 1 + (2n - 1) i of what is now one line; the pad gives the last one room to end.
-    return flat[:, n - 1 :][:, : n * m].reshape(-1, n, m)[:, :, :n]
+    return flat[:, n - 1 : n - 1 + n * m].reshape(-1, n, m)[:, :, :n]

@@ -56,15 +56,16 @@ class FocalModulation(nn.Module):
         """Modulate each pixel by its contexts."""
         query, rest = self.split(x).split([self.channels, self.channels + self.levels + 1], -1)
         context, gates = rest.permute(0, 3, 1, 2).split([self.channels, self.levels + 1], 1)
-        gathered = None
-        for convolution, gate in zip(self.contexts, gates.chunk(self.levels + 1, 1)[:-1], strict=True):
+        *own, last = gates.chunk(self.levels + 1, 1)
+        gathered: list[Tensor] = []
+        for convolution, gate in zip(self.contexts, own, strict=True):
             context = F.gelu(convolution(context))
-            gathered = context * gate if gathered is None else gathered + context * gate
-        assert gathered is not None
-        gathered = gathered + F.gelu(context.mean((2, 3), keepdim=True)) * gates[:, self.levels :]
+            gathered.append(context * gate)
+        gathered.append(F.gelu(context.mean((2, 3), keepdim=True)) * last)
+        total = sum(gathered[1:], gathered[0])
         if self.normalise:
-            gathered = gathered / (self.levels + 1)
-        y: Tensor = self.project(self.norm(query * self.modulate(gathered).permute(0, 2, 3, 1)))
+            total = total / (self.levels + 1)
+        y: Tensor = self.project(self.norm(query * self.modulate(total).permute(0, 2, 3, 1)))
         return y
 
 

@@ -67,6 +67,17 @@ def _maximum(attributes: dict[str, Any], arguments: Sequence[Array | None]) -> A
     return _array(pool(_pad(x, pads, float("-inf")), kernel, steps, 0, gaps))
 
 
+def _grid_sample(attributes: dict[str, Any], arguments: Sequence[Array | None]) -> Array:
+    # The reference implementation knows only the names that newer opsets have for the modes.
+    x, grid = _tensors(arguments)
+    assert x is not None
+    assert grid is not None
+    mode = attributes.get("mode", b"linear").decode()
+    mode = {"linear": "bilinear", "cubic": "bicubic"}.get(mode, mode)
+    padding, corners = attributes.get("padding_mode", b"zeros").decode(), bool(attributes.get("align_corners", 0))
+    return _array(F.grid_sample(x, grid, mode, padding, corners))
+
+
 def _window(
     attributes: dict[str, Any], x: torch.Tensor, kernel: Sequence[int]
 ) -> tuple[list[int], list[int], list[int]]:
@@ -140,6 +151,7 @@ KERNELS: Mapping[str, Kernel] = {
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
     "Erf": _erf,
+    "GridSample": _grid_sample,
     "LayerNormalization": _layer_norm,
     "MatMul": _product,
     "MaxPool": _maximum,

@@ -69,9 +69,12 @@ class Double:
 
 
 @pytest.fixture
-def double(library: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Double]:
-    """A GPU that is a double, and an engine that is a fake."""
+def double(
+    library: Path, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Double]:
+    """A GPU that is a double, an engine that is a fake, and a cache that is not the user's."""
     control = Double(library)
+    monkeypatch.setenv("ATTN_EXPORT_CACHE", str(tmp_path_factory.mktemp("engines")))
     monkeypatch.setenv("ATTN_EXPORT_CUDART", str(library))
     monkeypatch.setattr(fake_trt, "__spec__", importlib.machinery.ModuleSpec("tensorrt", None))
     monkeypatch.setitem(sys.modules, "tensorrt", fake_trt)

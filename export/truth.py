@@ -151,9 +151,16 @@ def _without_onednn(
 
 @contextlib.contextmanager
 def _channels_last(module: nn.Module, inputs: Mapping[str, Tensor]) -> Iterator[tuple[nn.Module, Mapping[str, Tensor]]]:
-    layout = torch.channels_last
-    turned = {k: v.contiguous(memory_format=layout) if v.ndim == 4 else v for k, v in inputs.items()}
+    turned = {k: _laid_out(v, torch.channels_last) for k, v in inputs.items()}
     try:
-        yield module.to(memory_format=layout), turned  # type: ignore[call-overload]  # missing from the stub
+        # Not ``module.to(memory_format=...)``, which stumbles over parameters of rank 5.
+        for parameter in module.parameters():
+            parameter.data = _laid_out(parameter.data, torch.channels_last)
+        yield module, turned
     finally:
-        module.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        for parameter in module.parameters():
+            parameter.data = _laid_out(parameter.data, torch.contiguous_format)
+
+
+def _laid_out(value: Tensor, layout: torch.memory_format) -> Tensor:
+    return value.contiguous(memory_format=layout) if value.ndim == 4 else value

@@ -1,6 +1,6 @@
 """RepVGG: a plain stack of blocks with three branches to train, each one 3×3 convolution when deployed.
 
-    y = relu( BN(W₃ ∗ x) + BN(W₁ ∗ x) + BN(x) )      b o h/s w/s    the last branch where o = c and s = 1
+y = relu( BN(W₃ ∗ x) + BN(W₁ ∗ x) + BN(x) )      b o h/s w/s    the last branch where o = c and s = 1
 """
 
 from collections.abc import Sequence

@@ -1,0 +1,62 @@
+"""MobileOne: a stack of over-parameterised depth-wise and point-wise stages, plain convolutions when deployed. Logits.
+
+block as mobileone_block; stem 3 × 3 at stride 2, four stages that each start at stride 2, mean, linear
+"""
+
+from collections.abc import Sequence
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from attn_export.mechanisms.rep.mobileone_block import MobileOneBlock, OverParameterised
+from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
+
+
+class MobileOne(nn.Module):
+    """The whole classifier; the defaults are S0 (paper, tables 2 and 4).
+
+    Args:
+        widths: channels of the stem and of the four stages.
+        depths: blocks of the four stages.
+        branches: over-parameterisation of every block.
+        classes: outputs.
+    """
+
+    def __init__(
+        self,
+        widths: Sequence[int] = (48, 48, 128, 256, 1024),
+        depths: Sequence[int] = (2, 8, 10, 1),
+        branches: int = 4,
+        classes: int = 1000,
+    ) -> None:
+        super().__init__()
+        self.stem = OverParameterised(3, widths[0], 3, stride=2)
+        before, stages = widths[0], []
+        for width, depth in zip(widths[1:], depths, strict=True):
+            stage = [
+                MobileOneBlock(before if i == 0 else width, width, stride=2 if i == 0 else 1, branches=branches)
+                for i in range(depth)
+            ]
+            stages.append(nn.Sequential(*stage))
+            before = width
+        self.stages = nn.Sequential(*stages)
+        self.head = nn.Linear(before, classes)
+
+    def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b classes"]:
+        """Classify images."""
+        y: Tensor = self.head(self.stages(self.stem(x)).mean((2, 3)))
+        return y
+
+
+MECHANISM = Spec(
+    paper=Paper("MobileOne: An Improved One Millisecond Mobile Backbone", "Vasu et al.", "CVPR 2023", "2206.04040"),
+    build=MobileOne,
+    inputs=(Input("x", ("b", 3, "h", "w")),),
+    dynamic=(Dim("b"), Dim("h", least=32), Dim("w", least=32)),
+    presets={
+        "test": Preset(
+            {"widths": (8, 8, 12, 12, 16), "depths": (1, 2, 1, 1), "branches": 2, "classes": 10}, {"h": 64, "w": 64}
+        ),
+        "readme": Preset({}, {"h": 224, "w": 224}),
+    },
+)

@@ -21,11 +21,13 @@ from attn_export.reparam.cost import Profile
 from attn_export.reparam.emit import form
 from attn_export.reparam.layout import Dim
 from attn_export.reparam.linconv import Array, NotFusibleError
-from attn_export.reparam.plan import Merge
+from attn_export.reparam.plan import Merge, node_work
 from attn_export.reparam.transfer import State, start, transfer
 
 #: Constants written in float32 (a padding that equals a bias up to rounding) let a site agree to this only.
 ROUNDED_BOUND = 2.0**-18
+#: A region of fewer multiply-accumulates than this is also run at the traced size.
+_CHEAP = 5e7
 
 
 @dataclass(frozen=True)
@@ -46,9 +48,10 @@ def prove(graph: ir.Graph, merge: Merge, profile: Profile, seed: int = 0) -> Pro
     """Compare a merge's nodes with the original ones on the traced size and, where sizes do not matter, two others."""
     rng = np.random.default_rng(seed)
     region = between(graph, merge.root, merge.targets)
-    rounded, sizes = "rounding" in merge.notes, []
+    rounded, sizes = "rounding" in merge.notes, list[tuple[int, ...]]()
+    twin = _twin(graph, merge, region, profile, rng)
     structure, worst = None, 0.0
-    for shape in _shapes(graph, merge, region):
+    for shape in _shapes(graph, merge, region, twin):
         try:
             feeds = {merge.root: torch.from_numpy(rng.standard_normal(shape))}
             wanted = execute_region(graph, region, feeds, merge.targets, shape)
@@ -58,7 +61,7 @@ def prove(graph: ir.Graph, merge: Merge, profile: Profile, seed: int = 0) -> Pro
         try:
             got = execute_region(graph, merge.added, feeds, merge.targets, shape)
             worst = _worst(worst, *(relative_error(got[t], wanted[t]) for t in merge.targets))
-            exact = _dyadic(graph, merge, region, shape, profile, rng)
+            exact = None if twin is None else twin.agrees(merge, shape, rng)
         except (RuntimeError, ValueError):
             return Proof(False, float("nan"), tuple(sizes), rounded)
         if exact is not None:
@@ -109,13 +112,18 @@ def execute_region(
         args = [values[name] for name in node.inputs]
         if isinstance(node.op, ir.Reshape):
             value = graph.values.get(node.output)
-            values[node.output] = execute.reshape(args[0], _target(value, symbols, tuple(shape) == traced))
+            values[node.output] = execute.reshape(args[0], target_sizes(value, symbols, tuple(shape) == traced))
         else:
             values[node.output] = execute.apply(node.op, args)
     return {name: values[name] for name in wanted}
 
 
-def _target(value: ir.Value | None, symbols: Mapping[str, int], traced: bool) -> list[int]:
+def target_sizes(value: ir.Value | None, symbols: Mapping[str, int], traced: bool) -> list[int]:
+    """The sizes a reshape makes, by numbers.
+
+    Raises:
+        ValueError: the symbols do not give them.
+    """
     if value is None or value.shape is None:
         raise ValueError("a reshape to a shape that is not known")
     if traced and value.sizes is not None:
@@ -159,7 +167,7 @@ def _evaluate(dim: Dim, symbols: Mapping[str, int]) -> int:
         return -1
 
 
-def _shapes(graph: ir.Graph, merge: Merge, region: Sequence[ir.Node]) -> Iterator[tuple[int, ...]]:
+def _shapes(graph: ir.Graph, merge: Merge, region: Sequence[ir.Node], twin: Twin | None) -> Iterator[tuple[int, ...]]:
     """Sizes to try: small ones where the algebra does not depend on sizes, and the traced one if it is cheap."""
     traced = graph.values[merge.root].sizes
     shape = graph.values[merge.root].shape
@@ -169,17 +177,18 @@ def _shapes(graph: ir.Graph, merge: Merge, region: Sequence[ir.Node]) -> Iterato
     fixed = "static" in merge.notes or any(
         isinstance(n.op, ir.Reshape) and not _free_of_space(graph, n, shape, space) for n in region
     )
-    reach = 3 + max((_reach(n.op) for n in region), default=1)
-    numbers = int(np.prod(traced, dtype=np.int64)) * len(region)
-    if fixed or not space or numbers <= 1 << 21:
+    works = [node_work(graph, node) for node in region]
+    cheap = sum(w.macs for w in works if w is not None) <= _CHEAP
+    if fixed or not space or cheap:
         yield traced
     if fixed or not space:
         return
-    for extra in (2, 5, 8):
+    reach = twin.reach if twin is not None else [sum(_reach(n.op) for n in region)] * len(space)
+    for extra in (1, 2, 4):
         small = list(traced)
-        small[0] = 2 if shape[0] != 1 else traced[0]
+        small[0] = 2 if shape[0] != 1 and extra == 1 else min(1, traced[0])
         for number, axis in enumerate(space):
-            small[axis] = 2 * reach + extra + number
+            small[axis] = reach[number] + extra + number
         yield tuple(small)
 
 
@@ -220,41 +229,51 @@ def replay(graph: ir.Graph, merge: Merge, ops: Mapping[int, ir.Op], region: Sequ
     return states
 
 
-def _dyadic(
-    graph: ir.Graph,
-    merge: Merge,
-    region: Sequence[ir.Node],
-    shape: tuple[int, ...],
-    profile: Profile,
-    rng: np.random.Generator,
-) -> bool | None:
-    """Whether fused and un-fused agree in every bit under dyadic weights; None if these cannot be put in."""
+@dataclass(frozen=True, eq=False)
+class Twin:
+    """A merge with dyadic weights: the graph's own nodes, and the nodes that the algebra makes of them."""
+
+    values: ir.Graph
+    original: list[ir.Node]
+    fused: list[ir.Node]
+    reach: list[int]
+
+    def agrees(self, merge: Merge, shape: tuple[int, ...], rng: np.random.Generator) -> bool | None:
+        """Whether both agree in every bit; None if numbers grow beyond what is exact."""
+        feeds = {merge.root: torch.from_numpy(rng.integers(-4, 5, shape).astype(np.float64))}
+        wanted = execute_region(self.values, self.original, feeds, merge.targets, shape)
+        if any(float(w.abs().max()) > 2.0**44 for w in wanted.values() if w.numel()):
+            return None
+        got = execute_region(self.values, self.fused, feeds, merge.targets, shape)
+        return all(torch.equal(got[t], wanted[t]) for t in merge.targets)
+
+
+def _twin(
+    graph: ir.Graph, merge: Merge, region: Sequence[ir.Node], profile: Profile, rng: np.random.Generator
+) -> Twin | None:
+    """Put dyadic weights into a region and collapse it again; None if with these weights it does not collapse."""
     biases = "value" not in merge.notes
     ops = {id(node): dyadic(node.op, rng, biases) for node in region}
-    swapped = [replace(node, op=ops[id(node)]) for node in region]
-    feeds = {merge.root: torch.from_numpy(rng.integers(-4, 5, shape).astype(np.float64))}
     try:
         states = replay(graph, merge, ops, region)
+        root, values, nodes = graph.values[merge.root], dict(graph.values), list[ir.Node]()
+        for target in merge.targets:
+            here = merge.root
+            steps = form(root, merge.home, states[target], graph.values[target], profile).steps
+            for number, step in enumerate(steps):
+                name = target if number == len(steps) - 1 else f"{target}:dyadic{number}"
+                values.setdefault(name, ir.Value(name, step.shape, step.sizes))
+                nodes.append(ir.Node(name, step.build(), (here,), name))
+                here = name
     except NotFusibleError:
         return None
-    wanted = execute_region(graph, swapped, feeds, merge.targets, shape)
-    if any(float(w.abs().max()) > 2.0**44 for w in wanted.values() if w.numel()):
-        return None
-    root = graph.values[merge.root]
-    for target in merge.targets:
-        value = graph.values[target]
-        here, nodes = merge.root, []
-        values = dict(graph.values)
-        steps = form(root, merge.home, states[target], value, profile).steps
-        for number, step in enumerate(steps):
-            name = target if number == len(steps) - 1 else f"{target}:dyadic{number}"
-            values.setdefault(name, ir.Value(name, step.shape, step.sizes))
-            nodes.append(ir.Node(name, step.build(), (here,), name))
-            here = name
-        other = ir.Graph([], values, (), frozenset())
-        if not torch.equal(execute_region(other, nodes, feeds, [target], shape)[target], wanted[target]):
-            return False
-    return True
+    axes = [
+        max((states[t].lin.axes[n] for t in merge.targets), key=lambda a: a.hi - a.lo)
+        for n in range(len(states[merge.root].lin.axes))
+    ]
+    reach = [a.hi - a.lo + 1 + 2 * a.stride for a in axes]
+    swapped = [replace(node, op=ops[id(node)]) for node in region]
+    return Twin(ir.Graph([], values, (), frozenset()), swapped, nodes, reach)
 
 
 def dyadic(op: ir.Op, rng: np.random.Generator, biases: bool) -> ir.Op:

@@ -237,6 +237,9 @@ def _dense(lin: LinConv, groups: int) -> Array:
     block = np.arange(lin.outputs) // (lin.outputs // groups)
     read = lin.src[lin.grp]
     slots = np.where(read < 0, width, read - (block * width)[:, None])
+    plain = lin.width == width and np.array_equal(slots, np.broadcast_to(np.arange(width), slots.shape))
+    if plain and all(len(a.taps) == count for a, (_, _, count) in zip(lin.axes, regular, strict=True)):
+        return np.ascontiguousarray(lin.kernel())
     result = np.zeros((lin.outputs, width + 1, *(count for _, _, count in regular)))
     where = [np.array([(t - lo) // step for t in a.taps]) for a, (lo, step, _) in zip(lin.axes, regular, strict=True)]
     part = np.zeros((lin.outputs, lin.width, *result.shape[2:]))

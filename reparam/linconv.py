@@ -338,6 +338,17 @@ def _aligned(values: Sequence[LinConv]) -> tuple[tuple[Axis, ...], list[list[Int
     return tuple(axes), places, notes
 
 
+def _join(rows_: Sequence[Ints]) -> Ints:
+    """The union of sorted rows; the widest itself where it holds all the others."""
+    widest = max(rows_, key=len)
+    for row in rows_:
+        if row is not widest:
+            place = np.searchsorted(widest, row)
+            if len(row) and (place[-1] >= len(widest) or not np.array_equal(widest[place], row)):
+                return np.unique(np.concatenate(rows_))
+    return widest
+
+
 def add(values: Sequence[LinConv]) -> LinConv:
     """Sum values of one root.
 
@@ -347,40 +358,48 @@ def add(values: Sequence[LinConv]) -> LinConv:
     axes, places, notes = _aligned(values)
     shape = tuple(len(a.taps) for a in axes)
     outputs = values[0].outputs
+    bias = np.sum([v.bias for v in values], axis=0)
+    spread = np.sum([v.spread for v in values], axis=0)
+    biased = any(v.biased for v in values)
+    remarks = frozenset().union(notes, *(v.notes for v in values))
+    first = values[0]
+    if all(np.array_equal(v.src, first.src) and np.array_equal(v.grp, first.grp) for v in values[1:]):
+
+        def total() -> Array:  # all read the same channels: only taps differ
+            result = np.zeros((outputs, first.width, *shape))
+            for v, place in zip(values, places, strict=True):
+                result[_window([[p] for p in place], (0,) * len(place))] += v.kernel()
+            return result
+
+        return LinConv(axes, first.channels, first.src, first.grp, Lazy(total), bias, spread, biased, remarks)
     pairs, grp = np.unique(np.stack([v.grp for v in values], axis=1), axis=0, return_inverse=True)
-    grp = grp.reshape(-1)
-    unions = []
+    read = [[row[row >= 0] for row in v.src] for v in values]
+    unions, class_of, src = list[Ints](), list[int](), dict[bytes, int]()
     for classes in pairs:
-        union = np.unique(np.concatenate([v.src[c] for v, c in zip(values, classes, strict=True)]))
-        unions.append(union[union >= 0])
+        union = _join([rows_[c] for rows_, c in zip(read, classes, strict=True)])
+        class_of.append(src.setdefault(union.tobytes(), len(src)))
+        if len(unions) < len(src):
+            unions.append(union)
     wide = max(1, *(len(u) for u in unions))
-    src = np.full((len(unions), wide), -1, dtype=np.int64)
+    table = np.full((len(unions), wide), -1, dtype=np.int64)
     for number, union in enumerate(unions):
-        src[number, : len(union)] = union
+        table[number, : len(union)] = union
+    joined = np.array(class_of)[grp.reshape(-1)]
 
     def build() -> Array:
         result = np.zeros((outputs, wide, *shape))
         for n, v in enumerate(values):
-            table = np.full((len(pairs), v.width), wide)
-            for number, (classes, union) in enumerate(zip(pairs, unions, strict=True)):
-                read = v.src[classes[n]]
-                table[number] = np.where(read >= 0, np.searchsorted(union, read), wide)
-            part = _scatter(v.kernel(), table[grp], wide)
-            grid = np.ix_(*places[n]) if places[n] else ()
-            result[_index(*_ALL[:2], *grid)] += part
+            slots = np.full((len(pairs), v.width), wide)
+            for number, classes in enumerate(pairs):
+                row = v.src[classes[n]]
+                slots[number] = np.where(row >= 0, np.searchsorted(unions[class_of[number]], row), wide)
+            part = v.kernel()
+            if v.width != wide or not np.array_equal(slots, np.broadcast_to(np.arange(wide), slots.shape)):
+                part = _scatter(part, slots[grp.reshape(-1)], wide)
+            result[_window([[p] for p in places[n]], (0,) * len(places[n]))] += part
         return result
 
-    return LinConv(
-        axes,
-        values[0].channels,
-        src,
-        grp,
-        Lazy(build),
-        np.sum([v.bias for v in values], axis=0),
-        np.sum([v.spread for v in values], axis=0),
-        any(v.biased for v in values),
-        frozenset().union(notes, *(v.notes for v in values)),
-    )
+    return LinConv(axes, first.channels, table, joined, Lazy(build), bias, spread, biased, remarks)
 
 
 def concat(values: Sequence[LinConv]) -> LinConv:

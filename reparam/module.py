@@ -93,8 +93,7 @@ def _rebuild(exported: fx.GraphModule, after: ir.Graph) -> fx.GraphModule:
     graph = fx.Graph()
     copied: dict[fx.Node, fx.Node] = {}
     output = graph.graph_copy(exported.graph, copied)
-    graph.set_codegen(copy.copy(exported.graph._codegen))
-    end = graph.output(output)
+    end = graph.output(_structured(exported, graph, output))
     end.meta = next(n for n in exported.graph.nodes if n.op == "output").meta
     hosts = {n.name: copied[n] for n in exported.graph.nodes if n in copied}
     taken = {str(n.target) for n in graph.nodes if n.op == "get_attr"}
@@ -124,6 +123,23 @@ def _rebuild(exported: fx.GraphModule, after: ir.Graph) -> fx.GraphModule:
         _plant(root, name, value)
     graph.lint()
     return fx.GraphModule(root, graph, type(exported).__name__)
+
+
+def _structured(exported: fx.GraphModule, graph: fx.Graph, flat: Any) -> Any:
+    """Give outputs their structure in the graph itself; keep the exporter's own calling code where that cannot be."""
+    codegen: Any = exported.graph._codegen
+    info = getattr(codegen, "pytree_info", None)
+    if info is None:
+        return flat
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        shaped = torch.utils._pytree.tree_unflatten(list(flat), info.out_spec)
+    if len(info.orig_args) == len([n for n in graph.nodes if n.op == "placeholder"]) and isinstance(
+        shaped, fx.Node | tuple | list | dict
+    ):
+        return shaped
+    graph.set_codegen(copy.copy(codegen))
+    return flat
 
 
 def _sweep(graph: fx.Graph) -> None:

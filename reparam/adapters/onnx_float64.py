@@ -40,7 +40,7 @@ def _widen(graph: onnx.GraphProto, folder: Path | None) -> None:
                 _widen_tensor(attribute.t, folder)
             elif attribute.type == onnx.AttributeProto.GRAPH:
                 _widen(attribute.g, folder)
-            elif attribute.name in ("to", "dtype", "stash_type") and attribute.i in _NARROW:
+            elif attribute.name in ("to", "dtype") and attribute.i in _NARROW:
                 attribute.i = TensorProto.DOUBLE
         if node.op_type == "Constant" and node.attribute and node.attribute[0].name in ("value_float", "value_floats"):
             old = node.attribute[0]

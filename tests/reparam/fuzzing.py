@@ -1,0 +1,326 @@
+"""Random linear nets on the small graph with dyadic weights: fused and un-fused must agree in every bit.
+
+Collapsing is forced (a profile under which only nodes cost, work unlimited), so that as much of the algebra as
+possible is met. Each net is checked at the traced size and, with dynamic axes, at two others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from attn_export.reparam import certify, execute, ir
+from attn_export.reparam.cost import Profile
+from attn_export.reparam.layout import Dim
+from attn_export.reparam.plan import Planner
+
+EAGER = Profile(dense=1e30, depthwise=1e30, bandwidth=1e30, constant=1.0)
+
+
+@dataclass
+class Net:
+    """A graph under construction: values with their sizes by example and by symbols."""
+
+    rng: np.random.Generator
+    dynamic: bool
+    nodes: list[ir.Node] = field(default_factory=list)
+    values: dict[str, ir.Value] = field(default_factory=dict)
+
+    def add(self, op: ir.Op, inputs: Sequence[str], shape: tuple[Dim, ...], sizes: tuple[int, ...]) -> str:
+        """Append a node."""
+        name = f"v{len(self.nodes)}"
+        self.values[name] = ir.Value(name, shape if self.dynamic else sizes, sizes)
+        self.nodes.append(ir.Node(name, op, tuple(inputs), name))
+        return name
+
+    def ints(self, shape: Sequence[int], most: int = 3) -> np.ndarray:
+        """Small integers, a few of them zero."""
+        return self.rng.integers(-most, most + 1, tuple(shape)).astype(np.float64)
+
+    def bias(self, count: int) -> np.ndarray | None:
+        """No bias, zeros (which pads may rely on), or integers."""
+        kind = self.rng.integers(3)
+        return None if kind == 0 else np.zeros(count) if kind == 1 else self.ints([count])
+
+
+def _moved(dim: Dim, amount: int, step: int = 1) -> Dim:
+    """The symbol of ⌊(dim + amount) / step⌋ + 1, written the same wherever it is the same."""
+    if isinstance(dim, int):
+        return (dim + amount) // step + 1
+    if (amount, step) == (-1, 1):
+        return dim
+    return f"(({dim}) + ({amount}))//{step} + 1"
+
+
+def _window(
+    net: Net,
+    v: ir.Value,
+    kernel: Sequence[int],
+    pads: Sequence[tuple[int, int]],
+    strides: Sequence[int],
+    dilations: Sequence[int],
+) -> tuple[tuple[Dim, ...], tuple[int, ...]] | None:
+    assert v.shape is not None and v.sizes is not None  # noqa: PT018
+    shape, sizes = [], []
+    for dim, size, k, (left, right), step, d in zip(
+        v.shape[2:], v.sizes[2:], kernel, pads, strides, dilations, strict=True
+    ):
+        amount = left + right - d * (k - 1) - 1
+        if size + amount < 3:
+            return None
+        shape.append(_moved(dim, amount, step))
+        sizes.append((size + amount) // step + 1)
+    return tuple(shape), tuple(sizes)
+
+
+def _conv(net: Net, name: str) -> str | None:
+    rng, v = net.rng, net.values[name]
+    channels, rank = int(v.sizes[1]), len(v.sizes) - 2
+    divisors = [g for g in range(1, channels + 1) if channels % g == 0]
+    groups = int(rng.choice(divisors))
+    outputs = groups * int(rng.integers(1, 4))
+    kernel = [int(rng.choice([1, 1, 2, 3, 3, 5])) for _ in range(rank)]
+    strides = (
+        [int(rng.choice([1, 1, 1, 2, 3]))] * rank
+        if rng.random() < 0.8
+        else [int(rng.choice([1, 2])) for _ in range(rank)]
+    )
+    dilations = [int(rng.choice([1, 1, 1, 2])) for _ in range(rank)]
+    same = rng.random() < 0.5
+    pads = [
+        (d * (k - 1) // 2, d * (k - 1) - d * (k - 1) // 2)
+        if same
+        else (int(rng.choice([0, 0, 1, 2])), int(rng.choice([0, 0, 1, 2])))
+        for k, d in zip(kernel, dilations, strict=True)
+    ]
+    made = _window(net, v, kernel, pads, strides, dilations)
+    if made is None or outputs > 16:
+        return None
+    weight = net.ints([outputs, channels // groups, *kernel], 2)
+    op = ir.Conv(weight, net.bias(outputs), tuple(strides), tuple(dilations), groups, tuple(pads))
+    return net.add(op, [name], (v.shape[0], outputs, *made[0]), (v.sizes[0], outputs, *made[1]))
+
+
+def _affine(net: Net, name: str) -> str | None:
+    v = net.values[name]
+    channels = int(v.sizes[1])
+    factor = net.rng.choice([-2.0, -1.0, 0.5, 1.0, 2.0], channels)
+    kind = net.rng.integers(3)
+    op = ir.Affine(factor if kind != 1 else None, net.ints([channels]) if kind != 0 else None, axis=1)
+    return net.add(op, [name], v.shape, v.sizes)
+
+
+def _sum(net: Net, name: str) -> str | None:
+    v = net.values[name]
+    same = [n for n, w in net.values.items() if w.sizes == v.sizes and (w.shape == v.shape) and n != name]
+    if not same:
+        return None
+    others = [str(net.rng.choice(same)) for _ in range(int(net.rng.integers(1, 3)))]
+    factors = tuple(float(f) for f in net.rng.choice([1.0, -1.0, 0.5], 1 + len(others)))
+    return net.add(ir.Sum(factors), [name, *others], v.shape, v.sizes)
+
+
+def _concat(net: Net, name: str) -> str | None:
+    v = net.values[name]
+    alike = [
+        n
+        for n, w in net.values.items()
+        if w.sizes[2:] == v.sizes[2:] and w.shape[2:] == v.shape[2:] and len(w.sizes) == len(v.sizes)
+    ]
+    other = str(net.rng.choice(alike))
+    total = int(v.sizes[1] + net.values[other].sizes[1])
+    if total > 16:
+        return None
+    return net.add(ir.Concat(1), [name, other], (v.shape[0], total, *v.shape[2:]), (v.sizes[0], total, *v.sizes[2:]))
+
+
+def _pad(net: Net, name: str) -> str | None:
+    v, rng = net.values[name], net.rng
+    pads = [(int(rng.choice([-2, -1, 0, 1, 2])), int(rng.choice([-2, -1, 0, 1, 2]))) for _ in v.sizes[2:]]
+    value = float(rng.choice([0.0, 0.0, 1.0]))
+    made = _window(net, v, [1] * len(pads), pads, [1] * len(pads), [1] * len(pads))
+    if made is None:
+        return None
+    op = ir.Pad(((0, 0), (0, 0), *pads), value)
+    return net.add(op, [name], (v.shape[0], v.shape[1], *made[0]), (*v.sizes[:2], *made[1]))
+
+
+def _pool(net: Net, name: str) -> str | None:
+    v, rng = net.values[name], net.rng
+    rank = len(v.sizes) - 2
+    kernel = [int(rng.choice([1, 2, 4])) for _ in range(rank)]
+    strides = [int(rng.choice([1, 2])) for _ in range(rank)]
+    pads = [(int(rng.choice([0, k // 2])),) * 2 for k in kernel]
+    made = _window(net, v, kernel, pads, strides, [1] * rank)
+    if made is None:
+        return None
+    op = ir.AvgPool(tuple(kernel), tuple(strides), tuple(pads), bool(rng.integers(2)), ceil=False)
+    return net.add(op, [name], (*v.shape[:2], *made[0]), (*v.sizes[:2], *made[1]))
+
+
+def _slice(net: Net, name: str) -> str | None:
+    v, rng = net.values[name], net.rng
+    channels = int(v.sizes[1])
+    kind = rng.integers(3)
+    if kind == 0 and channels > 1:
+        start = int(rng.integers(0, channels - 1))
+        stop = int(rng.integers(start + 1, channels + 1))
+        step = int(rng.choice([1, 1, 2]))
+        count = len(range(start, stop, step))
+        op: ir.Op = ir.Slice(1, start, stop, step)
+        return net.add(op, [name], (v.shape[0], count, *v.shape[2:]), (v.sizes[0], count, *v.sizes[2:]))
+    if kind == 1:
+        index = rng.integers(0, channels, int(rng.integers(1, channels + 2)))
+        shape = (v.shape[0], len(index), *v.shape[2:])
+        return net.add(ir.Take(1, index), [name], shape, (v.sizes[0], len(index), *v.sizes[2:]))
+    axis = int(rng.integers(2, len(v.sizes)))
+    start, cut, step = int(rng.choice([0, 0, 1])), int(rng.choice([0, 1])), int(rng.choice([1, 2]))
+    size = v.sizes[axis] - start - cut
+    if size < 4:
+        return None
+    shape, sizes = list(v.shape), list(v.sizes)
+    shape[axis], sizes[axis] = _moved(v.shape[axis], -start - cut - 1, step), (size - 1) // step + 1
+    return net.add(ir.Slice(axis, start, -cut or None, step), [name], tuple(shape), tuple(sizes))
+
+
+def _shuffle(net: Net, name: str) -> str | None:
+    v = net.values[name]
+    channels = int(v.sizes[1])
+    groups = [g for g in range(2, channels) if channels % g == 0]
+    if not groups:
+        return None
+    g = int(net.rng.choice(groups))
+    space, sizes = v.shape[2:], v.sizes[2:]
+    a = net.add(ir.Reshape(), [name], (v.shape[0], g, channels // g, *space), (v.sizes[0], g, channels // g, *sizes))
+    perm = (0, 2, 1, *range(3, 3 + len(space)))
+    b = net.add(ir.Transpose(perm), [a], (v.shape[0], channels // g, g, *space), (v.sizes[0], channels // g, g, *sizes))
+    return net.add(ir.Reshape(), [b], v.shape, v.sizes)
+
+
+def _tokens(net: Net, name: str) -> str | None:
+    """Through the last axis and back: permute, linear, permute."""
+    v, rng = net.values[name], net.rng
+    rank, channels, outputs = len(v.sizes), int(v.sizes[1]), int(rng.integers(1, 8))
+    perm, back = (0, *range(2, rank), 1), (0, rank - 1, *range(1, rank - 1))
+    a = net.add(ir.Transpose(perm), [name], tuple(v.shape[p] for p in perm), tuple(v.sizes[p] for p in perm))
+    last = (*v.shape[2:],), (*v.sizes[2:],)
+    linear = ir.Linear(net.ints([channels, outputs], 2), net.bias(outputs))
+    b = net.add(linear, [a], (v.shape[0], *last[0], outputs), (v.sizes[0], *last[1], outputs))
+    return net.add(ir.Transpose(back), [b], (v.shape[0], outputs, *last[0]), (v.sizes[0], outputs, *last[1]))
+
+
+def _border(net: Net, name: str) -> str | None:
+    v, rng = net.values[name], net.rng
+    rank, channels = len(v.sizes) - 2, int(v.sizes[1])
+    pads = tuple((int(rng.integers(2)), int(rng.integers(2))) for _ in range(rank))
+    ring = tuple((left + int(rng.integers(2)), right + int(rng.integers(2))) for left, right in pads)
+    made = _window(net, v, [1] * rank, pads, [1] * rank, [1] * rank)
+    if made is None or min(made[1]) < 5:
+        return None
+    op = ir.Border(ring, net.ints([channels], 1) * (rng.random() < 0.5), pads)
+    return net.add(op, [name], (*v.shape[:2], *made[0]), (*v.sizes[:2], *made[1]))
+
+
+def _relu(net: Net, name: str) -> str | None:
+    v = net.values[name]
+    return net.add(ir.Opaque("Relu"), [name], v.shape, v.sizes)
+
+
+_MAKERS = [_conv] * 8 + [_affine] * 3 + [_sum] * 5 + [_concat] * 2 + [_pad] * 2
+_MAKERS += [_pool, _slice, _slice, _shuffle, _tokens, _border, _relu]
+
+
+def random_net(seed: int) -> ir.Graph:
+    """Draw a net: the input is ``x``, everything that nobody reads is an output."""
+    rng = np.random.default_rng(seed)
+    net = Net(rng, dynamic=bool(rng.integers(2)))
+    rank, channels = int(rng.choice([1, 2, 2])), int(rng.integers(1, 9))
+    sizes = (2, channels, *(int(rng.integers(9, 14)) for _ in range(rank)))
+    symbols: tuple[Dim, ...] = ("b", channels, *("hw"[:rank]))
+    net.values["x"] = ir.Value("x", symbols if net.dynamic else sizes, sizes)
+    for _ in range(int(rng.integers(2, 13))):
+        names = list(net.values)
+        recent = names[-4:] if rng.random() < 0.7 else names
+        rng.choice(_MAKERS)(net, str(rng.choice([n for n in recent if len(net.values[n].sizes) == rank + 2])))
+    read = {n for node in net.nodes for n in node.inputs}
+    outputs = {node.output for node in net.nodes if node.output not in read} or {"x"}
+    return ir.Graph(net.nodes, net.values, ("x",), frozenset(outputs))
+
+
+def run(graph: ir.Graph, x: Tensor) -> dict[str, Tensor]:
+    """Execute a whole net in float64."""
+    values, nodes = {"x": x}, list[ir.Node]()
+    shape = graph.values["x"].shape
+    assert shape is not None
+    symbols = {d: n for d, n in zip(shape, x.shape, strict=True) if isinstance(d, str)}
+    for node in graph.nodes:
+        nodes.append(node)
+        args = [values[n] for n in node.inputs]
+        match node.op:
+            case ir.Opaque():
+                values[node.output] = torch.relu(args[0])
+            case ir.Reshape():
+                target = certify.target_sizes(
+                    graph.values[node.output], symbols, tuple(x.shape) == graph.values["x"].sizes
+                )
+                values[node.output] = execute.reshape(args[0], target)
+            case _:
+                values[node.output] = execute.apply(node.op, args)
+    return {n: values[n] for n in graph.outputs}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What came of one net: nodes before and after, merges, and the sizes at which it was wrong."""
+
+    seed: int
+    before: int
+    after: int
+    merges: int
+    wrong: tuple[tuple[int, ...], ...]
+    checked: int
+
+
+def _close(got: Tensor, want: Tensor) -> bool:
+    return certify.relative_error(got, want) <= 1e-13
+
+
+def check(seed: int) -> Verdict:
+    """Collapse a random net by force and compare every bit of every output at up to three sizes."""
+    graph = random_net(seed)
+    plan = Planner(EAGER, any_work=True).run(graph)
+    rng = np.random.default_rng(seed + 1)
+    traced = graph.values["x"].sizes
+    assert traced is not None
+    shapes = [traced]
+    if graph.values["x"].shape != traced:
+        shapes += [(1, traced[1], *(n + int(rng.integers(1, 4)) for n in traced[2:])),
+                   (3, traced[1], *(n - int(rng.integers(1, 4)) for n in traced[2:]))]  # fmt: skip
+    # An average that does not count its padding divides by what is no power of two.
+    rounds = any(isinstance(n.op, ir.AvgPool) and not n.op.count_pad and any(map(any, n.op.pads)) for n in graph.nodes)
+    wrong, checked = [], 0
+    for shape in shapes:
+        x = torch.from_numpy(rng.integers(-3, 4, shape).astype(np.float64))
+        try:
+            with torch.no_grad():
+                want = run(graph, x)
+        except (RuntimeError, ValueError):
+            continue  # too small for a kernel
+        if any(v.numel() == 0 for v in want.values()) or max(float(v.abs().max()) for v in want.values()) > 2.0**46:
+            continue
+        checked += 1
+        try:
+            with torch.no_grad():
+                got = run(plan.graph, x)
+            if not all(torch.equal(want[n], got[n]) or (rounds and _close(got[n], want[n])) for n in want):
+                wrong.append(shape)
+        except (RuntimeError, ValueError):
+            wrong.append(shape)
+    return Verdict(seed, len(graph.nodes), len(plan.graph.nodes), len(plan.merges), tuple(wrong), checked)
+
+
+__all__ = ["EAGER", "Verdict", "check", "random_net", "replace", "run"]

@@ -1,0 +1,50 @@
+"""Random linear nets: never a wrong bit, and a fuser without its padding rule is caught by the same test."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from attn_export.reparam import linconv
+from tests.reparam.fuzzing import check
+
+NETS = 2000
+#: Another stretch of seeds than the one that the long run (tools/benchmarks/fuzz.py) begins with.
+FIRST = 1_000_000
+
+
+def test_no_bit_is_wrong() -> None:
+    verdicts = [check(FIRST + n) for n in range(NETS)]
+    assert not [v for v in verdicts if v.wrong]
+    assert sum(v.merges for v in verdicts) > NETS / 2, "a fuzz that collapses nothing proves nothing"
+    assert sum(v.after for v in verdicts) < 0.85 * sum(v.before for v in verdicts)
+    assert sum(v.checked for v in verdicts) > 1.5 * NETS
+
+
+def _shifted(v: linconv.LinConv, dim: int, left: int, right: int) -> linconv.LinConv:
+    """The window of ``pad`` without its conditions."""
+    axis = v.axes[dim]
+    wider = replace(
+        axis, taps=tuple(t - axis.stride * left for t in axis.taps), extent=axis.extent + axis.stride * (left + right)
+    )
+    return linconv.with_axis(v, dim, wider)
+
+
+def _matches(v: linconv.LinConv, value: Any) -> set[str]:
+    return set()
+
+
+def _careless_pad(v: linconv.LinConv, dim: int, left: int, right: int, value: Any = 0.0) -> linconv.LinConv:
+    linconv._constant_matches(v, value)
+    return _shifted(v, dim, left, right)
+
+
+@pytest.mark.parametrize("fault", ["window", "constant"])
+def test_a_fuser_without_its_padding_rule_is_caught(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
+    if fault == "window":
+        monkeypatch.setattr(linconv, "pad", _careless_pad)
+    else:
+        monkeypatch.setattr(linconv, "_constant_matches", _matches)
+    assert sum(bool(check(FIRST + n).wrong) for n in range(150)) >= 2

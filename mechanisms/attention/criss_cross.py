@@ -34,9 +34,10 @@ class CrissCrossAttention(nn.Module):
         height = x.shape[2]
         columns = q.permute(0, 3, 2, 1) @ k.permute(0, 3, 1, 2)  # b w h h
         rows = q.permute(0, 2, 3, 1) @ k.transpose(1, 2)  # b h w w
-        # The pixel itself is in its row. A finite minimum, as a column of one pixel is nothing but itself.
+        # The pixel itself is in its row. Half the finite minimum leaves room for the logits that it is added to.
         place = torch.arange(height, device=x.device)
-        columns = columns.masked_fill(place.unsqueeze(1) == place, torch.finfo(x.dtype).min)
+        itself = (place.unsqueeze(1) == place).to(x.dtype) * (torch.finfo(x.dtype).min / 2)
+        columns = columns + itself
         weights = torch.softmax(torch.cat((columns.transpose(1, 2), rows), -1), -1)  # b h w h+w
         # Channels before pixels: whole rows are moved, and what is left to transpose goes into the products.
         vertical = v.permute(0, 3, 1, 2) @ weights[..., :height].permute(0, 2, 3, 1)  # b w c h

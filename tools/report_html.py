@@ -35,7 +35,7 @@ def render(manifest: Plain, report: Plain, name: str = "BUNDLE") -> str:
     answer, sentence = verdict(rows)
     return environment.get_template("report.html.jinja").render(
         name=name,
-        manifest=manifest,
+        manifest={"fusion": None, "costs": None, **manifest},
         subject=manifest.get("subject", {}),
         answer=answer,
         sentence=sentence,

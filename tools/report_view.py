@@ -86,10 +86,13 @@ def _latency(run: Plain, backend: str) -> list[Check]:
 
 
 def _mutants(mutants: Plain) -> Check:
-    caught, tried = int(mutants.get("caught", 0)), int(mutants.get("tried", mutants.get("total", 0)))
-    vacuous = bool(mutants.get("vacuous"))
-    answer = "inconclusive" if vacuous or not tried else "passed"
-    return Check("the check is checked", "mutants caught", answer, f"{caught} of {tried} planted faults were caught")
+    caught, survived = int(mutants.get("caught", 0)), int(mutants.get("survived", 0))
+    passed = [str(name) for name in mutants.get("vacuous") or ()]
+    text = f"{caught} of {caught + survived} planted faults were caught"
+    if passed:
+        text += f"; the gate passes {', '.join(passed)}, so it proves nothing"
+    answer = "inconclusive" if passed or not caught else "passed"
+    return Check("the check is checked", "mutants caught", answer, text)
 
 
 def verdict(rows: Sequence[Check]) -> tuple[str, str]:

@@ -4,6 +4,8 @@
 
 e is the largest error of PyTorch float32 over its own variants, measured when the bundle was written: how far a
 correct float32 evaluation of this very model strays. The floor is for models that float32 happens to hit exactly.
+
+Coarser precisions are measured by their signal-to-noise ratio against the same truth instead, in dB.
 """
 
 from __future__ import annotations
@@ -23,6 +25,8 @@ from attn_export.deploy_tests.backend import Run
 TOLERANCE = 4.0
 #: A float32 evaluation is granted eight units in the last place of the whole output, however well PyTorch did.
 FLOOR = 8 * 2.0**-24
+#: The least signal-to-noise ratio of a correct model in each precision, in dB; for INT8 the user says, by the model.
+SNR = {"float32": 110.0, "float16": 40.0, "bfloat16": 20.0}
 
 
 @dataclass(frozen=True)
@@ -54,23 +58,28 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Parity:
-    """The verdict over all cases and outputs."""
+    """The verdict over all cases and outputs: by ``tolerance`` on k, or where it is given, by ``snr`` in dB instead."""
 
     backend: str
     tolerance: float
     comparisons: tuple[Comparison, ...]
+    snr: float | None = None
 
     @property
     def worst(self) -> Comparison:
         """The comparison nearest to failing, or furthest beyond."""
-        return max(self.comparisons, key=lambda c: (bool(c.fault or c.user_fault), c.k))
+        return max(self.comparisons, key=lambda c: (bool(c.fault or c.user_fault), c.k if self.snr is None else -c.snr))
 
     @property
     def ok(self) -> bool:
         """Whether something was compared and all of it lies within the bound."""
         return bool(self.comparisons) and all(
-            c.k <= self.tolerance and not c.fault and not c.user_fault for c in self.comparisons
+            self.within(c) and not c.fault and not c.user_fault for c in self.comparisons
         )
+
+    def within(self, row: Comparison) -> bool:
+        """Whether the error of one comparison lies within the bound."""
+        return row.k <= self.tolerance if self.snr is None else row.snr >= self.snr
 
     def sentence(self) -> str:
         """Say the verdict in one line."""
@@ -80,6 +89,9 @@ class Parity:
         where = f"{worst.output} of case '{worst.case}'"
         if fault := worst.fault or worst.user_fault:
             return f"{verdict} on {self.backend}: {where}: {fault}"
+        if self.snr is not None:
+            signal = f"signal-to-noise ratio {worst.snr:.1f} dB, wanted {self.snr:g} dB"
+            return f"{verdict} on {self.backend}: {signal} at {where}; {len(self.comparisons)} comparisons"
         return (
             f"{verdict} on {self.backend}: worst error {worst.error:.3g}, bound {worst.bound:.3g}"
             f" (k = {worst.k:.2f} of {self.tolerance:g}) at {where}; {len(self.comparisons)} comparisons"
@@ -88,7 +100,8 @@ class Parity:
     def as_json(self) -> dict[str, Any]:
         """The verdict as plain data; infinite figures become None, which JSON can hold."""
         rows = [{k: _finite(v) for k, v in asdict(c).items()} for c in self.comparisons]
-        return {"ok": self.ok, "backend": self.backend, "tolerance": self.tolerance, "comparisons": rows}
+        bounds = {"tolerance": self.tolerance, "snr": self.snr}
+        return {"ok": self.ok, "backend": self.backend, **bounds, "comparisons": rows}
 
 
 def prove(
@@ -98,10 +111,14 @@ def prove(
     *,
     backend: str,
     tolerance: float = TOLERANCE,
+    snr: float | None = None,
     atol: float | None = None,
     rtol: float | None = None,
 ) -> Parity:
-    """Run every case and compare every output with its truth; ``atol``/``rtol`` add the user's own element-wise gate.
+    """Run every case and compare every output with its truth.
+
+    ``snr`` (dB) replaces the bound on k, for precisions below float32; ``atol``/``rtol`` add the user's own
+    element-wise gate.
 
     Raises:
         BackendError: the backend breaks on a case.
@@ -115,7 +132,7 @@ def prove(
             if not row.fault and (atol is not None or rtol is not None):
                 row = _user_gate(row, came[port.name], case.truth[port.name], atol or 0.0, rtol or 0.0)
             rows.append(row)
-    return Parity(backend, tolerance, tuple(rows))
+    return Parity(backend, tolerance, tuple(rows), snr)
 
 
 def compare(came: NDArray[Any] | None, case: Case, port: Port, tolerance: float) -> Comparison:

@@ -39,8 +39,18 @@ def verify(
     Raises:
         UnknownNameError, BackendMissingError, BackendError: as ``opened``.
     """
+    snr = bundle.manifest["tolerance"].get("snr")  # of a precision below float32
     with opened(bundle, backend, threads) as (run, name, _):
-        return prove(run, bundle.cases, bundle.outputs, backend=name, tolerance=bundle.tolerance, atol=atol, rtol=rtol)
+        return prove(
+            run,
+            bundle.cases,
+            bundle.outputs,
+            backend=name,
+            tolerance=bundle.tolerance,
+            snr=snr,
+            atol=atol,
+            rtol=rtol,
+        )
 
 
 def latency(bundle: Bundle, backend: str, *, threads: int = 1, protocol: Protocol | None = None) -> Latency:

@@ -17,6 +17,7 @@ from onnx.reference import ReferenceEvaluator
 from onnx.reference.op_run import OpRun
 
 _NARROW = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16)
+_SAMPLING = {b"bilinear": b"linear", b"bicubic": b"cubic"}
 
 
 def widened(model: onnx.ModelProto, folder: Path | None = None) -> onnx.ModelProto:
@@ -42,6 +43,9 @@ def _widen(graph: onnx.GraphProto, folder: Path | None) -> None:
                 _widen(attribute.g, folder)
             elif attribute.name in ("to", "dtype") and attribute.i in _NARROW:
                 attribute.i = TensorProto.DOUBLE
+            elif node.op_type == "GridSample" and attribute.name == "mode":
+                # The evaluator knows only the names since opset 20, whatever the model's.
+                attribute.s = _SAMPLING.get(attribute.s, attribute.s)
         if node.op_type == "Constant" and node.attribute and node.attribute[0].name in ("value_float", "value_floats"):
             old = node.attribute[0]
             array = np.array(old.f if old.name == "value_float" else list(old.floats), dtype=np.float64)

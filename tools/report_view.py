@@ -117,9 +117,12 @@ def headline(manifest: Plain, report: Plain) -> list[str]:
         backend, parity, contest, timed = (
             run.get(key) for key in ("backend", "parity", "fused_against_unfused", "latency")
         )
-        known = [row["k"] for row in (parity or {}).get("comparisons", []) if row["k"] is not None]
-        if known:
-            lines.append(f"{backend}: worst error k = {number(max(known))} of {parity['tolerance']:g}")
+        rows = (parity or {}).get("comparisons", [])
+        if parity and any(row["k"] is None for row in rows):
+            lines.append(f"{backend}: outputs that could not even be compared")
+        elif parity and rows:
+            worst = max(row["k"] for row in rows)
+            lines.append(f"{backend}: worst error k = {number(worst)} of {parity['tolerance']:g}")
         if contest and contest["verdict"] in ("faster", "slower"):
             turned = 1 / contest["ratio"]["estimate"]
             lines.append(f"fused is {contest['verdict']}: un-fused / fused = {turned:.3f}")

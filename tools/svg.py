@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 
 WIDTH = 760
-LEFT, RIGHT = 210, 60
+LEFT, RIGHT = 210, 100
 _SPAN = WIDTH - LEFT - RIGHT
 
 
@@ -129,7 +129,7 @@ def line(key: str, points: Sequence[tuple[float, float]], title: str, x: str, y:
     xs, ys = [p[0] for p in points], [p[1] for p in points]
     at, top, tall = _scale(min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1), 8, 110
     most = max(ys) * 1.15 or 1
-    body = _axis(min(xs), max(xs), top + tall)
+    body = _axis(min(xs), max(xs), top + tall, marks=xs if len(xs) <= 12 else None)
     path = " ".join(f"{at(px):.1f},{top + tall - tall * py / most:.1f}" for px, py in points)
     body.append(f'<polyline class="line" points="{path}"/>')
     for px, py in points:
@@ -151,10 +151,10 @@ class _scale:  # noqa: N801  # reads as the function it is
         return LEFT + _SPAN * (x - self.low) / ((self.high - self.low) or 1)
 
 
-def _axis(low: float, high: float, y: float, *, log: bool = False) -> list[str]:
+def _axis(low: float, high: float, y: float, *, log: bool = False, marks: Sequence[float] | None = None) -> list[str]:
     at = _scale(low, high, log=log)
     body = []
-    for tick in ticks(low, high):
+    for tick in marks or ticks(low, high):
         x = at(tick)
         body.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="0" y2="{y:g}"/>')
         body.append(f'<text class="tick" x="{x:.1f}" y="{y + 16:g}" text-anchor="middle">{tick:g}</text>')

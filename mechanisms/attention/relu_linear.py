@@ -1,7 +1,7 @@
 """Multi-scale linear attention: relu instead of softmax, so that keys meet values before queries meet keys.
 
 q, k, v = W x,  and for each scale s: grouped(dw_s(W x))       b g n d, g heads of every scale
-a = relu(q) (relu(k)ᵀ v) / (relu(q) Σ relu(k) + ε)             b g n d; n d² steps instead of n² d
+a = relu(q) (relu(k)ᵀ v) / max(relu(q) Σ relu(k), ε)           b g n d; n d² steps instead of n² d
 y = norm(Wo [a_1 … a_g])                                       b c h w
 
 NOTE: products and division run in float32 or wider: relu(k)ᵀ v is a sum over the whole map, too large for float16.
@@ -25,7 +25,7 @@ class ReluLinearAttention(nn.Module):
         d_head: channels of a head.
         scales: sides of the depth-wise kernels that make larger tokens; empty for one scale only.
         outputs: channels of the result; as many as come in unless given.
-        eps: added to the divisor.
+        eps: the least divisor.
 
     Raises:
         ValueError: ``d_head`` does not divide ``channels``, or a scale is even.
@@ -65,7 +65,8 @@ class ReluLinearAttention(nn.Module):
         q, k, v = heads.to(torch.promote_types(heads.dtype, torch.float32)).chunk(3, 2)  # b g d n each
         q, k = torch.relu(q), torch.relu(k)
         summed = (v @ k.transpose(2, 3)) @ q
-        divisor = k.sum(3).unsqueeze(2) @ q + self.eps
+        # NOTE: the divisor is bounded below where the paper adds ε: exporters take a sum with 1e-15 for one with 0.
+        divisor = (k.sum(3).unsqueeze(2) @ q).clamp_min(self.eps)
         mixed = (summed / divisor).to(x.dtype)
         y: Tensor = self.project(mixed.reshape(-1, self.total, *x.shape[2:]))
         return y

@@ -5,6 +5,7 @@ The rows say what NVIDIA's builder accepted and fused (evidence E1, nothing is r
 
 from __future__ import annotations
 
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -136,3 +137,22 @@ def markdown(rows: Iterable[Row]) -> str:
         lines += ["", "Refused:", ""]
         lines += [f"- `{row.name}` in {row.precision}: {row.refusal}" for row in refused]
     return "\n".join(lines) + "\n"
+
+
+def main(names: Iterable[str] = ()) -> str:
+    """Compile the named entries, or all of them, and give the page; what cannot be exported is a row too."""
+    from attn_export.mechanisms import MECHANISMS
+
+    rows: list[Row] = []
+    for name in names or MECHANISMS:
+        try:
+            rows += compile_entry(name)
+        except BackendMissingError:
+            raise
+        except AttnExportError as error:
+            rows += [Row(name, precision, "", str(error), 0, 0, 0, 0, "") for precision in PRECISIONS]
+    return markdown(rows)
+
+
+if __name__ == "__main__":
+    sys.stdout.write(main(sys.argv[1:]))

@@ -93,6 +93,14 @@ class Graph:
         known = info is not None and info.type.tensor_type.HasField("shape")
         return len(info.type.tensor_type.shape.dim) if info is not None and known else -1
 
+    def last(self, name: str) -> int:
+        """Size of a tensor's last dimension, or 0 where it is not known."""
+        if name in self.constants:
+            return int(self.constants[name].dims[-1]) if self.constants[name].dims else 0
+        info = self._inferred.get(name)
+        dims = info.type.tensor_type.shape.dim if info is not None else []
+        return int(dims[-1].dim_value) if dims else 0
+
     def is_constant(self, name: str) -> bool:
         """Whether a tensor is known when the graph is built."""
         return name in self._constant
@@ -288,6 +296,23 @@ def attention_in_float32(graph: Graph) -> Iterator[Hit]:
     for softmax, _ in attentions(graph):
         if graph.kind(softmax.input[0]) == TensorProto.FLOAT:
             yield softmax, "float32 attention is not fused into one kernel", "export with --fp16"
+
+
+#: Widths of a head that are fused (SM86 and SM120): 9 and 256 are, 8 and 257 are not.
+FUSED_WIDTHS = range(9, 257)
+
+
+@rule("tensorrt", "not fused", RTX)
+def head_width(graph: Graph) -> Iterator[Hit]:
+    """Heads that are too narrow or too wide, or whose values have another width than their keys."""
+    for softmax, scores in attentions(graph):
+        readers = graph.readers.get(softmax.output[0], [])
+        values = [r.input[1] for r in readers if r.op_type == "MatMul" and r.input[0] == softmax.output[0]]
+        key, value = graph.last(scores.input[0]), graph.last(values[0]) if values else 0
+        if key and key not in FUSED_WIDTHS:
+            yield softmax, f"heads are {key} wide; from 9 to 256 are fused", "take fewer or more heads"
+        elif key and value and key != value:
+            yield softmax, f"keys are {key} wide and values {value}; only equal widths are fused", "make them equal"
 
 
 @rule("tensorrt", "not fused", RTX)

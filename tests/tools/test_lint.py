@@ -72,6 +72,10 @@ def _scores(quantised: bool) -> Make:
     return _of(nodes, half, [X("y", TensorProto.FLOAT16, None)], weights)
 
 
+def _heads(key: int, value: int | None = None) -> Make:
+    return lambda path: graphs.attention(path, "float16", key=key, value=value or key)
+
+
 def _mean_of_squares(kind: int) -> Make:
     nodes = [N("Mul", ["x", "x"], ["q"]), N("ReduceMean", ["q", "a"], ["y"], name="it")]
     return _of(nodes, [X("x", kind, [1, 8])], [X("y", kind, None)], {"a": np.array([1])})
@@ -108,6 +112,7 @@ TABLE: dict[str, tuple[Make, str, Make, bool]] = {
     "bias-in-int32": (graphs.int32_bias, "bias", _quantised(np.int8(0)), True),
     "attention-operator-in-float32": (graphs.attention_operator, "attend", _relu(), True),
     "attention-in-float32": (graphs.attention, "softmax0", _scores(False), False),
+    "head-width": (_heads(8), "softmax0", _heads(16), False),
     "quantised-scores": (_scores(True), "it", _scores(False), False),
     "norm-by-hand-in-float16": (_mean_of_squares(TensorProto.FLOAT16), "it", _mean_of_squares(F), False),
     "not-in-the-mobile-package": (_grid("linear"), "it", _relu(), False),
@@ -155,6 +160,15 @@ def test_rules_and_parser_agree(name: str, tmp_path: Path) -> None:
         both = lint.agreement(lint.by_rules(lint.load(tmp_path / "bad.onnx"), "tensorrt"), spoken)
         assert (both.both, both.only_parser) == ((node,), ())
         assert all("TensorRT for RTX" in finding.source for finding in spoken)
+
+
+@pytest.mark.usefixtures("rtx")
+@pytest.mark.parametrize(("key", "value"), [(8, 8), (9, 9), (256, 256), (257, 257), (16, 24), (64, 64)])
+def test_the_rule_on_head_widths_is_what_is_fused(key: int, value: int, tmp_path: Path) -> None:
+    model = _heads(key, value)(tmp_path / "m.onnx")
+    spoken = [f for f in lint.by_rules(lint.load(model), "tensorrt") if f.rule == "head-width"]
+    fused = evidence.compile_only(model).plan.attention
+    assert bool(spoken) is not bool(fused)
 
 
 @pytest.mark.usefixtures("rtx")

@@ -25,23 +25,26 @@ def _draw(*shape: int, dtype: str = "float32") -> NDArray:
     return (np.random.default_rng(0).standard_normal(shape) * 0.1).astype(dtype)
 
 
-def attention(path: Path, dtype: str = "float32", blocks: int = 1, batch: int | str = 2) -> Path:
+def attention(
+    path: Path, dtype: str = "float32", blocks: int = 1, batch: int | str = 2, key: int = 16, value: int = 16
+) -> Path:
     """Self-attention blocks with a residual; Q is scaled before the first product, the form NVIDIA asks for."""
     width, heads, tokens = 64, 4, 49
+    wide = {"q": heads * key, "k": heads * key, "v": heads * value}
     nodes, weights = [], {}
-    weights["split"] = np.array([0, tokens, heads, width // heads])
-    weights["join"] = np.array([0, tokens, width])
-    weights["scale"] = np.array((width // heads) ** -0.5, dtype)
+    weights["split"] = np.array([0, tokens, heads, -1])
+    weights["join"] = np.array([0, tokens, heads * value])
+    weights["scale"] = np.array(key**-0.5, dtype)
     now = "x"
     for i in range(blocks):
         for part, order in (("q", [0, 2, 1, 3]), ("k", [0, 2, 3, 1]), ("v", [0, 2, 1, 3])):
-            weights[f"w{part}{i}"] = _draw(width, width, dtype=dtype)
+            weights[f"w{part}{i}"] = _draw(width, wide[part], dtype=dtype)
             nodes += [
                 helper.make_node("MatMul", [now, f"w{part}{i}"], [f"{part}p{i}"], name=f"project_{part}{i}"),
                 helper.make_node("Reshape", [f"{part}p{i}", "split"], [f"{part}s{i}"], name=f"split_{part}{i}"),
                 helper.make_node("Transpose", [f"{part}s{i}"], [f"{part}t{i}"], name=f"heads_{part}{i}", perm=order),
             ]
-        weights[f"wo{i}"] = _draw(width, width, dtype=dtype)
+        weights[f"wo{i}"] = _draw(wide["v"], width, dtype=dtype)
         nodes += [
             helper.make_node("Mul", [f"qt{i}", "scale"], [f"qn{i}"], name=f"scale{i}"),
             helper.make_node("MatMul", [f"qn{i}", f"kt{i}"], [f"s{i}"], name=f"scores{i}"),

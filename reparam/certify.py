@@ -16,10 +16,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attn_export.reparam import execute, ir
+from attn_export.reparam import absorb, execute, ir
 from attn_export.reparam.cost import Profile
 from attn_export.reparam.emit import form
-from attn_export.reparam.layout import Dim
+from attn_export.reparam.layout import Dim, channels_first
 from attn_export.reparam.linconv import Array, NotFusibleError
 from attn_export.reparam.plan import Merge, node_work
 from attn_export.reparam.transfer import State, start, transfer
@@ -49,6 +49,8 @@ def prove(graph: ir.Graph, merge: Merge, profile: Profile, seed: int = 0) -> Pro
     rng = np.random.default_rng(seed)
     region = between(graph, merge.root, merge.targets)
     rounded, sizes = "rounding" in merge.notes, list[tuple[int, ...]]()
+    if _overflows(graph, merge):
+        return Proof(None, float("inf"), ())
     twin = _twin(graph, merge, region, profile, rng)
     structure, worst = None, 0.0
     for shape in _shapes(graph, merge, region, twin):
@@ -67,6 +69,16 @@ def prove(graph: ir.Graph, merge: Merge, profile: Profile, seed: int = 0) -> Pro
         if exact is not None:
             structure = exact and structure is not False
     return Proof(structure, worst if sizes else float("nan"), tuple(sizes), rounded)
+
+
+def _overflows(graph: ir.Graph, merge: Merge) -> bool:
+    """Whether a new constant does not fit half precision, in which the graph would store it."""
+    if graph.values[merge.root].dtype != "float16":
+        return False
+    arrays = [
+        a for node in merge.added for a in vars(node.op).values() if isinstance(a, np.ndarray) and a.dtype == float
+    ]
+    return any(float(np.abs(a).max(initial=0)) > 65504 for a in arrays)
 
 
 def between(graph: ir.Graph, root: str, targets: Sequence[str]) -> list[ir.Node]:
@@ -252,6 +264,8 @@ def _twin(
     graph: ir.Graph, merge: Merge, region: Sequence[ir.Node], profile: Profile, rng: np.random.Generator
 ) -> Twin | None:
     """Put dyadic weights into a region and collapse it again; None if with these weights it does not collapse."""
+    if isinstance(region[0].op, ir.ConvTranspose):
+        return _absorbed(graph, region, rng)
     biases = "value" not in merge.notes
     ops = {id(node): dyadic(node.op, rng, biases) for node in region}
     try:
@@ -274,6 +288,19 @@ def _twin(
     reach = [a.hi - a.lo + 1 + 2 * a.stride for a in axes]
     swapped = [replace(node, op=ops[id(node)]) for node in region]
     return Twin(ir.Graph([], values, (), frozenset()), swapped, nodes, reach)
+
+
+def _absorbed(graph: ir.Graph, region: Sequence[ir.Node], rng: np.random.Generator) -> Twin | None:
+    """The twin of a transposed convolution and the scalings behind it."""
+    swapped = [replace(node, op=dyadic(node.op, rng, biases=True)) for node in region]
+    op, place = swapped[0].op, channels_first(graph.values[region[0].output].shape or ())
+    assert isinstance(op, ir.ConvTranspose)
+    assert place is not None
+    reach = [int(k) + 2 for k in op.weight.shape[2:]]
+    for node in swapped[1:]:
+        assert isinstance(node.op, ir.Affine)
+        op = absorb.folded(op, node.op, place)
+    return Twin(graph, swapped, [ir.Node("twin", op, region[0].inputs, region[-1].output)], reach)
 
 
 def dyadic(op: ir.Op, rng: np.random.Generator, biases: bool) -> ir.Op:

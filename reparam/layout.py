@@ -81,7 +81,7 @@ class Layout:
 
     def resized(self, shape: Sequence[Dim] | None) -> Layout:
         """Take sizes of batch and space from a tensor's shape where one atom fills an axis."""
-        if shape is None:
+        if shape is None or len(shape) != len(self.axes):
             return self
         axes = list(self.axes)
         for number, (atoms, size) in enumerate(zip(self.axes, shape, strict=True)):

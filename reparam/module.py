@@ -18,6 +18,7 @@ from attn_export.reparam.fusion import CERTIFICATE_BOUND, Certificate, Fusion
 from attn_export.reparam.graph import plan_and_prove
 
 _CONVOLUTIONS: dict[int, Callable[..., nn.Module]] = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+_TRANSPOSED: dict[int, Callable[..., nn.Module]] = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d}
 
 
 def fuse_module(
@@ -206,6 +207,24 @@ def _insert(
                     op.dilations,
                     op.groups,
                     op.bias is not None,
+                    dtype=torch.float64,
+                ),
+                op.weight,
+                op.bias,
+            )
+            return graph.call_module(name, (x,))
+        case ir.ConvTranspose():
+            taken.add(name)
+            attributes[name] = _loaded(
+                _TRANSPOSED[len(op.pads)](
+                    len(op.weight),
+                    op.weight.shape[1] * op.groups,
+                    op.weight.shape[2:],
+                    op.strides,
+                    tuple(left for left, _ in op.pads),
+                    op.extra,
+                    op.groups,
+                    dilation=op.dilations,
                     dtype=torch.float64,
                 ),
                 op.weight,

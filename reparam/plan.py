@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
-from attn_export.reparam import cost, ir
+from attn_export.reparam import absorb, cost, ir
 from attn_export.reparam.cones import Cone, cone, homes
 from attn_export.reparam.emit import Form, form
 from attn_export.reparam.layout import Layout
@@ -71,7 +71,7 @@ class Planner:
 
     def run(self, graph: ir.Graph, most_rounds: int = 12) -> Plan:
         """Collapse until nothing pays."""
-        plan = Plan(graph, [])
+        plan = self._absorbed(graph)
         new_values: set[str] = set()
         todo: set[str] | None = None
         for _ in range(most_rounds):
@@ -84,6 +84,19 @@ class Planner:
                 self._apply(plan, candidate, new_values)
             rewritten = {node.name for merge in plan.merges for node in merge.added}
             todo = _near(plan.graph, rewritten, chosen)
+        return plan
+
+    def _absorbed(self, graph: ir.Graph) -> Plan:
+        """Fold what always pays and is no matter of the algebra: scalings behind transposed convolutions."""
+        plan = Plan(graph, [])
+        while found := [p for p in absorb.pairs(plan.graph) if (p[0].inputs[0], p[1].output) not in self.banned]:
+            producer, reader, op, home = found[0]
+            new = ir.Node(f"fused:{reader.output}", op, producer.inputs, reader.output, producer.scope)
+            done = {id(n): m for m in plan.merges for n in m.added}.get(id(producer))
+            origins = (*(done.origins if done else (producer,)), reader)
+            plan.merges = [m for m in plan.merges if m is not done]
+            plan.merges.append(Merge(producer.inputs[0], home, (reader.output,), origins, (new,), frozenset()))
+            plan.graph = plan.graph.replaced([producer, reader], {reader.output: [new]})
         return plan
 
     def candidates(self, graph: ir.Graph, new: set[str], todo: set[str] | None) -> list[Candidate]:

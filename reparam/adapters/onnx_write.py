@@ -128,6 +128,18 @@ class Writer:
                     group=op.groups,
                     pads=[p[0] for p in op.pads] + [p[1] for p in op.pads],
                 )
+            case ir.ConvTranspose():
+                assert op.bias is not None
+                yield make(
+                    "ConvTranspose",
+                    [x, self._tensor(op.weight, node, "weight"), self._tensor(op.bias, node, "bias")],
+                    kernel_shape=list(op.weight.shape[2:]),
+                    strides=list(op.strides),
+                    dilations=list(op.dilations),
+                    group=op.groups,
+                    pads=[p[0] for p in op.pads] + [p[1] for p in op.pads],
+                    output_padding=list(op.extra),
+                )
             case ir.Linear():
                 weight = self._tensor(op.weight, node, "weight")
                 shape = self._final.values[x].shape

@@ -503,6 +503,19 @@ BLOCKS = [
 ]
 
 
+def deconv(groups: int, **more: int) -> nn.Module:
+    """A decoder's step: transposed convolution, norm, relu."""
+    return nn.Sequential(
+        nn.ConvTranspose2d(8, 4, 3, 2, groups=groups, bias=groups > 1, **more), nn.BatchNorm2d(4), nn.ReLU()
+    )
+
+
+BLOCKS += [
+    Row("deconv", lambda: deconv(1), _IMAGE, before=1),
+    Row("deconv-groups", lambda: deconv(2, padding=1, output_padding=1), _IMAGE, before=1),
+]
+
+
 class PerPixel(nn.Module):
     """A scale that differs between positions is no convolution."""
 

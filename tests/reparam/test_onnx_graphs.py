@@ -98,7 +98,7 @@ def test_every_block_as_a_bare_file(row: Any) -> None:
     model = torchscript(module, x)
     fusion = fuse_graph(model)
     left = operators(fusion.model)
-    assert left["Conv"] == row.convs
+    assert left["Conv"] + left["ConvTranspose"] == row.convs
     assert left["Gemm"] + left["MatMul"] == row.linears
     assert left["BatchNormalization"] == 0
     onnx.checker.check_model(fusion.model, full_check=True)
@@ -165,17 +165,43 @@ def test_automatic_padding(mode: str) -> None:
     assert np.allclose(run(model, x), run(fusion.model, x), rtol=1e-4, atol=1e-5)
 
 
-def test_half_precision_keeps_its_type() -> None:
-    nodes = [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("Mul", ["c", "s"], ["y"])]
-    model = small(nodes, CONV)
+def halved(model: onnx.ModelProto) -> onnx.ModelProto:
     for tensor in model.graph.initializer:
         tensor.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float16), tensor.name))
     for info in (*model.graph.input, *model.graph.output):
         info.type.tensor_type.elem_type = TensorProto.FLOAT16
+    return model
+
+
+def test_half_precision_keeps_its_type() -> None:
+    nodes = [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("Mul", ["c", "s"], ["y"])]
+    model = halved(small(nodes, CONV))
     fused = fuse_graph(model).model
     assert operators(fused) == {"Conv": 1}
     assert {t.data_type for t in fused.graph.initializer} == {TensorProto.FLOAT16}
     onnx.checker.check_model(fused, full_check=True)
+
+
+def test_what_would_overflow_half_precision_is_rolled_back() -> None:
+    weights = {"w": 300 * CONV["w"] / np.abs(CONV["w"]).max(), "s": np.full((4, 1, 1), 300.0)}
+    nodes = [helper.make_node("Conv", ["x", "w"], ["c"]), helper.make_node("Mul", ["c", "s"], ["y"])]
+    model = halved(small(nodes, weights))
+    fusion = fuse_graph(model, certificate=False)
+    assert operators(fusion.model) == {"Conv": 1, "Mul": 1}
+    assert any("rolled back" in refusal.reason for refusal in fusion.refusals)
+
+
+def test_operators_of_other_domains_stay_and_are_no_obstacle() -> None:
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"]),
+        helper.make_node("Mul", ["c", "s"], ["m"]),
+        helper.make_node("Strange", ["m"], ["y"], domain="some.where"),
+    ]
+    model = small(nodes, CONV)
+    model.opset_import.append(helper.make_opsetid("some.where", 1))
+    fusion = fuse_graph(model)
+    assert operators(fusion.model) == {"Conv": 1, "Strange": 1}
+    assert fusion.certificate.ok
 
 
 def test_names_what_it_cannot_do() -> None:

@@ -58,16 +58,25 @@ def cases(subject: Subject, seed: int = 0) -> tuple[Case, ...]:
     Raises:
         SubjectError: the module does not run on its own inputs.
     """
+    planned = plan(subject, seed)
+    return on(subject, ((name, subject.example(seed=n, scale=scale, sizes=sizes)) for name, n, scale, sizes in planned))
+
+
+def on(subject: Subject, feeds: Iterable[tuple[str, Mapping[str, Tensor]]]) -> tuple[Case, ...]:
+    """Evaluate the subject on inputs by name of the case, such as a user's own data.
+
+    Raises:
+        SubjectError: the module does not run on them.
+    """
     exact = copy.deepcopy(subject.module).double()
     single = copy.deepcopy(subject.module)
     result = []
-    for name, number, scale, sizes in plan(subject, seed):
-        inputs = subject.example(seed=number, scale=scale, sizes=sizes)
+    for name, inputs in feeds:
         truth = evaluate(exact, {k: v.double() if v.is_floating_point() else v for k, v in inputs.items()})
         yardstick = dict.fromkeys(truth, 0.0)
         for variant in (_plain, _without_onednn, _channels_last):
-            with variant(single, inputs) as (module, feeds):
-                came = evaluate(module, feeds)
+            with variant(single, inputs) as (module, turned):
+                came = evaluate(module, turned)
             for key, value in came.items():
                 error = float(torch.linalg.vector_norm(value.double() - truth[key]))
                 if math.isfinite(error):

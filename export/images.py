@@ -1,0 +1,137 @@
+"""From an image file to a model's input: decode, resize, crop, scale, normalise, lay out; all but the first is NumPy.
+
+size=224x224,fit=crop,mean=0.485/0.456/0.406,std=0.229/0.224/0.225,layout=nchw,colour=rgb
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attn_export.errors import BackendMissingError, LoadError, UsageError
+
+Array = NDArray[Any]
+
+IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm")
+_CHOICES = {"fit": ("stretch", "crop"), "layout": ("nchw", "nhwc"), "colour": ("rgb", "bgr")}
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """How an image becomes an input: (resized · 1/255 − mean) / std.
+
+    Attributes:
+        size: height and width of the input.
+        fit: ``stretch`` both sides, or resize the shorter side and ``crop`` the centre.
+        mean: of each channel, for values in [0, 1].
+        std: the same.
+        layout: ``nchw`` or ``nhwc``.
+        colour: ``rgb`` or ``bgr``.
+    """
+
+    size: tuple[int, int]
+    fit: str = "stretch"
+    mean: tuple[float, ...] = (0.0, 0.0, 0.0)
+    std: tuple[float, ...] = (1.0, 1.0, 1.0)
+    layout: str = "nchw"
+    colour: str = "rgb"
+
+    def __post_init__(self) -> None:
+        for name, allowed in _CHOICES.items():
+            if getattr(self, name) not in allowed:
+                raise UsageError(f"--preprocess {name}: wanted {' or '.join(allowed)}, came {getattr(self, name)!r}")
+        if min(self.size) < 1 or len(self.mean) != 3 or len(self.std) != 3 or not all(self.std):
+            raise UsageError(
+                "--preprocess: wanted a positive size, and three numbers for mean and std, none of std zero"
+            )
+
+    @classmethod
+    def of(cls, recorded: Mapping[str, Any]) -> Preprocess:
+        """From what a manifest holds."""
+        known = {field.name for field in fields(cls)}
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in recorded.items() if k in known}
+        return cls(**values)
+
+    def __call__(self, image: Array) -> Array:
+        """Prepare one image, ``h w 3`` of bytes; the result has a batch axis of one."""
+        if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
+            raise LoadError(f"wanted an image of h x w x 3 bytes, came {image.dtype} {image.shape}")
+        height, width = self.size
+        if self.fit == "crop":
+            factor = max(height / image.shape[0], width / image.shape[1])
+            inner = (max(height, round(image.shape[0] * factor)), max(width, round(image.shape[1] * factor)))
+            top, left = (inner[0] - height) // 2, (inner[1] - width) // 2
+            values = resize(image, *inner)[top : top + height, left : left + width]
+        else:
+            values = resize(image, height, width)
+        values = (values / 255 - np.array(self.mean)) / np.array(self.std)
+        values = values[..., ::-1] if self.colour == "bgr" else values
+        return np.ascontiguousarray(values.transpose(2, 0, 1) if self.layout == "nchw" else values, np.float32)[None]
+
+
+def parse(text: str) -> Preprocess:
+    """Read a declaration as it is typed.
+
+    Raises:
+        UsageError: a word is not known, or a value is not of its kind.
+
+    >>> parse("size=8x6,mean=0.5/0.5/0.5,layout=nhwc")
+    Preprocess(size=(8, 6), fit='stretch', mean=(0.5, 0.5, 0.5), std=(1.0, 1.0, 1.0), layout='nhwc', colour='rgb')
+    """
+    values: dict[str, Any] = {}
+    for part in filter(None, text.split(",")):
+        name, _, value = part.strip().partition("=")
+        try:
+            if name == "size":
+                height, _, width = value.partition("x")
+                values[name] = (int(height), int(width or height))
+            elif name in ("mean", "std"):
+                values[name] = tuple(float(v) for v in value.split("/"))
+            elif name in _CHOICES:
+                values[name] = value
+            else:
+                raise UsageError(f"--preprocess knows size, fit, mean, std, layout and colour; came {name!r}")
+        except ValueError as error:
+            raise UsageError(f"--preprocess {name}: {error}") from error
+    if "size" not in values:
+        raise UsageError("--preprocess needs a size, such as size=224x224")
+    return Preprocess(**values)
+
+
+def resize(image: Array, height: int, width: int) -> Array:
+    """Resize in float64, linearly between pixel centres; where it shrinks, averaging over all pixels that are met."""
+    rows, columns = _weights(image.shape[0], height), _weights(image.shape[1], width)
+    return np.asarray(np.einsum("ih,hwc,jw->ijc", rows, image.astype(np.float64), columns, optimize=True))
+
+
+def decode(file: Path) -> Array:
+    """The pixels of an image file, turned as its orientation tag says.
+
+    Raises:
+        BackendMissingError: Pillow is not installed.
+        LoadError: it is no image.
+    """
+    try:
+        from PIL import Image, ImageOps, UnidentifiedImageError  # type: ignore[import-not-found,unused-ignore]
+    except ImportError as error:
+        raise BackendMissingError("reading images needs Pillow: pip install 'attn-export[images]'") from error
+    try:
+        with Image.open(file) as image:
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except (OSError, UnidentifiedImageError) as error:
+        raise LoadError(f"{file} cannot be read: {error}") from error
+
+
+def _weights(old: int, new: int) -> Array:
+    """The matrix of a linear (triangle) filter, ``new old``; every row sums to one."""
+    reach = max(1.0, old / new)
+    centres = (np.arange(new) + 0.5) * old / new - 0.5
+    weights = np.maximum(0.0, 1 - np.abs(np.arange(old) - centres[:, None]) / reach)
+    assert math.isfinite(weights.sum())
+    return np.asarray(weights / weights.sum(1, keepdims=True))

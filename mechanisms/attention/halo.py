@@ -55,6 +55,8 @@ class HaloAttention(nn.Module):
         ValueError: a size is not positive, or ``halo`` is negative.
     """
 
+    inside: Tensor
+
     def __init__(
         self, channels: int = 32, block: int = 4, halo: int = 2, heads: int = 4, head_channels: int = 8
     ) -> None:
@@ -66,6 +68,7 @@ class HaloAttention(nn.Module):
         self.key_value = nn.Linear(channels, 2 * heads * head_channels, bias=False)
         self.position = RelativeLogits(block, block + 2 * halo, head_channels)
         self.project = nn.Linear(heads * head_channels, channels)
+        self.register_buffer("inside", torch.zeros(1, 1, 1, 1), persistent=False)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Attend; ``h`` and ``w`` are multiples of ``block``."""
@@ -78,7 +81,7 @@ class HaloAttention(nn.Module):
         k, v = (part.squeeze(3).transpose(2, 3) for part in both.chunk(2, 3))
         # Half the minimum leaves room for the logits that it is added to.
         outside = torch.finfo(x.dtype).min / 2
-        hidden = self._windows(x.new_zeros(1, x.shape[1], x.shape[2], 1), outside).reshape(-1, 1, 1, k.shape[3])
+        hidden = self._windows(self.inside.expand(1, x.shape[1], x.shape[2], 1), outside).reshape(-1, 1, 1, k.shape[3])
         y = attend(q, k, v, scale=1.0, bias=self.position(q) + hidden)
         y = y.reshape(-1, rows, columns, self.heads, self.block, self.block, self.width).permute(0, 1, 4, 2, 5, 3, 6)
         out: Tensor = self.project(y.reshape(-1, *x.shape[1:3], self.heads * self.width))

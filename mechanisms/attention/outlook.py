@@ -50,7 +50,7 @@ class OutlookAttention(Constants):
         self.weigh = nn.Linear(channels, heads * kernel_size**4)
         self.project = nn.Linear(channels, channels)
         self.scale = (channels // heads) ** -0.5
-        self.constant("spread", _spread(kernel_size).repeat(heads, 1, 1, 1))
+        self.constant("spread", _spread(kernel_size))
 
     def forward(self, x: Float[Tensor, "b h w c"]) -> Float[Tensor, "b h w c"]:
         """Mix each pixel with its neighbours."""
@@ -70,11 +70,13 @@ class OutlookAttention(Constants):
 
     def mixing(self, x: Float[Tensor, "b h w c"]) -> Float[Tensor, "b g h w n n"]:
         """Return how much of each neighbour up to ``kernel_size - 1`` away ends in a pixel, over all windows."""
+        # Each head is an item of the batch: grouped transposed convolutions are rare, and wrong in some runtimes.
         weights = self.attention(x).flatten(3).permute(0, 3, 1, 2)
+        weights = weights.reshape(-1, self.kernel_size**4, *weights.shape[2:])
         margin, reach = self.kernel_size // 2, 2 * self.kernel_size - 1
-        summed = F.conv_transpose2d(
-            weights, self.spread, None, self.stride, margin, output_padding=self.stride - 1, groups=self.heads
-        )[:, :, : x.shape[1], : x.shape[2]]
+        summed = F.conv_transpose2d(weights, self.spread, None, self.stride, margin, output_padding=self.stride - 1)[
+            :, :, : x.shape[1], : x.shape[2]
+        ]
         return summed.reshape(-1, self.heads, reach, reach, *x.shape[1:3]).permute(0, 1, 4, 5, 2, 3)
 
 
@@ -100,7 +102,11 @@ MECHANISM = Spec(
         "readme": Preset({"channels": 512}, {"h": 14, "w": 14}),
     },
     variants={
-        "strided": Preset({"channels": 16, "heads": 2, "stride": 2}, {"h": 7, "w": 6}),
+        "strided": Preset(
+            {"channels": 16, "heads": 2, "stride": 2},
+            {"h": 7, "w": 6},
+            dynamic=(Dim("b"), Dim("h", least=3), Dim("w", least=3)),  # two windows or more on each axis
+        ),
         "wide": Preset({"channels": 8, "kernel_size": 5, "value_bias": True}, {"h": 7, "w": 6}),
     },
     checkpoint={r"^v(_pj)?\.": "value.", r"^attn\.": "weigh.", r"^proj\.": "project."},

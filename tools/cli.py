@@ -102,6 +102,14 @@ def export(
         str | None, typer.Option(help="What may vary after export: batch, all, none, or names such as b,h,w.")
     ] = None,
     simplify: Annotated[bool, typer.Option(help="Whether to run the simplifier.")] = True,
+    fp16: Annotated[bool, typer.Option("--fp16", help="Compute in float16, where that is safe.")] = False,
+    mutants: Annotated[
+        str, typer.Option(help="Faults planted to check the check: none, fast (a fifth of the run) or full.")
+    ] = "fast",
+    data: Annotated[Path | None, typer.Option(help="Your own inputs: a .npy, .npz or image file, or a folder.")] = None,
+    preprocess: Annotated[
+        str | None, typer.Option(help="For images: size=224x224,mean=0.485/0.456/0.406,std=0.229/0.224/0.225.")
+    ] = None,
     bench: Annotated[bool, typer.Option(help="Whether to measure latency.")] = True,
     atol: Atol = None,
     rtol: Rtol = None,
@@ -136,6 +144,10 @@ def export(
             "keep": tuple(keep_branches or ()),
             "strict": bool(strict),
             "simplify": simplify,
+            "half": fp16,
+            "mutants": mutants,
+            "data": data,
+            "preprocess": preprocess,
             "opset": opset,
             "threads": threads,
             "atol": atol,

@@ -7,13 +7,13 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import typer
 from rich.console import Console
 
 from attn_export.deploy_tests.latency import Protocol
-from attn_export.errors import InconclusiveError, SubjectError, UsageError
+from attn_export.errors import InconclusiveError, SubjectError, UnknownNameError, UsageError
 from attn_export.mechanisms import MECHANISMS
 from attn_export.tools.progress import Progress
 
@@ -43,6 +43,7 @@ def export(
         subject = load(wanted)
         from attn_export.tools import pipeline, tables
 
+        plan = _checked(plan)
         warmup, iterations, duration = rule
         asked = pipeline.Plan(
             target=wanted.output or Path(subject.name.replace(":", "-")),
@@ -66,6 +67,16 @@ def export(
         )
     if outcome.contest and outcome.contest.void:
         raise InconclusiveError("parity is proven and the bundle is written, but its latency ratio is void (see above)")
+
+
+def _checked(plan: Mapping[str, Any]) -> dict[str, Any]:
+    from attn_export.export import images
+    from attn_export.tools.pipeline import Mutants
+
+    if plan["mutants"] not in get_args(Mutants):
+        raise UnknownNameError("kind of --mutants", plan["mutants"], get_args(Mutants))
+    text = plan["preprocess"]
+    return {**plan, "preprocess": images.parse(text) if text else None}
 
 
 def load(wanted: Wanted) -> Any:

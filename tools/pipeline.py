@@ -1,38 +1,48 @@
-"""The main job: subject → export → fuse → simplify → bundle → parity → latency. Each stage is a function elsewhere."""
+"""The main job: subject → export → fuse → simplify → (float16) → bundle → parity → latency. Stages are elsewhere."""
 
 from __future__ import annotations
 
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import onnx
+import torch
 
 from attn_export import bundle
-from attn_export.deploy_tests import environment
+from attn_export.deploy_tests import footprint, preflight, profile, roofline
 from attn_export.deploy_tests.backend import Options
 from attn_export.deploy_tests.backends import BACKENDS
 from attn_export.deploy_tests.contest import Contest, Rules, compete
-from attn_export.deploy_tests.latency import Latency, Protocol
-from attn_export.deploy_tests.parity import TOLERANCE, Parity, prove
+from attn_export.deploy_tests.latency import Protocol
+from attn_export.deploy_tests.parity import SNR, Parity, prove
 from attn_export.deploy_tests.verify import latency, verify
-from attn_export.errors import ContractError, ExportError, GateError, UnknownNameError
-from attn_export.export import contract, onnx_file
+from attn_export.errors import AttnExportError, ContractError, ExportError, GateError, UnknownNameError
+from attn_export.export import audit, contract, cost, data, onnx_file, truth
 from attn_export.export.exported import Exported
+from attn_export.export.images import Preprocess
+from attn_export.export.precision import to_float16
 from attn_export.export.save import save
 from attn_export.export.simplify import simplify
 from attn_export.export.torch_onnx import OPSET, export
-from attn_export.export.truth import cases
 from attn_export.mechanisms.subject import Subject
 from attn_export.reparam.fusion import Fusion
 from attn_export.reparam.graph import fuse_graph
+from attn_export.tools import diff, record, report_html
+from attn_export.tools.kill import FAST, KillScore, kill, refuse_vacuous
 from attn_export.tools.progress import Progress
+from attn_export.tools.record import Measured, Step
 
 #: Cases that the fusion's certificate runs in float64; parity runs all of them.
 CERTIFIED = 2
+#: Seconds that planting faults may take where nothing else took any.
+LEAST = 1.0
+
+Mutants = Literal["none", "fast", "full"]
 
 
 @dataclass(frozen=True)
@@ -45,26 +55,24 @@ class Plan:
     keep: Sequence[str] = ()
     strict: bool = False
     simplify: bool = True
+    half: bool = False
     opset: int = OPSET
     seed: int = 0
     threads: int = 1
     atol: float | None = None
     rtol: float | None = None
+    mutants: Mutants = "fast"
+    data: Path | None = None
+    preprocess: Preprocess | None = None
     measure: bool = True
     protocol: Protocol = field(default_factory=Protocol)
     rules: Rules = field(default_factory=Rules)
     command: Sequence[str] = ()
 
-
-@dataclass(frozen=True)
-class Step:
-    """One stage's result: nodes, bytes, parity of what it gave, and its latency where that was measured."""
-
-    name: str
-    nodes: int | None
-    bytes: int | None
-    parity: Parity
-    latency: Latency | None = None
+    @property
+    def precision(self) -> str:
+        """The element type that the model computes in."""
+        return "float16" if self.half else "float32"
 
 
 @dataclass(frozen=True)
@@ -75,9 +83,15 @@ class Outcome:
     target: Path
     steps: tuple[Step, ...]
     fusion: Fusion[onnx.ModelProto] | None
-    contest: Contest | None
+    score: KillScore | None
+    measured: Measured | None
     warnings: tuple[str, ...]
     seconds: Mapping[str, float]
+
+    @property
+    def contest(self) -> Contest | None:
+        """Fused against un-fused, where both were measured."""
+        return self.measured.contest if self.measured else None
 
 
 def deploy(subject: Subject, plan: Plan, progress: Progress) -> Outcome:
@@ -85,6 +99,7 @@ def deploy(subject: Subject, plan: Plan, progress: Progress) -> Outcome:
 
     Raises:
         GateError: the fusion's certificate or a parity check failed; nothing was written.
+        InconclusiveError: the parity check would let zeros or the input pass; nothing was written.
         ConversionError, BackendError, WriteError: as the stages.
     """
     with ExitStack() as stack:
@@ -101,33 +116,47 @@ class _Job:
         self.folder, self.scratch = folder, scratch
         self.steps: list[Step] = []
         self.warnings: list[str] = []
-        self.models: dict[str, Path] = {}
+        self.plain: Exported | None = None
+        self.data: data.Data | None = None
+        self.began = time.perf_counter()
 
     def run(self) -> Outcome:
         with self.progress.stage("float64 truth"):
-            self.cases = cases(self.subject, self.plan.seed)
+            self.cases = truth.cases(self.subject, self.plan.seed)
             self.progress.detail(f"{len(self.cases)} cases")
-        plain = self._export("export, un-fused" if self.plan.fuse else "export")
+        plain = self.plain = self._export("export, un-fused" if self.plan.fuse else "export")
+        if self.plan.data:
+            self._read_data(plain)
         fusion = self._fuse(plain) if self.plan.fuse else None
         final = Exported(fusion.model, plain.contract) if fusion else plain
         if self.plan.simplify:
             final = self._simplify(final)
+        single = final
+        if self.plan.half:
+            final = self._halve(final)
+        score = self._plant(single) if self.plan.mutants != "none" else None
         with self.progress.stage("write the bundle"):
+            content = self._manifest(final, fusion, score)
             save(final.model, self.folder / bundle.MODEL)
             bundle.write_cases(self.folder / bundle.CASES, self.cases)
-            bundle.write_manifest(self.folder, self._manifest(final, fusion))
+            bundle.write_manifest(self.folder, content)
             whole = bundle.read(self.folder)
         with self.progress.stage("prove the bundle"):
-            parity = verify(whole, "onnxruntime", threads=self.plan.threads, atol=self.plan.atol, rtol=self.plan.rtol)
-            self._gate(parity)
-        contest = self._measure(whole, plain if fusion else None) if self.plan.measure else None
-        bundle.write_json(self.folder / bundle.REPORT, self._report(parity, contest))
+            gates = {"atol": self.plan.atol, "rtol": self.plan.rtol}
+            parity = verify(whole, "onnxruntime", threads=self.plan.threads, **gates)
+        self._gate(parity, final)
+        measured = self._measure(whole, plain if fusion else None) if self.plan.measure else None
+        report = record.report(parity, measured)
+        bundle.write_json(self.folder / bundle.REPORT, report)
+        page = report_html.render(whole.manifest, report, self.plan.target.name)
+        (self.folder / bundle.PAGE).write_text(page, encoding="utf-8")
         return Outcome(
             self.subject,
             self.plan.target,
             tuple(self.steps),
             fusion,
-            contest,
+            score,
+            measured,
             tuple(self.warnings),
             self.progress.seconds,
         )
@@ -137,8 +166,22 @@ class _Job:
             graph = isinstance(self.subject.module, onnx_file.GraphModule)
             exported = onnx_file.exported(self.subject) if graph else export(self.subject, self.plan.opset)
             parity = self._step(name, exported)
-        self._gate(parity)
+        self._gate(parity, exported)
         return exported
+
+    def _read_data(self, plain: Exported) -> None:
+        """The user's own inputs become cases like the others."""
+        assert self.plan.data is not None
+        with self.progress.stage("truth on your data"):
+            self.data = data.read(self.plan.data, plain.contract.inputs, self.plan.preprocess)
+            feeds = [
+                (name, {item.name: torch.from_numpy(values[item.name]) for item in self.subject.inputs})
+                for name, values in self.data.feeds.items()
+            ]
+            self.cases = (*self.cases, *truth.on(self.subject, feeds))
+            self.progress.detail(f"{len(feeds)} cases")
+        if self.data.left:
+            self._warn(f"{self.data.left} files of {self.plan.data} were left out: {data.LIMIT} prove as much")
 
     def _fuse(self, plain: Exported) -> Fusion[onnx.ModelProto]:
         """Collapse the graph; what was not collapsed, and what had to be rolled back, is said."""
@@ -153,7 +196,7 @@ class _Job:
             fused = contract.check(fusion.model, plain.contract)
             parity = self._step("fuse", fused)
             self.progress.detail(f"{len(fusion.sites)} sites, {plain.nodes} → {fused.nodes} nodes")
-        self._gate(parity)
+        self._gate(parity, fused)
         if not fusion.sites:
             self._warn("nothing was fused: no region that can be collapsed and pays was found")
         rolled = [refusal for refusal in fusion.refusals if refusal.reason.startswith("rolled back")]
@@ -178,28 +221,74 @@ class _Job:
             return exported
         return simplified
 
-    def _step(self, name: str, exported: Exported) -> Parity:
+    def _halve(self, exported: Exported) -> Exported:
+        with self.progress.stage("float16"):
+            model, report = to_float16(exported.model, [case.inputs for case in self.cases])
+            halved = contract.check(model, exported.contract)
+            parity = self._step("float16", halved, SNR["float16"])
+            self.progress.detail(report.sentence())
+        self._gate(parity, halved)
+        for kept in report.kept:
+            self._warn(f"{kept.op} {kept.node} stays in float32: {kept.reason}")
+        return halved
+
+    def _plant(self, final: Exported) -> KillScore:
+        """Check the check: planted faults must not pass the gate, above all not zeros or the input itself."""
+        with self.progress.stage("plant faults"):
+            budget = None
+            if self.plan.mutants == "fast":
+                budget = max(LEAST, FAST * (time.perf_counter() - self.began))
+            assert self.plain is not None
+            second = audit.second_tier(audit.known(self.subject.module), self.plain.model)
+            score = kill(final.model, self.cases, final.contract.outputs, budget=budget, second=second)
+            self.progress.detail(score.sentence())
+        refuse_vacuous(score)
+        return score
+
+    def _step(self, name: str, exported: Exported, snr: float | None = None) -> Parity:
         path = self.scratch / f"{len(self.steps)}.onnx"
         save(exported.model, path)
-        self.models[name] = path
         runtime = BACKENDS["onnxruntime"]
         with runtime.open(path, Options(threads=self.plan.threads)) as run:
-            parity = prove(run, self.cases, exported.contract.outputs, backend=runtime.version())
-        self.steps.append(Step(name, exported.nodes, exported.bytes, parity))
+            parity = prove(run, self.cases, exported.contract.outputs, backend=runtime.version(), snr=snr)
+        self.steps.append(Step(name, exported.nodes, exported.bytes, parity, model=path))
         self.progress.detail(f"{exported.nodes} nodes, k = {parity.worst.k:.2f} of {parity.tolerance:g}")
         return parity
 
-    def _gate(self, parity: Parity) -> None:
-        if not parity.ok:
-            name = self.steps[-1].name if self.steps else "export"
-            raise GateError(f"after '{name}': {parity.sentence()}; nothing was written")
+    def _gate(self, parity: Parity, exported: Exported) -> None:
+        """Refuse what fails, and say where it parts from the truth.
 
-    def _measure(self, whole: bundle.Bundle, plain: Exported | None) -> Contest | None:
+        Raises:
+            GateError: parity fails.
+        """
+        if parity.ok:
+            return
+        found = self._parting(parity, exported) if not parity.worst.user_fault else ""
+        raise GateError(f"after '{self.steps[-1].name}': {parity.sentence()}{found}; nothing was written")
+
+    def _parting(self, parity: Parity, exported: Exported) -> str:
+        reference = self.plain.model if self.plain is not None and exported is not self.plain else None
+        failing = next(case for case in self.cases if case.name == parity.worst.case)
+        try:
+            parting = diff.locate(exported.model, [(failing.name, failing.inputs)], reference=reference)
+        except AttnExportError as error:
+            return f" (where it parts could not be found: {error})"
+        return f"; it parts at {parting.sentence()}" if parting else ""
+
+    def _measure(self, whole: bundle.Bundle, plain: Exported | None) -> Measured:
+        threads = self.plan.threads
+        warnings = preflight.check(threads)
+        for warning in warnings:
+            self.progress.warn(str(warning))
         with self.progress.stage("latency"):
-            timed = latency(whole, "onnxruntime", threads=self.plan.threads, protocol=self.plan.protocol)
+            timed = latency(whole, "onnxruntime", threads=threads, protocol=self.plan.protocol)
             self.steps[-1] = replace(self.steps[-1], latency=timed)
-        if plain is None:
-            return None
+            first = footprint.measure(whole, "onnxruntime", threads=threads)
+        with self.progress.stage("where the time goes"):
+            shares = profile.profile(whole, threads=threads, peak=roofline.measure(threads))
+        return Measured(timed, first, shares, self._compete(whole, plain) if plain else None, warnings)
+
+    def _compete(self, whole: bundle.Bundle, plain: Exported) -> Contest:
         with self.progress.stage("fused against un-fused"):
             contest = compete(
                 whole.model,
@@ -224,58 +313,30 @@ class _Job:
             save(plain.model, path)
         return path
 
-    def _manifest(self, final: Exported, fusion: Fusion[onnx.ModelProto] | None) -> dict[str, Any]:
-        return {
+    def _manifest(
+        self, final: Exported, fusion: Fusion[onnx.ModelProto] | None, score: KillScore | None
+    ) -> dict[str, Any]:
+        assert self.plain is not None
+        first = self.cases[0]
+        sizes = {name: value.shape for name, value in first.inputs.items()}
+        rows = cost.costs(final.model, sizes, cost.origins_of(self.plain.model))
+        more = {
             "subject": {
                 "name": self.subject.name,
                 "weights": self.subject.weights,
                 "fused": fusion is not None,
+                "precision": self.plan.precision,
                 "seed": self.plan.seed,
             },
             "command": list(self.plan.command),
-            "opset": final.contract.opset,
-            "ir_version": final.model.ir_version,
-            "inputs": [asdict(port) for port in final.contract.inputs],
-            "outputs": [asdict(port) for port in final.contract.outputs],
-            "varying": [asdict(dim) for dim in self.subject.dynamic],
-            "tolerance": {"k": TOLERANCE, "rule": "error <= k * max(yardstick, 8 * 2**-24 * norm(truth))"},
-            "stages": [
-                {
-                    "name": step.name,
-                    "nodes": step.nodes,
-                    "bytes": step.bytes,
-                    "sha256": bundle.sha256(self.models[step.name]) if step.name in self.models else None,
-                    "worst_k": step.parity.worst.k,
-                }
-                for step in self.steps
-            ],
-            "fusion": {
-                "cost": self.plan.cost,
-                "keep": list(self.plan.keep),
-                "sites": [asdict(site) for site in fusion.sites],
-                "refusals": [asdict(refusal) for refusal in fusion.refusals],
-                "certificate": {"worst": fusion.certificate.worst, "bound": fusion.certificate.bound},
-            }
-            if fusion
-            else None,
-            "operators": final.operators,
+            "tolerance": record.tolerance(self.plan.precision),
+            "fusion": record.fusion(fusion, self.plan.cost, self.plan.keep) if fusion else None,
+            "mutants": score.as_json() if score else None,
+            "costs": cost.as_manifest(rows, first.name),
+            "data": self.data.as_json() if self.data else None,
             "warnings": self.warnings,
-            "environment": environment.describe(),
         }
-
-    def _report(self, parity: Parity, contest: Contest | None) -> dict[str, Any]:
-        timed = self.steps[-1].latency
-        return {
-            "runs": [
-                {
-                    "backend": parity.backend,
-                    "environment": environment.describe(),
-                    "parity": parity.as_json(),
-                    "latency": timed.as_json() if timed else None,
-                    "fused_against_unfused": contest.as_json() if contest else None,
-                }
-            ]
-        }
+        return record.manifest(self.subject, final, self.steps, more)
 
     def _warn(self, text: str) -> None:
         self.warnings.append(text)

@@ -9,7 +9,9 @@ from rich.table import Table
 
 from attn_export.deploy_tests.contest import Contest
 from attn_export.deploy_tests.latency import Latency
-from attn_export.tools.pipeline import Outcome, Step
+from attn_export.tools.kill import Fate
+from attn_export.tools.pipeline import Outcome
+from attn_export.tools.record import Step
 
 
 def stages(outcome: Outcome) -> Table:
@@ -43,9 +45,16 @@ def sentences(outcome: Outcome) -> list[str]:
             f" worst error {certificate.worst:.1e} in float64 (bound {certificate.bound:g})"
         )
     lines.append(outcome.steps[-1].parity.sentence())
+    if outcome.score:
+        lines.append(outcome.score.sentence())
+        lines += [f"  survived: {fate.name}, {fate.why}" for fate in outcome.score.fates if _worth_saying(fate)]
     if outcome.contest:
         lines.append(comparison(outcome.contest))
     return lines
+
+
+def _worth_saying(fate: Fate) -> bool:
+    return fate.verdict == "survived" and not fate.seen_by
 
 
 def comparison(contest: Contest, contender: str = "fused", reference: str = "un-fused") -> str:
@@ -82,6 +91,7 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         ],
         "fused_sites": [site.name for site in outcome.fusion.sites] if outcome.fusion else [],
         "certificate": outcome.fusion.certificate.worst if outcome.fusion else None,
+        "kill_score": outcome.score.share if outcome.score and outcome.score.share == outcome.score.share else None,
         "fused_against_unfused": outcome.contest.as_json() if outcome.contest else None,
         "warnings": list(outcome.warnings),
         "seconds": dict(outcome.seconds),

@@ -1,0 +1,111 @@
+"""What a bundle records of its making: the manifest's and the report's content as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from attn_export import bundle
+from attn_export.deploy_tests import environment
+from attn_export.deploy_tests.contest import Contest
+from attn_export.deploy_tests.footprint import Footprint
+from attn_export.deploy_tests.latency import Latency
+from attn_export.deploy_tests.parity import SNR, TOLERANCE, Parity
+from attn_export.deploy_tests.preflight import Warn
+from attn_export.deploy_tests.profile import Profile
+from attn_export.export.exported import Exported
+from attn_export.mechanisms.subject import Subject
+from attn_export.reparam.fusion import Fusion
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage's result: nodes, bytes, parity of what it gave, and its latency where that was measured."""
+
+    name: str
+    nodes: int | None
+    bytes: int | None
+    parity: Parity
+    latency: Latency | None = None
+    model: Path | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        """For the manifest."""
+        return {
+            "name": self.name,
+            "nodes": self.nodes,
+            "bytes": self.bytes,
+            "sha256": bundle.sha256(self.model) if self.model else None,
+            "worst_k": None if self.parity.worst.fault else self.parity.worst.k,
+            "worst_snr": self.parity.worst.snr if abs(self.parity.worst.snr) < float("inf") else None,
+        }
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What was measured of the final model."""
+
+    latency: Latency
+    footprint: Footprint
+    profile: Profile
+    contest: Contest | None
+    warnings: Sequence[Warn] = ()
+
+
+def tolerance(precision: str) -> dict[str, Any]:
+    """The gate of a precision: k for float32, a signal-to-noise ratio below that."""
+    rule = {"k": TOLERANCE, "rule": "error <= k * max(yardstick, 8 * 2**-24 * norm(truth))"}
+    if precision == "float32":
+        return rule
+    return {**rule, "snr": SNR[precision], "rule": f"signal-to-noise ratio >= {SNR[precision]:g} dB"}
+
+
+def fusion(made: Fusion[onnx.ModelProto], cost: str, keep: Sequence[str]) -> dict[str, Any]:
+    """Sites, refusals and certificate."""
+    return {
+        "cost": cost,
+        "keep": list(keep),
+        "sites": [asdict(site) for site in made.sites],
+        "refusals": [asdict(refusal) for refusal in made.refusals],
+        "certificate": {"worst": made.certificate.worst, "bound": made.certificate.bound},
+    }
+
+
+def manifest(subject: Subject, final: Exported, steps: Sequence[Step], more: Mapping[str, Any]) -> dict[str, Any]:
+    """The manifest but for schema and hashes, which ``bundle.write_manifest`` adds."""
+    contract = final.contract
+    return {
+        "opset": contract.opset,
+        "ir_version": final.model.ir_version,
+        "inputs": [asdict(port) for port in contract.inputs],
+        "outputs": [asdict(port) for port in contract.outputs],
+        "varying": [asdict(dim) for dim in subject.dynamic],
+        "stages": [step.as_json() for step in steps],
+        "operators": final.operators,
+        "environment": environment.describe(),
+        **more,
+    }
+
+
+def report(parity: Parity, measured: Measured | None) -> dict[str, Any]:
+    """The report of this machine's run."""
+    run: dict[str, Any] = {
+        "backend": parity.backend,
+        "environment": environment.describe(),
+        "parity": parity.as_json(),
+        "latency": None,
+        "fused_against_unfused": None,
+    }
+    if measured:
+        run |= {
+            "latency": measured.latency.as_json(),
+            "fused_against_unfused": measured.contest.as_json() if measured.contest else None,
+            "footprint": measured.footprint.as_json(),
+            "profile": measured.profile.as_json(),
+            "preflight": [asdict(warning) for warning in measured.warnings],
+        }
+    return {"runs": [run]}

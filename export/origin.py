@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass
+from typing import Any
 
 import onnx
 
@@ -62,6 +63,18 @@ def trace(model: onnx.ModelProto, tensor: str, known: Mapping[str, Origin]) -> O
                 if name in known:
                     return known[name]
     return next((known[name] for node in makers for name in inputs_of(node) if name in known), None)
+
+
+def record(model: onnx.ModelProto, known: Mapping[str, Origin]) -> dict[str, list[object]]:
+    """The origins of a model's own tensors as plain data, for a manifest: the deployed model carries no notes."""
+    made = [name for node in model.graph.node for name in node.output if name]
+    found = {name: trace(model, name, known) for name in made}
+    return {name: list(astuple(origin)) for name, origin in found.items() if origin}
+
+
+def recall(recorded: Mapping[str, Sequence[Any]]) -> dict[str, Origin]:
+    """What ``record`` gave."""
+    return {name: Origin(*values) for name, values in recorded.items()}
 
 
 def _origin(notes: Mapping[str, str]) -> Origin | None:

@@ -143,15 +143,16 @@ def main(names: Iterable[str] = ()) -> str:
     """Compile the named entries, or all of them, and give the page; what cannot be exported is a row too."""
     from attn_export.mechanisms import MECHANISMS
 
-    rows: list[Row] = []
-    for name in names or MECHANISMS:
-        try:
-            rows += compile_entry(name)
-        except BackendMissingError:
-            raise
-        except AttnExportError as error:
-            rows += [Row(name, precision, "", str(error), 0, 0, 0, 0, "") for precision in PRECISIONS]
-    return markdown(rows)
+    return markdown(row for name in (names or MECHANISMS) for row in _rows(name))
+
+
+def _rows(name: str) -> list[Row]:
+    try:
+        return list(compile_entry(name))
+    except BackendMissingError:
+        raise
+    except AttnExportError as error:
+        return [Row(name, precision, "", str(error), 0, 0, 0, 0, "") for precision in PRECISIONS]
 
 
 if __name__ == "__main__":

@@ -166,6 +166,22 @@ def test_an_engine_that_cannot_be_captured_has_no_graph_figure(double: Double, m
     double.assert_clean()
 
 
+@pytest.mark.parametrize("error", [BackendError("refused"), KeyboardInterrupt()])
+def test_a_capture_that_is_broken_off_leaves_a_usable_stream(error: BaseException, double: Double) -> None:
+    runtime = cuda.load()
+    assert runtime is not None
+
+    def enqueue() -> None:
+        raise error
+
+    with cuda.Device(runtime) as device:
+        stream = device.stream()
+        with pytest.raises(type(error)):
+            device.capture(stream, enqueue)
+        assert device.capture(stream, lambda: None).live
+    double.assert_clean()
+
+
 def everything(model: Path) -> None:
     with BACKEND.open(model, Options()) as run:
         run({"x": ramp(2)})

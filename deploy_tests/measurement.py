@@ -1,0 +1,108 @@
+"""Everything that was asked to be measured of one bundle on one backend, as one object of report.json."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from attn_export.bundle import Bundle
+from attn_export.deploy_tests import budget, environment, footprint, mlperf, preflight, profile, roofline, sweeps
+from attn_export.deploy_tests.backends import BACKENDS
+from attn_export.deploy_tests.latency import Latency, Protocol
+from attn_export.deploy_tests.verify import latency
+from attn_export.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What to measure besides latency.
+
+    Attributes:
+        budgets: limits as typed, such as ``p90<=15ms``.
+        sustain: seconds of the drift run; 0 for none.
+        thread_counts: of the sweep; empty for none.
+        batch_sizes: of the sweep; empty for none.
+    """
+
+    threads: int = 1
+    protocol: Protocol = field(default_factory=Protocol)
+    budgets: tuple[str, ...] = ()
+    mlperf: bool = False
+    sustain: float = 0.0
+    thread_counts: tuple[int, ...] = ()
+    batch_sizes: tuple[int, ...] = ()
+    footprint: bool = True
+    profile: bool = False
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The latency, its findings against budgets, the warnings, and all of it as plain data for the report."""
+
+    latency: Latency
+    findings: tuple[budget.Finding, ...]
+    warnings: tuple[preflight.Warn, ...]
+    plain: dict[str, Any]
+
+
+def measure(
+    bundle: Bundle, backend: str, wanted: Wanted | None = None, *, progress: Callable[[str], None] = lambda _: None
+) -> Measured:
+    """Look at the machine, then measure what is wanted, one after the other.
+
+    Raises:
+        UsageError: a budget cannot be read, or a sweep or profile is not possible; before anything is measured.
+        BackendMissingError, BackendError: as ``verify.opened``.
+        InconclusiveError: too few runs for MLPerf's figure.
+    """
+    asked = wanted or Wanted()
+    limits = [budget.parse(text) for text in asked.budgets]
+    if asked.profile and backend != "onnxruntime":
+        raise UsageError(f"--profile reads ONNX Runtime's profiler; {backend} has another")
+    for size in asked.batch_sizes:
+        sweeps.resized(bundle, size)
+    warnings = preflight.check(asked.threads)
+    timed = latency(bundle, backend, threads=asked.threads, protocol=asked.protocol)
+    progress("latency")
+    weigh = asked.footprint or any(not limit.metric.startswith("p") for limit in limits)
+    weighed = footprint.measure(bundle, backend, threads=asked.threads) if weigh else None
+    findings = tuple(budget.check(limit, timed, weighed) for limit in limits)
+    plain: dict[str, Any] = {
+        "backend": BACKENDS[backend].version(),
+        "environment": environment.describe(),
+        "latency": timed.as_json(),
+        "footprint": weighed.as_json() if weighed else None,
+        "preflight": [asdict(warning) for warning in warnings],
+        "budgets": [finding.as_json() for finding in findings],
+        "mlperf": mlperf.single_stream(timed.wall).as_json() if asked.mlperf else None,
+    }
+    plain["sweeps"] = _sweeps(bundle, backend, asked, progress)
+    if asked.sustain:
+        drift = sweeps.sustain(bundle, backend, asked.sustain, threads=asked.threads, progress=progress)
+        plain["sustain"] = drift.as_json()
+    if asked.profile:
+        progress("profile")
+        peak = roofline.measure(asked.threads)
+        plain["profile"] = profile.profile(bundle, threads=asked.threads, peak=peak).as_json()
+    return Measured(timed, findings, warnings, plain)
+
+
+def _sweeps(bundle: Bundle, backend: str, asked: Wanted, progress: Callable[[str], None]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if asked.thread_counts:
+        progress(f"threads {', '.join(map(str, asked.thread_counts))}")
+        points = sweeps.threads(bundle, backend, asked.thread_counts, protocol=asked.protocol)
+        found["threads"] = [point.as_json() for point in points]
+    if asked.batch_sizes:
+        progress(f"batches {', '.join(map(str, asked.batch_sizes))}")
+        points = sweeps.batches(bundle, backend, asked.batch_sizes, threads=asked.threads, protocol=asked.protocol)
+        found["batches"] = [point.as_json() for point in points]
+    return found
+
+
+def thread_counts() -> tuple[int, ...]:
+    """A sweep's default: powers of two up to the cores that may be used, and those."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return tuple(sorted({1 << i for i in range(cores.bit_length()) if 1 << i <= cores} | {cores}))

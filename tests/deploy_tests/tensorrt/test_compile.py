@@ -68,6 +68,13 @@ def test_dynamic_batch_by_a_profile(tmp_path: Path) -> None:
     assert shown.plan.memory["weights"] > 0
 
 
+def test_tf32_is_off_unless_asked_for(tmp_path: Path) -> None:
+    model = graphs.attention(tmp_path / "a.onnx", "float32", key=64, value=64)
+    plain, again, reduced = compile_only(model), compile_only(model), compile_only(model, tf32=True)
+    assert plain.engine_sha256 == again.engine_sha256 != reduced.engine_sha256
+    assert (plain.flags["tf32"], reduced.flags["tf32"]) == (False, True)
+
+
 @pytest.mark.parametrize("sm", ["80", "86", "89", "120"])
 def test_each_target_has_an_engine_of_its_own(sm: str, tmp_path: Path) -> None:
     shown = compile_only(graphs.convolution(tmp_path / "c.onnx"), f"sm{sm}")

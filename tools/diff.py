@@ -87,15 +87,24 @@ def between_graphs(
 
 
 def of_runtime(
-    model: onnx.ModelProto, backend: str, feeds: Feeds, tolerance: float = TOLERANCE, threads: int = 1
+    model: onnx.ModelProto,
+    backend: str,
+    feeds: Feeds,
+    tolerance: float = TOLERANCE,
+    threads: int = 1,
+    meaning: onnx.ModelProto | None = None,
 ) -> Departure | None:
     """Find where ``backend`` leaves the float64 meaning of ``model``, by what another float32 evaluation strays.
+
+    ``meaning`` is the graph that says what is right, by tensor names; by default ``model`` itself.
 
     Raises:
         ExportError: a node cannot be evaluated.
         BackendMissingError, BackendError: as the backend.
     """
-    exact, single = Exact(model), Exact(model, np.float32)
+    right = model if meaning is None else meaning
+    exact, single = Exact(right), Exact(right, np.float32)
+    partners = {name for node in right.graph.node for name in node.output if name}
     stray: dict[str, float] = {}
 
     def truth(names: Sequence[str]) -> Iterator[tuple[str, Array]]:
@@ -105,7 +114,7 @@ def of_runtime(
             yield name, want
 
     with probing(model, backend, feeds, threads) as probe:
-        return bisect(model, probe, truth, derived(stray.__getitem__, tolerance, FLOOR))
+        return bisect(model, probe, truth, derived(stray.__getitem__, tolerance, FLOOR), partners)
 
 
 def locate(

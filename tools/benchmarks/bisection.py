@@ -1,6 +1,9 @@
 """Plant faults and see whether bisection names the very node, and in how many runs.
 
-    python -m attn_export.tools.benchmarks.bisection [--plantings 100] [--seed 0] [--per 5]
+    python -m attn_export.tools.benchmarks.bisection [--plantings 100] [--seed 0] [--per 5] [--runtime]
+
+With ``--runtime`` the faulty graph runs in float32 under ONNX Runtime and is held against the clean graph in float64,
+as a backend with a wrong kernel would be; then only faults whose outputs are out of bounds are plantings.
 
 A planting is a mutant whose outputs differ from the clean graph's by more than float64 noise on one of the cases; the
 others are equivalent and are drawn anew.
@@ -23,11 +26,11 @@ from attn_export.export.truth import cases
 from attn_export.mechanisms import MECHANISMS
 from attn_export.mechanisms.subject import from_spec
 from attn_export.tools.benchmarks.faults import in_graph
-from attn_export.tools.diff import between_graphs
+from attn_export.tools.diff import between_graphs, of_runtime
 from attn_export.tools.pipeline import with_dynamic
 
 
-def plantings(name: str, per: int, random_: random.Random) -> Iterator[tuple[str, bool, int, int]]:
+def plantings(name: str, per: int, random_: random.Random, runtime: bool) -> Iterator[tuple[str, bool, int, int]]:
     """Yield fault, whether its node was named alone, runs used, and count of nodes, for ``per`` faults of one entry."""
     subject = with_dynamic(from_spec(name, MECHANISMS[name], "test"), "batch")
     rows, clean = cases(subject), simplify(export(subject)).model
@@ -37,7 +40,14 @@ def plantings(name: str, per: int, random_: random.Random) -> Iterator[tuple[str
         if per == 0:
             return
         mutant = fault.of(clean)
-        found = next((d for case in rows if (d := between_graphs(clean, mutant, case.inputs))), None)
+        found = None
+        for case in rows:
+            if runtime:
+                found = of_runtime(mutant, "onnxruntime", case.inputs, meaning=clean)
+            else:
+                found = between_graphs(clean, mutant, case.inputs)
+            if found:
+                break
         if found is None:
             continue
         per -= 1
@@ -52,6 +62,7 @@ def main() -> None:
     parser.add_argument("--plantings", type=int, default=100)
     parser.add_argument("--per", type=int, default=5)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--runtime", action="store_true")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     random_ = random.Random(asked.seed)  # noqa: S311  # which faults are tried is no secret
@@ -62,7 +73,8 @@ def main() -> None:
     excess: list[int] = []
     for name in names:
         try:
-            for fault, exact, used, nodes in plantings(name, min(asked.per, asked.plantings - len(hits)), random_):
+            left = min(asked.per, asked.plantings - len(hits))
+            for fault, exact, used, nodes in plantings(name, left, random_, asked.runtime):
                 hits.append(exact)
                 runs.append(used)
                 excess.append(used - math.ceil(math.log2(nodes)))

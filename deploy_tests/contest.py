@@ -30,6 +30,8 @@ from attn_export.errors import BackendError
 SLACK = 0.01
 #: The half-width of the control at which measuring may stop: a difference of 3 % is then plain.
 FINE = 0.01
+#: How many times the processes of the rules may be played where it is noisy.
+MOST = 3
 #: From how many widths of the control on a difference needs no more processes.
 PLAIN = 4.0
 
@@ -38,7 +40,7 @@ Blocks = Sequence[Sequence[float]]
 
 @dataclass(frozen=True)
 class Rules:
-    """How much to measure: processes (twice as many where it is noisy), rounds in each, seconds a block, threads."""
+    """How much to measure: processes (up to three times as many where it is noisy), rounds in each, seconds a block, threads."""
 
     processes: int = 5
     rounds: int = 10
@@ -123,7 +125,7 @@ def compete(
 def decide(
     play: Callable[[int], Blocks], rules: Rules | None = None, progress: Callable[[str], None] = lambda _: None
 ) -> Contest:
-    """Play processes until the control is fine enough, at most twice as many as the rules say.
+    """Play processes until the control is fine enough, at most three times as many as the rules say.
 
     ``play(seed)`` gives the rounds of one process: in each, the block times of C₁ C₂ R₁ R₂.
     """
@@ -136,7 +138,7 @@ def decide(
         if len(pairs) < max(2, rule.processes):
             continue
         result = judge(pairs, clock)
-        if len(pairs) >= 2 * rule.processes or _enough(result):
+        if len(pairs) >= MOST * rule.processes or _enough(result):
             return result
 
 

@@ -86,12 +86,12 @@ def test_effect_and_control_are_uncorrelated_and_equally_wide() -> None:
 def test_a_place_that_is_always_slower_makes_it_void() -> None:
     results = [decide(simulated(i, 0, QUIET, bias=0.05)) for i in range(20)]
     assert all(result.void and result.verdict == "void" and result.inconclusive(0.5) for result in results)
-    assert all(len(result.pairs) == 10 for result in results), "a void comparison goes on as long as it may"
+    assert all(len(result.pairs) == 15 for result in results), "a void comparison goes on as long as it may"
 
 
 def test_it_stops_early_where_it_is_quiet_and_goes_on_where_it_is_not() -> None:
     assert len(decide(simulated(0, 0, 0.001, rounds=0.001)).pairs) == 5
-    assert len(decide(simulated(0, 0, 0.06)).pairs) == 10
+    assert len(decide(simulated(0, 0, 0.06)).pairs) == 15
     assert len(decide(simulated(0, 2.0, NOISY)).pairs) == 5, "a factor of seven needs no more"
     assert len(decide(simulated(0, 0, 0.001, rounds=0.001), Rules(processes=8)).pairs) == 8
 

@@ -40,7 +40,7 @@ Blocks = Sequence[Sequence[float]]
 
 @dataclass(frozen=True)
 class Rules:
-    """How much to measure: processes (up to three times as many where it is noisy), rounds in each, seconds a block, threads."""
+    """How much to measure: processes (three times as many where it is noisy), rounds in each, seconds a block, threads."""
 
     processes: int = 5
     rounds: int = 10

@@ -21,7 +21,7 @@ from attn_export.errors import BackendError
 
 #: Spread of one session's time between processes: A/A ratios of 1.5 to 2.7 % were measured, which is √2 of these.
 QUIET, USUAL, NOISY = 0.0075, 0.0106, 0.019
-TRIALS = 300
+TRIALS = 200
 
 
 def simulated(

@@ -89,7 +89,7 @@ def between(graph: ir.Graph, root: str, targets: Sequence[str]) -> list[ir.Node]
         if name != root and name not in wanted:
             wanted.add(name)
             todo += graph.producer[name].inputs
-    return [node for node in graph.nodes if node.output in wanted]
+    return [graph.producer[name] for name in sorted(wanted, key=graph.position.__getitem__)]
 
 
 def relative_error(got: Tensor, wanted: Tensor) -> float:
@@ -270,7 +270,8 @@ def _twin(
     ops = {id(node): dyadic(node.op, rng, biases) for node in region}
     try:
         states = replay(graph, merge, ops, region)
-        root, values, nodes = graph.values[merge.root], dict(graph.values), list[ir.Node]()
+        near = (merge.root, *(node.output for node in region))
+        root, values, nodes = graph.values[merge.root], {n: graph.values[n] for n in near}, list[ir.Node]()
         for target in merge.targets:
             here = merge.root
             steps = form(root, merge.home, states[target], graph.values[target], profile).steps

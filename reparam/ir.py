@@ -217,6 +217,7 @@ class Graph:
     outputs: frozenset[str]
     producer: dict[str, Node] = field(init=False)
     consumers: dict[str, list[Node]] = field(init=False)
+    position: dict[str, int] = field(init=False)
 
     def __post_init__(self) -> None:
         self.index()
@@ -224,12 +225,15 @@ class Graph:
     def index(self) -> None:
         """Recompute who makes and who reads each value."""
         self.producer = {node.output: node for node in self.nodes}
+        self.position = {node.output: number for number, node in enumerate(self.nodes)}
         self.consumers = {}
         for node in self.nodes:
             for name in dict.fromkeys(node.inputs):
                 self.consumers.setdefault(name, []).append(node)
 
-    def replaced(self, dead: Iterable[Node], new: dict[str, list[Node]]) -> Graph:
+    def replaced(
+        self, dead: Iterable[Node], new: dict[str, list[Node]], values: dict[str, Value] | None = None
+    ) -> Graph:
         """Return a graph without ``dead``, with the nodes of ``new`` where the producer of each value stood."""
         gone = {id(node) for node in dead}
         nodes: list[Node] = []
@@ -237,4 +241,4 @@ class Graph:
             nodes += new.get(node.output, [])
             if id(node) not in gone and node.output not in new:
                 nodes.append(node)
-        return Graph(nodes, self.values, self.inputs, self.outputs)
+        return Graph(nodes, values or self.values, self.inputs, self.outputs)

@@ -80,8 +80,7 @@ class Planner:
                 break
             plan.rounds += 1
             todo = set()
-            for candidate in chosen:
-                self._apply(plan, candidate, new_values)
+            self._apply(plan, chosen, new_values)
             rewritten = {node.name for merge in plan.merges for node in merge.added}
             todo = _near(plan.graph, rewritten, chosen)
         return plan
@@ -185,12 +184,35 @@ class Planner:
             roots.add(candidate.root)
         return taken
 
-    def _apply(self, plan: Plan, candidate: Candidate, new_values: set[str]) -> None:
+    def _apply(self, plan: Plan, chosen: Sequence[Candidate], new_values: set[str]) -> None:
+        """Rewrite the graph once for all candidates of a round, which do not touch each other."""
         graph, values = plan.graph, dict(plan.graph.values)
+        owner = {id(node): merge for merge in plan.merges for node in merge.added}
+        dead = {id(node) for candidate in chosen for node in candidate.dead}
+        rest = [replace(m, added=tuple(n for n in m.added if id(n) not in dead)) for m in plan.merges]
+        plan.merges = [merge for merge in rest if merge.added]
+        everything: dict[str, list[ir.Node]] = {}
+        for candidate in chosen:
+            placed = self._nodes(candidate, values, new_values)
+            everything |= placed
+            inherited = {id(m): m for m in (owner.get(id(node)) for node in candidate.dead) if m is not None}.values()
+            origins = {id(node): node for merge in inherited for node in merge.origins}
+            origins |= {id(node): node for node in candidate.dead if id(node) not in owner}
+            added = tuple(node for nodes in placed.values() for node in nodes)
+            notes = candidate.notes.union(*(m.notes for m in inherited))
+            targets = tuple(candidate.forms)
+            plan.merges.append(Merge(candidate.root, candidate.home, targets, tuple(origins.values()), added, notes))
+        gone = [node for candidate in chosen for node in candidate.dead]
+        plan.graph = graph.replaced(gone, everything, values)
+
+    def _nodes(
+        self, candidate: Candidate, values: dict[str, ir.Value], new_values: set[str]
+    ) -> dict[str, list[ir.Node]]:
+        """Build the nodes of a candidate for each of its targets; registers the values between them."""
         scope = common_scope(candidate.dead)
         placed: dict[str, list[ir.Node]] = {}
         for target, shape in candidate.forms.items():
-            here, nodes = candidate.root, []
+            here, nodes = candidate.root, list[ir.Node]()
             for number, step in enumerate(shape.steps):
                 last = number == len(shape.steps) - 1
                 name = target if last else f"{target}:fused{next(self.fresh)}"
@@ -200,21 +222,7 @@ class Planner:
                 nodes.append(ir.Node(f"fused:{name}", step.build(), (here,), name, scope))
                 here = name
             placed[target] = nodes
-        added = tuple(node for nodes in placed.values() for node in nodes)
-        dead = {id(node) for node in candidate.dead}
-        inherited = [m for m in plan.merges if any(id(node) in dead for node in m.added)]
-        origins: dict[int, ir.Node] = {}
-        mine = {id(node) for merge in plan.merges for node in merge.added}
-        for merge in inherited:
-            origins |= {id(node): node for node in merge.origins}
-        origins |= {id(node): node for node in candidate.dead if id(node) not in mine}
-        notes = candidate.notes.union(*(m.notes for m in inherited))
-        rest = [replace(m, added=tuple(n for n in m.added if id(n) not in dead)) for m in plan.merges]
-        plan.merges = [m for m in rest if m.added]
-        plan.merges.append(
-            Merge(candidate.root, candidate.home, tuple(candidate.forms), tuple(origins.values()), added, notes)
-        )
-        plan.graph = ir.Graph(graph.nodes, values, graph.inputs, graph.outputs).replaced(candidate.dead, placed)
+        return placed
 
 
 def _roots(graph: ir.Graph) -> list[str]:

@@ -104,7 +104,7 @@ def growth() -> list[str]:
     block = export(
         nn.Sequential(Branches(16, 16, 3, 1, 16, 4), Branches(16, 16, 1, 1, 1, 4)).eval(), torch.randn(1, 16, 8, 8)
     )
-    for count in (5, 50, 500):
+    for count in (5, 50, 200, 500):
         model = stacked(block, count)
         start = time.process_time()
         fuse_graph(model, certificate=False)

@@ -35,12 +35,16 @@ MOST = 3
 #: From how many widths of the control on a difference needs no more processes.
 PLAIN = 4.0
 
+CPU, WALL = "CPU time", "wall time"
+#: Backends whose work is done by this process's own threads, so that its CPU time is the work. Elsewhere it is waiting.
+ON_CPU = frozenset({"onnxruntime"})
+
 Blocks = Sequence[Sequence[float]]
 
 
 @dataclass(frozen=True)
 class Rules:
-    """How much to measure: processes (three times as many where it is noisy), rounds in each, seconds a block, threads."""
+    """Processes (three times as many where it is noisy), rounds in each, seconds a block, threads of the backend."""
 
     processes: int = 5
     rounds: int = 10
@@ -101,6 +105,7 @@ def compete(
         BackendError: a model does not load or run.
     """
     rule = rules or Rules()
+    clock = CPU if rule.threads == 1 and backend in ON_CPU else WALL
 
     def play(seed: int) -> Blocks:
         request = {
@@ -109,6 +114,7 @@ def compete(
             "case": case,
             "backend": backend,
             "rules": asdict(rule),
+            "clock": clock,
             "seed": seed,
         }
         command = [sys.executable, "-m", "attn_export.deploy_tests.contestant", json.dumps(request)]
@@ -119,18 +125,20 @@ def compete(
         rounds: Blocks = json.loads(done.stdout.splitlines()[-1])
         return rounds
 
-    return decide(play, rule, progress)
+    return decide(play, rule, progress, clock)
 
 
 def decide(
-    play: Callable[[int], Blocks], rules: Rules | None = None, progress: Callable[[str], None] = lambda _: None
+    play: Callable[[int], Blocks],
+    rules: Rules | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+    clock: str = CPU,
 ) -> Contest:
     """Play processes until the control is fine enough, at most three times as many as the rules say.
 
     ``play(seed)`` gives the rounds of one process: in each, the block times of C₁ C₂ R₁ R₂.
     """
     rule = rules or Rules()
-    clock = "CPU time" if rule.threads == 1 else "wall time"
     pairs: list[tuple[float, float]] = []
     while True:
         pairs.append(contrasts(play(len(pairs))))
@@ -142,7 +150,7 @@ def decide(
             return result
 
 
-def judge(pairs: Sequence[tuple[float, float]], clock: str = "CPU time") -> Contest:
+def judge(pairs: Sequence[tuple[float, float]], clock: str = CPU) -> Contest:
     """The verdict over the (effect, control) logarithms of processes."""
     return Contest(
         ratio([effect for effect, _ in pairs]),

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import random
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -120,11 +122,31 @@ def test_blocks_are_interleaved_and_each_plays_once_a_round() -> None:
 
         return run
 
-    rounds = interleave([runner(i) for i in range(4)], {}, Rules(rounds=5, block=0.001), seed=0)
+    rounds = interleave([runner(i) for i in range(4)], {}, Rules(rounds=5, block=0.001), seed=0, clock="wall time")
     assert len(rounds) == 5
     assert all(len(row) == 4 and min(row) > 0 for row in rounds)
     blocks = [a for a, b in zip(played, [*played[1:], -1], strict=True) if a != b][4:]
     assert len(set(itertools.pairwise(blocks))) > 4, "the order changes from round to round"
+
+
+@pytest.mark.parametrize(
+    ("backend", "threads", "clock"),
+    [("onnxruntime", 1, "CPU time"), ("onnxruntime", 2, "wall time"), ("tensorrt_rtx", 1, "wall time")],
+)
+def test_the_clock_is_the_one_that_sees_the_work(
+    backend: str, threads: int, clock: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked: list[dict[str, object]] = []
+
+    def answer(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
+        asked.append(json.loads(command[-1]))
+        return subprocess.CompletedProcess(command, 0, "[[1, 1, 1, 1], [1, 1, 1, 1]]\n", "")
+
+    monkeypatch.setattr(subprocess, "run", answer)
+    result = compete(tmp_path, tmp_path, tmp_path, backend=backend, rules=Rules(2, threads=threads))
+    assert result.clock == clock
+    assert {str(request["clock"]) for request in asked} == {clock}
+    assert len({request["seed"] for request in asked}) == 2
 
 
 def test_a_model_that_breaks_is_an_error_with_its_reason(tmp_path: Path) -> None:

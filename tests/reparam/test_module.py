@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from attn_export.errors import FusionError
-from attn_export.reparam.module import fuse_module
+from attn_export.reparam import fuse_module
 from tests.reparam.blocks import REFUSED as BLOCKS
 from tests.reparam.blocks import Row, Shared, acnet, conv_bn, repvgg, wake
 from tests.reparam.test_blocks import left

@@ -186,6 +186,10 @@ def verify(
     require: Annotated[
         list[str] | None, typer.Option(help="As --backend, but exit 4 when it is not available here.")
     ] = None,
+    compile_only: Annotated[
+        bool, typer.Option("--compile-only", help="With TensorRT: build for --sm without a GPU, and run nothing.")
+    ] = False,
+    sm: Annotated[str, typer.Option(help="The GPU to build for, by its compute capability.")] = "86",
     atol: Atol = None,
     rtol: Rtol = None,
     threads: Threads = 1,
@@ -194,7 +198,10 @@ def verify(
     """Prove a bundle again, on this machine. Needs neither torch nor onnx."""
     from attn_export.tools import device
 
-    device.verify(path, tuple(backend or ()), tuple(require or ()), atol, rtol, threads, as_json)
+    if compile_only:
+        device.compile_only(path, sm, as_json)
+    else:
+        device.verify(path, tuple(backend or ()), tuple(require or ()), atol, rtol, threads, as_json)
 
 
 @app.command(epilog="Example: attn-export bench fused plain")
@@ -206,15 +213,119 @@ def bench(
     duration: Duration = 3.0,
     threads: Threads = 1,
     thorough: Annotated[bool, typer.Option("--thorough", help="Eight process pairs instead of five.")] = False,
+    budget: Annotated[
+        list[str] | None, typer.Option(help="Fail beyond this: p90<=15ms, memory<=200MB, size<=10MB, cold-start<=1s.")
+    ] = None,
+    faster_than: Annotated[Path | None, typer.Option(help="Fail unless faster than this bundle.")] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(help="A bundle, or its report.json, to hold this one against.")
+    ] = None,
+    max_regression: Annotated[str, typer.Option(help="How much slower than the baseline it may be.")] = "3%",
+    mlperf: Annotated[bool, typer.Option("--mlperf", help="MLPerf's single-stream figure, too.")] = False,
+    sustain: Annotated[float, typer.Option(min=0, help="Seconds of a run that looks for drift.")] = 0,
+    thread_sweep: Annotated[bool, typer.Option("--thread-sweep", help="Latency by number of threads.")] = False,
+    batch_sweep: Annotated[str | None, typer.Option(help="Latency by batch size, such as 1,2,4,8.")] = None,
+    profile: Annotated[bool, typer.Option("--profile", help="Where the time goes, node by node.")] = False,
     as_json: Json = False,
     verbose: Verbose = 0,
     quiet: Quiet = False,
 ) -> None:
     """Measure latency; of two bundles, the interleaved ratio with its control."""
+    from attn_export.tools import bench as benching
+
+    benching.bench(
+        benching.Asked(
+            tuple(paths),
+            backend,
+            (warmup / 1000, iterations, duration),
+            threads,
+            thorough,
+            tuple(budget or ()),
+            faster_than,
+            baseline,
+            max_regression,
+            mlperf,
+            sustain,
+            thread_sweep,
+            batch_sweep,
+            profile,
+        ),
+        as_json,
+        -1 if quiet else verbose,
+    )
+
+
+@app.command(epilog="Example: attn-export fuse trained.onnx -o fused.onnx")
+def fuse(
+    file: Annotated[Path, typer.Argument(help="An ONNX file of any producer, opset 11 to 26.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where the fused file goes.")],
+    fuse_cost: Annotated[str, typer.Option(help="What pays: flops, cpu, gpu or npu.")] = "cpu",
+    keep_branches: Annotated[list[str] | None, typer.Option(help="Do not fuse sites of this name.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Fail where a site had to be rolled back.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Collapse the linear regions of an ONNX file, with a certificate."""
+    from attn_export.tools import graphs
+
+    graphs.fuse(file, output, fuse_cost, tuple(keep_branches or ()), strict, as_json)
+
+
+@app.command(epilog="Example: attn-export lint repvgg --target tensorrt")
+def lint(
+    file: Annotated[Path, typer.Argument(help="An ONNX file, or a bundle.")],
+    target: Annotated[str, typer.Option(help="Where it is to run: tensorrt or ort-mobile.")] = "tensorrt",
+    sm: Annotated[str, typer.Option(help="For TensorRT's parser: the GPU, by its compute capability.")] = "86",
+    as_json: Json = False,
+) -> None:
+    """Say which nodes a target will refuse, cast, split or not fuse."""
+    from attn_export.tools import graphs
+
+    graphs.lint(file, target, sm, as_json)
+
+
+@app.command(epilog="Example: attn-export diff repvgg onnxruntime -o parting")
+def diff(
+    path: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle's folder.")],
+    other: Annotated[str, typer.Argument(help="A backend, another bundle, or an ONNX file.")] = "onnxruntime",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the smallest part that shows it to this folder.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Say where two runs part: the first node, its module and line."""
+    from attn_export.tools import diff_command
+
+    diff_command.diff(path, other, output, as_json)
+
+
+@app.command(epilog="Example: attn-export report repvgg --format markdown")
+def report(
+    path: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle's folder.")],
+    kind: Annotated[str, typer.Option("--format", help="html, markdown, junit, sarif or json.")] = "markdown",
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="A file instead of stdout.")] = None,
+) -> None:
+    """Print a bundle's report in another format."""
+    from attn_export.tools import reporting
+
+    reporting.report(path, kind, output)
+
+
+@app.command(epilog="Example: attn-export conform repvgg se --out kit")
+def conform(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(metavar="BUNDLE...", help="Bundles to run, or to compare.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Run on this machine's GPU and write the kit here.")] = None,
+    check: Annotated[
+        Path | None, typer.Option(help="Recompute a kit's figures from its raw data, on any machine.")
+    ] = None,
+    backend: Annotated[str, typer.Option(help="What to run on.")] = "tensorrt",
+    as_json: Json = False,
+) -> None:
+    """Keep what a GPU machine measured in a kit that anyone can recompute."""
     from attn_export.tools import device
 
-    rule = (warmup / 1000, iterations, duration)
-    device.bench(tuple(paths), backend, rule, threads, thorough, as_json, -1 if quiet else verbose)
+    device.conform(tuple(paths or ()), out, check, backend, as_json)
 
 
 @app.command(epilog="Example: attn-export sweep --family attention --fuse")

@@ -1,8 +1,9 @@
-"""``verify`` and ``bench``: the device side of the command line, without torch or onnx."""
+"""``verify`` and ``conform``: the device side of the command line, without torch or onnx."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,7 @@ from attn_export import bundle
 from attn_export.deploy_tests import environment
 from attn_export.deploy_tests import verify as proofs
 from attn_export.deploy_tests.backends import BACKENDS
-from attn_export.deploy_tests.contest import Contest, Rules, compete
-from attn_export.deploy_tests.latency import Protocol
-from attn_export.errors import BackendMissingError, GateError, InconclusiveError, UsageError
-from attn_export.tools.progress import Progress
+from attn_export.errors import BackendMissingError, GateError, UsageError
 
 
 def verify(
@@ -50,61 +48,39 @@ def verify(
         raise BackendMissingError(f"{path} was proven on nothing: {', '.join(missing)} not available here")
 
 
-def bench(
-    paths: tuple[Path, ...],
-    backend: str,
-    rule: tuple[float, int, float],
-    threads: int,
-    thorough: bool,
-    as_json: bool,
-    verbosity: int,
-) -> None:
-    """Measure one bundle, or the ratio of two."""
-    if len(paths) > 2:
-        raise UsageError(f"bench takes one bundle, or two to compare; came {len(paths)}")
-    progress = Progress(verbosity)
-    read = [bundle.read(path) for path in paths]
-    warmup, iterations, duration = rule
-    results: list[dict[str, Any]] = []
-    for whole in read:
-        with progress.stage(f"latency of {whole.path.name}"):
-            protocol = Protocol(warmup, duration=duration, iterations=iterations)
-            timed = proofs.latency(whole, backend, threads=threads, protocol=protocol)
-        results.append({"bundle": str(whole.path), "backend": backend, "latency": timed.as_json()})
-        middle, tail = timed.median(), timed.percentiles()
-        _say(
-            as_json,
-            f"{whole.path}: p50 {middle.estimate:.3g} ms [{middle.low:.3g}, {middle.high:.3g}], p90 {tail['p90']:.3g},"
-            f" p95 {tail['p95']:.3g}, p99 {tail['p99']:.3g} ms; {len(timed.wall)} runs, {threads} thread(s),"
-            f" cold start {timed.cold_start:.2f} s",
-        )
-    contest = _contest(read, backend, threads, thorough, progress) if len(read) == 2 else None
+def compile_only(path: Path, sm: str, as_json: bool) -> None:
+    """Build a bundle's graph with TensorRT for RTX without a GPU: evidence of level E1, and no more."""
+    from attn_export.deploy_tests.backends.tensorrt.evidence import compile_only as build
+
+    whole = bundle.read(path)
+    evidence = build(whole.model, sm, shapes=proofs.shapes(whole))
     if as_json:
-        comparison = contest.as_json() if contest else None
-        typer.echo(json.dumps({"environment": environment.describe(), "runs": results, "first_to_second": comparison}))
-    if contest:
-        _say(
-            as_json,
-            f"{paths[0]} / {paths[1]}: {contest.ratio}, {contest.verdict}; control {contest.control},"
-            f" {len(contest.pairs)} process pairs, {contest.clock}",
-        )
-        if contest.void:
-            raise InconclusiveError(f"the control left 1 ({contest.control}): this machine cannot compare now")
+        typer.echo(json.dumps({"bundle": str(path), **evidence.as_json()}))
+        return
+    typer.echo(f"{path}: {evidence.sentence()}")
+    plan = evidence.plan
+    kinds = ", ".join(f"{count} {kind}" for kind, count in plan.dtypes.items())
+    typer.echo(f"level {evidence.level}: {len(plan.kernels)} kernels ({kinds}), {len(plan.attention)} fused attention")
 
 
-def _contest(read: list[bundle.Bundle], backend: str, threads: int, thorough: bool, progress: Progress) -> Contest:
-    one, other = read
-    if one.inputs != other.inputs:
-        raise UsageError(f"{one.path} and {other.path} take different inputs, so their times cannot be compared")
-    with progress.stage("one against the other"):
-        return compete(
-            one.model,
-            other.model,
-            one.path / bundle.CASES,
-            backend=backend,
-            rules=Rules(processes=8 if thorough else 5, threads=threads),
-            progress=progress.detail,
-        )
+def conform(paths: tuple[Path, ...], out: Path | None, check: Path | None, backend: str, as_json: bool) -> None:
+    """Write a conformance kit, or recompute one."""
+    from attn_export.tools import conform as kits
+
+    if (out is None) == (check is None):
+        raise UsageError("conform wants --out DIR on a machine with a GPU, or --check DIR on any")
+    if out is not None:
+        findings = kits.conform(paths, out, backend=backend)
+    else:
+        assert check is not None
+        findings = kits.check(check, paths)
+    if as_json:
+        typer.echo(json.dumps([asdict(finding) for finding in findings]))
+    else:
+        for finding in findings:
+            typer.echo(f"{finding.name}: {finding.status}: {finding.sentence}")
+    if wrong := [finding.name for finding in findings if finding.status != "HOLDS"]:
+        raise GateError(f"the kit does not hold for {', '.join(wrong)}")
 
 
 def _say(as_json: bool, text: str) -> None:

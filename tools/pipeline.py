@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,15 +14,15 @@ import onnx
 import torch
 
 from attn_export import bundle
-from attn_export.deploy_tests import footprint, preflight, profile, roofline
 from attn_export.deploy_tests.backend import Options
 from attn_export.deploy_tests.backends import BACKENDS
 from attn_export.deploy_tests.contest import Contest, Rules, compete
 from attn_export.deploy_tests.latency import Protocol
+from attn_export.deploy_tests.measurement import Measured, Wanted, measure
 from attn_export.deploy_tests.parity import SNR, Parity, prove
-from attn_export.deploy_tests.verify import latency, verify
+from attn_export.deploy_tests.verify import verify
 from attn_export.errors import AttnExportError, ContractError, ExportError, GateError, UnknownNameError
-from attn_export.export import audit, contract, cost, data, onnx_file, truth
+from attn_export.export import audit, contract, cost, data, onnx_file, origin, truth
 from attn_export.export.exported import Exported
 from attn_export.export.images import Preprocess
 from attn_export.export.precision import to_float16
@@ -35,7 +35,7 @@ from attn_export.reparam.graph import fuse_graph
 from attn_export.tools import diff, record, report_html
 from attn_export.tools.kill import FAST, KillScore, kill, refuse_vacuous
 from attn_export.tools.progress import Progress
-from attn_export.tools.record import Measured, Step
+from attn_export.tools.record import Step
 
 #: Cases that the fusion's certificate runs in float64; parity runs all of them.
 CERTIFIED = 2
@@ -84,14 +84,9 @@ class Outcome:
     steps: tuple[Step, ...]
     fusion: Fusion[onnx.ModelProto] | None
     score: KillScore | None
-    measured: Measured | None
+    contest: Contest | None
     warnings: tuple[str, ...]
     seconds: Mapping[str, float]
-
-    @property
-    def contest(self) -> Contest | None:
-        """Fused against un-fused, where both were measured."""
-        return self.measured.contest if self.measured else None
 
 
 def deploy(subject: Subject, plan: Plan, progress: Progress) -> Outcome:
@@ -131,6 +126,8 @@ class _Job:
         final = Exported(fusion.model, plain.contract) if fusion else plain
         if self.plan.simplify:
             final = self._simplify(final)
+        if not fusion:  # what fusing makes is certified against the graph instead
+            self._audit(final)
         single = final
         if self.plan.half:
             final = self._halve(final)
@@ -145,8 +142,9 @@ class _Job:
             gates = {"atol": self.plan.atol, "rtol": self.plan.rtol}
             parity = verify(whole, "onnxruntime", threads=self.plan.threads, **gates)
         self._gate(parity, final)
-        measured = self._measure(whole, plain if fusion else None) if self.plan.measure else None
-        report = record.report(parity, measured)
+        measured = self._measure(whole) if self.plan.measure else None
+        contest = self._compete(whole, plain) if measured and fusion else None
+        report = record.report(parity, measured, contest)
         bundle.write_json(self.folder / bundle.REPORT, report)
         page = report_html.render(whole.manifest, report, self.plan.target.name)
         (self.folder / bundle.PAGE).write_text(page, encoding="utf-8")
@@ -156,7 +154,7 @@ class _Job:
             tuple(self.steps),
             fusion,
             score,
-            measured,
+            contest,
             tuple(self.warnings),
             self.progress.seconds,
         )
@@ -228,6 +226,7 @@ class _Job:
             parity = self._step("float16", halved, SNR["float16"])
             self.progress.detail(report.sentence())
         self._gate(parity, halved)
+        self._warn("ONNX Runtime on a CPU computes float16 graphs largely in float32: this SNR is no GPU's")
         for kept in report.kept:
             self._warn(f"{kept.op} {kept.node} stays in float32: {kept.reason}")
         return halved
@@ -238,12 +237,26 @@ class _Job:
             budget = None
             if self.plan.mutants == "fast":
                 budget = max(LEAST, FAST * (time.perf_counter() - self.began))
-            assert self.plain is not None
-            second = audit.second_tier(audit.known(self.subject.module), self.plain.model)
+            second = self._second_tier()
             score = kill(final.model, self.cases, final.contract.outputs, budget=budget, second=second)
             self.progress.detail(score.sentence())
         refuse_vacuous(score)
         return score
+
+    def _second_tier(self) -> Callable[[onnx.ModelProto], str]:
+        assert self.plain is not None
+        return audit.second_tier(audit.known(self.subject.module), self.plain.model)
+
+    def _audit(self, final: Exported) -> None:
+        """Constants bit for bit against the module, attributes against the stage before: what k cannot see.
+
+        Raises:
+            GateError: a constant or an attribute is not what it was.
+        """
+        with self.progress.stage("audit"):
+            finding = self._second_tier()(final.model)
+        if finding:
+            raise GateError(f"parity holds, but the {finding} is not what the module has; nothing was written")
 
     def _step(self, name: str, exported: Exported, snr: float | None = None) -> Parity:
         path = self.scratch / f"{len(self.steps)}.onnx"
@@ -268,25 +281,23 @@ class _Job:
 
     def _parting(self, parity: Parity, exported: Exported) -> str:
         reference = self.plain.model if self.plain is not None and exported is not self.plain else None
+        known = origin.origins(self.plain.model) if self.plain is not None else {}
         failing = next(case for case in self.cases if case.name == parity.worst.case)
         try:
-            parting = diff.locate(exported.model, [(failing.name, failing.inputs)], reference=reference)
+            feeds = [(failing.name, failing.inputs)]
+            parting = diff.locate(exported.model, feeds, reference=reference, known=known)
         except AttnExportError as error:
             return f" (where it parts could not be found: {error})"
         return f"; it parts at {parting.sentence()}" if parting else ""
 
-    def _measure(self, whole: bundle.Bundle, plain: Exported | None) -> Measured:
-        threads = self.plan.threads
-        warnings = preflight.check(threads)
-        for warning in warnings:
-            self.progress.warn(str(warning))
+    def _measure(self, whole: bundle.Bundle) -> Measured:
         with self.progress.stage("latency"):
-            timed = latency(whole, "onnxruntime", threads=threads, protocol=self.plan.protocol)
-            self.steps[-1] = replace(self.steps[-1], latency=timed)
-            first = footprint.measure(whole, "onnxruntime", threads=threads)
-        with self.progress.stage("where the time goes"):
-            shares = profile.profile(whole, threads=threads, peak=roofline.measure(threads))
-        return Measured(timed, first, shares, self._compete(whole, plain) if plain else None, warnings)
+            wanted = Wanted(self.plan.threads, self.plan.protocol, profile=True)
+            measured = measure(whole, "onnxruntime", wanted, progress=self.progress.detail)
+            self.steps[-1] = replace(self.steps[-1], latency=measured.latency)
+        for warning in measured.warnings:
+            self.progress.warn(str(warning))
+        return measured
 
     def _compete(self, whole: bundle.Bundle, plain: Exported) -> Contest:
         with self.progress.stage("fused against un-fused"):
@@ -333,6 +344,7 @@ class _Job:
             "fusion": record.fusion(fusion, self.plan.cost, self.plan.keep) if fusion else None,
             "mutants": score.as_json() if score else None,
             "costs": cost.as_manifest(rows, first.name),
+            "origins": origin.record(final.model, origin.origins(self.plain.model)),
             "data": self.data.as_json() if self.data else None,
             "warnings": self.warnings,
         }

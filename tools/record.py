@@ -12,11 +12,9 @@ import onnx
 from attn_export import bundle
 from attn_export.deploy_tests import environment
 from attn_export.deploy_tests.contest import Contest
-from attn_export.deploy_tests.footprint import Footprint
 from attn_export.deploy_tests.latency import Latency
+from attn_export.deploy_tests.measurement import Measured
 from attn_export.deploy_tests.parity import SNR, TOLERANCE, Parity
-from attn_export.deploy_tests.preflight import Warn
-from attn_export.deploy_tests.profile import Profile
 from attn_export.export.exported import Exported
 from attn_export.mechanisms.subject import Subject
 from attn_export.reparam.fusion import Fusion
@@ -43,17 +41,6 @@ class Step:
             "worst_k": None if self.parity.worst.fault else self.parity.worst.k,
             "worst_snr": self.parity.worst.snr if abs(self.parity.worst.snr) < float("inf") else None,
         }
-
-
-@dataclass(frozen=True)
-class Measured:
-    """What was measured of the final model."""
-
-    latency: Latency
-    footprint: Footprint
-    profile: Profile
-    contest: Contest | None
-    warnings: Sequence[Warn] = ()
 
 
 def tolerance(precision: str) -> dict[str, Any]:
@@ -91,21 +78,14 @@ def manifest(subject: Subject, final: Exported, steps: Sequence[Step], more: Map
     }
 
 
-def report(parity: Parity, measured: Measured | None) -> dict[str, Any]:
+def report(parity: Parity, measured: Measured | None, contest: Contest | None) -> dict[str, Any]:
     """The report of this machine's run."""
     run: dict[str, Any] = {
         "backend": parity.backend,
         "environment": environment.describe(),
-        "parity": parity.as_json(),
         "latency": None,
-        "fused_against_unfused": None,
+        **(measured.plain if measured else {}),
+        "parity": parity.as_json(),
+        "fused_against_unfused": contest.as_json() if contest else None,
     }
-    if measured:
-        run |= {
-            "latency": measured.latency.as_json(),
-            "fused_against_unfused": measured.contest.as_json() if measured.contest else None,
-            "footprint": measured.footprint.as_json(),
-            "profile": measured.profile.as_json(),
-            "preflight": [asdict(warning) for warning in measured.warnings],
-        }
     return {"runs": [run]}

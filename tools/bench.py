@@ -1,0 +1,160 @@
+"""``bench``: latency of a bundle on this machine, against budgets, a baseline, or another bundle."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from attn_export import bundle
+from attn_export.deploy_tests import budget, environment
+from attn_export.deploy_tests.contest import Contest, Rules, compete
+from attn_export.deploy_tests.latency import Latency, Protocol
+from attn_export.deploy_tests.measurement import Measured, Wanted, measure, thread_counts
+from attn_export.errors import InconclusiveError, UsageError
+from attn_export.tools.progress import Progress
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was typed."""
+
+    paths: tuple[Path, ...]
+    backend: str
+    rule: tuple[float, int, float]
+    threads: int
+    thorough: bool
+    budgets: tuple[str, ...]
+    faster_than: Path | None
+    baseline: Path | None
+    max_regression: str
+    mlperf: bool
+    sustain: float
+    thread_sweep: bool
+    batch_sweep: str | None
+    profile: bool
+
+    def wanted(self) -> Wanted:
+        """As the measuring side wants it."""
+        warmup, iterations, duration = self.rule
+        return Wanted(
+            self.threads,
+            Protocol(warmup, duration=duration, iterations=iterations),
+            self.budgets,
+            self.mlperf,
+            self.sustain,
+            thread_counts() if self.thread_sweep else (),
+            _sizes(self.batch_sweep),
+            profile=self.profile,
+        )
+
+
+def bench(asked: Asked, as_json: bool, verbosity: int) -> None:
+    """Measure one bundle, or the ratio of two; then hold it against what was asked."""
+    if len(asked.paths) > 2:
+        raise UsageError(f"bench takes one bundle, or two to compare; came {len(asked.paths)}")
+    progress = Progress(verbosity)
+    read = [bundle.read(path) for path in asked.paths]
+    most = budget.percent(asked.max_regression)
+    results: list[tuple[bundle.Bundle, Measured]] = []
+    for whole in read:
+        with progress.stage(f"latency of {whole.path.name}"):
+            results.append((whole, measure(whole, asked.backend, asked.wanted(), progress=progress.detail)))
+        if not as_json:
+            for line in _lines(whole, results[-1][1]):
+                typer.echo(line)
+    for warning in results[0][1].warnings:
+        progress.warn(str(warning))
+    contest = _contest(read[0], read[1], asked, progress) if len(read) == 2 else None
+    findings = [finding for _, measured in results for finding in measured.findings]
+    if asked.faster_than:
+        against = _contest(read[0], bundle.read(asked.faster_than), asked, progress)
+        findings.append(budget.faster(against, str(asked.faster_than)))
+    if asked.baseline:
+        findings.append(_regression(read[0], results[0][1], asked, most, progress))
+    if as_json:
+        runs = [{"bundle": str(whole.path), **measured.plain} for whole, measured in results]
+        comparison = contest.as_json() if contest else None
+        held = [finding.as_json() for finding in findings]
+        machine = environment.describe()
+        typer.echo(json.dumps({"environment": machine, "runs": runs, "first_to_second": comparison, "budgets": held}))
+    else:
+        if contest:
+            typer.echo(_comparison(asked.paths, contest))
+        for finding in findings:
+            typer.echo(finding.sentence())
+    if contest and contest.void:
+        raise InconclusiveError(f"the control left 1 ({contest.control}): this machine cannot compare now")
+    budget.gate(findings)
+
+
+def _regression(
+    whole: bundle.Bundle, measured: Measured, asked: Asked, most: float, progress: Progress
+) -> budget.Finding:
+    assert asked.baseline is not None
+    if asked.baseline.is_dir():
+        return budget.regression(_contest(whole, bundle.read(asked.baseline), asked, progress), most)
+    try:
+        then = json.loads(asked.baseline.read_text(encoding="utf-8"))["runs"][0]
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        raise UsageError(f"--baseline {asked.baseline} is neither a bundle nor a report.json: {error}") from error
+    return budget.regression_of_reports(measured.plain, then, most)
+
+
+def _contest(one: bundle.Bundle, other: bundle.Bundle, asked: Asked, progress: Progress) -> Contest:
+    if [(p.name, p.dtype) for p in one.inputs] != [(p.name, p.dtype) for p in other.inputs]:
+        raise UsageError(f"{one.path} and {other.path} take different inputs, so their times cannot be compared")
+    with progress.stage("one against the other"):
+        return compete(
+            one.model,
+            other.model,
+            one.path / bundle.CASES,
+            backend=asked.backend,
+            rules=Rules(processes=8 if asked.thorough else 5, threads=asked.threads),
+            progress=progress.detail,
+        )
+
+
+def _lines(whole: bundle.Bundle, measured: Measured) -> list[str]:
+    plain = measured.plain
+    lines = [f"{whole.path}: {_latency(measured.latency)}"]
+    if weighed := plain.get("footprint"):
+        peak = weighed["peak_bytes"]
+        memory = f", peak memory {peak / 1e6:.0f} MB" if peak else ""
+        lines.append(f"  cold start {weighed['cold_start_s']:.2f} s{memory}, file {weighed['file_bytes'] / 1e6:.1f} MB")
+    if figure := plain.get("mlperf"):
+        lines.append(f"  MLPerf single stream: {json.dumps(figure)}")
+    for kind, points in (plain.get("sweeps") or {}).items():
+        lines += [f"  {kind}: {json.dumps(point)}" for point in points]
+    if drift := plain.get("sustain"):
+        lines.append(f"  sustained: {json.dumps({k: v for k, v in drift.items() if not isinstance(v, list)})}")
+    for row in ((plain.get("profile") or {}).get("rows") or [])[:10]:
+        lines.append(f"  {row['share']:6.1%}  {row['op']:<20} {', '.join(row['nodes'])[:80]}")
+    return lines
+
+
+def _latency(timed: Latency) -> str:
+    middle, tail = timed.median(), timed.percentiles()
+    return (
+        f"p50 {middle.estimate:.3g} ms [{middle.low:.3g}, {middle.high:.3g}], p90 {tail['p90']:.3g},"
+        f" p95 {tail['p95']:.3g}, p99 {tail['p99']:.3g} ms; {len(timed.wall)} runs, {timed.threads} thread(s)"
+    )
+
+
+def _comparison(paths: tuple[Path, ...], contest: Contest) -> str:
+    return (
+        f"{paths[0]} / {paths[1]}: {contest.ratio}, {contest.verdict}; control {contest.control},"
+        f" {len(contest.pairs)} process pairs, {contest.clock}"
+    )
+
+
+def _sizes(text: str | None) -> tuple[int, ...]:
+    if text is None:
+        return ()
+    parts: list[Any] = text.split(",")
+    if not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+        raise UsageError(f"--batch-sweep wants sizes such as 1,2,4,8; came {text!r}")
+    return tuple(int(part) for part in parts)

@@ -13,7 +13,7 @@ from attn_export import bundle
 from attn_export.deploy_tests import environment
 from attn_export.deploy_tests import verify as proofs
 from attn_export.deploy_tests.backends import BACKENDS
-from attn_export.errors import BackendMissingError, GateError, UsageError
+from attn_export.errors import BackendMissingError, BundleError, GateError, UsageError
 
 
 def verify(
@@ -74,6 +74,8 @@ def conform(paths: tuple[Path, ...], out: Path | None, check: Path | None, backe
     else:
         assert check is not None
         findings = kits.check(check, paths)
+        if not findings:
+            raise BundleError(f"{check} is no kit: it holds no runs; `attn-export conform BUNDLE --out DIR` writes one")
     if as_json:
         typer.echo(json.dumps([asdict(finding) for finding in findings]))
     else:

@@ -189,8 +189,7 @@ class Planner:
         graph, values = plan.graph, dict(plan.graph.values)
         owner = {id(node): merge for merge in plan.merges for node in merge.added}
         dead = {id(node) for candidate in chosen for node in candidate.dead}
-        rest = [replace(m, added=tuple(n for n in m.added if id(n) not in dead)) for m in plan.merges]
-        plan.merges = [merge for merge in rest if merge.added]
+        plan.merges = [left for merge in plan.merges if (left := _without(merge, dead)).targets]
         everything: dict[str, list[ir.Node]] = {}
         for candidate in chosen:
             placed = self._nodes(candidate, values, new_values)
@@ -223,6 +222,13 @@ class Planner:
                 here = name
             placed[target] = nodes
         return placed
+
+
+def _without(merge: Merge, dead: set[int]) -> Merge:
+    """What is left of an earlier merge when a later one took some of its nodes: that one answers for their values."""
+    added = tuple(node for node in merge.added if id(node) not in dead)
+    made = {node.output for node in added}
+    return replace(merge, added=added, targets=tuple(target for target in merge.targets if target in made))
 
 
 def _roots(graph: ir.Graph) -> list[str]:

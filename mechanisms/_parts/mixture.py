@@ -45,8 +45,8 @@ class MixtureConv(nn.Module):
         """Convolve with every expert, then sum by ``mix``."""
         experts, out = self.weight.shape[:2]
         # Groups outermost, as a grouped convolution orders its outputs.
-        weight = self.weight.unflatten(1, (self.groups, -1)).transpose(0, 1).flatten(0, 2)
-        bias = None if self.bias is None else self.bias.unflatten(1, (self.groups, -1)).transpose(0, 1).flatten()
+        weight = torch.unflatten(self.weight, 1, (self.groups, -1)).transpose(0, 1).flatten(0, 2)
+        bias = None if self.bias is None else torch.unflatten(self.bias, 1, (self.groups, -1)).transpose(0, 1).flatten()
         y = torch.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
-        y = y.unflatten(1, (self.groups, experts, out // self.groups))
+        y = torch.unflatten(y, 1, (self.groups, experts, out // self.groups))
         return (y * mix[:, None, :, :, :, None]).sum(2).flatten(1, 2)

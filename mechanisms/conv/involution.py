@@ -46,8 +46,8 @@ class Involution(nn.Module):
         if self.stride > 1:  # a window over the border averages what it has, so that odd sizes keep their last pixel
             pooled = F.avg_pool2d(x, self.stride, ceil_mode=True, count_include_pad=False)
         weights = self.span(torch.relu(self.norm(self.reduce(pooled))))
-        weights = weights.unflatten(1, (self.groups, self.kernel**2, 1))  # b g k² 1 h w
-        moved = [part.unflatten(1, (self.groups, -1)) for part in shifted(x, self.kernel, stride=self.stride)]
+        weights = torch.unflatten(weights, 1, (self.groups, self.kernel**2, 1))  # b g k² 1 h w
+        moved = [torch.unflatten(part, 1, (self.groups, -1)) for part in shifted(x, self.kernel, stride=self.stride)]
         y = weights[:, :, 0] * moved[0]
         for index in range(1, len(moved)):
             y = y + weights[:, :, index] * moved[index]

@@ -30,7 +30,8 @@ class SpatialGatingUnit(nn.Module):
     def forward(self, x: Float[Tensor, "b n f2"]) -> Float[Tensor, "b n f"]:
         """Gate."""
         u, v = x.chunk(2, -1)
-        return u * self.across(self.norm(v).transpose(1, 2)).transpose(1, 2)
+        y: Tensor = u * self.across(self.norm(v).transpose(1, 2)).transpose(1, 2)
+        return y
 
 
 class GMLPBlock(nn.Module):

@@ -67,7 +67,7 @@ class RepMLP(nn.Module):
         if self.looks_around:
             means = self.pool_norm(p.mean((2, 3), keepdim=True)).reshape(-1, self.channels * rows * columns)
             p = p + self.excite(torch.relu(self.squeeze(means))).reshape(-1, self.channels, 1, 1)
-        y = self.connect_norm(self.connect(p.reshape(-1, self.channels * height * width, 1, 1)))
+        y: Tensor = self.connect_norm(self.connect(p.reshape(-1, self.channels * height * width, 1, 1)))
         y = y.reshape(-1, self.out_channels, height, width)
         for local in self.local:
             y = y + local(p)

@@ -1,0 +1,116 @@
+"""RepGhost bottleneck: cheap features are added, not appended, so that each pair of branches is one filter deployed.
+
+ghost(x) = BN(d ∗ u) + BN(u), u = relu(BN(P · x))                  P: 1 × 1, d: depth-wise k × k
+y = ghost₂( gate( BN(D_s ∗ relu(ghost₁(x))) ) ) + shortcut(x)      b o h/s w/s    D_s at stride s > 1 only
+
+shortcut: the identity where shapes allow it, else depth-wise at stride s and 1 × 1, each with batch norm.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from attn_export.mechanisms._parts.conv_bn import ConvBN
+from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
+
+
+class RepGhostModule(nn.Module):
+    """A 1×1, and a depth-wise filter of its output added to it.
+
+    Args:
+        channels: inputs.
+        out_channels: outputs.
+        kernel: side of the depth-wise kernel.
+        activation: a ReLU behind the sum.
+    """
+
+    def __init__(self, channels: int = 16, out_channels: int = 16, kernel: int = 3, activation: bool = True) -> None:
+        super().__init__()
+        self.primary = ConvBN(channels, out_channels)
+        self.cheap = ConvBN(out_channels, out_channels, kernel, groups=out_channels)
+        self.identity = nn.BatchNorm2d(out_channels)
+        self.activation = activation
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b o h w"]:
+        """Mix channels, then add what the filter sees."""
+        u = torch.relu(self.primary(x))
+        y: Tensor = self.cheap(u) + self.identity(u)
+        return torch.relu(y) if self.activation else y
+
+
+class HardGate(nn.Module):
+    """GhostNet's channel gate: squeeze-and-excitation with a piecewise linear sigmoid."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv2d(channels, hidden, 1)
+        self.excite = nn.Conv2d(hidden, channels, 1)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """Scale the channels of ``x``."""
+        return x * F.hardsigmoid(self.excite(torch.relu(self.squeeze(x.mean((2, 3), keepdim=True)))))
+
+
+class RepGhostBottleneck(nn.Module):
+    """One bottleneck as it is trained.
+
+    Args:
+        channels: inputs.
+        middle: channels between the two ghost modules.
+        out_channels: outputs; as many as inputs unless given.
+        kernel: side of the kernel that strides, and of the shortcut's.
+        stride: 1, or more to shrink the map.
+        squeeze: share of ``middle`` that the gate's hidden layer has; 0 for no gate.
+
+    Raises:
+        ValueError: ``kernel`` is even, or ``squeeze`` is negative.
+    """
+
+    def __init__(
+        self,
+        channels: int = 16,
+        middle: int = 8,
+        out_channels: int | None = None,
+        kernel: int = 3,
+        stride: int = 1,
+        squeeze: float = 0.0,
+    ) -> None:
+        super().__init__()
+        out = channels if out_channels is None else out_channels
+        if kernel % 2 == 0 or squeeze < 0:
+            raise ValueError(f"kernel must be odd and squeeze not negative; came {kernel} and {squeeze}")
+        self.first = RepGhostModule(channels, middle)
+        self.shrink = ConvBN(middle, middle, kernel, stride=stride, groups=middle) if stride > 1 else nn.Identity()
+        self.gate = HardGate(middle, max(1, int(middle * squeeze))) if squeeze else nn.Identity()
+        self.second = RepGhostModule(middle, out, activation=False)
+        self.shortcut: nn.Module = nn.Identity()
+        if stride > 1 or out != channels:
+            filtered = ConvBN(channels, channels, kernel, stride=stride, groups=channels)
+            self.shortcut = nn.Sequential(filtered, ConvBN(channels, out))
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b o i j"]:
+        """Narrow, shrink, gate, widen; add the shortcut."""
+        y: Tensor = self.second(self.gate(self.shrink(self.first(x)))) + self.shortcut(x)
+        return y
+
+
+MECHANISM = Spec(
+    paper=Paper(
+        "RepGhost: A Hardware-Efficient Ghost Module via Re-parameterization", "Chen et al.", "2022", "2211.06088"
+    ),
+    build=RepGhostBottleneck,
+    inputs=(Input("x", ("b", "channels", "h", "w")),),
+    dynamic=(Dim("b"), Dim("h"), Dim("w")),
+    presets={
+        "test": Preset({"channels": 16, "middle": 8}, {"h": 7, "w": 9}),
+        "readme": Preset({"channels": 80, "middle": 100}, {"h": 14, "w": 14}),
+    },
+    variants={
+        "strided": Preset(
+            {"channels": 8, "middle": 12, "out_channels": 16, "kernel": 5, "stride": 2, "squeeze": 0.25},
+            {"h": 9, "w": 11},
+        ),
+        "module": Preset({"channels": 8, "out_channels": 12}, {"h": 7, "w": 9}, build=RepGhostModule),
+    },
+)

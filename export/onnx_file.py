@@ -14,12 +14,12 @@ from torch import Tensor, nn
 from attn_export.bundle import Port, sha256
 from attn_export.errors import SubjectError, UsageError
 from attn_export.export import contract
-from attn_export.export.exact import Exact
 from attn_export.export.exported import Contract, Exported
 from attn_export.export.truth import GraphOutputs
 from attn_export.mechanisms.foreign import inputs_of
 from attn_export.mechanisms.spec import Dim, Dtype, Input
 from attn_export.mechanisms.subject import Subject
+from attn_export.reparam.exact import Exact
 
 _DTYPES: dict[int, Dtype] = {TensorProto.FLOAT: "float32", TensorProto.INT64: "int64", TensorProto.BOOL: "bool"}
 

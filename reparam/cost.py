@@ -5,7 +5,8 @@
 ========  ==========  ==============  =========  ========  ====================================================
 profile   dense MAC/s depthwise MAC/s  bytes/s    constant  how it was got
 ========  ==========  ==============  =========  ========  ====================================================
-cpu       2.5e10      6e9             8e9        3e-6 s    ONNX Runtime 1.32, one thread of the build machine
+cpu       2.5e10      6e9             8e9        3e-6 s    order of magnitude of one thread with ONNX
+                                                           Runtime: estimated, not fitted
 gpu       2e12        2e11            1e11       6e-6 s    order of magnitude of a Jetson Orin Nano in fp16: from
                                                            its data sheet, not measured here
 npu       1e12        5e10            1.5e10     2e-5 s    order of magnitude of a phone's accelerator: from data

@@ -12,12 +12,12 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, inliner
 
-from attn_export.errors import FusionError
+from attn_export.errors import ExportError, FusionError
 from attn_export.reparam import certify, ir, report
 from attn_export.reparam import cost as costs
 from attn_export.reparam.adapters.onnx_ import Reader
-from attn_export.reparam.adapters.onnx_float64 import Float64
 from attn_export.reparam.adapters.onnx_write import Writer
+from attn_export.reparam.exact import Exact
 from attn_export.reparam.fusion import CERTIFICATE_BOUND, Certificate, Fusion, Refusal, Site
 from attn_export.reparam.plan import Merge, Plan, Planner
 
@@ -116,14 +116,24 @@ def _rolled_back(merge: Merge, proof: certify.Proof) -> Refusal:
 def _whole(
     plain: onnx.ModelProto, fused: onnx.ModelProto, examples: Sequence[Feeds], folder: Path | None
 ) -> tuple[float, ...] | None:
-    """Both graphs in float64 on every example; None where the original has operators the reference cannot run."""
+    """Both graphs in float64 on every example; None where the original has operators that cannot be evaluated."""
     try:
-        exact = Float64(plain, folder)
-        wanted = [exact(feeds) for feeds in examples]
-    except Exception:  # whatever an operator of another domain raises; the proofs of the sites stand in
+        exact = Exact(_inside(plain, folder))
+        wanted = [exact.run(feeds) for feeds in examples]
+    except ExportError:  # an operator of another domain; the proofs of the sites stand in
         return None
-    other = Float64(fused, folder)
-    return tuple(_error(want, other(feeds)) for want, feeds in zip(wanted, examples, strict=True))
+    other = Exact(_inside(fused, folder))
+    return tuple(_error(want, other.run(feeds)) for want, feeds in zip(wanted, examples, strict=True))
+
+
+def _inside(model: onnx.ModelProto, folder: Path | None) -> onnx.ModelProto:
+    """The model with external tensors read in; itself where it has none."""
+    if not any(tensor.data_location == TensorProto.EXTERNAL for tensor in model.graph.initializer):
+        return model
+    whole = onnx.ModelProto()
+    whole.CopyFrom(model)
+    onnx.load_external_data_for_model(whole, str(folder or ""))
+    return whole
 
 
 def _error(wanted: Feeds, got: Feeds) -> float:

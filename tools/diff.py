@@ -20,9 +20,9 @@ from attn_export.deploy_tests.parity import FLOOR, TOLERANCE
 from attn_export.errors import ConversionError
 from attn_export.export.bisect import Departure, Probe, bisect, derived, relative, strays
 from attn_export.export.cut import declared, exposed, extract, reads
-from attn_export.export.exact import Exact
 from attn_export.export.origin import Origin, trace
 from attn_export.export.save import save
+from attn_export.reparam.exact import Exact
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Array]

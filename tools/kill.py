@@ -22,9 +22,9 @@ from attn_export.deploy_tests.backend import Options
 from attn_export.deploy_tests.backends import BACKENDS
 from attn_export.deploy_tests.parity import TOLERANCE, prove
 from attn_export.errors import BackendError, ExportError, InconclusiveError
-from attn_export.export.exact import Exact
 from attn_export.export.mutants import TRIVIAL, Mutation, mutations
 from attn_export.export.save import save
+from attn_export.reparam.exact import Exact
 
 #: Two models are the same where their float64 evaluations differ by no more, relative to the output's norm.
 EQUIVALENT = 1e-12
@@ -103,6 +103,7 @@ class KillScore:
             "tried": len(self.fates),
             **{verdict: self.count(verdict) for verdict in ("caught", "survived", "equivalent", "refused")},
             "share": self.share if self.share == self.share else None,
+            "vacuous": list(self.vacuous),
             "seconds": self.seconds,
             "fates": rows,
         }

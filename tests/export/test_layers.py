@@ -10,9 +10,9 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from attn_export.export.exact import Exact
 from attn_export.export.layers import LOCAL, Local, local_errors
 from attn_export.export.mutants import Mutation, mutations
+from attn_export.reparam.exact import Exact
 from attn_export.tools.diff import probing
 from tests.export.models import cases, rich
 

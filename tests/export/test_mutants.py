@@ -9,8 +9,8 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from attn_export.export.exact import Exact
 from attn_export.export.mutants import TRIVIAL, Mutation, mutants, mutations
+from attn_export.reparam.exact import Exact
 from tests.export.models import rich
 
 MODEL = rich()

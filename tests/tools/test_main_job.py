@@ -51,7 +51,8 @@ def test_the_whole_job() -> None:
     assert len(contest["pairs"]) >= 5
 
     whole = bundle.read(Path("repvgg-test"))
-    assert {p.name for p in whole.path.iterdir()} == {"model.onnx", "cases.npz", "manifest.json", "report.json", "report.html"}
+    files = {"model.onnx", "cases.npz", "manifest.json", "report.json", "report.html"}
+    assert {path.name for path in whole.path.iterdir()} == files
     model = onnx.load(whole.model)
     assert not any(node.op_type == "BatchNormalization" for node in model.graph.node)
     assert [entry.version for entry in model.opset_import] == [18]

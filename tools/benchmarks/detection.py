@@ -26,7 +26,6 @@ from attn_export.deploy_tests.classic import RULES, verdicts
 from attn_export.deploy_tests.parity import prove
 from attn_export.errors import AttnExportError, BackendError, UnknownNameError
 from attn_export.export.audit import known, second_tier
-from attn_export.export.exact import Exact
 from attn_export.export.exported import Exported
 from attn_export.export.save import save
 from attn_export.export.simplify import simplify
@@ -34,6 +33,7 @@ from attn_export.export.torch_onnx import export
 from attn_export.export.truth import cases
 from attn_export.mechanisms import MECHANISMS
 from attn_export.mechanisms.subject import Subject, from_spec
+from attn_export.reparam.exact import Exact
 from attn_export.tools.benchmarks.faults import in_graph, in_module
 from attn_export.tools.kill import EQUIVALENT
 from attn_export.tools.pipeline import with_dynamic

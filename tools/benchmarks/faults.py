@@ -149,8 +149,8 @@ def _rounded(view: View) -> Iterator[Fault]:
                 value = view.array(name)
                 if value.size > 1:
                     whole = np.ascontiguousarray(value, np.float32).view(np.uint32).astype(np.uint64)
-                    whole = (whole + (1 << (bits - 1))) >> bits << bits
-                    set_tensor(graph, name, whole.astype(np.uint32).view(np.float32))
+                    rounded = np.asarray((whole + (1 << (bits - 1))) >> bits << bits, np.uint32)
+                    set_tensor(graph, name, rounded.view(np.float32))
 
         yield kind, "", "", change
 

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from attn_export.errors import ExportError
-from attn_export.export.kernels import KERNELS
+from attn_export.reparam.kernels import KERNELS
 
 Array = NDArray[Any]
 _FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}

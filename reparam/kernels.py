@@ -145,6 +145,24 @@ def _batch_norm(attributes: dict[str, Any], arguments: Sequence[Array | None]) -
     return np.asarray((x - mean) / np.sqrt(variance + attributes.get("epsilon", 1e-5)) * scale + bias)
 
 
+def _padding(attributes: dict[str, Any], arguments: Sequence[Array | None]) -> Array:
+    # The reference implementation refuses negative amounts, which crop.
+    x, pads, value, axes = (*arguments, None, None, None)[:4]
+    assert x is not None
+    amounts = [int(n) for n in (attributes["pads"] if pads is None else pads)]
+    where = [int(axis) % x.ndim for axis in (range(x.ndim) if axes is None else axes)]
+    count, crop, grow = len(amounts) // 2, [slice(None)] * x.ndim, [(0, 0)] * x.ndim
+    for place, axis in enumerate(where):
+        left, right = amounts[place], amounts[place + count]
+        crop[axis] = slice(max(0, -left), x.shape[axis] - max(0, -right))
+        grow[axis] = (max(0, left), max(0, right))
+    mode = attributes.get("mode", b"constant").decode()
+    if mode != "constant":
+        return np.asarray(np.pad(x[tuple(crop)], grow, mode=mode))
+    fill = attributes.get("value", 0.0) if value is None or not value.size else value.reshape(-1)[0]
+    return np.asarray(np.pad(x[tuple(crop)], grow, constant_values=fill))
+
+
 KERNELS: Mapping[str, Kernel] = {
     "AveragePool": _average,
     "BatchNormalization": _batch_norm,
@@ -155,4 +173,5 @@ KERNELS: Mapping[str, Kernel] = {
     "LayerNormalization": _layer_norm,
     "MatMul": _product,
     "MaxPool": _maximum,
+    "Pad": _padding,
 }

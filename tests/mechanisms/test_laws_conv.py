@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import pytest
 import torch
@@ -112,7 +113,9 @@ def test_omni_dimensional_convolution_has_a_kernel_for_each_image(
 
 @pytest.mark.parametrize(("channels", "kernels", "kind"), [(14, (3, 5, 7), "equal"), (16, (3, 5, 7, 9), "exponential")])
 @pytest.mark.parametrize("stride", [1, 2])
-def test_mixed_convolution_filters_each_part(channels: int, kernels: Sequence[int], kind: str, stride: int) -> None:
+def test_mixed_convolution_filters_each_part(
+    channels: int, kernels: Sequence[int], kind: Literal["equal", "exponential"], stride: int
+) -> None:
     module = ready(MixConv(channels, kernels, stride, kind))
     x = randn(2, channels, 9, 8)
     y, start = module(x), 0

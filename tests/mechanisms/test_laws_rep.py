@@ -10,12 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.conv_bn import ConvBN
 from attn_export.mechanisms.rep.acnet import ACNet
 from attn_export.mechanisms.rep.dbb import DiverseBranchBlock
 from attn_export.mechanisms.rep.dilated_reparam import DilatedReparam
 from attn_export.mechanisms.rep.ecb import EdgeBlock
 from attn_export.mechanisms.rep.mobileone import MobileOne
-from attn_export.mechanisms.rep.mobileone_block import MobileOneBlock
+from attn_export.mechanisms.rep.mobileone_block import MobileOneBlock, OverParameterised
 from attn_export.mechanisms.rep.qarepvgg import QARepVGGBlock
 from attn_export.mechanisms.rep.repghost import RepGhostBottleneck, RepGhostModule
 from attn_export.mechanisms.rep.replk import RepLKBlock
@@ -73,8 +74,10 @@ def test_mobileone_is_its_blocks_at_the_strides_of_the_paper() -> None:
 def test_mobileone_s0_has_the_parameters_of_the_paper_when_deployed() -> None:
     """2.1 million (table 4): a kernel and a bias for each over-parameterised convolution, and the classifier."""
     module = MobileOne()
-    parts = [m for m in module.modules() if type(m).__name__ == "OverParameterised"]
-    deployed = sum(p.branches[0].conv.weight.numel() + p.branches[0].conv.out_channels for p in parts)
+    parts = [m for m in module.modules() if isinstance(m, OverParameterised)]
+    convs = [unit.conv for p in parts for unit in list(p.branches)[:1] if isinstance(unit, ConvBN)]
+    assert len(convs) == len(parts)
+    deployed = sum(conv.weight.numel() + conv.out_channels for conv in convs)
     assert round((deployed + sum(p.numel() for p in module.head.parameters())) / 1e6, 1) == 2.1
 
 

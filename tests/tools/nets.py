@@ -58,3 +58,10 @@ class Breaks(nn.Module):
 number = 3
 ready = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Hardswish())
 torch.set_num_threads(1)
+
+
+class Silent(nn.Module):
+    """Gives nothing but zeros, so that any check on it is vacuous."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.relu(-torch.relu(x))

@@ -224,6 +224,35 @@ def test_a_missing_backend_is_said_and_never_passes() -> None:
     assert "required, but not available here: tensorrt" in required.err
 
 
+def test_a_check_that_zeros_would_pass_is_refused() -> None:
+    done = run(f"{NETS}:Silent", "--input", "1x3x4x4", *QUICK, "-o", "silent")
+    assert done.code == 5, done
+    assert "the parity check is vacuous" in done.err
+    assert os.listdir() == []
+    unchecked = run(f"{NETS}:Silent", "--input", "1x3x4x4", *QUICK, "-o", "silent", "--mutants", "none")
+    assert unchecked.code == 0
+
+
+def test_float16_is_in_the_graph_and_gated_by_its_own_measure() -> None:
+    done = run("se", "--preset", "test", "--fp16", *QUICK)
+    assert done.code == 0, done
+    whole = bundle.read(Path("se-test"))
+    model = onnx.load(whole.model)
+    assert any(t.data_type == onnx.TensorProto.FLOAT16 for t in model.graph.initializer)
+    assert whole.manifest["tolerance"]["snr"] == 40
+    assert run("verify", "se-test").code == 0
+
+
+def test_own_data_becomes_cases() -> None:
+    np.savez(
+        "mine.npz", **{"one.x": np.ones((1, 32, 7, 9), np.float32), "two.x": np.full((3, 32, 5, 5), 9, np.float32)}
+    )
+    done = run("se", "--preset", "test", "--dynamic", "all", "--data", "mine.npz", *QUICK)
+    assert done.code == 0, done
+    names = [case.name for case in bundle.read(Path("se-test")).cases]
+    assert sum(name.startswith("data: mine.npz") for name in names) == 2
+
+
 def test_the_users_own_tolerance_can_fail_the_job() -> None:
     done = run("se", "--preset", "test", *QUICK, "--atol", "1e-12")
     assert done.code == 1

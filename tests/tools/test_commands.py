@@ -1,0 +1,98 @@
+"""The commands on bundles and bare graphs: what they print, write, and how they end."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+
+from attn_export import bundle
+from tests.tools.run import run
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A plain bundle of a small RepVGG, with latency."""
+    target = tmp_path_factory.mktemp("bundles") / "plain"
+    command = ("repvgg", "--preset", "test", "-q", "-o", target, "--duration", "0", "--iterations", "20")
+    assert run(*command).code == 0
+    return target
+
+
+def test_fuse_collapses_a_bare_file_and_writes_only_whole_ones(made: Path, tmp_path: Path) -> None:
+    output = tmp_path / "fused.onnx"
+    done = run("fuse", made / "model.onnx", "-o", output, "--json")
+    assert done.code == 0
+    assert len(done.json["sites"]) == 6
+    assert done.json["certificate"]["worst"] <= 1e-12
+    kinds = [node.op_type for node in onnx.load(output).graph.node]
+    assert (kinds.count("Conv"), kinds.count("BatchNormalization")) == (6, 0)
+    kept = run("fuse", made / "model.onnx", "-o", tmp_path / "kept.onnx", "--keep-branches", "*", "--json")
+    assert len(kept.json["sites"]) < 6
+    assert run("fuse", tmp_path / "gone.onnx", "-o", output).code == 3
+    assert run("fuse", made / "model.onnx", "-o", "/proc/fused.onnx").code == 3
+    assert run("fuse", made / "model.onnx", "-o", output, "--fuse-cost", "cpuu").code == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["fused.onnx", "kept.onnx"]
+
+
+def test_diff_finds_where_a_changed_graph_parts(made: Path, tmp_path: Path) -> None:
+    assert run("diff", made).code == 0
+    model = onnx.load(made / "model.onnx")
+    weight = next(t for t in model.graph.initializer if len(t.dims) == 4)
+    values = onnx.numpy_helper.to_array(weight).copy()
+    values[0] *= 2
+    weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+    reader = next(node for node in model.graph.node if weight.name in node.input)
+    onnx.save(model, tmp_path / "changed.onnx")
+    done = run("diff", made, tmp_path / "changed.onnx", "-o", tmp_path / "repro")
+    assert done.code == 1
+    assert reader.name in done.out
+    assert (tmp_path / "repro" / "repro.py").is_file()
+
+
+@pytest.mark.parametrize(("kind", "begins"), [("markdown", "###"), ("junit", "<?xml"), ("sarif", "{"), ("html", "<!")])
+def test_report_prints_every_format(made: Path, kind: str, begins: str) -> None:
+    done = run("report", made, "--format", kind)
+    assert done.code == 0
+    assert done.out.lower().startswith(begins)
+
+
+def test_report_writes_whole_files(made: Path, tmp_path: Path) -> None:
+    assert run("report", made, "--format", "json", "-o", tmp_path / "r.json").code == 0
+    assert json.loads((tmp_path / "r.json").read_text())["runs"]
+    assert run("report", made, "--format", "pdf").code == 2
+    assert run("report", made, "-o", "/proc/r.md").code == 3
+
+
+def test_bench_holds_a_bundle_against_budgets_and_baselines(made: Path) -> None:
+    quick = ("--duration", "0", "--iterations", "200", "-q")
+    kept = run("bench", made, *quick, "--budget", "p90<=100s", "--budget", "size<=1MB", "--json")
+    assert kept.code == 0, kept
+    assert [finding["verdict"] for finding in kept.json["budgets"]] == ["kept", "kept"]
+    assert run("bench", made, *quick, "--budget", "p50<=1ns").code == 1
+    assert run("bench", made, *quick, "--budget", "speed<=9").code == 2
+    assert run("bench", made, *quick, "--max-regression", "fast").code == 2
+    then = run("bench", made, *quick, "--baseline", made / "report.json", "--max-regression", "10000%")
+    assert then.code == 0, then
+    assert run("bench", made, *quick, "--baseline", made / "cases.npz").code == 2
+    assert run("bench", made, *quick, "--batch-sweep", "1,x").code == 2
+
+
+def test_lint_speaks_by_rules(made: Path) -> None:
+    assert "findings for ort-mobile" in run("lint", made, "--target", "ort-mobile").out
+    assert run("lint", made, "--target", "tensorflow").code == 2
+
+
+def test_conform_says_what_is_missing(made: Path, tmp_path: Path) -> None:
+    assert run("conform", made).code == 2
+    assert run("conform", made, "--out", tmp_path / "kit").code == 4
+    assert not (tmp_path / "kit").exists()
+    assert run("conform", "--check", made).code == 3
+
+
+def test_verify_takes_an_older_bundle_without_extras(made: Path) -> None:
+    whole = bundle.read(made)
+    assert whole.manifest["mutants"]["vacuous"] == []
+    assert run("verify", made).code == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from attn_export.errors import AttnExportError, CheckpointError, LoadError, Unkn
 from attn_export.mechanisms import MECHANISMS, card, checkpoint
 from attn_export.mechanisms.awaken import awaken
 from attn_export.mechanisms.foreign import inputs_of, parse_input
-from attn_export.mechanisms.spec import Dim, Input
+from attn_export.mechanisms.spec import Dim, Input, Spec
 from attn_export.mechanisms.subject import draw, from_spec
 
 
@@ -37,6 +38,16 @@ class TestShelf:
         shelf: Shelf[object] = Shelf("attn_export.shelf", "MECHANISM", "mechanism", families=True)
         with pytest.raises(AttnExportError, match="two mechanisms are called 'se'"):
             shelf.places  # noqa: B018
+
+    def test_other_distributions_add_entries(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        point = SimpleNamespace(name="theirs", value="attn_export.mechanisms.attention.se:MECHANISM")
+        monkeypatch.setattr("attn_export._shelf.entry_points", lambda group: [point] if "mechanisms" in group else [])
+        shelf: Shelf[Spec] = Shelf("attn_export.mechanisms", "MECHANISM", "mechanism", families=True)
+        assert shelf.place("theirs").family == "plug-in"
+        assert shelf["theirs"] is MECHANISMS["se"]
+        point.name = "se"
+        with pytest.raises(AttnExportError, match="two mechanisms are called 'se'"):
+            Shelf("attn_export.mechanisms", "MECHANISM", "mechanism", families=True).places  # noqa: B018
 
 
 class TestCard:

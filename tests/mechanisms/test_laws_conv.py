@@ -10,9 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from attn_export.mechanisms.conv.cond_conv import CondConv
 from attn_export.mechanisms.conv.depthwise_separable import DepthwiseSeparable
+from attn_export.mechanisms.conv.dynamic_conv import DynamicConv
 from attn_export.mechanisms.conv.ghost import GhostModule
 from attn_export.mechanisms.conv.inception_dw import InceptionDepthwise
+from attn_export.mechanisms.conv.involution import Involution
 from attn_export.mechanisms.conv.mbconv import MBConv
 from attn_export.mechanisms.conv.mixconv import MixConv, partition
 from attn_export.mechanisms.conv.odconv import OmniDimensionalConv
@@ -108,6 +111,44 @@ def test_omni_dimensional_convolution_has_a_kernel_for_each_image(
                 weight[o, c] *= outputs[o] * inputs[o // (out // groups) * per_group + c]
         pad = dilation * (kernel // 2)
         found.append(F.conv2d(image[None], weight, None, stride, pad, dilation, groups))
+    assert agree(module(x), torch.cat(found))
+
+
+@pytest.mark.parametrize(("kernel", "stride", "groups"), [(3, 1, 4), (5, 2, 2), (3, 3, 1)])
+def test_involution_applies_to_each_pixel_the_kernel_it_made(kernel: int, stride: int, groups: int) -> None:
+    module = ready(Involution(8, kernel, stride, groups))
+    x = randn(2, 8, 7, 9)
+    scale, shift = affine(module.norm)
+    found = module(x)
+    assert found.shape[2:] == (-(-7 // stride), -(-9 // stride))
+    wide = F.pad(x, (kernel // 2,) * 4)
+    for q in range(found.shape[2]):
+        for r in range(found.shape[3]):
+            i, j = q * stride, r * stride
+            mean = x[:, :, i : i + stride, j : j + stride].mean((2, 3))
+            hidden = mean @ module.reduce.weight.flatten(1).T + module.reduce.bias
+            made = torch.relu(hidden * scale + shift) @ module.span.weight.flatten(1).T + module.span.bias
+            made = made.reshape(2, groups, 1, kernel, kernel)
+            seen = wide[:, :, i : i + kernel, j : j + kernel].reshape(2, groups, -1, kernel, kernel)
+            assert agree(found[:, :, q, r], (made * seen).sum((3, 4)).flatten(1))
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("build", [DynamicConv, CondConv])
+def test_mixtures_have_a_kernel_for_each_image(build: type[nn.Module], bias: bool) -> None:
+    module = ready(build(8, 12, 3, 3, stride=2, padding=2, dilation=2, groups=4, bias=bias))
+    x = randn(3, 8, 7, 9)
+    found = []
+    for image in x:
+        mean = image.mean((1, 2))
+        if build is DynamicConv:
+            hidden = torch.relu(module.squeeze.weight.flatten(1) @ mean)
+            mix = torch.softmax(module.choose.weight.flatten(1) @ hidden, 0)
+        else:
+            mix = torch.sigmoid(module.route.weight.flatten(1) @ mean)
+        weight = sum(m * w for m, w in zip(mix, module.conv.weight, strict=True))
+        shift = sum(m * b for m, b in zip(mix, module.conv.bias, strict=True)) if bias else None
+        found.append(F.conv2d(image[None], weight, shift, 2, 2, 2, 4))
     assert agree(module(x), torch.cat(found))
 
 

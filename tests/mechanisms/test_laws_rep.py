@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from attn_export.mechanisms._parts.conv_bn import ConvBN
 from attn_export.mechanisms.rep.acnet import ACNet
 from attn_export.mechanisms.rep.dbb import DiverseBranchBlock
+from attn_export.mechanisms.rep.dbb_transform_3 import ConvSequence
 from attn_export.mechanisms.rep.dilated_reparam import DilatedReparam
 from attn_export.mechanisms.rep.ecb import EdgeBlock
 from attn_export.mechanisms.rep.mobileone import MobileOne
@@ -112,6 +113,21 @@ def test_diverse_branches_are_one_kernel(stride: int, groups: int, side: int) ->
     kernel = kernel + normed(Kernel(spread, mixed.bias, groups), module.average_norm)
     x = randn(2, 8, 7, 9)
     assert agree(module(x), kernel(x, stride))
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+@pytest.mark.parametrize("bias", [True, False])
+def test_a_sequence_with_its_border_is_one_kernel(groups: int, bias: bool) -> None:
+    module = ready(ConvSequence(8, 12, 16, 5, groups, bias))
+    inner, outer = plain(module.pointwise, 1), plain(module.spatial, 5)
+    weight, shift = torch.zeros(16, 8 // groups, 5, 5, dtype=torch.float64), outer.bias.clone()
+    for o in range(16):
+        first = o // (16 // groups) * (12 // groups)
+        for m in range(12 // groups):
+            weight[o] += inner.weight[first + m, :, 0, 0][:, None, None] * outer.weight[o, m]
+            shift[o] += inner.bias[first + m] * outer.weight[o, m].sum()
+    x = randn(2, 8, 7, 9)
+    assert agree(module(x), Kernel(weight, shift, groups)(x))
 
 
 @pytest.mark.parametrize("stride", [1, 2])

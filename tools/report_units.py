@@ -1,4 +1,4 @@
-"""Units for people, without what a terminal table needs."""
+"""Units for people."""
 
 from __future__ import annotations
 

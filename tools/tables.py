@@ -12,6 +12,7 @@ from attn_export.deploy_tests.latency import Latency
 from attn_export.tools.kill import Fate
 from attn_export.tools.pipeline import Outcome
 from attn_export.tools.record import Step
+from attn_export.tools.report_units import size
 
 
 def stages(outcome: Outcome) -> Table:
@@ -96,19 +97,6 @@ def as_json(outcome: Outcome) -> dict[str, Any]:
         "warnings": list(outcome.warnings),
         "seconds": dict(outcome.seconds),
     }
-
-
-def size(count: float) -> str:
-    """Bytes for people.
-
-    >>> size(512), size(33_000_000)
-    ('512 B', '33.0 MB')
-    """
-    for unit in ("B", "kB", "MB"):
-        if count < 1000:
-            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} GB"
 
 
 def _latency(latency: Latency | None) -> str:

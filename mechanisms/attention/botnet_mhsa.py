@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.heads import attend
 from attn_export.mechanisms._parts.relative_logits import skew
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
@@ -53,14 +54,14 @@ class BottleneckAttention(nn.Module):
         """Attend."""
         pixels = self.size[0] * self.size[1]
         parts = self.qkv(x).reshape(-1, 3 * self.heads, self.d_head, pixels).chunk(3, 1)
-        q, k, v = parts[0].transpose(2, 3) * self.d_head**-0.5, parts[1], parts[2]
+        q, k, v = (part.transpose(2, 3) for part in parts)  # b g n d: the form that TensorRT fuses
+        q = q * self.d_head**-0.5
         if self.relative:
-            logits = q @ k + self._distances(q)
+            mixed = attend(q, k, v, scale=1.0, bias=self._distances(q))
         else:
             places = self.rows[:, None] + self.columns[None]  # h w d, constant
-            logits = q @ (k + places.flatten(0, 1).T)
-        mixed: Tensor = v @ torch.softmax(logits, -1).transpose(2, 3)
-        return mixed.reshape(-1, self.heads * self.d_head, *self.size)
+            mixed = attend(q, k + places.flatten(0, 1), v, scale=1.0)
+        return mixed.transpose(2, 3).reshape(-1, self.heads * self.d_head, *self.size)
 
     def _distances(self, q: Tensor) -> Tensor:
         """The two products of queries and relative positions: b g n n."""

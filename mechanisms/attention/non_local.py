@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.heads import attend
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 Pair = Literal["embedded", "gaussian", "dot", "concatenation"]
@@ -62,16 +63,17 @@ class NonLocal(nn.Module):
         key, value = self.key(x), self.value(x)
         if self.pool:
             key, value = F.max_pool2d(key, 2), F.max_pool2d(value, 2)
-        values = value.flatten(2).transpose(1, 2)
         if self.pair == "concatenation":
+            values = value.flatten(2).transpose(1, 2)
             logits = self.of_query(query).flatten(2).transpose(1, 2) + self.of_key(key).flatten(2)
             mixed = torch.relu(logits) @ (values / values.shape[1])
+        elif self.pair == "dot":  # without a softmax the products may be taken in the cheaper order
+            values = value.flatten(2).transpose(1, 2)
+            mixed = (query.flatten(2).transpose(1, 2) / values.shape[1]) @ (key.flatten(2) @ values)
         else:
-            q, k = query.flatten(2).transpose(1, 2), key.flatten(2)
-            # Without a softmax the products may be taken in the cheaper order.
-            plain = self.pair == "dot"
-            mixed = (q / values.shape[1]) @ (k @ values) if plain else torch.softmax(q @ k, -1) @ values
-        maps = mixed.transpose(1, 2).reshape(-1, self.hidden, *x.shape[2:])
+            q, k, v = (part.flatten(2).unsqueeze(1).transpose(2, 3) for part in (query, key, value))  # one head
+            mixed = attend(q, k, v, scale=1.0)
+        maps = mixed.transpose(-2, -1).reshape(-1, self.hidden, *x.shape[2:])
         y: Tensor = x + self.norm(self.project(maps))
         return y
 

@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from attn_export.bundle import Port
-from attn_export.errors import ExportError
+from attn_export.errors import ContractError, ExportError
 from attn_export.export import contract
+from attn_export.export.epsilons import lost
 from attn_export.export.exported import Contract, Exported
 from attn_export.export.truth import flatten
 from attn_export.mechanisms.spec import Dim
@@ -78,6 +79,12 @@ def _convert(
             raise ExportError(f"{subject.name} cannot be exported: {_reason(error)}") from error
     if program is None:
         raise ExportError(f"{subject.name} cannot be exported: {said.getvalue().strip()[-300:]}")
+    assert program.exported_program is not None
+    if gone := lost(program.exported_program, program.model_proto):
+        raise ContractError(
+            f"{subject.name}: the exporter dropped the small constant {', '.join(f'{v:g}' for v in gone)} that forward"
+            " adds; where it guards a division, write clamp_min instead, or take a larger one"
+        )
     return program.model_proto
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import Any
 
 import typer
@@ -10,6 +11,7 @@ import typer
 from attn_export.errors import LoadError, UnknownNameError
 from attn_export.mechanisms import MECHANISMS, card
 from attn_export.mechanisms.spec import Preset, Spec, sizes_of
+from attn_export.tools.measured import CAVEAT, kept, shown
 
 
 def list_(family: str | None, as_json: bool) -> None:
@@ -57,6 +59,19 @@ def show(name: str, as_json: bool) -> None:
     typer.echo(f"options  {', '.join(entry.options)}")
     if spec.half_safe:
         typer.echo(f"float16  {spec.half_safe}")
+    _measured(name, spec)
+
+
+def _measured(name: str, spec: Spec) -> None:
+    """Print what was measured: a line a preset and graph, then where, then what it is worth elsewhere."""
+    lines = shown(name, spec.configurations, kept())
+    for index, line in enumerate(lines):
+        taken = f", {line.latency}" if line.machine else ""
+        said = f"{line.preset}, {line.graph}: {line.nodes} nodes, k = {line.parity}{taken}"
+        typer.echo(f"{'' if index else 'measured':<8} {said}")
+    machines = sorted({line.machine for line in lines if line.machine})
+    if machines:
+        typer.echo(f"{'':<8} on {'; '.join(machines)}. {CAVEAT}")
 
 
 def _plain(name: str, family: str, entry: card.Card) -> dict[str, Any]:
@@ -73,6 +88,8 @@ def _plain(name: str, family: str, entry: card.Card) -> dict[str, Any]:
         },
         "default": spec.default,
         "options": list(entry.options),
+        "half_safe": spec.half_safe,
+        "measured": [asdict(line) for line in shown(name, spec.configurations, kept())],
     }
 
 

@@ -190,6 +190,12 @@ def verify(
         bool, typer.Option("--compile-only", help="With TensorRT: build for --sm without a GPU, and run nothing.")
     ] = False,
     sm: Annotated[str, typer.Option(help="The GPU to build for, by its compute capability.")] = "86",
+    data: Annotated[
+        Path | None, typer.Option(help="Your own inputs, too: a .npy, .npz or image file, or a folder of such.")
+    ] = None,
+    preprocess: Annotated[
+        str | None, typer.Option(help="For images, where the bundle has not recorded how to prepare them.")
+    ] = None,
     atol: Atol = None,
     rtol: Rtol = None,
     threads: Threads = 1,
@@ -201,7 +207,9 @@ def verify(
     if compile_only:
         device.compile_only(path, sm, as_json)
     else:
-        device.verify(path, tuple(backend or ()), tuple(require or ()), atol, rtol, threads, as_json)
+        device.verify(
+            path, tuple(backend or ()), tuple(require or ()), atol, rtol, threads, as_json, data, preprocess
+        )
 
 
 @app.command(epilog="Example: attn-export bench fused plain")
@@ -343,6 +351,7 @@ def sweep(
     limit: Annotated[float, typer.Option(min=1, help="Seconds that one entry may take.")] = 300,
     bench: Annotated[bool, typer.Option(help="Whether to measure latency.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Run what has not changed, too.")] = False,
+    mutants: Annotated[str, typer.Option(help="Planted faults that must be caught: none, fast or full.")] = "fast",
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -350,7 +359,7 @@ def sweep(
     from attn_export.tools import sweeping
 
     sweeping.sweep(
-        family or [], preset or ["test"], fuse, variants, output, workers, limit, bench, again, as_json, quiet
+        family or [], preset or ["test"], fuse, variants, output, workers, limit, bench, again, mutants, as_json, quiet
     )
 
 

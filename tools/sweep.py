@@ -18,12 +18,15 @@ from dataclasses import asdict, dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attn_export import __version__, bundle
 from attn_export.deploy_tests import environment
 from attn_export.errors import AttnExportError
 from attn_export.mechanisms import MECHANISMS, card
+
+if TYPE_CHECKING:
+    from attn_export.tools.pipeline import Mutants
 
 RESULTS = "sweep.json"
 #: What every entry depends on besides its own file.
@@ -71,6 +74,7 @@ class Settings:
     limit: float = 300.0
     measure: bool = False
     again: bool = False
+    mutants: Mutants = "fast"
 
 
 def jobs(families: Sequence[str], presets: Sequence[str], *, fuse: bool | None, variants: bool) -> list[Job]:
@@ -129,7 +133,7 @@ def _work(left: list[Job], keys: dict[str, str], settings: Settings) -> Iterator
 
     def hire() -> _Worker:
         here, there = context.Pipe()
-        process = context.Process(target=_serve, args=(there, str(settings.folder), settings.measure), daemon=True)
+        process = context.Process(target=_serve, args=(there, settings), daemon=True)
         process.start()
         there.close()
         return _Worker(process, here)
@@ -175,7 +179,7 @@ def _answer(worker: _Worker, key: str, limit: float) -> Row | None:
     return None
 
 
-def _serve(pipe: Connection, folder: str, measure: bool) -> None:
+def _serve(pipe: Connection, settings: Settings) -> None:
     """Be a worker: take jobs until the parent ends."""
     while True:
         try:
@@ -183,27 +187,34 @@ def _serve(pipe: Connection, folder: str, measure: bool) -> None:
         except EOFError:
             return
         with (
-            (Path(folder) / f"{job.label}.log").open("w", encoding="utf-8") as log,
+            (settings.folder / f"{job.label}.log").open("w", encoding="utf-8") as log,
             contextlib.redirect_stdout(log),
             contextlib.redirect_stderr(log),
         ):
-            answer = _run(job, Path(folder), measure)
+            answer = _run(job, settings)
         pipe.send(answer)
 
 
-def _run(job: Job, folder: Path, measure: bool) -> tuple[str, str, dict[str, Any] | None]:
+def _run(job: Job, settings: Settings) -> tuple[str, str, dict[str, Any] | None]:
     """Run one job in this process; whatever happens is an answer."""
     try:
         import torch
 
         from attn_export.mechanisms.subject import from_spec
-        from attn_export.tools import pipeline, tables
+        from attn_export.tools import pipeline, portable, tables
         from attn_export.tools.progress import Progress
 
         torch.set_num_threads(1)
         subject = from_spec(job.name, MECHANISMS[job.name], job.preset)
-        plan = pipeline.Plan(folder / job.label, fuse=job.fuse, measure=measure, command=("sweep", job.label))
+        plan = pipeline.Plan(
+            settings.folder / job.label,
+            fuse=job.fuse,
+            measure=settings.measure,
+            mutants=settings.mutants,
+            command=("sweep", job.label),
+        )
         outcome = pipeline.deploy(subject, plan, Progress(1))
+        portable.gate(subject, bundle.read(settings.folder / job.label).model)
         return "passed", outcome.steps[-1].parity.sentence(), tables.as_json(outcome)
     except AttnExportError as error:
         return type(error).__name__, str(error), None
@@ -214,7 +225,9 @@ def _run(job: Job, folder: Path, measure: bool) -> tuple[str, str, dict[str, Any
 
 def _shared_key(settings: Settings) -> str:
     root = Path(__file__).parents[1]
-    digest = hashlib.sha256(json.dumps([__version__, settings.measure, environment.describe()["libraries"]]).encode())
+    digest = hashlib.sha256(
+        json.dumps([__version__, settings.measure, settings.mutants, environment.describe()["libraries"]]).encode()
+    )
     for place in _SHARED:
         path = root / place
         for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:

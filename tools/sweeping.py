@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any, get_args
 
 import typer
 
@@ -26,6 +27,7 @@ def sweep(
     limit: float,
     measure: bool,
     again: bool,
+    mutants: Any,
     as_json: bool,
     quiet: bool,
 ) -> None:
@@ -34,6 +36,10 @@ def sweep(
     for family in families:
         if family not in known:
             raise UnknownNameError("family", family, known)
+    from attn_export.tools.pipeline import Mutants  # imports torch
+
+    if mutants not in get_args(Mutants):
+        raise UnknownNameError("kind of --mutants", mutants, get_args(Mutants))
     wanted = jobs(families, presets, fuse=fuse, variants=variants)
     if not wanted:
         raise UsageError(f"no entry has a preset called {' or '.join(presets)}; `attn-export show NAME` lists them")
@@ -44,7 +50,7 @@ def sweep(
             typer.echo(f"[{done}/{of}] {row.label}: {row.status}{kept}, {row.message}, {row.seconds:.1f} s", err=True)
 
     began = time.perf_counter()
-    rows = run(wanted, Settings(folder, workers, limit, measure, again), said)
+    rows = run(wanted, Settings(folder, workers, limit, measure, again, mutants), said)
     failed = [row for row in rows if not row.ok]
     if as_json:
         typer.echo(json.dumps([asdict(row) for row in rows], ensure_ascii=False))

@@ -60,7 +60,14 @@ class GroupedQueryAttention(nn.Module):
             self.register_buffer("hidden", torch.ones(length, length, dtype=torch.bool).triu(1), persistent=False)
 
     def forward(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
-        """Attend."""
+        """Attend.
+
+        Raises:
+            ValueError: there are more tokens than ``length``, where ``rotary`` or ``causal`` needs it.
+        """
+        if self.causal and x.shape[1] > self.hidden.shape[0]:
+            most = self.hidden.shape[0]
+            raise ValueError(f"wanted at most {most} tokens, came {x.shape[1]}: build it with a larger length")
         q = self.rotary(split_heads(self.query(x), self.heads))
         k = self.rotary(split_heads(self.key(x), self.kv_heads))
         v = split_heads(self.value(x), self.kv_heads)

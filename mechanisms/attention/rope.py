@@ -51,8 +51,14 @@ class RotaryEmbedding(Constants):
         self.constant("sin", angles.sin())
 
     def forward(self, x: Float[Tensor, "b h n d"]) -> Float[Tensor, "b h n d"]:
-        """Turn the tokens, the first by nothing."""
+        """Turn the tokens, the first by nothing.
+
+        Raises:
+            ValueError: there are more tokens than ``length``.
+        """
         length = x.shape[2]
+        if length > self.cos.shape[0]:
+            raise ValueError(f"wanted at most {self.cos.shape[0]} tokens, came {length}: build it with a larger length")
         cos, sin = self.cos[:length], self.sin[:length]
         turned = x[..., : self.rotated]
         if self.interleaved:

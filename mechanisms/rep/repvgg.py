@@ -76,6 +76,13 @@ MECHANISM = Spec(
     presets={
         "test": Preset({"widths": (8, 8, 12, 12, 16), "depths": (1, 2, 1, 1), "classes": 10}, {"h": 64, "w": 64}),
         "a0": Preset({}, {"h": 224, "w": 224}),
+        "readme": Preset(
+            {"channels": 512},
+            {"h": 49, "w": 49},
+            build=RepVGGBlock,
+            inputs=(Input("x", ("b", "channels", "h", "w")),),
+            dynamic=(Dim("b"), Dim("h"), Dim("w")),
+        ),
         "block": Preset(
             {"channels": 64},
             {"h": 56, "w": 56},

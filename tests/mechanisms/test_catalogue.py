@@ -90,9 +90,17 @@ def test_every_parameter_matters_or_is_excused(subject: Subject) -> None:
     assert not dead
 
 
-def test_half_precision_is_finite(subject: Subject) -> None:
-    """At input scales 1 and 8, or the entry says in a sentence why not."""
+def test_half_precision_is_finite_or_the_entry_says_in_a_sentence_why_not(subject: Subject) -> None:
+    """At input scales 1 and 8."""
     spec = MECHANISMS[subject.name.partition(":")[0]]
-    outputs = [run(subject, subject.example(seed=6, scale=scale), torch.float16) for scale in (1.0, 8.0)]
-    finite = all(bool(torch.isfinite(output).all()) for output in outputs)
-    assert finite or spec.half_safe, "float16 overflows; guard it, or say why in half_safe"
+    faults = not_finite(subject)
+    assert not faults or spec.half_safe, "float16 overflows; guard it, or say why in half_safe"
+    if spec.half_safe and not faults and subject.name.endswith(":test"):  # deserved on large maps at least?
+        large = {dim.name: 48 for dim in subject.dynamic if dim.name != "b"}
+        assert not_finite(subject, large), "float16 holds: take half_safe away"
+
+
+def not_finite(subject: Subject, sizes: dict[str, int] | None = None) -> list[float]:
+    """Scales of the input at which the module in float16 gives NaN or infinity."""
+    feeds = {scale: subject.example(seed=6, scale=scale, sizes=sizes) for scale in (1.0, 8.0)}
+    return [scale for scale, feed in feeds.items() if not run(subject, feed, torch.float16).isfinite().all()]

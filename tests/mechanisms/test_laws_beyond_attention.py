@@ -124,6 +124,17 @@ def test_rope_by_halves_is_the_same_with_other_channels_paired() -> None:
     assert (halves(x)[..., order] - pairs(x[..., order])).abs().max() < 1e-15
 
 
+@pytest.mark.parametrize(
+    "module", [GroupedQueryAttention(length=5, rotary=True), GroupedQueryAttention(length=5, causal=True)]
+)
+def test_more_tokens_than_the_tables_hold_are_refused(module: GroupedQueryAttention) -> None:
+    assert module(torch.ones(1, 5, 32)).shape == (1, 5, 32)
+    with pytest.raises(ValueError, match="at most 5 tokens, came 6"):
+        module(torch.ones(1, 6, 32))
+    with pytest.raises(ValueError, match="at most 5 tokens, came 6"):
+        RotaryEmbedding(length=5)(torch.ones(1, 2, 6, 16))
+
+
 @pytest.mark.parametrize("interleaved", [True, False])
 def test_rope_keeps_lengths_and_products_know_differences_only(interleaved: bool) -> None:
     module = RotaryEmbedding(8, 32, interleaved=interleaved).double()

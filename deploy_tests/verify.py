@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
-from attn_export.bundle import Bundle
+from attn_export.bundle import Bundle, Case
 from attn_export.deploy_tests.backend import Options, Range, Run
 from attn_export.deploy_tests.backends import BACKENDS
 from attn_export.deploy_tests.latency import Latency, Protocol, measure
@@ -32,9 +32,15 @@ def opened(bundle: Bundle, backend: str, threads: int = 1) -> Iterator[tuple[Run
 
 
 def verify(
-    bundle: Bundle, backend: str, *, threads: int = 1, atol: float | None = None, rtol: float | None = None
+    bundle: Bundle,
+    backend: str,
+    *,
+    threads: int = 1,
+    atol: float | None = None,
+    rtol: float | None = None,
+    cases: Sequence[Case] | None = None,
 ) -> Parity:
-    """Prove parity of ``bundle`` on ``backend``.
+    """Prove parity of ``bundle`` on ``backend``, on its own cases or on others.
 
     Raises:
         UnknownNameError, BackendMissingError, BackendError: as ``opened``.
@@ -43,7 +49,7 @@ def verify(
     with opened(bundle, backend, threads) as (run, name, _):
         return prove(
             run,
-            bundle.cases,
+            bundle.cases if cases is None else cases,
             bundle.outputs,
             backend=name,
             tolerance=bundle.tolerance,

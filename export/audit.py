@@ -12,7 +12,7 @@ is one that the simplifier made, which has a name that no earlier stage knows.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import permutations
 from typing import Any
@@ -89,22 +89,42 @@ def audit_initializers(model: onnx.ModelProto, wanted: Known) -> Audit:
     return Audit(len(names), tuple(findings), tuple(unaccounted))
 
 
-def second_tier(wanted: Known, reference: onnx.ModelProto) -> Callable[[onnx.ModelProto], str]:
-    """Both audits as one function that names the first finding in a model, or gives an empty string.
+@dataclass(frozen=True)
+class Tier:
+    """Both audits of a stage against the one before it.
+
+    Attributes:
+        wanted: what its constants may be.
+        reference: the stage before.
+        before: what was found earlier, and stays found.
+    """
+
+    wanted: Known
+    reference: onnx.ModelProto
+    before: Mapping[str, Audit] = field(default_factory=dict)
+
+    def audits(self, model: onnx.ModelProto) -> dict[str, Audit]:
+        """Every audit by what it looks at."""
+        return {
+            **self.before,
+            "constants": audit_initializers(model, self.wanted),
+            "attributes": audit_attributes(model, self.reference),
+        }
+
+    def __call__(self, model: onnx.ModelProto) -> str:
+        """Name the first finding, or give an empty string."""
+        found = (finding for audit in self.audits(model).values() for finding in audit.findings)
+        return next((f"{finding.check} audit: {finding.where}: {finding.detail}" for finding in found), "")
+
+
+def second_tier(wanted: Known, reference: onnx.ModelProto) -> Tier:
+    """The audits of what was made of ``reference``.
 
     Args:
         wanted: constants of the module that was exported.
         reference: its export before simplification.
     """
-    everything = wanted.also(reference)
-
-    def audit(model: onnx.ModelProto) -> str:
-        for findings in (audit_initializers(model, everything).findings, audit_attributes(model, reference).findings):
-            if findings:
-                return f"{findings[0].check} audit: {findings[0].where}"
-        return ""
-
-    return audit
+    return Tier(wanted.also(reference), reference)
 
 
 def _sources(value: Array, same: list[tuple[str, Array]], norms: Mapping[str, tuple[Array, Array]]) -> set[str]:

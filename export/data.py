@@ -13,14 +13,14 @@ from __future__ import annotations
 import hashlib
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attn_export.bundle import Case, Port
+from attn_export.bundle import Port
 from attn_export.errors import LoadError, UsageError
 from attn_export.export.images import IMAGES, Preprocess, decode
 
@@ -83,27 +83,6 @@ def read(
             feeds[case] = {port.name: _fitted(values, port, file) for port in ports}
             hashes[case] = digest
     return Data(feeds, hashes, preprocess if prepared else None, max(0, len(files) - limit))
-
-
-def again(
-    path: Path, recorded: Mapping[str, Any], ports: Sequence[Port], cases: Sequence[Case], *, decoder: Decoder = decode
-) -> tuple[Case, ...]:
-    """Make the data cases of a bundle again from the files themselves, with the preprocessing it recorded.
-
-    Raises:
-        LoadError: a file is missing, or is not the one the bundle was made with.
-    """
-    stored = recorded.get("preprocess")
-    preprocess = Preprocess.of(stored) if stored else None
-    found = read(path, ports, preprocess, limit=len(recorded["files"]) + int(recorded["left"]), decoder=decoder)
-    made = []
-    for case in cases:
-        if case.name not in recorded["files"]:
-            continue
-        if found.files.get(case.name) != recorded["files"][case.name]:
-            raise LoadError(f"{path} has not the file that the bundle's case '{case.name}' was made from")
-        made.append(replace(case, inputs=found.feeds[case.name]))
-    return tuple(made)
 
 
 def _read(

@@ -58,6 +58,16 @@ class Preprocess:
         values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in recorded.items() if k in known}
         return cls(**values)
 
+    def sentence(self) -> str:
+        """As it would be typed.
+
+        >>> Preprocess((8, 6), mean=(0.5, 0.5, 0.5)).sentence()
+        'size=8x6,fit=stretch,mean=0.5/0.5/0.5,std=1/1/1,layout=nchw,colour=rgb'
+        """
+        mean, std = ("/".join(f"{value:g}" for value in row) for row in (self.mean, self.std))
+        height, width = self.size
+        return f"size={height}x{width},fit={self.fit},mean={mean},std={std},layout={self.layout},colour={self.colour}"
+
     def __call__(self, image: Array) -> Array:
         """Prepare one image, ``h w 3`` of bytes; the result has a batch axis of one."""
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:

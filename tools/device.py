@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,8 @@ from attn_export.deploy_tests import environment
 from attn_export.deploy_tests import verify as proofs
 from attn_export.deploy_tests.backends import BACKENDS
 from attn_export.errors import BackendMissingError, BundleError, GateError, UsageError
+from attn_export.export import images
+from attn_export.tools import own_data
 
 
 def verify(
@@ -24,9 +27,12 @@ def verify(
     rtol: float | None,
     threads: int,
     as_json: bool,
+    data: Path | None = None,
+    preprocess: str | None = None,
 ) -> None:
-    """Prove a bundle on each backend; a missing one is said, and never counts as passed."""
+    """Prove a bundle on each backend, on its own cases and on ``data``; a missing backend never counts as passed."""
     whole = bundle.read(path)
+    more = _own_data(whole, data, preprocess, as_json)
     rows: list[dict[str, Any]] = []
     missing: list[str] = []
     for name in dict.fromkeys((*required, *backends)) or ("onnxruntime",):
@@ -38,14 +44,32 @@ def verify(
         parity = proofs.verify(whole, name, threads=threads, atol=atol, rtol=rtol)
         rows.append({"backend": name, "parity": parity.as_json(), "sentence": parity.sentence()})
         _say(as_json, f"{name}: {parity.sentence()}")
+        for level, cases in more.items():
+            parity = proofs.verify(whole, name, threads=threads, atol=atol, rtol=rtol, cases=cases)
+            row = {"backend": name, "parity": parity.as_json(), "sentence": parity.sentence()}
+            rows.append({**row, "level": level, "against": own_data.SENTENCES[level]})
+            _say(as_json, f"{name}, {own_data.SENTENCES[level]}: {parity.sentence()}")
     if as_json:
         typer.echo(json.dumps({"bundle": str(path), "environment": environment.describe(), "runs": rows}))
     if failed := [row["backend"] for row in rows if "parity" in row and not row["parity"]["ok"]]:
-        raise GateError(f"{path} is not proven on {', '.join(failed)}")
+        raise GateError(f"{path} is not proven on {', '.join(dict.fromkeys(failed))}")
     if lacking := [name for name in missing if name in required]:
         raise BackendMissingError(f"required, but not available here: {', '.join(lacking)}; nothing is proven on it")
     if len(missing) == len(rows):
         raise BackendMissingError(f"{path} was proven on nothing: {', '.join(missing)} not available here")
+
+
+def _own_data(
+    whole: bundle.Bundle, path: Path | None, preprocess: str | None, as_json: bool
+) -> Mapping[str, Sequence[bundle.Case]]:
+    if path is None:
+        return {}
+    found = own_data.read(whole, path, images.parse(preprocess) if preprocess else None)
+    if found.preprocess:
+        _say(as_json, f"images prepared as {found.preprocess.sentence()}")
+    if found.left:
+        _say(as_json, f"{found.left} files of {path} were left out")
+    return found.cases
 
 
 def compile_only(path: Path, sm: str, as_json: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,10 @@ from onnx import numpy_helper
 from attn_export.deploy_tests.backend import Options
 from attn_export.deploy_tests.backends import BACKENDS
 from attn_export.deploy_tests.parity import FLOOR, TOLERANCE
-from attn_export.errors import ConversionError
+from attn_export.errors import BackendError, ConversionError, ExportError
 from attn_export.export.bisect import Departure, Probe, bisect, derived, relative, strays
 from attn_export.export.cut import declared, exposed, extract, reads
+from attn_export.export.layers import Local, local_errors
 from attn_export.export.origin import Origin, trace
 from attn_export.export.save import save
 from attn_export.reparam.exact import Exact
@@ -158,6 +159,17 @@ def probing(model: onnx.ModelProto, backend: str, feeds: Feeds, threads: int = 1
                 return list(run({name: value for name, value in feeds.items() if name in read}).items())
 
         yield probe
+
+
+def layer_errors(model: onnx.ModelProto, feeds: Feeds, backend: str = "onnxruntime") -> tuple[Local, ...]:
+    """Every layer against its own float64 meaning on the backend's own inputs, the worst first.
+
+    Layers that cannot be evaluated by themselves end the check: it is the second tier, and parity is the first.
+    """
+    found: list[Local] = []
+    with probing(model, backend, feeds) as probe, suppress(ExportError, BackendError):
+        found += local_errors(model, probe, feeds)
+    return tuple(sorted(found, key=lambda layer: -layer.error))
 
 
 def write_repro(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -23,8 +23,11 @@ from attn_export.deploy_tests.parity import SNR, Parity, prove
 from attn_export.deploy_tests.verify import verify
 from attn_export.errors import AttnExportError, ContractError, ExportError, GateError, UnknownNameError
 from attn_export.export import audit, contract, cost, data, onnx_file, origin, truth
+from attn_export.export.audit_fused import fused_tier
 from attn_export.export.exported import Exported
+from attn_export.export.findings import Audit
 from attn_export.export.images import Preprocess
+from attn_export.export.layers import LOCAL, Local
 from attn_export.export.precision import to_float16
 from attn_export.export.save import save
 from attn_export.export.simplify import simplify
@@ -33,6 +36,7 @@ from attn_export.mechanisms.subject import Subject
 from attn_export.reparam.fusion import Fusion
 from attn_export.reparam.graph import fuse_graph
 from attn_export.tools import diff, record, report_html
+from attn_export.tools.diff import layer_errors
 from attn_export.tools.kill import FAST, KillScore, kill, refuse_vacuous
 from attn_export.tools.progress import Progress
 from attn_export.tools.record import Step
@@ -112,6 +116,9 @@ class _Job:
         self.steps: list[Step] = []
         self.warnings: list[str] = []
         self.plain: Exported | None = None
+        self.fusion: Fusion[onnx.ModelProto] | None = None
+        self.audits: Mapping[str, Audit] = {}
+        self.layers: tuple[Local, ...] = ()
         self.data: data.Data | None = None
         self.began = time.perf_counter()
 
@@ -122,12 +129,11 @@ class _Job:
         plain = self.plain = self._export("export, un-fused" if self.plan.fuse else "export")
         if self.plan.data:
             self._read_data(plain)
-        fusion = self._fuse(plain) if self.plan.fuse else None
+        fusion = self.fusion = self._fuse(plain) if self.plan.fuse else None
         final = Exported(fusion.model, plain.contract) if fusion else plain
         if self.plan.simplify:
             final = self._simplify(final)
-        if not fusion:  # what fusing makes is certified against the graph instead
-            self._audit(final)
+        self._audit(final)
         single = final
         if self.plan.half:
             final = self._halve(final)
@@ -185,7 +191,7 @@ class _Job:
         """Collapse the graph; what was not collapsed, and what had to be rolled back, is said."""
         with self.progress.stage("fuse"):
             feeds = [case.inputs for case in self.cases[:CERTIFIED]]
-            fusion = fuse_graph(plain.model, cost=self.plan.cost, keep=self.plan.keep, cases=feeds)
+            fusion = fuse_graph(plain.model, cost=self.plan.cost, keep=self.plan.keep, cases=feeds, ledger=True)
             if not fusion.certificate.ok:
                 raise GateError(
                     f"fusing changed the model: worst error {fusion.certificate.worst:.3g} in float64,"
@@ -197,11 +203,13 @@ class _Job:
         self._gate(parity, fused)
         if not fusion.sites:
             self._warn("nothing was fused: no region that can be collapsed and pays was found")
-        rolled = [refusal for refusal in fusion.refusals if refusal.reason.startswith("rolled back")]
-        for refusal in rolled:
-            self._warn(f"{refusal.name}: {refusal.reason}; {refusal.remedy}")
-        if rolled and self.plan.strict:
-            raise GateError(f"{len(rolled)} sites were rolled back, and --strict was asked for; nothing was written")
+        if fusion.certificate.left_out:
+            self._warn(fusion.certificate.left_out)
+        for refusal in fusion.rolled_back:
+            self._warn(str(refusal))
+        if fusion.rolled_back and self.plan.strict:
+            count = len(fusion.rolled_back)
+            raise GateError(f"{count} sites were rolled back, and --strict was asked for; nothing was written")
         return fusion
 
     def _simplify(self, exported: Exported) -> Exported:
@@ -243,9 +251,13 @@ class _Job:
         refuse_vacuous(score)
         return score
 
-    def _second_tier(self) -> Callable[[onnx.ModelProto], str]:
+    def _second_tier(self) -> audit.Tier:
+        """The audits; where something was fused, its certificate answers for the sites, and they for the rest."""
         assert self.plain is not None
-        return audit.second_tier(audit.known(self.subject.module), self.plain.model)
+        wanted = audit.known(self.subject.module)
+        if self.fusion and self.fusion.sites:
+            return fused_tier(wanted, self.plain.model, self.fusion.model)
+        return audit.second_tier(wanted, self.plain.model)
 
     def _audit(self, final: Exported) -> None:
         """Constants bit for bit against the module, attributes against the stage before: what k cannot see.
@@ -254,9 +266,19 @@ class _Job:
             GateError: a constant or an attribute is not what it was.
         """
         with self.progress.stage("audit"):
-            finding = self._second_tier()(final.model)
-        if finding:
-            raise GateError(f"parity holds, but the {finding} is not what the module has; nothing was written")
+            tier = self._second_tier()
+            self.audits = tier.audits(final.model)
+            self.layers = layer_errors(final.model, self.cases[0].inputs)
+            count = sum(found.checked for found in self.audits.values())
+            self.progress.detail(f"{count} constants and attributes, {len(self.layers)} layers")
+        if finding := tier(final.model):
+            raise GateError(f"parity holds, but the {finding}; nothing was written")
+        worst = self.layers[0] if self.layers else None
+        if worst and not worst.ok:
+            raise GateError(
+                f"parity holds, but {worst.op} {worst.node!r} is computed {worst.error:.3g} roundings of its natural"
+                f" size off its float64 meaning, bound {LOCAL:g}; nothing was written"
+            )
 
     def _step(self, name: str, exported: Exported, snr: float | None = None) -> Parity:
         path = self.scratch / f"{len(self.steps)}.onnx"
@@ -342,6 +364,7 @@ class _Job:
             "command": list(self.plan.command),
             "tolerance": record.tolerance(self.plan.precision),
             "fusion": record.fusion(fusion, self.plan.cost, self.plan.keep) if fusion else None,
+            "second_tier": record.second_tier(self.audits, self.layers),
             "mutants": score.as_json() if score else None,
             "costs": cost.as_manifest(rows, first.name),
             "origins": origin.record(final.model, origin.origins(self.plain.model)),

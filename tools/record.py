@@ -16,8 +16,13 @@ from attn_export.deploy_tests.latency import Latency
 from attn_export.deploy_tests.measurement import Measured
 from attn_export.deploy_tests.parity import SNR, TOLERANCE, Parity
 from attn_export.export.exported import Exported
+from attn_export.export.findings import Audit
+from attn_export.export.layers import LOCAL, Local
 from attn_export.mechanisms.subject import Subject
 from attn_export.reparam.fusion import Fusion
+
+#: Layers that are recorded of the layer-local check, the worst first.
+WORST = 5
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,23 @@ def fusion(made: Fusion[onnx.ModelProto], cost: str, keep: Sequence[str]) -> dic
         "keep": list(keep),
         "sites": [asdict(site) for site in made.sites],
         "refusals": [asdict(refusal) for refusal in made.refusals],
-        "certificate": {"worst": made.certificate.worst, "bound": made.certificate.bound},
+        "certificate": {
+            "worst": made.certificate.worst,
+            "bound": made.certificate.bound,
+            "left_out": made.certificate.left_out,
+        },
+    }
+
+
+def second_tier(audits: Mapping[str, Audit], layers: Sequence[Local]) -> dict[str, Any]:
+    """What was audited bit by bit, and the layers that were computed worst."""
+    return {
+        "audits": {name: found.as_json() for name, found in audits.items()},
+        "layers": {
+            "bound": LOCAL,
+            "checked": len(layers),
+            "worst": [asdict(layer) for layer in layers[:WORST]],
+        },
     }
 
 

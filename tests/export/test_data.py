@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from attn_export.bundle import Case, Port
+from attn_export.bundle import Port
 from attn_export.errors import BackendMissingError, LoadError, UsageError
 from attn_export.export import data, images
 from attn_export.export.images import Preprocess, parse, resize
@@ -99,23 +99,6 @@ def test_images_need_a_declaration_and_pillow(folder: Path, monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(BackendMissingError, match=r"pip install 'attn-export\[images\]'"):
         data.read(folder, [X], SMALL)
-
-
-def test_the_recorded_preprocessing_gives_the_same_bits_again(folder: Path) -> None:
-    found = data.read(folder, [X], SMALL, decoder=fake)
-    recorded = json.loads(json.dumps(found.as_json()))
-    truth = {"y": np.zeros(1)}
-    cases = [Case("b=1", {"x": ARRAY}, truth, {"y": 0.0})]
-    cases += [Case(name, feeds, truth, {"y": 0.0}) for name, feeds in found.feeds.items()]
-    made = data.again(folder, recorded, [X], cases, decoder=fake)
-    assert [case.name for case in made] == list(found.feeds)
-    assert all(np.array_equal(case.inputs["x"], found.feeds[case.name]["x"]) for case in made)
-    other = {**recorded, "preprocess": {**recorded["preprocess"], "mean": [0.1, 0.1, 0.1]}}
-    changed = data.again(folder, other, [X], cases, decoder=fake)
-    assert not np.array_equal(changed[-1].inputs["x"], made[-1].inputs["x"]), "it is the record that is applied"
-    (folder / "c.png").write_bytes(b"another")
-    with pytest.raises(LoadError, match=r"case 'data: c.png'"):
-        data.again(folder, recorded, [X], cases, decoder=fake)
 
 
 def test_resizing_keeps_what_it_must() -> None:

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper
 from attn_export.bundle import Port
 from attn_export.errors import ContractError
 from attn_export.export.exported import Contract, Exported
+from attn_export.export.graphs import light
 
 #: The newest ONNX file format that runtimes of the last two years read; opsets above 22 need a newer one.
 NEWEST_IR = 10
@@ -24,7 +25,7 @@ def check(model: onnx.ModelProto, contract: Contract) -> Exported:
         ContractError: the model is not valid, or not what was asked for.
     """
     try:
-        onnx.checker.check_model(model, full_check=True)
+        onnx.checker.check_model(light(model), full_check=True)
     except Exception as error:  # the checker's and the inference's errors share no base class
         raise ContractError(f"the model is not valid ONNX: {str(error).strip().splitlines()[0]}") from error
     opsets = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}

@@ -19,6 +19,9 @@ from typing import Any
 import onnx
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
+from attn_export.export.graphs import light
+from attn_export.export.origin import noted
+
 #: Operators that only rename or view: no arithmetic.
 _FREE = frozenset(
     ("Reshape", "Identity", "Squeeze", "Unsqueeze", "Flatten", "Shape", "Constant", "Cast", "Transpose", "Slice")
@@ -97,7 +100,7 @@ def _shapes(
 ) -> tuple[dict[str, tuple[int, ...]], dict[str, float]]:
     """Shape and bytes per element of every tensor that is known once the inputs have ``sizes``."""
     bare = onnx.ModelProto()
-    bare.CopyFrom(model)
+    bare.CopyFrom(light(model))
     del bare.graph.value_info[:]  # they hold the symbolic sizes
     for port in bare.graph.input:
         if port.name in sizes:
@@ -189,12 +192,7 @@ def _elements(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> in
 
 def _origin(node: onnx.NodeProto) -> tuple[str, str]:
     """Module path and source line from the exporter's metadata, where it was kept."""
-    data = {entry.key: entry.value for entry in node.metadata_props}
-    scopes = data.get("pkg.torch.onnx.name_scopes", "").strip("[]").replace("'", "").split(", ")
-    module = scopes[-2] if len(scopes) > 1 else ""
-    lines = [line.strip() for line in data.get("pkg.torch.onnx.stack_trace", "").splitlines()]
-    places = [line for line in lines if line.startswith("File ")]
-    if not places:
-        return module, ""
-    file, _, rest = places[-1].removeprefix('File "').partition('", line ')
-    return module, f"{file}:{rest.partition(',')[0]}"
+    origin = noted(node)
+    if origin is None:
+        return "", ""
+    return origin.module, f"{origin.file}:{origin.line}" if origin.file else ""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import onnx
 
 from attn_export.bundle import Port
+from attn_export.export.graphs import HEAVY
 
 
 @dataclass(frozen=True)
@@ -38,5 +39,6 @@ class Exported:
 
     @property
     def bytes(self) -> int:
-        """Size of the model as it would be written, weights included."""
-        return int(self.model.ByteSize())
+        """Size of the model as it would be written, weights included; of theirs alone beyond what a message holds."""
+        weights = sum(len(tensor.raw_data) for tensor in self.model.graph.initializer)
+        return int(self.model.ByteSize()) if weights < HEAVY else weights

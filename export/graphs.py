@@ -52,6 +52,33 @@ class View:
 _FLOATING = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE}
 
 
+#: Weights of this many bytes no longer fit in one protobuf message with everything else, whose limit is 2 GB.
+HEAVY = 1_500_000_000
+#: Smaller constants are kept: shapes may be computed from them.
+SMALL = 1 << 16
+
+
+def light(model: onnx.ModelProto, heavy: int = HEAVY) -> onnx.ModelProto:
+    """The model itself; where its weights are too many for one message, a copy that takes the large ones as inputs.
+
+    What the checker and shape inference say of the copy, they would say of the model, if they could read it.
+    """
+    if sum(len(tensor.raw_data) for tensor in model.graph.initializer) < heavy:
+        return model
+    copy = onnx.ModelProto(ir_version=model.ir_version, functions=model.functions)
+    copy.opset_import.extend(model.opset_import)
+    graph = copy.graph
+    graph.name = model.graph.name
+    for field in ("node", "input", "output", "value_info"):
+        getattr(graph, field).extend(getattr(model.graph, field))
+    for tensor in model.graph.initializer:
+        if len(tensor.raw_data) <= SMALL:
+            graph.initializer.append(tensor)
+        else:
+            graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
+    return copy
+
+
 def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
     """The value of an attribute."""
     for item in node.attribute:
@@ -96,8 +123,8 @@ def insert(graph: onnx.GraphProto, position: int, nodes: list[onnx.NodeProto]) -
 
 def _shapes(model: onnx.ModelProto) -> dict[str, Shape]:
     try:
-        graph = onnx.shape_inference.infer_shapes(model).graph
-    except Exception:  # too large for one message, or an operator inference does not know: what is declared remains
+        graph = onnx.shape_inference.infer_shapes(light(model)).graph
+    except Exception:  # an operator inference does not know: what is declared remains
         graph = model.graph
     shapes: dict[str, Shape] = {}
     for value in (*graph.input, *graph.value_info, *graph.output):

@@ -9,6 +9,8 @@ import ast
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass
+from functools import cache
+from pathlib import Path, PurePath
 from typing import Any
 
 import onnx
@@ -18,6 +20,8 @@ from attn_export.reparam.exact import inputs_of
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _CLASSES = "pkg.torch.onnx.class_hierarchy"
 _TRACE = "pkg.torch.onnx.stack_trace"
+#: What lies at the root of a project.
+_ROOTS = ("pyproject.toml", "setup.py", ".git")
 
 
 @dataclass(frozen=True)
@@ -41,8 +45,7 @@ def origins(model: onnx.ModelProto) -> dict[str, Origin]:
     found: dict[str, Origin] = {}
     constants = {tensor.name for tensor in model.graph.initializer}
     for node in model.graph.node:
-        notes = {entry.key: entry.value for entry in node.metadata_props}
-        if origin := _origin(notes):
+        if origin := noted(node):
             found |= dict.fromkeys((name for name in node.output if name), origin)
             for name in constants.intersection(node.input):
                 found.setdefault(name, origin)
@@ -77,7 +80,9 @@ def recall(recorded: Mapping[str, Sequence[Any]]) -> dict[str, Origin]:
     return {name: Origin(*values) for name, values in recorded.items()}
 
 
-def _origin(notes: Mapping[str, str]) -> Origin | None:
+def noted(node: onnx.NodeProto) -> Origin | None:
+    """What the exporter has noted on a node; None where it has not."""
+    notes = {entry.key: entry.value for entry in node.metadata_props}
     scopes, classes = _list(notes.get(_SCOPES, "")), _list(notes.get(_CLASSES, ""))
     if not scopes or len(scopes) != len(classes):
         return None
@@ -89,7 +94,34 @@ def _origin(notes: Mapping[str, str]) -> Origin | None:
     if not own:
         return Origin(module, kind)
     file, number, code = own[-1]
-    return Origin(module, kind, file, int(number), code.strip())
+    return Origin(module, kind, portable(file), int(number), code.strip())
+
+
+@cache
+def portable(file: str) -> str:
+    """A source file without the folders of this machine: by its distribution, its project, its package, or its name.
+
+    A bundle is read elsewhere; where it was built is nobody's business, and two builds of one commit are to be equal.
+
+    >>> portable("/home/someone/venv/lib/python3.11/site-packages/timm/layers/se.py")
+    'timm/layers/se.py'
+    >>> portable("/nowhere/net.py")
+    'net.py'
+    """
+    path = Path(file)
+    if "site-packages" in path.parts:
+        last = len(path.parts) - path.parts[::-1].index("site-packages")
+        return PurePath(*path.parts[last:]).as_posix()
+    if not path.is_absolute():
+        return path.as_posix()
+    path = path.resolve()  # our own folders are reached through links
+    for folder in path.parents:
+        if any((folder / name).exists() for name in _ROOTS):
+            return path.relative_to(folder).as_posix()
+    inner = path.parent
+    while (inner / "__init__.py").is_file():
+        inner = inner.parent
+    return path.relative_to(inner).as_posix()
 
 
 def _list(text: str) -> list[str]:

@@ -21,6 +21,7 @@ from attn_export.mechanisms.subject import from_spec
 from attn_export.tools.diff import between_graphs, locate, of_runtime, write_repro
 from tests.export.models import cases, rich
 
+ROOT = Path(__file__).parents[2]
 FEEDS = [(case.name, case.inputs) for case in cases(rich())]
 
 
@@ -63,8 +64,8 @@ def test_the_finding_names_module_and_python_line() -> None:
     assert parting is not None
     assert parting.origin is not None
     assert parting.origin.module == "query"
-    assert parting.origin.file.endswith("self_attention.py")
-    lines = Path(parting.origin.file).read_text(encoding="utf-8").splitlines()[parting.origin.line - 1 :]
+    assert parting.origin.file == "mechanisms/attention/self_attention.py", "relative to the project"
+    lines = (ROOT / parting.origin.file).read_text(encoding="utf-8").splitlines()[parting.origin.line - 1 :]
     assert lines[0].strip() == parting.origin.code
     assert "self.query" in "".join(lines[:3]), "the statement begins at this line"
     assert "case 'one'" in parting.sentence()

@@ -1,0 +1,47 @@
+"""Models whose weights do not fit in one message are checked and counted as others are, without their weights."""
+
+from __future__ import annotations
+
+import onnx
+import pytest
+
+from attn_export.errors import ContractError
+from attn_export.export import contract, cost, graphs
+from attn_export.export.exported import Contract
+from tests.export.models import cases, rich
+
+
+@pytest.fixture
+def heavy(monkeypatch: pytest.MonkeyPatch) -> onnx.ModelProto:
+    """The limit is moved below this model: two real gigabytes would say no more."""
+    model = rich()
+    original = graphs.light
+    monkeypatch.setattr(graphs, "SMALL", 64)
+    for module in (graphs, contract, cost):
+        monkeypatch.setattr(module, "light", lambda given: original(given, 1))
+    assert len(original(model, 1).graph.initializer) < len(model.graph.initializer)
+    return model
+
+
+def _asked(model: onnx.ModelProto) -> Contract:
+    opset = next(entry.version for entry in model.opset_import if not entry.domain)
+    ports = [tuple(map(contract.port, values)) for values in (model.graph.input, model.graph.output)]
+    return Contract(opset, *ports)
+
+
+def test_a_heavy_model_is_checked_and_keeps_its_weights(heavy: onnx.ModelProto) -> None:
+    checked = contract.check(heavy, _asked(heavy))
+    assert checked.model is heavy
+    heavy.graph.node[0].op_type = "NoSuchOperator"
+    with pytest.raises(ContractError, match="not valid ONNX"):
+        contract.check(heavy, _asked(heavy))
+
+
+def test_a_heavy_model_costs_what_it_costs_in_one_message(
+    heavy: onnx.ModelProto, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = {name: value.shape for name, value in cases(heavy)[0].inputs.items()}
+    came = cost.costs(heavy, sizes)
+    monkeypatch.undo()
+    assert came == cost.costs(heavy, sizes)
+    assert sum(row.macs for row in came) > 0

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from attn_export.reparam import ir
 from attn_export.reparam.layout import Layout, channels_first, channels_last
 from attn_export.reparam.linconv import NotFusibleError
+from attn_export.reparam.toeplitz import flat
 from attn_export.reparam.transfer import State, start, transfer
 
 #: A cone stops here, so that a long linear net costs time in proportion to its length.
@@ -36,11 +37,12 @@ class Cone:
         return [node for node in self.nodes if node.output in wanted]
 
 
-def homes(value: ir.Value) -> list[Layout]:
+def homes(graph: ir.Graph, root: str) -> list[Layout]:
     """The ways to read a tensor as batch, channels and space."""
+    value = graph.values[root]
     if value.shape is None:
         return []
-    return [home for home in (channels_first(value.shape), channels_last(value.shape)) if home is not None]
+    return [home for home in (channels_first(value.shape), channels_last(value.shape), flat(graph, value)) if home]
 
 
 def cone(graph: ir.Graph, position: dict[int, int], root: str, home: Layout, most: int = MOST_NODES) -> Cone:

@@ -11,11 +11,11 @@ from math import gcd, prod
 
 import numpy as np
 
-from attn_export.reparam import ir
-from attn_export.reparam.cost import Profile, Work
+from attn_export.reparam import cost, ir, rise, toeplitz
+from attn_export.reparam.cost import Profile, Work, vector_width
 from attn_export.reparam.layout import Dim, Layout, channels_first
 from attn_export.reparam.linconv import Array, Axis, Ints, LinConv, NotFusibleError
-from attn_export.reparam.transfer import State
+from attn_export.reparam.state import Rise, State
 
 Sizes = tuple[int, ...]
 
@@ -60,6 +60,8 @@ def form(root: ir.Value, home: Layout, state: State, target: ir.Value, profile: 
     """
     if root.sizes is None or target.sizes is None or root.shape is None or target.shape is None:
         raise NotFusibleError("sizes are not known", "export with shapes, or run shape inference on the file")
+    if state.rise is not None:
+        return _risen(root, home, state, target, profile)
     lin = state.lin
     plain = all(a.taps == (0,) and a.stride == 1 and a.extent == -1 for a in lin.axes)
     if plain and state.layout.same(home):
@@ -74,9 +76,79 @@ def form(root: ir.Value, home: Layout, state: State, target: ir.Value, profile: 
         and not (home.axes[1] and home.axes[1][0].kind == "c" and len(home.axes) > 2)
     ):
         return _linear(lin, root, target)
+    if not lin.axes and len(home.axes) > 2:
+        return _over_all(lin, root, target)
     if not 1 <= len(lin.axes) <= 3:
         raise NotFusibleError(f"no convolution has {len(lin.axes)} spatial axes")
     return min(_convs(root, home, state, target), key=lambda f: f.seconds(profile))
+
+
+def _over_all(lin: LinConv, root: ir.Value, target: ir.Value) -> Form:
+    """A matrix over all numbers of an item: flatten, connect, give it its shape."""
+    assert root.sizes is not None
+    assert root.shape is not None
+    assert target.sizes is not None
+    assert target.shape is not None
+    free = Work(0, 0, free=True)
+    ones = (1,) * (len(root.sizes) - 2)
+    flat = (lin.channels, *ones)
+    if toeplitz.MATRIX not in lin.notes:
+        raise NotFusibleError("a matrix over the whole map, where there was none")
+    first = Step(lambda: ir.Flatten(len(ones)), free, (root.shape[0], *flat), (root.sizes[0], *flat))
+    last = Step(ir.Reshape, free, target.shape, target.sizes)
+    middle = _conv_over(lin, len(ones), first)
+    return Form((first, middle, last))
+
+
+def _conv_over(lin: LinConv, rank: int, before: Step) -> Step:
+    ones = (1,) * rank
+    groups = groups_of(lin)
+    width = lin.channels // groups
+    sizes = (before.sizes[0], lin.outputs, *ones)
+    bias = lin.bias if lin.biased else None
+
+    def build() -> ir.Op:
+        weight = _dense(lin, groups).reshape(lin.outputs, width, *ones)
+        return ir.Conv(weight, bias, ones, ones, groups, ((0, 0),) * rank)
+
+    stored = lin.outputs * width
+    done = Work(prod(sizes) * width, prod(before.sizes) + prod(sizes) + stored, width == 1 and groups > 1)
+    return Step(build, done, (before.shape[0], lin.outputs, *ones), sizes, stored + lin.biased * lin.outputs)
+
+
+def _risen(root: ir.Value, home: Layout, state: State, target: ir.Value, profile: Profile) -> Form:
+    """An enlarged value: a transposed convolution, or the coarse form with the rearrangement behind it."""
+    lin, rise_ = state.lin, state.rise
+    assert root.sizes is not None
+    assert root.shape is not None
+    assert target.sizes is not None
+    assert target.shape is not None
+    assert rise_ is not None
+    if rise_.kind == "transposed" and _to_canonical(home) is None and _one_bias(lin, rise_):
+        op = rise.transposed(lin, rise_)
+        done = cost.work(op, [root.sizes], target.sizes)
+        return Form((Step(lambda: op, done, target.shape, target.sizes, cost.parameters(op)),))
+    if any(rise_.trim) or (rise_.kind != "repeat" and (len(set(rise_.factors)) > 1 or len(rise_.factors) != 2)):
+        raise NotFusibleError("a transposed convolution whose bias differs between phases", "drop the bias inside")
+    where = {axis[0].index: n for n, axis in enumerate(home.axes) if axis and axis[0].kind == "s"}
+    sizes = [axis.length(root.sizes[where[n]]) for n, axis in enumerate(lin.axes)]
+    dims: list[Dim] = []
+    for n, (axis, size) in enumerate(zip(lin.axes, sizes, strict=True)):
+        same = axis.stride == 1 and axis.extent == -1
+        dims.append(size if isinstance(root.shape[where[n]], int) else root.shape[where[n]] if same else None)
+    full = (root.sizes[0], lin.outputs, *sizes)
+    coarse = ir.Value(f"{target.name}:coarse", (root.shape[0], lin.outputs, *dims), full)
+    below = form(root, home, State(lin, state.layout), coarse, profile)
+    last: ir.Op = ir.Upsample(rise_.factors)
+    if rise_.kind != "repeat":
+        last = ir.DepthToSpace(rise_.factors[0], crd=True)
+    step = Step(lambda: last, cost.work(last, [full], target.sizes), target.shape, target.sizes)
+    return Form((*below.steps, step))
+
+
+def _one_bias(lin: LinConv, rise_: Rise) -> bool:
+    bias = lin.bias.reshape(-1, rise_.phases)
+    return bool((bias == bias[:, :1]).all())
 
 
 def _diagonal(lin: LinConv) -> bool:
@@ -225,7 +297,9 @@ def _conv_steps(lin: LinConv, channels: int, sizes: Sizes, shape: tuple[Dim, ...
         )
 
     stored = lin.outputs * per
-    work = Work(prod(result) * per, prod(sizes) + prod(result) + stored, groups == channels and groups > 1)
+    kernel = (lin.outputs, channels // groups, *(count for _, _, count in regular))
+    depthwise, width = groups == channels and groups > 1, vector_width(kernel, groups)
+    work = Work(prod(result) * per, prod(sizes) + prod(result) + stored, depthwise, width=width)
     dims: list[Dim] = [length if isinstance(dim, int) else None for length, dim in zip(lengths, shape[2:], strict=True)]
     return [Step(build, work, (shape[0], lin.outputs, *dims), result, stored + (lin.outputs if lin.biased else 0))]
 

@@ -61,6 +61,8 @@ def apply(op: ir.Op, args: list[Tensor]) -> Tensor:
             return x.index_select(op.axis, torch.from_numpy(op.index))
         case ir.AvgPool():
             return _pool(op, x)
+        case ir.Flatten():
+            return x.reshape(len(x), -1, *(1,) * op.ones)
         case ir.Transpose():
             return x.permute(op.perm)
         case ir.DepthToSpace():

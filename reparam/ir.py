@@ -125,6 +125,13 @@ class Reshape:
 
 
 @dataclass(frozen=True, eq=False)
+class Flatten:
+    """``(b, ...)`` → ``(b, all the rest)``, followed by ``ones`` axes of size 1."""
+
+    ones: int
+
+
+@dataclass(frozen=True, eq=False)
 class Transpose:
     """Permute axes."""
 
@@ -174,6 +181,7 @@ Op = (
     | Take
     | AvgPool
     | Reshape
+    | Flatten
     | Transpose
     | DepthToSpace
     | SpaceToDepth
@@ -182,7 +190,7 @@ Op = (
 )
 
 #: Operators that move data without computing: a region made of these only is nobody's business.
-VIEWS = (Reshape, Transpose, Slice, Take, Concat)
+VIEWS = (Reshape, Flatten, Transpose, Slice, Take, Concat)
 
 
 @dataclass(frozen=True, eq=False)

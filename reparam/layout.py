@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from attn_export.reparam.linconv import Ints, NotFusibleError
+from attn_export.reparam.linconv import Array, Ints, NotFusibleError
 
 Dim = int | str | None
 
@@ -129,6 +129,38 @@ def channels_last(shape: Sequence[Dim]) -> Layout | None:
         return None
     space = tuple((Atom("s", n, size),) for n, size in enumerate(shape[1:-1]))
     return Layout(((Atom("b", 0, shape[0]),), *space, (Atom("c", 0, shape[-1]),)))
+
+
+def by_channel(constant: Array, place: Layout, axis: int | None) -> Array:
+    """Spread a broadcast constant over the channels.
+
+    Raises:
+        NotFusibleError: it differs between positions or between batch items, or makes the tensor larger.
+    """
+    rank = len(place.axes)
+    array = constant if axis is None else constant.reshape(-1, *(1,) * (rank - axis - 1))
+    if array.ndim > rank:
+        if any(n != 1 for n in array.shape[: array.ndim - rank]):
+            raise NotFusibleError("a constant of higher rank makes the tensor larger")
+        array = array.reshape(array.shape[array.ndim - rank :])
+    array = array.reshape(*(1,) * (rank - array.ndim), *array.shape)
+    for number in range(rank):
+        size, channels = array.shape[number], place.width(number)
+        if size == 1:
+            continue
+        if place.is_channel(number) and size == channels:
+            continue
+        if any(a.kind != "c" and a.size == size for a in place.axes[number]) and channels == 1:
+            first = array.take([0], axis=number)
+            if np.array_equal(np.broadcast_to(first, array.shape), array):
+                array = first
+                continue
+            raise NotFusibleError(
+                "a constant differs between positions or batch items", "a constant for each channel can be folded"
+            )
+        raise NotFusibleError("a constant does not lie along the channels, or makes the tensor larger")
+    sizes = [place.width(n) for n in range(rank)]
+    return np.ascontiguousarray(np.broadcast_to(array, sizes)).reshape(-1)
 
 
 def transpose(layout: Layout, perm: Sequence[int]) -> tuple[Layout, Ints | None]:

@@ -12,11 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
-from attn_export.reparam import absorb, cost, ir
+from attn_export.reparam import cost, ir
 from attn_export.reparam.cones import Cone, cone, homes
 from attn_export.reparam.emit import Form, form
 from attn_export.reparam.layout import Layout
 from attn_export.reparam.linconv import NotFusibleError
+from attn_export.reparam.toeplitz import MAP, MATRIX
 
 Keep = Callable[[str], bool]
 
@@ -71,7 +72,7 @@ class Planner:
 
     def run(self, graph: ir.Graph, most_rounds: int = 12) -> Plan:
         """Collapse until nothing pays."""
-        plan = self._absorbed(graph)
+        plan = Plan(graph, [])
         new_values: set[str] = set()
         todo: set[str] | None = None
         for _ in range(most_rounds):
@@ -85,19 +86,6 @@ class Planner:
             todo = _near(plan.graph, rewritten, chosen)
         return plan
 
-    def _absorbed(self, graph: ir.Graph) -> Plan:
-        """Fold what always pays and is no matter of the algebra: scalings behind transposed convolutions."""
-        plan = Plan(graph, [])
-        while found := [p for p in absorb.pairs(plan.graph) if (p[0].inputs[0], p[1].output) not in self.banned]:
-            producer, reader, op, home = found[0]
-            new = ir.Node(f"fused:{reader.output}", op, producer.inputs, reader.output, producer.scope)
-            done = {id(n): m for m in plan.merges for n in m.added}.get(id(producer))
-            origins = (*(done.origins if done else (producer,)), reader)
-            plan.merges = [m for m in plan.merges if m is not done]
-            plan.merges.append(Merge(producer.inputs[0], home, (reader.output,), origins, (new,), frozenset()))
-            plan.graph = plan.graph.replaced([producer, reader], {reader.output: [new]})
-        return plan
-
     def candidates(self, graph: ir.Graph, new: set[str], todo: set[str] | None) -> list[Candidate]:
         """Every candidate that is exact and pays."""
         position = {id(node): n for n, node in enumerate(graph.nodes)}
@@ -105,7 +93,7 @@ class Planner:
         for root in _roots(graph):
             if root in new or (todo is not None and root not in todo):
                 continue
-            for home in homes(graph.values[root]):
+            for home in homes(graph, root):
                 found += self._of_cone(graph, cone(graph, position, root, home), new)
         return found
 
@@ -117,8 +105,11 @@ class Planner:
         exits = tuple(
             node.output
             for node in found.nodes
-            if node.output in graph.outputs
-            or any(reader.output not in inside for reader in graph.consumers.get(node.output, []))
+            if (
+                node.output in graph.outputs
+                or any(reader.output not in inside for reader in graph.consumers.get(node.output, []))
+            )
+            and not all(isinstance(n.op, ir.VIEWS) for n in found.region((node.output,), graph.producer))
         )
         if len(exits) > 1:
             sets[exits] = None
@@ -156,7 +147,7 @@ class Planner:
                     return None
         except NotFusibleError:
             return None
-        notes = frozenset().union(*(found.states[target].lin.notes for target in targets))
+        notes = frozenset().union(*(found.states[target].lin.notes for target in targets)) - {MAP, MATRIX}
         return Candidate(found.root, found.home, forms, region, dead, seconds, notes)
 
     def kept(self, region: list[ir.Node]) -> bool:

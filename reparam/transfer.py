@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from math import prod
 
 import numpy as np
 
-from attn_export.reparam import ir, layout, linconv
-from attn_export.reparam.layout import Dim, Layout
+from attn_export.reparam import ir, layout, linconv, rise, toeplitz
+from attn_export.reparam.layout import Dim, Layout, by_channel
 from attn_export.reparam.linconv import Array, Ints, LinConv, NotFusibleError
+from attn_export.reparam.state import State
 
-
-@dataclass(frozen=True, eq=False)
-class State:
-    """A value as one convolution of a root, and how it lies in its tensor."""
-
-    lin: LinConv
-    layout: Layout
+__all__ = ["State", "start", "transfer"]
 
 
 def start(shape: Sequence[Dim], home: Layout) -> State:
     """The root as a convolution of itself."""
     space = [a.size if isinstance(a.size, int) else None for a in home.atoms if a.kind == "s"]
-    return State(linconv.identity(home.channel_sizes[0], space), home.resized(shape))
+    lin = toeplitz.begun(linconv.identity(prod(home.channel_sizes), space), home)
+    return State(lin, home.resized(shape))
 
 
 def transfer(op: ir.Op, states: Sequence[State], shape: tuple[Dim, ...] | None) -> State:
@@ -33,11 +30,15 @@ def transfer(op: ir.Op, states: Sequence[State], shape: tuple[Dim, ...] | None) 
         NotFusibleError: the result is not one convolution of the root, or only for some sizes that are not fixed.
     """
     state = states[0]
+    if any(s.rise for s in states):
+        return rise.through(op, states, shape)
     match op:
+        case ir.Conv() if toeplitz.spans(op, state):
+            result = toeplitz.conv(op, state)
         case ir.Conv():
-            result = _conv(op, state)
+            result = toeplitz.marked(_conv(op, state))
         case ir.Linear():
-            result = _linear(op, state)
+            result = toeplitz.marked(_linear(op, state))
         case ir.Affine():
             result = _affine(op, state)
         case ir.Sum():
@@ -55,7 +56,7 @@ def transfer(op: ir.Op, states: Sequence[State], shape: tuple[Dim, ...] | None) 
             result = _select(op, state)
         case ir.AvgPool():
             result = _pool(op, state)
-        case ir.Reshape():
+        case ir.Reshape() | ir.Flatten():
             if shape is None:
                 raise NotFusibleError("it is reshaped to a shape that is not known")
             result = State(state.lin, layout.reshape(state.layout, shape))
@@ -65,11 +66,11 @@ def transfer(op: ir.Op, states: Sequence[State], shape: tuple[Dim, ...] | None) 
         case ir.SpaceToDepth():
             result = _space_to_depth(op, state)
         case ir.DepthToSpace() | ir.Upsample() | ir.ConvTranspose():
-            raise NotFusibleError("it makes several positions of one", "keep it, or fuse before and after it")
+            return rise.begin(op, state)
         case _:
             kind = op.kind if isinstance(op, ir.Opaque) else type(op).__name__
             raise NotFusibleError(f"{kind} is not linear, or not known to be")
-    return State(result.lin, result.layout.resized(shape))
+    return State(result.lin, result.layout.resized(shape), result.rise)
 
 
 def _scaled(lin: LinConv, factor: float) -> LinConv:
@@ -144,38 +145,6 @@ def _linear(op: ir.Linear, state: State) -> State:
         raise NotFusibleError("a matrix of another height")
     weight = op.weight.T.reshape(*op.weight.T.shape, *(1,) * len(state.lin.axes))
     return State(linconv.conv(state.lin, weight, op.bias), state.layout.with_width(last, op.weight.shape[1]))
-
-
-def by_channel(constant: Array, place: Layout, axis: int | None) -> Array:
-    """Spread a broadcast constant over the channels.
-
-    Raises:
-        NotFusibleError: it differs between positions or between batch items, or makes the tensor larger.
-    """
-    rank = len(place.axes)
-    array = constant if axis is None else constant.reshape(-1, *(1,) * (rank - axis - 1))
-    if array.ndim > rank:
-        if any(n != 1 for n in array.shape[: array.ndim - rank]):
-            raise NotFusibleError("a constant of higher rank makes the tensor larger")
-        array = array.reshape(array.shape[array.ndim - rank :])
-    array = array.reshape(*(1,) * (rank - array.ndim), *array.shape)
-    for number in range(rank):
-        size, channels = array.shape[number], place.width(number)
-        if size == 1:
-            continue
-        if place.is_channel(number) and size == channels:
-            continue
-        if any(a.kind != "c" and a.size == size for a in place.axes[number]) and channels == 1:
-            first = array.take([0], axis=number)
-            if np.array_equal(np.broadcast_to(first, array.shape), array):
-                array = first
-                continue
-            raise NotFusibleError(
-                "a constant differs between positions or batch items", "a constant for each channel can be folded"
-            )
-        raise NotFusibleError("a constant does not lie along the channels, or makes the tensor larger")
-    sizes = [place.width(n) for n in range(rank)]
-    return np.ascontiguousarray(np.broadcast_to(array, sizes)).reshape(-1)
 
 
 def _affine(op: ir.Affine, state: State) -> State:

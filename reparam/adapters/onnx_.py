@@ -16,6 +16,7 @@ import onnx
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from attn_export.reparam import ir
+from attn_export.reparam.adapters.onnx_border import writes
 from attn_export.reparam.adapters.onnx_constants import Constants
 from attn_export.reparam.adapters.onnx_shapes import Shapes
 from attn_export.reparam.linconv import Array
@@ -43,8 +44,13 @@ class Reader:
         if sizes:  # shape inference does not fold: tell it the pads and shapes that are computed from constants
             self.shapes = Shapes(model, hints, sizes)
         nodes: list[ir.Node] = []
+        written = writes(model.graph, self.constants, self.shapes)
+        inner = {index for write in written.values() for index in write.inner}
         for index, node in enumerate(model.graph.node):
-            if not all(self.constants.known(name) for name in node.output if name):
+            if index in written:
+                write, name = written[index], node.name or f"{node.op_type}_{index}"
+                nodes.append(ir.Node(name, write.op, (write.base,), node.output[0], scope_of(node), index))
+            elif index not in inner and not all(self.constants.known(name) for name in node.output if name):
                 nodes += self._read(index, node)
         names = {n for node in nodes for n in (*node.inputs, node.output)} | {i.name for i in model.graph.input}
         values = {n: ir.Value(n, self.shapes.shape(n), self.shapes.sizes(n), self._dtype(n)) for n in names}
@@ -300,6 +306,27 @@ class Reader:
 
     def _op_depthtospace(self, node: NodeProto, at: At) -> ir.Op | None:
         return ir.DepthToSpace(at["blocksize"], at.get("mode", b"DCR") == b"CRD")
+
+    def _op_resize(self, node: NodeProto, at: At) -> ir.Op | None:
+        """Nearest upsampling by whole factors, in the modes in which output q shows input ⌊q / factor⌋."""
+        how = at.get("coordinate_transformation_mode", b"half_pixel"), at.get("nearest_mode", b"round_prefer_floor")
+        exact = how == (b"asymmetric", b"floor") or (how[0] == b"half_pixel" and how[1].startswith(b"round_prefer"))
+        shape, larger = self.shapes.shape(node.input[0]), self.shapes.shape(node.output[0])
+        if at.get("mode", b"nearest") != b"nearest" or not exact or "axes" in at or shape is None or len(shape) < 3:
+            return None
+        given = self.constants.get(node.input[2]) if self._has(node, 2) else None
+        if given is not None and given.size:
+            factors = [float(n) for n in given.reshape(-1)]
+        elif larger is not None and len(larger) == len(shape) and self._has(node, 3):
+            pairs = list(zip(larger, shape, strict=True))
+            if not all(isinstance(a, int) and isinstance(b, int) for a, b in pairs[2:]):
+                return None
+            factors = [float(a) / b if isinstance(a, int) and isinstance(b, int) else 1.0 for a, b in pairs]
+        else:
+            return None
+        if len(factors) != len(shape) or factors[:2] != [1, 1] or any(f < 1 or f != int(f) for f in factors):
+            return None
+        return ir.Upsample(tuple(int(f) for f in factors[2:]))
 
     def _op_spacetodepth(self, node: NodeProto, at: At) -> ir.Op | None:
         return ir.SpaceToDepth(at["blocksize"], crd=False)

@@ -107,6 +107,12 @@ class Writer:
         self._new.append(numpy_helper.from_array(np.array(numbers, dtype=np.int64), name))
         return name
 
+    def _floats(self, numbers: list[float], node: ir.Node, what: str) -> str:
+        """Register numbers that are float32 by the standard."""
+        name = self._unique(f"{node.scope or node.output}.fused_{what}")
+        self._new.append(numpy_helper.from_array(np.array(numbers, dtype=np.float32), name))
+        return name
+
     def _protos(self, node: ir.Node) -> Iterator[NodeProto]:
         """The ONNX nodes that compute one node of the small graph."""
         op, x = node.op, node.inputs[0]
@@ -129,10 +135,12 @@ class Writer:
                     pads=[p[0] for p in op.pads] + [p[1] for p in op.pads],
                 )
             case ir.ConvTranspose():
-                assert op.bias is not None
+                inputs = [x, self._tensor(op.weight, node, "weight")]
+                if op.bias is not None:
+                    inputs.append(self._tensor(op.bias, node, "bias"))
                 yield make(
                     "ConvTranspose",
-                    [x, self._tensor(op.weight, node, "weight"), self._tensor(op.bias, node, "bias")],
+                    inputs,
                     kernel_shape=list(op.weight.shape[2:]),
                     strides=list(op.strides),
                     dilations=list(op.dilations),
@@ -164,11 +172,18 @@ class Writer:
                 yield make("Slice", [x, *names])
             case ir.Take():
                 yield make("Gather", [x, self._integers(op.index.tolist(), node, "indices")], axis=op.axis)
-            case ir.Reshape():
+            case ir.Reshape() | ir.Flatten():
                 shape = self._final.values[node.output].shape
                 assert shape is not None
                 target = [n if isinstance(n, int) else -1 for n in shape]
                 yield make("Reshape", [x, self._integers(target, node, "shape")])
+            case ir.DepthToSpace():
+                yield make("DepthToSpace", [x], blocksize=op.block, mode="CRD" if op.crd else "DCR")
+            case ir.Upsample():
+                scales = self._floats([1.0, 1.0, *op.factors], node, "scales")
+                region = "" if self._reader.opset >= 13 else self._floats([], node, "roi")  # read by old opsets only
+                modes = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+                yield make("Resize", [x, region, scales], mode="nearest", **modes)
             case _:
                 raise AssertionError(f"the plan never writes {op}")
 

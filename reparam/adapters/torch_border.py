@@ -67,7 +67,7 @@ def _write(last: fx.Node, constant: Callable[[object], Any]) -> Write | None:
     marked = _run(last, base, constant)
     if marked is None or marked.shape != tuple(_hint(n) for n in shape):
         return None
-    op = _ring(marked)
+    op = ring(marked)
     if op is None:
         return None
     amounts = base.args[1] if short(base) == "pad" and len(base.args) > 1 else None
@@ -136,7 +136,7 @@ def _run(last: fx.Node, base: fx.Node, constant: Callable[[object], Any]) -> Ten
     return result if isinstance(result, Tensor) else None
 
 
-def _ring(marked: Tensor) -> ir.Border | None:
+def ring(marked: Tensor) -> ir.Border | None:
     """Read a marked tensor: a box of NaN, and around it one number for each channel."""
     untouched = torch.isnan(marked)
     pattern = untouched[0, 0]

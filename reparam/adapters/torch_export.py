@@ -291,6 +291,19 @@ class Reader:
     def _op_pixel_shuffle(self, node: fx.Node, args: list[Any]) -> Read:
         return ir.DepthToSpace(args[1], crd=True), (args[0],)
 
+    def _op_upsample_nearest2d(self, node: fx.Node, args: list[Any]) -> Read:
+        before, after = _shape(args[0])[2:], _shape(node)[2:]
+        given = args[2] if len(args) > 2 else None  # dynamic sizes are products of symbols: the factors say it
+        if not isinstance(given, list | tuple):
+            given = [
+                a / b if isinstance(a, int) and isinstance(b, int) else 0.5 for a, b in zip(after, before, strict=True)
+            ]
+        if any(f < 1 or f != int(f) for f in given):
+            return None
+        return ir.Upsample(tuple(int(f) for f in given)), (args[0],)
+
+    _op_upsample_nearest1d = _op_upsample_nearest2d
+
     def _op_pixel_unshuffle(self, node: fx.Node, args: list[Any]) -> Read:
         return ir.SpaceToDepth(args[1], crd=True), (args[0],)
 

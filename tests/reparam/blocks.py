@@ -516,6 +516,47 @@ BLOCKS += [
 ]
 
 
+class Deconvs(nn.Module):
+    """Two transposed convolutions of one stride, summed, between a 1×1 without and a 1×1 with a bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.enter = nn.Conv2d(8, 8, 1, bias=False)
+        self.a, self.b = nn.ConvTranspose2d(8, 8, 4, 2, 1), nn.ConvTranspose2d(8, 8, 2, 2, bias=False)
+        self.leave = nn.Conv2d(8, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Sum the branches."""
+        y = self.enter(x)
+        return self.leave(self.a(y) + self.b(y))
+
+
+class Upscale(nn.Module):
+    """The head of a super-resolution net: two convolutions, each with its own pixel shuffle, summed and normed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(8, 12, 3, padding=1), nn.Conv2d(8, 12, 1)
+        self.shuffle, self.norm = nn.PixelShuffle(2), nn.BatchNorm2d(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Sum the enlarged branches."""
+        return self.norm(self.shuffle(self.a(x)) + self.shuffle(self.b(x)))
+
+
+BLOCKS += [
+    Row("deconv-branches", Deconvs, _IMAGE, before=4),
+    Row("deconv-bias-2x2", lambda: nn.Sequential(nn.ConvTranspose2d(8, 4, 2, 2), nn.BatchNorm2d(4)), _IMAGE, before=1),
+    Row("pixel-shuffle", Upscale, _IMAGE, before=2),
+    Row(
+        "upsample-then-1x1",
+        lambda: nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(8, 6, 1), nn.BatchNorm2d(6)),
+        _IMAGE,
+        before=1,
+    ),
+]
+
+
 class PerPixel(nn.Module):
     """A scale that differs between positions is no convolution."""
 

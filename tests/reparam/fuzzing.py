@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from attn_export.reparam import certify, execute, ir
+from attn_export.reparam import certify, execute, ir, region
 from attn_export.reparam.cost import Profile
 from attn_export.reparam.layout import Dim
 from attn_export.reparam.plan import Planner
 
-EAGER = Profile(dense=1e30, depthwise=1e30, bandwidth=1e30, constant=1.0)
+EAGER = Profile(dense=1e30, depthwise=1e30, bandwidth=1e30, constant=1.0, lanes=1)
 
 
 @dataclass
@@ -225,13 +225,74 @@ def _border(net: Net, name: str) -> str | None:
     return net.add(op, [name], (*v.shape[:2], *made[0]), (*v.sizes[:2], *made[1]))
 
 
+def _times(dim: Dim, factor: int, more: int = 0) -> Dim:
+    """The symbol of factor · dim + more."""
+    if isinstance(dim, int):
+        return dim * factor + more
+    return f"({dim})*{factor} + ({more})" if more or factor != 1 else dim
+
+
+#: Enlarged values stop growing here, so that numbers stay exact and nets stay quick.
+_LARGEST = 40
+
+
+def _deconv(net: Net, name: str) -> str | None:
+    rng, v = net.rng, net.values[name]
+    channels, rank = int(v.sizes[1]), len(v.sizes) - 2
+    groups = int(rng.choice([g for g in range(1, channels + 1) if channels % g == 0]))
+    width = int(rng.integers(1, 4))
+    kernel = [int(rng.choice([1, 2, 3, 4])) for _ in range(rank)]
+    strides = [int(rng.choice([1, 2, 2, 3])) for _ in range(rank)]
+    gaps = [int(rng.choice([1, 1, 1, 2])) for _ in range(rank)]
+    pads = [(int(rng.integers(0, 1 + d * (k - 1) // 2)), int(rng.integers(0, 1 + d * (k - 1) // 2)))
+            for k, d in zip(kernel, gaps, strict=True)]  # fmt: skip
+    extra = [int(rng.integers(s)) for s in strides]
+    if groups * width > 12 or any(n * s > _LARGEST for n, s in zip(v.sizes[2:], strides, strict=True)):
+        return None
+    more = [d * (k - 1) + 1 + e - s - left - right
+            for k, s, d, (left, right), e in zip(kernel, strides, gaps, pads, extra, strict=True)]  # fmt: skip
+    op = ir.ConvTranspose(
+        net.ints([channels, width, *kernel], 2), net.bias(groups * width), tuple(strides), tuple(gaps), groups,
+        tuple(pads), tuple(extra),
+    )  # fmt: skip
+    shape = [_times(n, s, m) for n, s, m in zip(v.shape[2:], strides, more, strict=True)]
+    sizes = [n * s + m for n, s, m in zip(v.sizes[2:], strides, more, strict=True)]
+    return net.add(op, [name], (v.shape[0], groups * width, *shape), (v.sizes[0], groups * width, *sizes))
+
+
+def _enlarge(net: Net, name: str) -> str | None:
+    """Pixel shuffle where channels allow it, else nearest upsampling."""
+    rng, v = net.rng, net.values[name]
+    channels, rank = int(v.sizes[1]), len(v.sizes) - 2
+    if max(v.sizes[2:]) * 2 > _LARGEST:
+        return None
+    if rank == 2 and channels % 4 == 0 and rng.random() < 0.8:
+        op: ir.Op = ir.DepthToSpace(2, crd=bool(rng.integers(2)))
+        factors, channels = [2, 2], channels // 4
+    else:
+        factors = [int(rng.choice([1, 2])) for _ in range(rank)]
+        op = ir.Upsample(tuple(factors))
+    shape = [_times(n, f) for n, f in zip(v.shape[2:], factors, strict=True)]
+    sizes = [n * f for n, f in zip(v.sizes[2:], factors, strict=True)]
+    return net.add(op, [name], (v.shape[0], channels, *shape), (v.sizes[0], channels, *sizes))
+
+
+def _pointwise(net: Net, name: str) -> str | None:
+    """A 1×1 into a number of channels that a pixel shuffle can take."""
+    rng, v = net.rng, net.values[name]
+    outputs, rank = int(rng.choice([1, 3, 4, 8])), len(v.sizes) - 2
+    weight = net.ints([outputs, int(v.sizes[1]), *(1,) * rank], 2)
+    op = ir.Conv(weight, net.bias(outputs), (1,) * rank, (1,) * rank, 1, ((0, 0),) * rank)
+    return net.add(op, [name], (v.shape[0], outputs, *v.shape[2:]), (v.sizes[0], outputs, *v.sizes[2:]))
+
+
 def _relu(net: Net, name: str) -> str | None:
     v = net.values[name]
     return net.add(ir.Opaque("Relu"), [name], v.shape, v.sizes)
 
 
 _MAKERS = [_conv] * 8 + [_affine] * 3 + [_sum] * 5 + [_concat] * 2 + [_pad] * 2
-_MAKERS += [_pool, _slice, _slice, _shuffle, _tokens, _border, _relu]
+_MAKERS += [_pool, _slice, _slice, _shuffle, _tokens, _border, _relu, _deconv, _deconv, _enlarge, _enlarge, _pointwise]
 
 
 def random_net(seed: int) -> ir.Graph:
@@ -264,7 +325,7 @@ def run(graph: ir.Graph, x: Tensor) -> dict[str, Tensor]:
             case ir.Opaque():
                 values[node.output] = torch.relu(args[0])
             case ir.Reshape():
-                target = certify.target_sizes(
+                target = region.target_sizes(
                     graph.values[node.output], symbols, tuple(x.shape) == graph.values["x"].sizes
                 )
                 values[node.output] = execute.reshape(args[0], target)

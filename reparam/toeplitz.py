@@ -1,0 +1,105 @@
+"""RepMLP's merge: a convolution beside a matrix over all numbers of a map is part of that matrix (Ding et al. 2021).
+
+    M[(o, q), (c, p)] = W[o, c, t]   where p = s·q + d·t − left       b c·h·w → b o·h'·w'
+
+The map is read as channels only, so that the algebra needs nothing else: flattening permutes channels, a matrix is a
+1×1, and each channel, row and column has its own number. It holds for one size, and is worth it only where a matrix
+over the map is there anyway: only such roots are read so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+from math import prod
+
+import numpy as np
+
+from attn_export.reparam import ir, linconv
+from attn_export.reparam.layout import Atom, Layout
+from attn_export.reparam.linconv import LinConv, NotFusibleError
+from attn_export.reparam.state import State
+
+#: A larger matrix than this is not built in float64.
+MOST = 1 << 24
+
+
+def flat(graph: ir.Graph, value: ir.Value) -> Layout | None:
+    """Read a map as channels only, if a matrix over all of it follows; None where there is none."""
+    shape = value.shape
+    if shape is None or len(shape) < 3:
+        return None
+    numbers = [n for n in shape[1:] if isinstance(n, int)]
+    if len(numbers) < len(shape) - 1 or prod(numbers[1:]) == 1:
+        return None
+    for node in graph.consumers.get(value.name, []):
+        if isinstance(node.op, ir.Reshape) and _connects(graph, node.output, prod(numbers)):
+            return Layout(((Atom("b", 0, shape[0]),), *((Atom("c", 0, n),) for n in numbers)))
+    return None
+
+
+def _connects(graph: ir.Graph, name: str, width: int) -> bool:
+    shape = graph.values[name].shape
+    whole = shape is not None and len(shape) > 1 and shape[1] == width and all(n == 1 for n in shape[2:])
+    return whole and any(isinstance(n.op, ir.Conv | ir.Linear) for n in graph.consumers.get(name, []))
+
+
+#: Notes of values in a map that is read as channels only: before a matrix over all of it was met, and from there on.
+MAP, MATRIX = "map", "matrix over the map"
+
+
+def begun(lin: LinConv, home: Layout) -> LinConv:
+    """Mark a root that is read as channels only."""
+    return replace(lin, notes=frozenset({MAP})) if not lin.axes and len(home.axes) > 2 else lin
+
+
+def marked(state: State) -> State:
+    """Remember that a matrix over the map was met; what has none in it is no business of this rule."""
+    lin = state.lin
+    return replace(state, lin=replace(lin, notes=lin.notes | {MATRIX})) if MAP in lin.notes else state
+
+
+def spans(op: ir.Conv, state: State) -> bool:
+    """Whether a convolution runs over a map that is read as channels only."""
+    axes = state.layout.axes
+    if len(axes) != op.weight.ndim or len(axes) < 3 or state.lin.axes:
+        return False
+    return all(state.layout.is_channel(n) for n in range(1, len(axes))) and any(
+        state.layout.width(n) > 1 for n in range(2, len(axes))
+    )
+
+
+def conv(op: ir.Conv, state: State) -> State:
+    """The convolution as a matrix.
+
+    Raises:
+        NotFusibleError: the matrix would be too large to build.
+    """
+    sizes = [state.layout.width(n) for n in range(2, op.weight.ndim)]
+    lengths = [
+        (n + left + right - d * (k - 1) - 1) // s + 1
+        for n, (left, right), d, k, s in zip(sizes, op.pads, op.dilations, op.weight.shape[2:], op.strides, strict=True)
+    ]
+    outputs, members = op.weight.shape[:2]
+    if outputs * prod(lengths) * members * prod(sizes) > MOST:
+        raise NotFusibleError("as a matrix over the whole map it is too large", "fuse a map of fewer positions")
+    matrix = np.zeros((outputs, *lengths, members, *sizes))
+    for tap in product(*map(range, op.weight.shape[2:])):
+        reads = []
+        for length, size, step, gap, t, (left, _) in zip(
+            lengths, sizes, op.strides, op.dilations, tap, op.pads, strict=True
+        ):
+            places = step * np.arange(length) + gap * t - left
+            inside = np.flatnonzero((places >= 0) & (places < size))
+            reads.append([(int(q), int(places[q])) for q in inside])
+        for pairs in product(*reads):
+            to, of = [q for q, _ in pairs], [p for _, p in pairs]
+            matrix[(slice(None), *to, slice(None), *of)] += op.weight[(slice(None), slice(None), *tap)]
+    weight = matrix.reshape(outputs * prod(lengths), members * prod(sizes))
+    bias = None if op.bias is None else np.repeat(op.bias, prod(lengths))
+    made = linconv.conv(state.lin, weight, bias, groups=op.groups)
+    layout = state.layout.with_width(1, outputs)
+    made = replace(made, notes=made.notes | {"static"})
+    for n, length in enumerate(lengths):
+        layout = layout.with_width(n + 2, length)
+    return State(made, layout)

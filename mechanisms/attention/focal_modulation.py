@@ -20,7 +20,7 @@ class FocalModulation(nn.Module):
         levels: of context, besides the one of the whole map.
         window: side of the first kernel.
         factor: how much larger each next kernel is.
-        bias: of the projection to query, context and gates.
+        bias: of the projection to query, context and gates, and of the one behind the contexts.
         normalise: divide the sum of contexts by their number.
         post_norm: a layer norm before the last projection.
 
@@ -48,7 +48,7 @@ class FocalModulation(nn.Module):
             nn.Conv2d(channels, channels, kernel, padding=kernel // 2, groups=channels, bias=False)
             for kernel in kernels
         )
-        self.modulate = nn.Conv2d(channels, channels, 1)
+        self.modulate = nn.Conv2d(channels, channels, 1, bias=bias)
         self.norm = nn.LayerNorm(channels) if post_norm else nn.Identity()
         self.project = nn.Linear(channels, channels)
 

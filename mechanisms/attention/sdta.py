@@ -46,7 +46,7 @@ class SplitDepthwiseTransposeAttention(nn.Module):
         self.channels, self.widths = channels, [width] * (splits - 1) + [channels - width * (splits - 1)]
         self.cascade = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1, groups=width) for _ in range(splits - 1))
         self.position = FourierPosition(channels, size) if size else None
-        self.attention_norm, self.mlp_norm = nn.LayerNorm(channels), nn.LayerNorm(channels)
+        self.attention_norm, self.mlp_norm = nn.LayerNorm(channels, 1e-6), nn.LayerNorm(channels, 1e-6)
         self.attention = CrossCovarianceAttention(channels, heads, qkv_bias=True)
         hidden = expansion * channels
         self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, channels))

@@ -1,6 +1,6 @@
 """RepGhost bottleneck: cheap features are added, not appended, so that each pair of branches is one filter deployed.
 
-ghost(x) = BN(d ∗ u) + BN(u), u = relu(BN(P · x))                  P: 1 × 1, d: depth-wise k × k
+ghost(x) = BN(d ∗ u) + BN(u), u = BN(P · x)                        P: 1 × 1, d: depth-wise k × k; ghost₁: u = relu(…)
 y = ghost₂( gate( BN(D_s ∗ relu(ghost₁(x))) ) ) + shortcut(x)      b o h/s w/s    D_s at stride s > 1 only
 
 shortcut: the identity where shapes allow it, else depth-wise at stride s and 1 × 1, each with batch norm.
@@ -22,7 +22,7 @@ class RepGhostModule(nn.Module):
         channels: inputs.
         out_channels: outputs.
         kernel: side of the depth-wise kernel.
-        activation: a ReLU behind the sum.
+        activation: ReLUs behind the 1×1 and the sum; the second module of a bottleneck has none.
     """
 
     def __init__(self, channels: int = 16, out_channels: int = 16, kernel: int = 3, activation: bool = True) -> None:
@@ -34,7 +34,7 @@ class RepGhostModule(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b o h w"]:
         """Mix channels, then add what the filter sees."""
-        u = torch.relu(self.primary(x))
+        u: Tensor = torch.relu(self.primary(x)) if self.activation else self.primary(x)
         y: Tensor = self.cheap(u) + self.identity(u)
         return torch.relu(y) if self.activation else y
 

@@ -1,25 +1,36 @@
 """Compile the catalogue without a GPU: each entry in float32 and float16, exported as the main job does it.
 
-The rows say what NVIDIA's builder accepted and fused (evidence E1, nothing is run); refusals are rows too.
+    python -m attn_export.tools.compile_table [NAME …]      about 25 minutes for all; --again: also what is known
+
+Rows say what NVIDIA's builder accepted and fused (evidence E1, nothing is run) and which refusals our rules foresee;
+refusals are rows too. They are kept in ``docs/tensorrt.json`` as they come, so that an interrupted run goes on where it
+was, and are written as ``docs/tensorrt.md``.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attn_export.deploy_tests.backend import Range
 from attn_export.deploy_tests.backends.tensorrt.evidence import CompileEvidence, compile_only
-from attn_export.errors import AttnExportError, BackendMissingError
+from attn_export.errors import AttnExportError, BackendMissingError, GateError
+from attn_export.tools import compile_page
+from attn_export.tools.unfused_attention import expected
 
 if TYPE_CHECKING:
     from attn_export.mechanisms.subject import Subject
 
 PRECISIONS = ("fp32", "fp16")
+#: Seeds and scales of the inputs that decide what overflows in float16.
+FEEDS = ((0, 1.0), (1, 8.0))
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+ROWS, PAGE = "tensorrt.json", "tensorrt.md"
 
 
 @dataclass(frozen=True)
@@ -32,21 +43,25 @@ class Row:
         claim: what was shown, or empty where it was refused.
         refusal: why, or empty.
         softmaxes: softmax nodes in the graph, as a bound on how much attention there is to fuse.
-        kernels: launches on the GPU.
+        layers: steps of the plan.
+        kernels: those of them that run on the GPU.
         attention: fused attention kernels among them.
         kept: nodes that the float16 rewrite left in float32.
+        refused_by_rules: rule and node where our rules foresee a refusal.
         sha256: of the very graph that was compiled.
     """
 
     name: str
     precision: str
-    claim: str
-    refusal: str
-    softmaxes: int
-    kernels: int
-    attention: int
-    kept: int
-    sha256: str
+    claim: str = ""
+    refusal: str = ""
+    softmaxes: int = 0
+    layers: int = 0
+    kernels: int = 0
+    attention: int = 0
+    kept: int = 0
+    refused_by_rules: tuple[str, ...] = ()
+    sha256: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """The row as plain data."""
@@ -80,6 +95,7 @@ def compile_entry(name: str, sm: str = "86", *, fuse: bool = True) -> Iterator[R
     from attn_export.export.precision import to_float16
     from attn_export.mechanisms import MECHANISMS
     from attn_export.mechanisms.subject import from_spec
+    from attn_export.tools import lint
 
     subject = from_spec(name, MECHANISMS[name])
     exported = simplify.simplify(torch_onnx.export(subject))
@@ -92,68 +108,95 @@ def compile_entry(name: str, sm: str = "86", *, fuse: bool = True) -> Iterator[R
     softmaxes = exported.operators.get("Softmax", 0)
     with tempfile.TemporaryDirectory() as folder:
         for precision in PRECISIONS:
-            path, kept, shown, refusal = Path(folder, f"{precision}.onnx"), 0, None, ""
+            path, row = Path(folder, f"{precision}.onnx"), Row(name, precision, softmaxes=softmaxes)
             try:
                 model = exported.model
                 if precision == "fp16":
                     model, report = to_float16(model, feeds)
-                    kept = len(report.kept)
+                    row = replace(row, kept=len(report.kept))
+                foreseen = [f for f in lint.by_rules(model, "tensorrt") if f.level == "refused"]
+                row = replace(row, refused_by_rules=tuple(f"{f.rule} {f.node}" for f in foreseen))
                 save.save(model, path)
-                shown = compile_only(path, sm, shapes=ranges(subject))
+                row = _shown(row, compile_only(path, sm, shapes=ranges(subject)))
             except BackendMissingError:
                 raise
             except AttnExportError as error:
-                refusal = str(error).replace(str(path), "the graph")
-            yield _row(name, precision, shown, refusal, softmaxes, kept)
+                row = replace(row, refusal=str(error).replace(str(path), "the graph"))
+            yield row
 
 
-#: Seeds and scales of the inputs that decide what overflows in float16.
-FEEDS = ((0, 1.0), (1, 8.0))
-
-
-def _row(name: str, precision: str, shown: CompileEvidence | None, refusal: str, softmaxes: int, kept: int) -> Row:
-    if shown is None:
-        return Row(name, precision, "", refusal, softmaxes, 0, 0, kept, "")
+def _shown(row: Row, shown: CompileEvidence) -> Row:
     plan = shown.plan
-    attention, sha = len(plan.attention), shown.sha256
-    return Row(name, precision, shown.sentence(), "", softmaxes, len(plan.kernels), attention, kept, sha)
+    counts = {"layers": len(plan.layers), "kernels": len(plan.kernels), "attention": len(plan.attention)}
+    return replace(row, claim=shown.sentence(), sha256=shown.sha256, **counts)
 
 
-def markdown(rows: Iterable[Row]) -> str:
-    """The rows as a table: one line an entry, kernels and fused attention in each precision."""
-    entries: dict[str, dict[str, Row]] = {}
-    for row in rows:
-        entries.setdefault(row.name, {})[row.precision] = row
-    claims = sorted({row.claim for pair in entries.values() for row in pair.values() if row.claim})
-    head = "| entry | softmaxes | kernels fp32 | kernels fp16 | attention fused fp32 | fp16 | kept in fp32 |"
-    lines = [*claims, "", head, "|---|---|---|---|---|---|---|"]
-    for name, pair in sorted(entries.items()):
-        full, half = pair["fp32"], pair["fp16"]
-        cells = [str(full.softmaxes), *(str(r.kernels) if r.claim else "refused" for r in (full, half))]
-        cells += [str(full.attention), str(half.attention), str(half.kept)]
-        lines.append(f"| `{name}` | " + " | ".join(cells) + " |")
-    refused = [row for pair in entries.values() for row in pair.values() if row.refusal]
-    if refused:
-        lines += ["", "Refused:", ""]
-        lines += [f"- `{row.name}` in {row.precision}: {row.refusal}" for row in refused]
-    return "\n".join(lines) + "\n"
+def rows_of(name: str) -> list[Row]:
+    """The rows of an entry; what cannot be exported is a row too.
 
-
-def main(names: Iterable[str] = ()) -> str:
-    """Compile the named entries, or all of them, and give the page; what cannot be exported is a row too."""
-    from attn_export.mechanisms import MECHANISMS
-
-    return markdown(row for name in (names or MECHANISMS) for row in _rows(name))
-
-
-def _rows(name: str) -> list[Row]:
+    Raises:
+        BackendMissingError: TensorRT for RTX is not installed.
+    """
     try:
         return list(compile_entry(name))
     except BackendMissingError:
         raise
     except AttnExportError as error:
-        return [Row(name, precision, "", str(error), 0, 0, 0, 0, "") for precision in PRECISIONS]
+        return [Row(name, precision, refusal=str(error)) for precision in PRECISIONS]
+
+
+def load(folder: Path = DOCS) -> dict[str, list[Row]]:
+    """The rows that are known, by entry."""
+    try:
+        raw = json.loads((folder / ROWS).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    fixed = [Row(**{**row, "refused_by_rules": tuple(row["refused_by_rules"])}) for row in raw]
+    return {name: [row for row in fixed if row.name == name] for name in sorted({row.name for row in fixed})}
+
+
+def save_rows(known: Mapping[str, Iterable[Row]], folder: Path = DOCS) -> None:
+    """Keep rows and page, one row a line."""
+    rows = [row for name in sorted(known) for row in known[name]]
+    lines = ",\n".join(json.dumps(row.as_json()) for row in rows)
+    partial = folder / f".{ROWS}.partial"
+    partial.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+    partial.replace(folder / ROWS)
+    (folder / PAGE).write_text(compile_page.markdown(rows), encoding="utf-8")
+
+
+def gate(rows: Iterable[Row]) -> None:
+    """Hold the rows against what is declared: each row builds, and attention fuses where NVIDIA documents it.
+
+    Raises:
+        GateError: it does not; says which entries.
+    """
+    wrong = []
+    for row in rows:
+        if row.refusal:
+            wrong.append(f"{row.name} in {row.precision} is refused: {row.refusal}")
+            continue
+        wanted = expected(row.name, row.precision, row.softmaxes)
+        if row.attention != wanted:
+            wrong.append(f"{row.name} in {row.precision} has {row.attention} fused attentions, wanted {wanted}")
+    if wrong:
+        raise GateError("; ".join(wrong))
+
+
+def main(arguments: list[str], folder: Path = DOCS) -> None:
+    """Compile the named entries, or all that are not known yet; keep them; then hold them against the declaration."""
+    from attn_export.mechanisms import MECHANISMS
+
+    names = [word for word in arguments if word != "--again"]
+    known = {name: rows for name, rows in load(folder).items() if name in MECHANISMS}
+    for name in names or [n for n in MECHANISMS if n not in known or "--again" in arguments]:
+        known[name] = rows_of(name)
+        save_rows(known, folder)
+        words = (f"{r.precision} {r.kernels} kernels, {r.attention} fused attention{r.refusal}" for r in known[name])
+        sys.stderr.write(f"{name}: {'; '.join(words)}\n")
+    save_rows(known, folder)
+    gate(row for rows in known.values() for row in rows)
 
 
 if __name__ == "__main__":
-    sys.stdout.write(main(sys.argv[1:]))
+    main(sys.argv[1:])

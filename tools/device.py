@@ -73,11 +73,13 @@ def _own_data(
 
 
 def compile_only(path: Path, sm: str, as_json: bool) -> None:
-    """Build a bundle's graph with TensorRT for RTX without a GPU: evidence of level E1, and no more."""
+    """Build a bundle's graph with TensorRT for RTX without a GPU: evidence of level E1, kept in its report."""
     from attn_export.deploy_tests.backends.tensorrt.evidence import compile_only as build
+    from attn_export.tools import compiled
 
     whole = bundle.read(path)
     evidence = build(whole.model, sm, shapes=proofs.shapes(whole))
+    compiled.keep(whole, evidence)
     if as_json:
         typer.echo(json.dumps({"bundle": str(path), **evidence.as_json()}))
         return

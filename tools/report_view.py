@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from attn_export.tools import compiled
+
 Plain = Mapping[str, Any]
 
 
@@ -133,6 +135,7 @@ def headline(manifest: Plain, report: Plain) -> list[str]:
             lines.append(f"fused against un-fused: {contest['verdict']}")
         if timed:
             lines.append(f"p50 {number(timed['wall_ms']['p50'])} ms, p99 {number(timed['wall_ms']['p99'])} ms")
+    lines += compiled.sentences(report)
     stages = manifest.get("stages") or []
     if len(stages) > 1 and stages[0].get("nodes") and stages[0]["nodes"] != stages[-1].get("nodes"):
         lines.append(f"{stages[0]['nodes']} → {stages[-1]['nodes']} nodes")

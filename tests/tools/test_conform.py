@@ -36,7 +36,7 @@ def write(folder: Path, factor: float = 2.0, wrong: bool = False) -> Path:
         cases.append(Case(f"b={rows}", {"x": x}, {"y": truth}, {"y": 1e-7}))
     bundle.write_cases(folder / bundle.CASES, tuple(cases))
     content = {
-        "subject": {"name": "twice"},
+        "subject": {"name": "twice", "fused": False},
         "inputs": [{"name": "x", "dtype": "float32", "shape": ["b", 3]}],
         "outputs": [{"name": "y", "dtype": "float32", "shape": ["b", 3]}],
         "varying": [{"name": "b"}],

@@ -1,0 +1,79 @@
+"""What is compiled without a GPU goes into the report in exactly these words, and is never more than that."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from attn_export import bundle
+from attn_export.deploy_tests.backends.tensorrt import bindings, evidence
+from attn_export.deploy_tests.backends.tensorrt.request import graph_hash
+from attn_export.errors import BackendMissingError, BundleError, WriteError
+from attn_export.tools import compiled, device, report_formats
+from tests.tools import schema
+from tests.tools.test_conform import write
+
+CLAIM = "builds under TensorRT for RTX 1.7.1 (SM86), not run"
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if why := evidence.missing():
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(why)
+    folder = write(tmp_path_factory.mktemp("compiled") / "twice")
+    device.compile_only(folder, "86", False)
+    return folder
+
+
+def test_the_report_says_product_version_sm_and_not_run(made: Path) -> None:
+    report = json.loads((made / bundle.REPORT).read_text())
+    assert schema.faults(report) == []
+    (item,) = report["compiled"]
+    assert (item["level"], item["claim"], item["executed"]) == ("E1", CLAIM, False)
+    assert (item["product"], item["version"], item["sm"]) == ("TensorRT for RTX", "1.7.1.116", "86")
+    assert item["sha256"] == graph_hash(made / bundle.MODEL)
+    assert item["plan"]["kernels"] >= 1
+    assert report["runs"] == []  # a build is no run, and proves no parity
+    line = f"E1: {CLAIM}; {item['plan']['kernels']} kernels, 0 fused attention"
+    assert line in (made / bundle.PAGE).read_text()
+    assert line in report_formats.markdown(bundle.read(made).manifest, report, "twice")
+    assert "nothing was proven" in (made / bundle.PAGE).read_text()
+
+
+def test_another_target_is_added_and_the_same_replaced(made: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "twice"
+    shutil.copytree(made, folder)
+    before = json.loads((folder / bundle.REPORT).read_text())
+    before["runs"] = [{"backend": "kept"}]
+    (folder / bundle.REPORT).write_text(json.dumps(before))
+    device.compile_only(folder, "86", True)
+    device.compile_only(folder, "89", True)
+    report = json.loads((folder / bundle.REPORT).read_text())
+    assert [item["sm"] for item in report["compiled"]] == ["86", "89"]
+    assert report["runs"] == [{"backend": "kept"}]
+    bundle.read(folder)
+
+
+def test_what_cannot_be_kept_is_said(made: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "twice"
+    shutil.copytree(made, folder)
+    (folder / bundle.REPORT).write_text("{")
+    with pytest.raises(BundleError, match=r"no report\.json that can be read"):
+        device.compile_only(folder, "86", True)
+    (folder / bundle.REPORT).unlink()
+    (folder / f".{bundle.REPORT}.partial").mkdir()  # stands in the way even of root
+    with pytest.raises(WriteError, match="cannot write the evidence"):
+        device.compile_only(folder, "86", True)
+
+
+def test_without_the_package_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = write(tmp_path / "twice")
+    monkeypatch.setattr(bindings.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(BackendMissingError, match=r"pip install 'attn-export\[rtx\]'"):
+        device.compile_only(folder, "86", True)
+    assert not (folder / bundle.REPORT).exists()
+    assert compiled.sentences({}) == []

@@ -35,7 +35,7 @@ class AFTFull(nn.Module):
         table = torch.exp(self.position - self.position.amax(1, keepdim=True))
         total, weight = (table @ torch.cat((keys * self.value(x), keys), 2)).chunk(2, 2)
         # Where position and key are at odds everywhere, the weights underflow together: 0 then, not 0 / 0.
-        return torch.sigmoid(self.query(x)) * total / (weight + torch.finfo(weight.dtype).tiny)
+        return torch.sigmoid(self.query(x)) * total / weight.clamp_min(torch.finfo(weight.dtype).tiny)
 
 
 MECHANISM = Spec(

@@ -5,6 +5,7 @@ y = γ Σ softmax(s) V + x                                           b c h w
 """
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -30,19 +31,20 @@ class CrissCrossAttention(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Attend along both axes."""
-        q, k, v = self.query(x), self.key(x), self.value(x)
+        # Channels last, so that whole pixels are moved, and rows need no moving at all.
+        pixels = x.permute(0, 2, 3, 1)
+        q, k, v = (F.linear(pixels, f.weight.flatten(1), f.bias) for f in (self.query, self.key, self.value))
         height = x.shape[2]
-        columns = q.permute(0, 3, 2, 1) @ k.permute(0, 3, 1, 2)  # b w h h
-        rows = q.permute(0, 2, 3, 1) @ k.transpose(1, 2)  # b h w w
+        columns = q.transpose(1, 2) @ k.permute(0, 2, 3, 1)  # b w h h
+        rows = q @ k.transpose(2, 3)  # b h w w
         # The pixel itself is in its row. Half the finite minimum leaves room for the logits that it is added to.
         place = torch.arange(height, device=x.device)
         itself = (place.unsqueeze(1) == place).to(x.dtype) * (torch.finfo(x.dtype).min / 2)
         columns = columns + itself
         weights = torch.softmax(torch.cat((columns.transpose(1, 2), rows), -1), -1)  # b h w h+w
-        # Channels before pixels: whole rows are moved, and what is left to transpose goes into the products.
-        vertical = v.permute(0, 3, 1, 2) @ weights[..., :height].permute(0, 2, 3, 1)  # b w c h
-        across = v.transpose(1, 2) @ weights[..., height:].transpose(2, 3)  # b h c w
-        y: Tensor = self.gamma * (vertical.permute(0, 2, 3, 1) + across.transpose(1, 2)) + x
+        vertical = weights[..., :height].transpose(1, 2) @ v.transpose(1, 2)  # b w h c
+        across = weights[..., height:] @ v  # b h w c
+        y: Tensor = self.gamma * (vertical.transpose(1, 2) + across).permute(0, 3, 1, 2) + x
         return y
 
 

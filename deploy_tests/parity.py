@@ -11,14 +11,15 @@ Coarser precisions are measured by their signal-to-noise ratio against the same 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from attn_export.bundle import Case, Port
+from attn_export.deploy_tests import classic
 from attn_export.deploy_tests.backend import Run
 
 #: The largest k of a correct export. Of 99 correct ones the worst had 3.00; see DESIGN, parity.
@@ -43,6 +44,8 @@ class Comparison:
         worst: largest absolute difference of one element.
         fault: empty, or why values were not even compared (shape, element type, NaN).
         user_fault: empty, or how far it lies outside the user's own atol and rtol.
+        classic: what the usual rules say of the same output, by their names; None where nobody asked.
+        figures: what those rules look at.
     """
 
     case: str
@@ -54,6 +57,8 @@ class Comparison:
     worst: float
     fault: str = ""
     user_fault: str = ""
+    classic: Mapping[str, bool] | None = None
+    figures: Mapping[str, float | None] | None = None
 
 
 @dataclass(frozen=True)
@@ -114,11 +119,12 @@ def prove(
     snr: float | None = None,
     atol: float | None = None,
     rtol: float | None = None,
+    classics: bool = False,
 ) -> Parity:
     """Run every case and compare every output with its truth.
 
     ``snr`` (dB) replaces the bound on k, for precisions below float32; ``atol``/``rtol`` add the user's own
-    element-wise gate.
+    element-wise gate; ``classics`` notes what other tools' rules say, which gates nothing.
 
     Raises:
         BackendError: the backend breaks on a case.
@@ -131,6 +137,9 @@ def prove(
             row = compare(came.get(port.name), case, port, tolerance)
             if not row.fault and (atol is not None or rtol is not None):
                 row = _user_gate(row, came[port.name], case.truth[port.name], atol or 0.0, rtol or 0.0)
+            if classics and not row.fault:
+                pair = came[port.name], case.truth[port.name]
+                row = replace(row, classic=classic.verdicts(*pair), figures=classic.figures(*pair))
             rows.append(row)
     return Parity(backend, tolerance, tuple(rows), snr)
 

@@ -56,6 +56,7 @@ def verify(
             snr=snr,
             atol=atol,
             rtol=rtol,
+            classics=True,
         )
 
 

@@ -273,12 +273,12 @@ class _Job:
             self.progress.detail(f"{count} constants and attributes, {len(self.layers)} layers")
         if finding := tier(final.model):
             raise GateError(f"parity holds, but the {finding}; nothing was written")
-        worst = self.layers[0] if self.layers else None
-        if worst and not worst.ok:
-            raise GateError(
-                f"parity holds, but {worst.op} {worst.node!r} is computed {worst.error:.3g} roundings of its natural"
-                f" size off its float64 meaning, bound {LOCAL:g}; nothing was written"
-            )
+        for layer in self.layers:  # correct graphs come near this bound, so it says where to look, and gates nothing
+            if not layer.ok:
+                self._warn(
+                    f"parity holds, but {layer.op} {layer.node!r} is {layer.error:.3g} roundings of its natural size"
+                    f" off its float64 meaning, expected at most {LOCAL:g}"
+                )
 
     def _step(self, name: str, exported: Exported, snr: float | None = None) -> Parity:
         path = self.scratch / f"{len(self.steps)}.onnx"

@@ -9,6 +9,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from attn_export import __version__
+from attn_export.tools.report_second import classic
 from attn_export.tools.report_view import Check, Plain, checks, headline, reproduce, verdict
 
 #: What XML 1.0 cannot hold at all, even escaped.
@@ -75,6 +76,10 @@ def markdown(manifest: Plain, report: Plain, name: str = "BUNDLE") -> str:
         lines += ["", *_table(wrong)]
     if right := [row for row in rows if row.answer == "passed"]:
         lines += ["", f"<details><summary>{len(right)} checks passed</summary>", "", *_table(right), "", "</details>"]
+    for run in report.get("runs", []):
+        if rules := classic(run):
+            said = ", ".join(f"{row.rule} {row.answer} ({row.passed} of {row.compared})" for row in rules)
+            lines += ["", f"Other rules on the same outputs, for comparison: {_cell(said)}."]
     stages = manifest.get("stages", [])
     if stages:
         lines += ["", "| stage | nodes | bytes | worst k |", "|---|---:|---:|---:|"]

@@ -7,6 +7,7 @@ from typing import Any
 
 from attn_export.errors import UsageError
 from attn_export.tools import report_units, svg
+from attn_export.tools.report_second import classic, sampling
 from attn_export.tools.report_view import Plain, checks, headline, interval, number, reproduce, verdict
 
 #: Rows that a chart shows; tables hold up to ten times as many.
@@ -43,6 +44,7 @@ def render(manifest: Plain, report: Plain, name: str = "BUNDLE") -> str:
         checks=rows,
         stages=manifest.get("stages", []),
         mutants=manifest.get("mutants"),
+        sampling=sampling(manifest.get("mutants") or {}),
         warnings=manifest.get("warnings", []),
         runs=[_run(index, run) for index, run in enumerate(report.get("runs", []))],
         environment=manifest.get("environment", {}),
@@ -65,6 +67,7 @@ def _run(index: int, run: Plain) -> dict[str, Any]:
         "environment": {},
         **run,
         "contest": run.get("fused_against_unfused"),
+        "classic": classic(run),
         "parity_chart": _parity(f"p{index}", run.get("parity")),
         "latency_chart": _latency(f"l{index}", run.get("latency")),
         "contest_chart": _contest(f"c{index}", run.get("fused_against_unfused")),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from attn_export.tools import compiled
+from attn_export.tools.report_second import second_tier
 
 Plain = Mapping[str, Any]
 
@@ -39,6 +40,8 @@ def checks(manifest: Plain, report: Plain) -> list[Check]:
             continue
         rows += _parity(manifest, run, backend)
         rows += _latency(run, backend)
+    for name, good, text in second_tier(manifest):
+        rows.append(Check("second tier", name, "passed" if good else "inconclusive", text))
     mutants = manifest.get("mutants")
     if isinstance(mutants, Mapping):
         rows.append(_mutants(mutants))

@@ -1,7 +1,17 @@
 """How far a latency figure moves between repeats of one command on one file, by our rules and by others'.
 
-Each rule is re-implemented from its documentation (warm-up, number of runs, statistic), and plays in a fresh process
-each time, as the command it stands for would. The rules take turns, so that all see the same machine.
+Each rule is re-implemented from the defaults in its source (warm-up, number of runs, statistic), and plays in a fresh
+process each time, as the command it stands for would. The rules take turns, so that all see the same machine.
+
+    polygraphy   NVIDIA/TensorRT, tools/Polygraphy/polygraphy/comparator/comparator.py: ``run(warm_up=None)`` means 0,
+                 one pass over the data loader, whose default (data_loader.py) is a single iteration; the mean
+    trtexec      NVIDIA/TensorRT, samples/common/sampleOptions.h: defaultWarmUp 200 ms, defaultDuration 3 s,
+                 defaultIterations 10; it prints the median among others
+    timm         huggingface/pytorch-image-models, benchmark.py: --num-warm-iter 10, --num-bench-iter 40, step_time is
+                 the mean
+    olive        microsoft/Olive, olive/evaluator/metric_config.py: WARMUP_NUM 10, REPEAT_TEST_NUM 20, SLEEP_NUM 0
+
+What each gives:
 
     polygraphy   `polygraphy run`: no warm-up, 1 iteration (``--warm-up``, ``--iterations``), its mean wall time
     trtexec      200 ms of warm-up, then 3 s and 10 iterations at least, median (``--warmUp --duration --iterations``)

@@ -1,0 +1,84 @@
+"""What stands beside the verdict in a report: the audits and layers of the second tier, and what other rules say."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+Plain = Mapping[str, Any]
+
+#: The figure that shows how near each classic rule came, and whether the smallest or the largest is the worst.
+_FIGURES = {
+    "allclose 1e-3": ("max_abs", max, "largest difference"),
+    "allclose 1e-5": ("max_abs", max, "largest difference"),
+    "cosine > 0.997": ("cosine", min, "least cosine"),
+    "PSNR >= 30 dB": ("psnr_db", min, "least PSNR in dB"),
+    "torch's verify": ("max_rel", max, "largest relative difference"),
+    "top-1 equal": ("top1", min, "least share of equal rows"),
+}
+
+
+@dataclass(frozen=True)
+class Classic:
+    """What one of the usual rules says of the same outputs: how many of the comparisons pass, and the worst figure."""
+
+    rule: str
+    passed: int
+    compared: int
+    figure: str
+    worst: float | None
+
+    @property
+    def answer(self) -> str:
+        """Whether the rule would let the model pass."""
+        return "passes" if self.passed == self.compared else "fails"
+
+
+def classic(run: Plain) -> list[Classic]:
+    """What each usual rule says of a run; empty where that was not recorded."""
+    rows = [row for row in (run.get("parity") or {}).get("comparisons", []) if row.get("classic")]
+    found = []
+    for rule in rows[0]["classic"] if rows else ():
+        key, worst, name = _FIGURES.get(rule, ("", max, ""))
+        figures = [row["figures"][key] for row in rows if row.get("figures") and row["figures"].get(key) is not None]
+        passed = sum(bool(row["classic"][rule]) for row in rows)
+        found.append(Classic(rule, passed, len(rows), name, worst(figures) if figures else None))
+    return found
+
+
+def second_tier(manifest: Plain) -> list[tuple[str, bool, str]]:
+    """Name, answer and figures of each check of the second tier, as the manifest recorded them."""
+    tier = manifest.get("second_tier") or {}
+    rows = []
+    for name, audit in (tier.get("audits") or {}).items():
+        left = len(audit["unaccounted"])
+        text = f"{audit['checked']} compared, {len(audit['findings'])} differ"
+        text += f", {left} computed or rewritten by a stage and not compared" if left else ""
+        rows.append((f"audit, {name}", bool(audit["ok"]), text))
+    layers = tier.get("layers") or {}
+    if worst := _first(layers.get("worst")):
+        text = (
+            f"{layers['checked']} layers in float64 on the runtime's own inputs; worst {worst['op']} {worst['node']}:"
+            f" {worst['error']:.3g} roundings of its natural size, bound {layers['bound']:g}"
+        )
+        rows.append(("every layer by itself", worst["error"] <= layers["bound"], text))
+    return rows
+
+
+def sampling(mutants: Plain) -> str:
+    """Which faults were planted, in a sentence."""
+    fates: Sequence[Plain] = mutants.get("fates") or ()
+    kinds = {fate["kind"] for fate in fates if "kind" in fate}
+    tried, possible = len(fates), mutants.get("possible", len(fates))
+    if tried == possible:
+        return f"All {possible} faults that can be planted were, of {len(kinds)} kinds."
+    return (
+        f"{tried} of the {possible} faults that can be planted were: at least one of each of the {len(kinds)} kinds"
+        " that apply here, the middle of the graph first, then its quarters and eighths, until the time was up;"
+        " `--mutants full` plants all."
+    )
+
+
+def _first(rows: Sequence[Plain] | None) -> Plain | None:
+    return rows[0] if rows else None

@@ -126,7 +126,7 @@ def work(op: ir.Op, inputs: Sequence[tuple[int, ...]], output: tuple[int, ...]) 
             return Work(result * (len(op.factors) - 1), moved)
         case ir.AvgPool():
             return Work(result * prod(op.kernel), moved, depthwise=True)
-        case ir.Reshape():
+        case ir.Reshape() | ir.Flatten():
             return Work(0, 0, free=True)
         case ir.Slice():
             return Work(0, 2 * result)

@@ -49,22 +49,31 @@ class Site:
 
 @dataclass(frozen=True)
 class Refusal:
-    """One place that was left alone: the condition that failed, and what would make it legal or worth it."""
+    """One place that was left alone: the condition that failed, and what would make it legal or worth it.
+
+    ``kind`` sorts them: ``not exact``, ``does not pay``, ``shared``, ``kept``, ``rolled back``.
+    """
 
     name: str
     reason: str
     remedy: str = ""
+    kind: str = "not exact"
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}{f'; {self.remedy}' if self.remedy else ''}"
 
 
 @dataclass(frozen=True)
 class Certificate:
     """Fused against original, both in float64, by the largest error over everything (never a mean).
 
-    ``errors`` holds one relative error for each input that was tried. NaN or infinity makes it fail.
+    ``errors`` holds one relative error for each input that was tried; where ``left_out`` says why the whole was not
+    run, one for each site, on inputs of its own. NaN or infinity makes it fail.
     """
 
     errors: tuple[float, ...]
     bound: float = CERTIFICATE_BOUND
+    left_out: str = ""
 
     @property
     def worst(self) -> float:
@@ -85,3 +94,8 @@ class Fusion(Generic[M]):
     sites: tuple[Site, ...]
     certificate: Certificate
     refusals: tuple[Refusal, ...] = field(default=())
+
+    @property
+    def rolled_back(self) -> tuple[Refusal, ...]:
+        """The sites whose certificate failed."""
+        return tuple(refusal for refusal in self.refusals if refusal.kind == "rolled back")

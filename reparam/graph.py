@@ -5,25 +5,28 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
-from onnx import TensorProto, helper, inliner
+from onnx import inliner
 
-from attn_export.errors import ExportError, FusionError
-from attn_export.reparam import certify, ir, report
+from attn_export.errors import FusionError
+from attn_export.reparam import certify, ir, report, whole
 from attn_export.reparam import cost as costs
 from attn_export.reparam.adapters.onnx_ import Reader
 from attn_export.reparam.adapters.onnx_write import Writer
-from attn_export.reparam.exact import Exact
 from attn_export.reparam.fusion import CERTIFICATE_BOUND, Certificate, Fusion, Refusal, Site
 from attn_export.reparam.plan import Merge, Plan, Planner
+from attn_export.reparam.whole import Feeds
 
-Feeds = Mapping[str, NDArray[Any]]
 #: Operator sets whose meaning the reader knows.
 OPSETS = range(11, 27)
+_NOT_ASKED = "the whole graph was not asked to be run"
+_NOT_RUN = (
+    "the whole graph could not be run in float64 ({}): each site is proven on its own inputs, nothing between them"
+)
+#: Sites that the whole's certificate may roll back, one by one, before it is left to fail.
+_MOST_BLAMED = 16
 
 
 def fuse_graph(
@@ -35,6 +38,7 @@ def fuse_graph(
     sizes: Mapping[str, int] | None = None,
     folder: Path | None = None,
     certificate: bool = True,
+    ledger: bool = False,
 ) -> Fusion[onnx.ModelProto]:
     """Return a fused copy of ``model`` with the account of what was done; ``model`` is not changed.
 
@@ -46,7 +50,8 @@ def fuse_graph(
         sizes: sizes of dynamic dimensions by name, where ``cases`` does not give them.
         folder: where external tensors lie.
         certificate: whether to run the whole graph in float64; without it, and where the graph has operators that
-            the reference cannot run, the certificate holds the errors of the sites.
+            the reference cannot run, the certificate holds the errors of the sites, and says so.
+        ledger: whether to compute, for each site, what INT8 and fp16 weights would lose before and after.
 
     Raises:
         FusionError: the opset is not one whose meaning is known.
@@ -58,18 +63,46 @@ def fuse_graph(
             f"the model has opset {opset}; wanted {OPSETS[0]} to {OPSETS[-1]}; convert it with onnx.version_converter"
         )
     flat = inliner.inline_local_functions(model) if model.functions else model
-    examples = list(cases) if cases is not None else [_draw(flat, sizes or {})]
+    examples = list(cases) if cases is not None else [whole.draw(flat, sizes or {})]
     hints = {name: tuple(np.shape(array)) for name, array in examples[0].items()}
     reader = Reader(flat, hints, folder)
-    planned = plan_and_prove(reader.graph, cost, keep)
-    writer = Writer(reader, planned.plan.graph)
-    fused = writer.write()
-    errors = tuple(p.error for p in planned.proofs)
-    if certificate:
-        whole = _whole(flat, writer.write(wide=True), examples, folder)
-        errors = errors if whole is None else whole
-    bound = certify.ROUNDED_BOUND if any(p.rounded for p in planned.proofs) else CERTIFICATE_BOUND
-    return Fusion(fused, planned.sites(reader.graph), Certificate(errors or (0.0,), bound), planned.refusals)
+    planner = Planner(costs.profile(cost), keep)
+    blamed: list[Refusal] = []
+    while True:
+        planned = plan_and_prove(reader.graph, planner)
+        writer = Writer(reader, planned.plan.graph)
+        errors, left_out = tuple(p.error for p in planned.proofs), _NOT_ASKED
+        if certificate:
+            wide = writer.write(wide=True)
+            came = whole.compare(flat, wide, examples, folder)
+            errors, left_out = (errors, _NOT_RUN.format(came)) if isinstance(came, str) else (came, "")
+        result = Certificate(errors or (0.0,), planned.bound, left_out)
+        if result.ok or left_out:
+            break
+        merge = _to_blame(planned.plan, flat, wide, examples, planned.bound, folder)
+        if merge is None or len(blamed) == _MOST_BLAMED:
+            break
+        blamed.append(_rolled_back(merge, "the whole graph's outputs differ, and part there first"))
+        planner.banned |= {(merge.root, target) for target in merge.targets}
+    refusals = (*blamed, *planned.refusals)
+    return Fusion(writer.write(), planned.sites(reader.graph, ledger), result, refusals)
+
+
+def _to_blame(
+    plan: Plan,
+    plain: onnx.ModelProto,
+    fused: onnx.ModelProto,
+    examples: Sequence[Feeds],
+    bound: float,
+    folder: Path | None,
+) -> Merge | None:
+    """The merge at whose result the graphs first differ, on any example."""
+    owners = {target: merge for merge in plan.merges for target in merge.targets}
+    for feeds in examples:
+        name = whole.parting(plain, fused, feeds, list(owners), bound, folder)
+        if name is not None:
+            return owners[name]
+    return None
 
 
 @dataclass(frozen=True)
@@ -80,17 +113,21 @@ class Planned:
     proofs: tuple[certify.Proof, ...]
     refusals: tuple[Refusal, ...]
 
-    def sites(self, original: ir.Graph) -> tuple[Site, ...]:
-        """Describe every merge."""
+    @property
+    def bound(self) -> float:
+        """What the whole may differ by: more where a site relies on a constant that is right up to rounding only."""
+        return certify.ROUNDED_BOUND if any(p.rounded for p in self.proofs) else CERTIFICATE_BOUND
+
+    def sites(self, original: ir.Graph, ledger: bool) -> tuple[Site, ...]:
+        """Describe every merge; with the ledger of low precision where asked for."""
         return tuple(
-            report.site(original, self.plan.graph, merge, proof)
+            report.site(original, self.plan.graph, merge, proof, ledger)
             for merge, proof in zip(self.plan.merges, self.proofs, strict=True)
         )
 
 
-def plan_and_prove(graph: ir.Graph, profile: str, keep: Sequence[str], bound: float = CERTIFICATE_BOUND) -> Planned:
+def plan_and_prove(graph: ir.Graph, planner: Planner, bound: float = CERTIFICATE_BOUND) -> Planned:
     """Plan, prove every site, and plan again without those that fail."""
-    planner = Planner(costs.profile(profile), keep)
     failed: list[Refusal] = []
     while True:
         plan = planner.run(graph)
@@ -99,76 +136,16 @@ def plan_and_prove(graph: ir.Graph, profile: str, keep: Sequence[str], bound: fl
         if not wrong:
             break
         for merge, proof in wrong:
-            failed.append(_rolled_back(merge, proof))
+            bits = "bits differ under dyadic weights"
+            failed.append(_rolled_back(merge, bits if proof.structure is False else f"it is off by {proof.error:.2g}"))
             planner.banned |= {(merge.root, target) for target in merge.targets}
     return Planned(plan, tuple(proofs), (*failed, *report.refusals(plan, planner)))
 
 
-def _rolled_back(merge: Merge, proof: certify.Proof) -> Refusal:
-    what = "bits differ under dyadic weights" if proof.structure is False else f"it is off by {proof.error:.2g}"
+def _rolled_back(merge: Merge, what: str) -> Refusal:
     return Refusal(
         report.site_name(merge.origins, merge.targets[-1]),
         f"rolled back: its certificate failed ({what})",
         "report the model: an exact rule should not fail",
+        "rolled back",
     )
-
-
-def _whole(
-    plain: onnx.ModelProto, fused: onnx.ModelProto, examples: Sequence[Feeds], folder: Path | None
-) -> tuple[float, ...] | None:
-    """Both graphs in float64 on every example; None where the original has operators that cannot be evaluated."""
-    try:
-        exact = Exact(_inside(plain, folder))
-        wanted = [exact.run(feeds) for feeds in examples]
-    except ExportError:  # an operator of another domain; the proofs of the sites stand in
-        return None
-    other = Exact(_inside(fused, folder))
-    return tuple(_error(want, other.run(feeds)) for want, feeds in zip(wanted, examples, strict=True))
-
-
-def _inside(model: onnx.ModelProto, folder: Path | None) -> onnx.ModelProto:
-    """The model with external tensors read in; itself where it has none."""
-    if not any(tensor.data_location == TensorProto.EXTERNAL for tensor in model.graph.initializer):
-        return model
-    whole = onnx.ModelProto()
-    whole.CopyFrom(model)
-    onnx.load_external_data_for_model(whole, str(folder or ""))
-    return whole
-
-
-def _error(wanted: Feeds, got: Feeds) -> float:
-    """The largest error over all outputs, each relative to its largest magnitude."""
-    worst = 0.0
-    for name, want in wanted.items():
-        have = got[name]
-        if want.shape != have.shape:
-            return float("inf")
-        if not np.issubdtype(want.dtype, np.floating):
-            worst = max(worst, 0.0 if np.array_equal(want, have) else float("inf"))
-            continue
-        if want.size:
-            gap = np.abs(want - have)
-            gap[(want == have) | (np.isnan(want) & np.isnan(have))] = 0  # the same infinity is no difference
-            scale = np.abs(want[np.isfinite(want)]).max(initial=1e-300)
-            error = float(gap.max()) / float(scale)
-            worst = max((worst, error), key=lambda e: (e != e, e))
-    return worst
-
-
-def _draw(model: onnx.ModelProto, sizes: Mapping[str, int], seed: int = 0) -> dict[str, NDArray[Any]]:
-    """Draw inputs: normal for floats, zeros for the rest; dynamic dimensions get sizes that nets usually accept."""
-    rng = np.random.default_rng(seed)
-    constants = {t.name for t in model.graph.initializer}
-    feeds: dict[str, NDArray[Any]] = {}
-    for info in model.graph.input:
-        if info.name in constants:
-            continue
-        kind = info.type.tensor_type
-        shape = [
-            d.dim_value if d.HasField("dim_value") else sizes.get(d.dim_param, 2 if n == 0 else 64)
-            for n, d in enumerate(kind.shape.dim)
-        ]
-        dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type or TensorProto.FLOAT)
-        floating = kind.elem_type in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
-        feeds[info.name] = (rng.standard_normal(shape) if floating else np.zeros(shape)).astype(dtype)
-    return feeds

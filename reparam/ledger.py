@@ -11,10 +11,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from attn_export.reparam import certify, ir
+from attn_export.reparam import ir
 from attn_export.reparam.fusion import Precision
 from attn_export.reparam.linconv import Array, NotFusibleError
 from attn_export.reparam.plan import Merge
+from attn_export.reparam.region import between, replay
 
 
 def int8(array: Array, axis: int = 0) -> Array:
@@ -31,9 +32,9 @@ def fp16(array: Array) -> Array:
         return array.astype(np.float16).astype(np.float64)
 
 
-def ledger(graph: ir.Graph, merge: Merge) -> Precision | None:
+def precision(graph: ir.Graph, merge: Merge) -> Precision | None:
     """The error of a site's kernels before and after; None where they cannot be compared."""
-    region = certify.between(graph, merge.root, merge.targets)
+    region = between(graph, merge.root, merge.targets)
     try:
         exact = _kernels(graph, merge, region, {})
         rounded = {}
@@ -51,7 +52,7 @@ def ledger(graph: ir.Graph, merge: Merge) -> Precision | None:
 
 
 def _kernels(graph: ir.Graph, merge: Merge, region: list[ir.Node], ops: dict[int, ir.Op]) -> list[Array]:
-    states = certify.replay(graph, merge, ops, region)
+    states = replay(graph, merge, ops, region)
     return [states[target].lin.kernel() for target in merge.targets]
 
 

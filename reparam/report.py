@@ -8,7 +8,7 @@ from attn_export.reparam import certify, cost, ir
 from attn_export.reparam.cones import cone, homes
 from attn_export.reparam.emit import form
 from attn_export.reparam.fusion import Refusal, Site
-from attn_export.reparam.ledger import ledger
+from attn_export.reparam.ledger import precision
 from attn_export.reparam.linconv import NotFusibleError
 from attn_export.reparam.plan import Merge, Plan, Planner, common_scope, dying, node_work
 
@@ -38,7 +38,7 @@ def pattern(origins: Sequence[ir.Node], notes: Iterable[str]) -> str:
     return counted + (f" ({'; '.join(remarks)})" if remarks else "")
 
 
-def site(original: ir.Graph, final: ir.Graph, merge: Merge, proof: certify.Proof | None) -> Site:
+def site(original: ir.Graph, final: ir.Graph, merge: Merge, proof: certify.Proof, ledger: bool) -> Site:
     """Describe one merge."""
     before = [node_work(original, node) for node in merge.origins]
     after = [node_work(final, node) for node in merge.added]
@@ -52,9 +52,9 @@ def site(original: ir.Graph, final: ir.Graph, merge: Merge, proof: certify.Proof
         parameters_before=sum(cost.parameters(node.op) for node in merge.origins),
         parameters_after=sum(cost.parameters(node.op) for node in merge.added),
         notes=tuple(sorted(merge.notes)),
-        structure=None if proof is None else proof.structure,
-        error=None if proof is None else proof.error,
-        precision=ledger(original, merge),
+        structure=proof.structure,
+        error=proof.error,
+        precision=precision(original, merge) if ledger else None,
     )
 
 
@@ -62,7 +62,7 @@ def refusals(plan: Plan, planner: Planner) -> list[Refusal]:
     """Explain every pair of linear neighbours that is still there."""
     graph, found = plan.graph, dict[str, Refusal]()
     for name in planner.withheld:
-        found[f"{name}:kept"] = Refusal(name, "a pattern asks to keep its branches", "drop the pattern")
+        found[f"{name}:kept"] = Refusal(name, "a pattern asks to keep its branches", "drop the pattern", "kept")
     position = {id(node): n for n, node in enumerate(graph.nodes)}
     for node in graph.nodes:
         if not isinstance(node.op, _KERNELS) or not node.inputs:
@@ -89,15 +89,15 @@ def _arithmetic_readers(graph: ir.Graph, name: str, depth: int = 6) -> list[ir.N
 
 def _explain(
     graph: ir.Graph, position: dict[int, int], node: ir.Node, reader: ir.Node, planner: Planner
-) -> tuple[str, str] | None:
+) -> tuple[str, str, str] | None:
     root, target = node.inputs[0], reader.output
-    best: tuple[str, str] | None = None
-    for home in homes(graph.values[root]):
+    best: tuple[str, str, str] | None = None
+    for home in homes(graph, root):
         reach = cone(graph, position, root, home, most=24)
         if target not in reach.states:
             stopped = [e for n, e in reach.stopped.items() if n == target or target in _downstream(graph, n)]
             if stopped and best is None:
-                best = (f"{kind(node)} → {kind(reader)}: {stopped[0].reason}", stopped[0].remedy)
+                best = (f"{kind(node)} → {kind(reader)}: {stopped[0].reason}", stopped[0].remedy, "not exact")
             continue
         if isinstance(reader.op, ir.Sum | ir.Concat):
             return None
@@ -105,22 +105,29 @@ def _explain(
         if planner.kept(region):
             return None
         if (root, target) in planner.banned:
-            return "its certificate failed and it was rolled back", "report the model: this should not happen"
+            return None  # said where it was rolled back
         others = [n for n in graph.consumers.get(node.output, []) if n is not reader]
         dead = dying(graph, region, (target,))
         try:
             new = form(graph.values[root], home, reach.states[target], graph.values[target], planner.profile)
         except NotFusibleError as error:
-            best = (f"{kind(node)} → {kind(reader)}: {error.reason}", error.remedy)
+            best = (f"{kind(node)} → {kind(reader)}: {error.reason}", error.remedy, "not exact")
             continue
         if node not in dead and (others or node.output in graph.outputs):
-            return "the first result is read elsewhere as well, so its work would be done twice", ""
+            where = ", ".join(dict.fromkeys(kind(n) for n in others)) or "an output of the graph"
+            return (
+                f"{kind(node)} → {kind(reader)}: the first result is read elsewhere as well ({where}), "
+                "so its work would be done twice",
+                "let each reader have a branch of its own, or read the second result there as well",
+                "shared",
+            )
         works = [node_work(graph, n) for n in dead]
         macs = sum(w.macs for w in works if w is not None)
         return (
             f"{kind(node)} → {kind(reader)}: exact, but it does not pay "
             f"({macs:,} multiply-accumulates before, {new.macs:,} after)",
             "another cost profile may judge otherwise",
+            "does not pay",
         )
     return best
 

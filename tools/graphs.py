@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import onnx
 import typer
@@ -13,32 +13,50 @@ import typer
 from attn_export import bundle
 from attn_export.errors import GateError, SubjectError, UnknownNameError, WriteError
 from attn_export.export.save import save
-from attn_export.reparam.fusion import Fusion
+from attn_export.reparam.fusion import Fusion, Precision
 from attn_export.reparam.graph import fuse_graph
 from attn_export.tools import lint as linting
+from attn_export.tools import record
 
 
 def fuse(file: Path, output: Path, cost: str, keep: tuple[str, ...], strict: bool, as_json: bool) -> None:
     """Collapse what pays in an ONNX file; write the result only with its certificate."""
-    fusion = fuse_graph(_load(file), cost=cost, keep=keep, folder=file.parent)
+    # External data stays where it is until it is needed: a model beyond 2 GB is no message that could be copied.
+    model = _load(file, external=False)
+    fusion = fuse_graph(model, cost=cost, keep=keep, folder=file.parent, ledger=True)
     if not fusion.certificate.ok:
         raise GateError(f"fusing {file} changed it: worst error {fusion.certificate.worst:.3g}; nothing was written")
-    rolled = [refusal for refusal in fusion.refusals if refusal.reason.startswith("rolled back")]
-    if rolled and strict:
-        raise GateError(f"{len(rolled)} sites were rolled back, and --strict was asked for; nothing was written")
-    partial = output.with_name(f".{output.name}.partial")
+    if fusion.certificate.left_out:
+        typer.echo(f"warning: {fusion.certificate.left_out}", err=True)
+    for refusal in fusion.rolled_back:
+        typer.echo(f"warning: {refusal}", err=True)
+    if fusion.rolled_back and strict:
+        count = len(fusion.rolled_back)
+        raise GateError(f"{count} sites were rolled back, and --strict was asked for; nothing was written")
+    _write(fusion.model, output, file.parent)
+    content = {"output": str(output), **record.fusion(fusion, cost, keep)}
+    typer.echo(json.dumps(content) if as_json else _account(fusion, output))
+
+
+def _write(model: onnx.ModelProto, output: Path, folder: Path) -> None:
+    """Write a model whole or not at all; its weights in a file beside it where they are too large for one message.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
     try:
-        save(fusion.model, partial)
-        partial.replace(output)
+        onnx.load_external_data_for_model(model, str(folder))
+        with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as scratch:
+            save(model, Path(scratch) / output.name)
+            for part in sorted(Path(scratch).iterdir(), key=lambda path: path.name == output.name):
+                part.replace(output.with_name(part.name))  # the model last: it names the other
     except OSError as error:
-        partial.unlink(missing_ok=True)
         raise WriteError(f"cannot write {output}: {error.strerror or error}") from error
-    typer.echo(json.dumps(_plain(fusion, output)) if as_json else _account(fusion, output))
 
 
 def _account(fusion: Fusion[onnx.ModelProto], output: Path) -> str:
-    lines = [f"{site.name}: {site.pattern} → {', '.join(site.after)}" for site in fusion.sites]
-    lines += [f"not fused: {r.name}: {r.reason}{f'; {r.remedy}' if r.remedy else ''}" for r in fusion.refusals]
+    lines = [f"{site.name}: {site.pattern} → {', '.join(site.after)}{_loss(site.precision)}" for site in fusion.sites]
+    lines += [f"not fused: {refusal}" for refusal in fusion.refusals]
     certificate = fusion.certificate
     lines.append(
         f"{output}: {len(fusion.sites)} sites fused, worst error {certificate.worst:.1e} in float64"
@@ -47,13 +65,14 @@ def _account(fusion: Fusion[onnx.ModelProto], output: Path) -> str:
     return "\n".join(lines)
 
 
-def _plain(fusion: Fusion[onnx.ModelProto], output: Path) -> dict[str, Any]:
-    return {
-        "output": str(output),
-        "sites": [asdict(site) for site in fusion.sites],
-        "refusals": [asdict(refusal) for refusal in fusion.refusals],
-        "certificate": {"worst": fusion.certificate.worst, "bound": fusion.certificate.bound},
-    }
+def _loss(loss: Precision | None) -> str:
+    """What rounding the weights of a site loses, before and after."""
+    if loss is None:
+        return ""
+    return (
+        f" [weight error int8 {loss.int8_before:.2%} → {loss.int8_after:.2%},"
+        f" fp16 {loss.fp16_before:.1e} → {loss.fp16_after:.1e}]"
+    )
 
 
 def lint(file: Path, target: str, sm: str, as_json: bool) -> None:
@@ -81,9 +100,9 @@ def lint(file: Path, target: str, sm: str, as_json: bool) -> None:
         raise GateError(f"{target} will refuse {model}")
 
 
-def _load(file: Path) -> onnx.ModelProto:
+def _load(file: Path, *, external: bool = True) -> onnx.ModelProto:
     try:
-        return onnx.load(file)
+        return onnx.load(file, load_external_data=external)
     except FileNotFoundError as error:
         raise SubjectError(f"there is no file {file}") from error
     except Exception as error:  # protobuf's own errors share no public base

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from rich.markup import escape
@@ -9,6 +10,7 @@ from rich.table import Table
 
 from attn_export.deploy_tests.contest import Contest
 from attn_export.deploy_tests.latency import Latency
+from attn_export.reparam.fusion import Refusal
 from attn_export.tools.kill import Fate
 from attn_export.tools.pipeline import Outcome
 from attn_export.tools.record import Step
@@ -45,6 +47,7 @@ def sentences(outcome: Outcome) -> list[str]:
             f"fused: {len(outcome.fusion.sites)} sites, {before} → {after} nodes,"
             f" worst error {certificate.worst:.1e} in float64 (bound {certificate.bound:g})"
         )
+        lines += _left(outcome.fusion.refusals)
     lines.append(outcome.steps[-1].parity.sentence())
     if outcome.score:
         lines.append(outcome.score.sentence())
@@ -52,6 +55,19 @@ def sentences(outcome: Outcome) -> list[str]:
     if outcome.contest:
         lines.append(comparison(outcome.contest))
     return lines
+
+
+def _left(refusals: Sequence[Refusal], most: int = 6) -> list[str]:
+    """What was not fused and why: the first of each condition with their number; all of them are in the bundle."""
+    alike: dict[tuple[str, str], list[Refusal]] = {}
+    for refusal in refusals:
+        alike.setdefault((refusal.kind, refusal.reason.split(" (")[0]), []).append(refusal)
+    ranked = sorted(alike.values(), key=len, reverse=True)
+    lines = [
+        f"not fused: {len(same)} × like {same[0]}" if len(same) > 1 else f"not fused: {same[0]}" for same in ranked
+    ]
+    rest = sum(map(len, ranked[most:]))
+    return [*lines[:most], *([f"not fused: {rest} more; report.html lists them"] if rest else [])]
 
 
 def _worth_saying(fate: Fate) -> bool:

@@ -202,6 +202,9 @@ def test_operators_of_other_domains_stay_and_are_no_obstacle() -> None:
     fusion = fuse_graph(model)
     assert operators(fusion.model) == {"Conv": 1, "Strange": 1}
     assert fusion.certificate.ok
+    assert "Strange" in fusion.certificate.left_out, "what was not run is said"
+    known = [nodes[0], helper.make_node("Relu", ["c"], ["y"])]
+    assert fuse_graph(small(known, CONV)).certificate.left_out == ""
 
 
 def test_names_what_it_cannot_do() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -14,7 +15,6 @@ import pytest
 from attn_export.reparam import certify, ir
 from attn_export.reparam.adapters.onnx_ import Reader
 from attn_export.reparam.adapters.onnx_write import Writer
-from attn_export.reparam.fusion import Certificate
 from attn_export.tools import pipeline
 from tests.tools.run import run
 
@@ -75,17 +75,42 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("broken", BREAKS)
 def test_the_certificate_sees_it(broken: Break, monkeypatch: pytest.MonkeyPatch) -> None:
     broken(monkeypatch)
-    done = run(*COMMAND, "-q")
+    done = run(*COMMAND, "--strict", "-q")
     assert done.code == 1, done
-    assert "fusing changed the model" in done.err
+    assert "sites were rolled back" in done.err
     assert os.listdir() == [], "nothing was written"
+
+
+def test_the_whole_rolls_back_the_site_that_is_to_blame_and_only_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    tensor, struck = Writer._tensor, []
+
+    def once(self: Writer, array: Any, node: ir.Node, what: str) -> str:
+        if not struck and array.ndim == 4:
+            struck.append(node.output)
+        return tensor(self, -array if node.output in struck and array.ndim == 4 else array, node, what)
+
+    monkeypatch.setattr(Writer, "_tensor", once)
+    done = run(*COMMAND, "-o", "mended", "--json")
+    assert done.code == 0, done
+    fusion = json.loads(Path("mended/manifest.json").read_text(encoding="utf-8"))["fusion"]
+    rolled = [refusal for refusal in fusion["refusals"] if refusal["kind"] == "rolled back"]
+    assert len(rolled) == 1, rolled
+    assert "part there first" in rolled[0]["reason"]
+    assert rolled[0]["name"] not in [site["name"] for site in fusion["sites"]]
+    assert len(fusion["sites"]) == 5
+    assert fusion["certificate"]["worst"] <= 1e-12
+    assert all(site["structure"] and site["precision"] for site in fusion["sites"])
+    page = Path("mended/report.html").read_text(encoding="utf-8")
+    assert "Not fused, and why: " in page
+    assert "rolled back" in page
+    assert "INT8 weights" in page
 
 
 @pytest.mark.parametrize("broken", BREAKS)
 def test_the_parity_gate_sees_it_without_the_certificate(broken: Break, monkeypatch: pytest.MonkeyPatch) -> None:
     broken(monkeypatch)
     fuse = pipeline.fuse_graph
-    blind = lambda *a, **k: replace(fuse(*a, **k), certificate=Certificate((0.0,)))  # noqa: E731
+    blind = lambda *a, **k: fuse(*a, **{**k, "certificate": False})  # noqa: E731
     monkeypatch.setattr(pipeline, "fuse_graph", blind)
     done = run(*COMMAND, "-q")
     assert done.code == 1, done

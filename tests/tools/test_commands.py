@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import onnx
 import pytest
 
 from attn_export import bundle
+from attn_export.reparam import certify
 from tests.tools.run import run
 
 
@@ -35,6 +39,53 @@ def test_fuse_collapses_a_bare_file_and_writes_only_whole_ones(made: Path, tmp_p
     assert run("fuse", made / "model.onnx", "-o", "/proc/fused.onnx").code == 3
     assert run("fuse", made / "model.onnx", "-o", output, "--fuse-cost", "cpuu").code == 2
     assert sorted(path.name for path in tmp_path.iterdir()) == ["fused.onnx", "kept.onnx"]
+
+
+def test_fuse_takes_external_data_and_says_what_it_left_and_what_precision_costs(made: Path, tmp_path: Path) -> None:
+    model = onnx.load(made / "model.onnx")
+    onnx.save_model(model, tmp_path / "far.onnx", save_as_external_data=True, size_threshold=0, location="far.data")
+    output = tmp_path / "fused.onnx"
+    done = run("fuse", tmp_path / "far.onnx", "-o", output)
+    assert done.code == 0, done
+    assert "weight error int8" in done.out
+    fused = onnx.load(output, load_external_data=False)
+    assert not any(t.data_location == onnx.TensorProto.EXTERNAL for t in fused.graph.initializer)
+    straight = run("fuse", made / "model.onnx", "-o", tmp_path / "straight.onnx")
+    assert straight.code == 0
+    for one, other in zip(
+        fused.graph.initializer, onnx.load(tmp_path / "straight.onnx").graph.initializer, strict=True
+    ):
+        assert (onnx.numpy_helper.to_array(one) == onnx.numpy_helper.to_array(other)).all()
+
+
+def test_fuse_splits_what_no_single_file_can_hold(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("attn_export.export.save.EXTERNAL", 1000)  # as if it had more than 2 GB
+    assert run("fuse", made / "model.onnx", "-o", tmp_path / "large.onnx").code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["large.onnx", "large.onnx.data"]
+    onnx.checker.check_model(str(tmp_path / "large.onnx"), full_check=True)
+    assert run("fuse", tmp_path / "large.onnx", "-o", tmp_path / "again.onnx").code == 0
+
+
+def test_fuse_warns_of_a_site_that_is_rolled_back_and_fails_when_strict(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prove, count = certify.prove, itertools.count()
+
+    def doubt(*arguments: Any) -> certify.Proof:
+        proof = prove(*arguments)
+        return replace(proof, structure=False) if next(count) == 0 else proof
+
+    monkeypatch.setattr(certify, "prove", doubt)
+    output = tmp_path / "fused.onnx"
+    strict = run("fuse", made / "model.onnx", "-o", output, "--strict")
+    assert strict.code == 1
+    assert not output.exists()
+    count = itertools.count()
+    done = run("fuse", made / "model.onnx", "-o", output, "--json")
+    assert done.code == 0
+    assert "rolled back: its certificate failed (bits differ" in done.err
+    assert [r["kind"] for r in done.json["refusals"]].count("rolled back") == 1
+    assert done.json["certificate"]["worst"] <= 1e-12
 
 
 def test_diff_finds_where_a_changed_graph_parts(made: Path, tmp_path: Path) -> None:

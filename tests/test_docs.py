@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from attn_export import errors
 from attn_export.tools.cli import app
 from attn_export.tools.docs import PAGE, cli_page
 
@@ -55,6 +56,25 @@ def test_the_readmes_commands_exist(line: str) -> None:
 def test_the_readme_names_only_exit_codes_that_are_raised() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert re.search(r"0 all gates passed · 1 .* 2 .* 3 .* 4 .*\s*.* 5 .* 130", readme, re.DOTALL)
+
+
+def test_the_readme_says_on_which_machines_it_was_executed() -> None:
+    from attn_export.tools.conform import executed_on
+
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert executed_on(sorted((ROOT / "docs/kits").glob("*"))) in readme
+
+
+def test_the_tree_of_errors_names_every_one() -> None:
+    pattern = re.compile(r"^class (\w+Error)\((\w+)\):", re.MULTILINE)
+    folders = ("mechanisms", "reparam", "export", "deploy_tests", "tools", "src/attn_export")
+    files = [file for folder in folders for file in (ROOT / folder).rglob("*.py")]
+    found = dict(pair for file in files for pair in pattern.findall(file.read_text(encoding="utf-8")))
+    ours = {"AttnExportError"}
+    while new := {name for name, base in found.items() if base in ours} - ours:
+        ours |= new
+    drawn = set(re.findall(r"^    .*?(\w+Error) +\d", errors.__doc__ or "", re.MULTILINE))
+    assert drawn == ours
 
 
 def test_the_command_line_page_is_current() -> None:

@@ -127,8 +127,14 @@ def compile_entry(name: str, sm: str = "86", *, fuse: bool = True) -> Iterator[R
 
 def _shown(row: Row, shown: CompileEvidence) -> Row:
     plan = shown.plan
-    counts = {"layers": len(plan.layers), "kernels": len(plan.kernels), "attention": len(plan.attention)}
-    return replace(row, claim=shown.sentence(), sha256=shown.sha256, **counts)
+    return replace(
+        row,
+        claim=shown.sentence(),
+        sha256=shown.sha256,
+        layers=len(plan.layers),
+        kernels=len(plan.kernels),
+        attention=len(plan.attention),
+    )
 
 
 def rows_of(name: str) -> list[Row]:

@@ -9,12 +9,16 @@
     │   └── BundleError                     3   a bundle that is not whole
     ├── ConversionError                     3   could not convert
     │   ├── FusionError                     3   a module that must not be fused as it is
+    │   │   └── UntraceableError            3   what is inside cannot be followed (reparam.parts)
     │   ├── ExportError                     3   the exporter failed
     │   └── ContractError                   3   the exporter gave something else than was asked for
     ├── WriteError                          3   the disk is full, or the folder is read-only
     ├── GateError                           1   a proof failed: parity, certificate, budget
     ├── BackendMissingError                 4   a required backend is not available
     ├── BackendError                        3   a backend refused or broke on a model
+    │   ├── RefusedError                    3   TensorRT says no; names the nodes (backends.tensorrt.refusal)
+    │   ├── GpuError                        3   a CUDA call failed (backends.tensorrt.cuda)
+    │   └── HangError                       3   the GPU did not answer in time (backends.tensorrt.cuda)
     └── InconclusiveError                   5   vacuous, or too noisy to say
 
 A message says what was wanted, what came, and the way out.

@@ -12,6 +12,9 @@ static struct { char name[64]; int calls; } counted[64];
 static char fail_name[64], null_name[64];
 static int fail_at, fail_code, hangs, bad_frees, capturing, devices = 1;
 static size_t room = (size_t)-1;
+/* What a stream does while it is captured is put on a tape, and done when the graph is launched. One graph at a time. */
+static struct { void *target; const void *source; size_t size; void (*work)(void); } tape[64];
+static int taped;
 
 static int entered(const char *name) {
     for (int i = 0; i < 64; i++) {
@@ -62,7 +65,7 @@ void double_reset(void) {
     for (int i = 0; i < MAX; i++) if (held[i].kind != NONE) { free(held[i].address); held[i].kind = NONE; }
     memset(counted, 0, sizeof counted);
     fail_name[0] = null_name[0] = 0;
-    fail_at = fail_code = hangs = bad_frees = capturing = 0;
+    fail_at = fail_code = hangs = bad_frees = capturing = taped = 0;
     devices = 1;
     room = (size_t)-1;
 }
@@ -76,6 +79,15 @@ int double_capturing(void) { return capturing; }
 int double_live(void) { int n = 0; for (int i = 0; i < MAX; i++) n += held[i].kind != NONE; return n; }
 int double_calls(const char *name) {
     for (int i = 0; i < 64; i++) if (!strcmp(counted[i].name, name)) return counted[i].calls;
+    return 0;
+}
+
+/* Stands for a kernel: done now, or put on the tape. */
+int double_run(void (*work)(void)) {
+    if (!capturing) { work(); return 0; }
+    if (taped == 64) return OUT_OF_MEMORY;
+    tape[taped].work = work;
+    tape[taped++].size = 0;
     return 0;
 }
 
@@ -112,7 +124,12 @@ int cudaMemcpyAsync(void *target, const void *source, size_t size, int direction
     if (find(stream, 1, STREAM) < 0) return INVALID;
     enum kind to = direction == 1 ? DEVICE : PINNED, from = direction == 1 ? PINNED : DEVICE;
     if (find(target, size, to) < 0 || find(source, size, from) < 0) return ILLEGAL_ADDRESS;
-    memcpy(target, source, size);
+    if (!capturing) { memcpy(target, source, size); return 0; }
+    if (taped == 64) return OUT_OF_MEMORY;
+    tape[taped].work = 0;
+    tape[taped].target = target;
+    tape[taped].source = source;
+    tape[taped++].size = size;
     return 0;
 }
 int cudaStreamCreateWithFlags(void **out, unsigned flags) { ENTER; return flags == 1 ? hold(out, 8, STREAM, __func__) : INVALID; }
@@ -122,6 +139,7 @@ int cudaStreamBeginCapture(void *stream, int mode) {
     ENTER; (void)mode;
     if (find(stream, 1, STREAM) < 0 || capturing) return INVALID;
     capturing = 1;
+    taped = 0;
     return 0;
 }
 int cudaStreamEndCapture(void *stream, void **graph) {
@@ -155,7 +173,11 @@ int cudaGraphInstantiateWithFlags(void **exec, void *graph, unsigned long long f
 }
 int cudaGraphLaunch(void *exec, void *stream) {
     ENTER;
-    return find(exec, 1, EXEC) < 0 || find(stream, 1, STREAM) < 0 ? INVALID : 0;
+    if (find(exec, 1, EXEC) < 0 || find(stream, 1, STREAM) < 0) return INVALID;
+    for (int i = 0; i < taped; i++)
+        if (tape[i].work) tape[i].work();
+        else memcpy(tape[i].target, tape[i].source, tape[i].size);
+    return 0;
 }
 int cudaGraphDestroy(void *graph) { int code = entered(__func__), r = give_back(graph, GRAPH); return code ? code : r; }
 int cudaGraphExecDestroy(void *exec) { int code = entered(__func__), r = give_back(exec, EXEC); return code ? code : r; }

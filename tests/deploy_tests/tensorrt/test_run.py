@@ -78,6 +78,7 @@ def double(
     monkeypatch.setenv("ATTN_EXPORT_CUDART", str(library))
     monkeypatch.setattr(fake_trt, "__spec__", importlib.machinery.ModuleSpec("tensorrt", None))
     monkeypatch.setitem(sys.modules, "tensorrt", fake_trt)
+    monkeypatch.setattr(fake_trt, "LIBRARY", control.lib)
     fake_trt.REFUSE.clear()
     serve(monkeypatch, PORTS)
     yield control
@@ -154,6 +155,21 @@ def test_three_latencies_and_times_per_layer(double: Double, model: Path) -> Non
         plan = inspector.inspect(run)
         (layer,) = profile(run, {"x": ramp(2)}, runs=5, plan=plan)
         assert (layer.layer, layer.samples, layer.nodes) == ("double_it", (0.25,) * 5, ("mul",))
+    double.assert_clean()
+
+
+def test_a_captured_engine_computes_when_it_is_launched_and_not_before(double: Double, model: Path) -> None:
+    with BACKEND.open(model, Options()) as run:
+        assert run({"x": ramp(2)})["y"].tolist() == (2 * ramp(2) + 1).tolist()
+        run.bind({"x": 10 * ramp(2)})
+        run.upload()
+        graph = run.device.capture(run.stream, run.enqueue)
+        run.download()
+        assert run.collect()["y"].tolist() == (2 * ramp(2) + 1).tolist()  # what was captured has not run
+        run.device.launch(graph, run.stream)
+        run.download()
+        assert run.collect()["y"].tolist() == (20 * ramp(2) + 1).tolist()
+        graph.free()
     double.assert_clean()
 
 

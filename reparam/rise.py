@@ -8,12 +8,14 @@ those of the algebra: a bias before it, where it reaches over the border, is ref
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import product
+from typing import Any
 
 import numpy as np
 
-from attn_export.reparam import ir, linconv
+from attn_export.reparam import ir, linconv, sums
 from attn_export.reparam.layout import Dim, by_channel, channels_first
 from attn_export.reparam.linconv import Array, Ints, LinConv, NotFusibleError
 from attn_export.reparam.state import Rise, State
@@ -63,8 +65,8 @@ def _transposed(op: ir.ConvTranspose, state: State) -> State:
     members = inputs // op.groups
     padded = np.pad(op.weight, ((0, 0), (0, 0), *((0, 1),) * len(places)))
     rank = len(places)
-    grid = np.ix_(*(p.reshape(-1) for p in places))
-    picked = padded[(slice(None), slice(None), *grid)]
+    grid: Any = (slice(None), slice(None), *np.ix_(*(p.reshape(-1) for p in places)))
+    picked = padded[grid]
     split = picked.reshape(op.groups, members, width, *(n for p in places for n in p.shape))
     phases, taps = [3 + 2 * n for n in range(rank)], [4 + 2 * n for n in range(rank)]
     weight = split.transpose(0, 2, *phases, 1, *taps)
@@ -90,7 +92,7 @@ def through(op: ir.Op, states: Sequence[State], shape: tuple[Dim, ...] | None) -
         case ir.Sum():
             scaled = [linconv.scale(s.lin, np.full(s.lin.outputs, f)) if f != 1 else s.lin
                       for s, f in zip(states, op.factors, strict=True)]  # fmt: skip
-            lin = linconv.add(scaled) if len(scaled) > 1 else scaled[0]
+            lin = sums.add(scaled) if len(scaled) > 1 else scaled[0]
         case ir.Affine():
             place = channels_first(shape or (None, lin.outputs // rise.phases, *(None,) * len(lin.axes)))
             assert place is not None
@@ -99,7 +101,7 @@ def through(op: ir.Op, states: Sequence[State], shape: tuple[Dim, ...] | None) -
             if op.term is not None:
                 lin = linconv.shift(lin, np.repeat(by_channel(op.term, place, op.axis), rise.phases))
         case ir.Concat(axis=1):
-            lin = linconv.concat([s.lin for s in states])
+            lin = sums.concat([s.lin for s in states])
         case ir.Slice(axis=1):
             lin = _picked(lin, np.arange(lin.outputs // rise.phases)[op.start : op.stop : op.step], rise.phases)
         case ir.Take(axis=1):
@@ -162,8 +164,9 @@ def transposed(lin: LinConv, rise: Rise) -> ir.ConvTranspose:
     for n, (axis, step, start) in enumerate(zip(lin.axes, rise.factors, first, strict=True)):
         others = tuple(m for m in range(fine.ndim) if m != n + 2)
         used = np.flatnonzero(np.abs(fine).max(axis=others)) + start
-        used = np.union1d(used, [0]) if not len(used) or used[0] > 0 else used
-        gap = int(np.gcd.reduce(np.diff(used))) if len(used) > 1 else 1
+        if not len(used) or used[0] > 0:
+            used = np.concatenate([np.zeros(1, dtype=np.int64), used])
+        gap = math.gcd(*np.diff(used).tolist()) if len(used) > 1 else 1
         right = int(used[-1]) + 1 - step * (axis.extent + 2) + rise.trim[n]
         if -right >= step:
             raise NotFusibleError("a transposed convolution whose output has a border that it does not reach")
@@ -171,7 +174,8 @@ def transposed(lin: LinConv, rise: Rise) -> ir.ConvTranspose:
         extra.append(max(0, -right))
         gaps.append(gap)
         cuts.append(np.arange(used[0] - start, used[-1] - start + 1, gap))
-    weight = np.ascontiguousarray(fine[(slice(None), slice(None), *np.ix_(*cuts))])
+    cut: Any = (slice(None), slice(None), *np.ix_(*cuts))
+    weight = np.ascontiguousarray(fine[cut])
     numbers = np.ascontiguousarray(bias[:, 0]) if lin.biased else None
     return ir.ConvTranspose(weight, numbers, rise.factors, tuple(gaps), groups, tuple(pads), tuple(extra))
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import replace
 from itertools import product
 from math import prod
+from typing import Any
 
 import numpy as np
 
@@ -94,7 +95,9 @@ def conv(op: ir.Conv, state: State) -> State:
             reads.append([(int(q), int(places[q])) for q in inside])
         for pairs in product(*reads):
             to, of = [q for q, _ in pairs], [p for _, p in pairs]
-            matrix[(slice(None), *to, slice(None), *of)] += op.weight[(slice(None), slice(None), *tap)]
+            place: Any = (slice(None), *to, slice(None), *of)
+            kernel: Any = (slice(None), slice(None), *tap)
+            matrix[place] += op.weight[kernel]
     weight = matrix.reshape(outputs * prod(lengths), members * prod(sizes))
     bias = None if op.bias is None else np.repeat(op.bias, prod(lengths))
     made = linconv.conv(state.lin, weight, bias, groups=op.groups)

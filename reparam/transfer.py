@@ -8,7 +8,7 @@ from math import prod
 
 import numpy as np
 
-from attn_export.reparam import ir, layout, linconv, rise, toeplitz
+from attn_export.reparam import ir, layout, linconv, rise, sums, toeplitz
 from attn_export.reparam.layout import Dim, Layout, by_channel
 from attn_export.reparam.linconv import Array, Ints, LinConv, NotFusibleError
 from attn_export.reparam.state import State
@@ -45,7 +45,7 @@ def transfer(op: ir.Op, states: Sequence[State], shape: tuple[Dim, ...] | None) 
             if any(not s.layout.same(state.layout) for s in states):
                 raise NotFusibleError("branches are summed in different layouts")
             scaled = [_scaled(s.lin, f) for s, f in zip(states, op.factors, strict=True)]
-            result = State(linconv.add(scaled) if len(scaled) > 1 else scaled[0], state.layout)
+            result = State(sums.add(scaled) if len(scaled) > 1 else scaled[0], state.layout)
         case ir.Concat():
             result = _concat(op, states)
         case ir.Pad():
@@ -209,7 +209,7 @@ def _concat(op: ir.Concat, states: Sequence[State]) -> State:
     joined = first.with_width(op.axis, sum(widths))
     if any(not s.layout.with_width(op.axis, sum(widths)).same(joined) for s in states):
         raise NotFusibleError("pieces are joined in different layouts")
-    lin = linconv.concat([s.lin for s in states])
+    lin = sums.concat([s.lin for s in states])
     before, _, after = first.along(op.axis)
     blocks, offset = [], 0
     for width in widths:

@@ -45,7 +45,7 @@ class Constants:
         return node.domain in ("", "ai.onnx") and all(not n or self.known(n) for n in node.input)
 
     def computed_sizes(self) -> dict[str, NDArray[Any]]:
-        """Integers that operators read and that other operators compute from constants."""
+        """Sizes (and scales of Resize) that operators read and that other operators compute from constants."""
         found: dict[str, NDArray[Any]] = {}
         for node in self._model.graph.node:
             if node.output[0] in self._producer:
@@ -55,7 +55,8 @@ class Constants:
                 if producer is None or producer.op_type == "Constant" or name in found:
                     continue
                 array = self.get(name)
-                if array is not None and array.dtype == np.int64 and array.size <= 64:
+                sizes = array is not None and (array.dtype == np.int64 or node.op_type == "Resize")
+                if array is not None and sizes and array.size <= 64:
                     found[name] = array
         return found
 

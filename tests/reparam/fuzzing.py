@@ -286,13 +286,46 @@ def _pointwise(net: Net, name: str) -> str | None:
     return net.add(op, [name], (v.shape[0], outputs, *v.shape[2:]), (v.sizes[0], outputs, *v.sizes[2:]))
 
 
+def _head(net: Net, name: str) -> str | None:
+    """The head of a super-resolution net: a kernel into four times as many channels, enlarged, and a 1×1 or a sum."""
+    rng, v = net.rng, net.values[name]
+    if len(v.sizes) != 4 or max(v.sizes[2:]) * 2 > _LARGEST:
+        return None
+    width, crd = int(rng.integers(1, 3)), bool(rng.integers(2))
+    ends = []
+    for kernel in (3, 1):
+        weight, pad = net.ints([4 * width, int(v.sizes[1]), kernel, kernel], 2), kernel // 2
+        op = ir.Conv(weight, net.bias(4 * width), (1, 1), (1, 1), 1, ((pad, pad),) * 2)
+        deep = net.add(op, [name], (v.shape[0], 4 * width, *v.shape[2:]), (v.sizes[0], 4 * width, *v.sizes[2:]))
+        shape = (v.shape[0], width, *(_times(n, 2) for n in v.shape[2:]))
+        sizes = (v.sizes[0], width, *(2 * n for n in v.sizes[2:]))
+        ends.append(net.add(ir.DepthToSpace(2, crd), [deep], shape, sizes))
+        if rng.random() < 0.5:
+            return _pointwise(net, ends[0])
+    return net.add(ir.Sum((1.0, 0.5)), ends, net.values[ends[0]].shape, net.values[ends[0]].sizes)
+
+
 def _relu(net: Net, name: str) -> str | None:
     v = net.values[name]
     return net.add(ir.Opaque("Relu"), [name], v.shape, v.sizes)
 
 
 _MAKERS = [_conv] * 8 + [_affine] * 3 + [_sum] * 5 + [_concat] * 2 + [_pad] * 2
-_MAKERS += [_pool, _slice, _slice, _shuffle, _tokens, _border, _relu, _deconv, _deconv, _enlarge, _enlarge, _pointwise]
+_MAKERS += [
+    _pool,
+    _slice,
+    _slice,
+    _shuffle,
+    _tokens,
+    _border,
+    _relu,
+    _deconv,
+    _deconv,
+    _enlarge,
+    _enlarge,
+    _pointwise,
+    _head,
+]
 
 
 def random_net(seed: int) -> ir.Graph:

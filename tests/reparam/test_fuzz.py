@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
-from attn_export.reparam import linconv
+from attn_export.reparam import linconv, rise
 from tests.reparam.fuzzing import check
 
 NETS = 2000
@@ -41,10 +42,19 @@ def _careless_pad(v: linconv.LinConv, dim: int, left: int, right: int, value: An
     return _shifted(v, dim, left, right)
 
 
-@pytest.mark.parametrize("fault", ["window", "constant"])
+def _mixed_in_order_of_channels(lin: linconv.LinConv, op: Any, phases: int) -> linconv.LinConv:
+    """A 1×1 behind an enlargement that takes the phases for channels."""
+    weight = np.concatenate([op.weight.reshape(*op.weight.shape[:2], *(1,) * len(lin.axes))] * phases)
+    bias = None if op.bias is None else np.tile(op.bias, phases)
+    return linconv.conv(lin, weight, bias, groups=op.groups * phases)
+
+
+@pytest.mark.parametrize("fault", ["window", "constant", "phases"])
 def test_a_fuser_without_its_padding_rule_is_caught(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     if fault == "window":
         monkeypatch.setattr(linconv, "pad", _careless_pad)
-    else:
+    elif fault == "constant":
         monkeypatch.setattr(linconv, "_constant_matches", _matches)
-    assert sum(bool(check(FIRST + n).wrong) for n in range(150)) >= 2
+    else:
+        monkeypatch.setattr(rise, "_mixed", _mixed_in_order_of_channels)
+    assert sum(bool(check(FIRST + n).wrong) for n in range(300)) >= 2

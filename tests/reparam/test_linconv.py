@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from attn_export.reparam import linconv
+from attn_export.reparam import linconv, sums
 from attn_export.reparam.linconv import LinConv, NotFusibleError
 
 Array = np.ndarray[Any, Any]
@@ -136,11 +136,9 @@ def test_sums_and_concatenations_of_different_branches(value: tuple[LinConv, Arr
     thin = rng.standard_normal((v.outputs, 1, *(1,) * len(v.axes)))
     other, z = linconv.conv(v, ones), apply(y, plain(ones, 1))
     third, w = linconv.conv(v, thin, groups=v.outputs), apply(y, plain(thin, v.outputs))
-    close(linconv.add([v, other, third]), x, y + z + w)
-    close(linconv.concat([third, v, other]), x, np.concatenate([w, y, z], axis=1))
-    close(
-        linconv.add([linconv.concat([v, third]), linconv.concat([third, v])]), x, np.concatenate([y + w, w + y], axis=1)
-    )
+    close(sums.add([v, other, third]), x, y + z + w)
+    close(sums.concat([third, v, other]), x, np.concatenate([w, y, z], axis=1))
+    close(sums.add([sums.concat([v, third]), sums.concat([third, v])]), x, np.concatenate([y + w, w + y], axis=1))
 
 
 def plain(weight: Array, groups: int) -> dict[str, Any]:
@@ -190,11 +188,11 @@ def test_padding_twice_is_refused() -> None:
 def test_what_holds_for_one_size_only_is_noted_or_refused() -> None:
     wide = linconv.conv(linconv.pad(linconv.identity(1, [9]), 0, 0, 1), np.ones((1, 1, 2)), strides=[2])
     thin = linconv.conv(linconv.identity(1, [9]), np.ones((1, 1, 1)), strides=[2])
-    both = linconv.add([wide, linconv.with_axis(thin, 0, replace(thin.axes[0], extent=0))])
+    both = sums.add([wide, linconv.with_axis(thin, 0, replace(thin.axes[0], extent=0))])
     assert "static" not in both.notes or both.axes[0].length(9) == 5
     free = [replace(v, axes=(replace(v.axes[0], size=None, extent=e),)) for v, e in ((wide, -1), (thin, 0))]
     with pytest.raises(NotFusibleError, match="dynamic"):
-        linconv.add(free)
+        sums.add(free)
 
 
 def test_kernels_are_built_when_asked_for_only() -> None:

@@ -66,8 +66,8 @@ def enlarged(draw: Any) -> Made:
     x = np.random.default_rng(draw(st.integers(0, 2**16))).standard_normal((2, channels, *sizes))
     op: ir.DepthToSpace | ir.Upsample | ir.ConvTranspose
     if kind == "deconv":
-        op = draw(deconvolutions(channels, rank))
-        pairs = zip(sizes, op.strides, op.dilations, op.weight.shape[2:], op.pads, strict=True)
+        op = enlarge = draw(deconvolutions(channels, rank))
+        pairs = zip(sizes, enlarge.strides, enlarge.dilations, enlarge.weight.shape[2:], enlarge.pads, strict=True)
         assume(all((n - 1) * s + d * (k - 1) + 1 - left - right > 0 for n, s, d, k, (left, right) in pairs))
     elif kind == "shuffle":
         op = ir.DepthToSpace(2, crd=draw(st.booleans()))
@@ -124,7 +124,8 @@ def test_a_transposed_convolution_comes_back(made: Made, seed: int) -> None:
     try:
         op = rise.transposed(scaled.lin, how)
     except NotFusibleError as error:
-        assert "border" in error.reason
+        if "border" not in error.reason:
+            raise
         return
     wanted, got = y * factor.reshape(1, -1, *(1,) * (y.ndim - 2)), apply(op, x)
     assert got.shape == wanted.shape

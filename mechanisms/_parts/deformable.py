@@ -99,7 +99,7 @@ class DeformableAttention(Constants):
         query = self.query(x)
         points = self._points(query)  # b*g n 2
         grouped = x.reshape(-1, c // self.groups, h, w)
-        sampled = F.grid_sample(grouped, points.unsqueeze(1), align_corners=True).reshape(-1, c, 1, points.shape[1])
+        sampled = _sample(grouped, points.unsqueeze(1)).reshape(-1, c, 1, points.shape[1])
         q, k, v = (self._split(part) for part in (query, self.key(sampled), self.value(sampled)))
         mixed = attend(q, k, v, bias=self._bias(points)).transpose(2, 3).reshape(-1, c, h, w)
         y: Tensor = self.out(mixed if self.local is None else mixed + self.local(query))
@@ -123,11 +123,17 @@ class DeformableAttention(Constants):
         places = points.reshape(-1, self.groups, 1, n, 2).transpose(0, 1)
         grid = (self.centres.unsqueeze(1) - places) * 0.5  # g b h*w n 2
         table = self.table.reshape(self.groups, -1, *self.table.shape[1:])
-        found = F.grid_sample(table, grid.flatten(1, 2), align_corners=True)  # g heads/g b*h*w n
+        found = _sample(table, grid.flatten(1, 2))  # g heads/g b*h*w n
         return found.reshape(self.heads, -1, pixels, n).transpose(0, 1)
 
     def _split(self, x: Tensor) -> Tensor:
         return x.reshape(-1, self.heads, x.shape[1] // self.heads, x.shape[2] * x.shape[3]).transpose(2, 3)
+
+
+def _sample(image: Tensor, grid: Tensor) -> Tensor:
+    """Read an image between its pixels, in float32 or wider: in float16 the sampler of CPUs gives NaN at some points."""
+    wide = torch.promote_types(image.dtype, torch.float32)
+    return F.grid_sample(image.to(wide), grid.to(wide), align_corners=True).to(image.dtype)
 
 
 def _centres(height: int, width: int) -> Tensor:

@@ -4,6 +4,8 @@ f_i = conv_ki(x)                         b c/s h w, groups g_i
 z_i = sigmoid(W2_i relu(W1_i mean(f_i))) b c/s
 a   = softmax_i(z_i)                     b s c/s, over the scales
 y   = concat(a_i * f_i)                  b c h w
+
+NOTE: as in the paper. The code of its authors has one gate with biases for all scales, and concatenates backwards.
 """
 
 import torch

@@ -3,6 +3,8 @@
     y = BN(W ∗ x) + BN(P ∗ x) + BN(V ∗ BN(Q · x̃)) + BN(avg_k(BN(R · x̃)))      b o h/s w/s
 
 x̃ is x with its border, so that behind the inner batch norms the border holds what they make of zero.
+
+NOTE: the authors write Q as 1 + Q', and leave P and R out where the block is depth-wise; deployed, both are the same.
 """
 
 import torch.nn.functional as F

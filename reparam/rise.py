@@ -158,7 +158,7 @@ def transposed(lin: LinConv, rise: Rise) -> ir.ConvTranspose:
                  for p, step, axis, start in zip(phase, rise.factors, lin.axes, first, strict=True)]  # fmt: skip
         for output in range(len(bias)):
             row = output * rise.phases + number
-            fine[np.ix_(classes[row], [output % width], *place)] += kernel[row][:, None]
+            fine[np.ix_(classes[row], np.full(1, output % width), *place)] += kernel[row][:, None]
     fine = fine[: members * groups]
     pads, extra, gaps, cuts = [], [], [], []
     for n, (axis, step, start) in enumerate(zip(lin.axes, rise.factors, first, strict=True)):

@@ -108,6 +108,56 @@ def test_every_block_as_a_bare_file(row: Any) -> None:
     assert np.abs(want - got).max() <= 1e-5 * np.abs(want).max()
 
 
+@pytest.mark.parametrize("name", ["dbb-write", "ecb-write"])
+def test_writes_over_the_border_by_scattering(name: str) -> None:
+    torch.manual_seed(3)
+    row = next(row for row in BLOCKS if row.name == name)
+    module, x = wake(row.build()), torch.randn(row.shape)
+    model = dynamo(module, x)
+    assert operators(model)["ScatterND"]
+    fusion = fuse_graph(model)
+    assert operators(fusion.model)["Conv"] == 1
+    assert not operators(fusion.model)["ScatterND"]
+    agrees(model, fusion, row.shape)
+
+
+def test_a_write_that_is_no_border_stays() -> None:
+    index = np.array([[0, c, h, w] for c in range(4) for h in (2, 3) for w in range(9)])
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["c"]),
+        helper.make_node("ScatterND", ["c", "i", "v"], ["d"]),
+        helper.make_node("Mul", ["d", "s"], ["y"]),
+    ]
+    model = small(nodes, {"w": CONV["w"][:, :, :1, :1], "s": CONV["s"], "v": np.ones(len(index))})
+    model.graph.initializer.append(numpy_helper.from_array(index, "i"))
+    fusion = fuse_graph(model)
+    assert operators(fusion.model) == {"Conv": 1, "ScatterND": 1, "Mul": 1}
+
+
+@pytest.mark.parametrize("opset", [11, 13, 18, 21, 24])
+def test_enlargements_in_every_opset(opset: int) -> None:
+    """What is written is valid from the oldest opset to the newest."""
+    weights = {"w": CONV["w"][:, :, :1, :1], "s": CONV["s"]}
+    larger = numpy_helper.from_array(np.array([1, 1, 2, 2], dtype=np.float32), "scales")
+    roi = numpy_helper.from_array(np.zeros(0, dtype=np.float32), "roi")
+    nodes = [
+        helper.make_node(
+            "Resize", ["x", "roi", "scales"], ["r"], mode="nearest", nearest_mode="floor",
+            coordinate_transformation_mode="asymmetric",
+        ),
+        helper.make_node("Conv", ["r", "w"], ["c"]),
+        helper.make_node("Mul", ["c", "s"], ["y"]),
+    ]  # fmt: skip
+    model = small(nodes, weights, opset=opset)
+    model.graph.initializer.extend([larger, roi])
+    fusion = fuse_graph(model)
+    assert [node.op_type for node in fusion.model.graph.node] == ["Conv", "Resize"]
+    onnx.checker.check_model(fusion.model, full_check=True)
+    assert fusion.certificate.worst <= 1e-13
+    x = RNG.standard_normal((2, 4, 9, 9)).astype(np.float32)
+    assert np.allclose(run(model, x), run(fusion.model, x), rtol=1e-4, atol=1e-5)
+
+
 def test_the_input_is_not_changed() -> None:
     model = torchscript(net(), torch.randn(2, 3, 28, 30))
     before = model.SerializeToString(deterministic=True)

@@ -34,6 +34,58 @@ def test_what_cannot_be_exported_is_refused_with_the_reason() -> None:
         fuse_module(Choice().eval(), (torch.randn(1, 3),))
 
 
+class Gated(nn.Module):
+    """Control flow that depends on data, around parts that do not; two outputs; one part that is not always run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(repvgg(3, 8, 2), nn.ReLU())
+        self.body = Deeper()
+        self.rare = repvgg(8, 8)
+
+    def forward(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        """Return the features, and what a data-dependent choice makes of them."""
+        y = self.stem(x)
+        return {"features": y, "score": self.body(y) if float(y.sum()) > -1e9 else self.rare(y)}
+
+
+class Deeper(nn.Module):
+    """Another choice one level below, and a layer that is reached into."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.block, self.reached = repvgg(8, 8), conv_bn(8, 4, 1, 1, 0)
+
+    def forward(self, y: torch.Tensor) -> torch.Tensor:
+        """Run the block, then the first layer of a part."""
+        y = self.block(y)
+        return self.reached[0](y) if bool((y == y).all()) else y
+
+
+def test_parts_are_fused_where_the_whole_cannot_be_traced() -> None:
+    module, x = wake(Gated()), torch.randn(2, 3, 12, 12)
+    before = module.state_dict()
+    fusion = fuse_module(module, (x,), dynamic=FREE)
+    fused = fusion.model
+    assert fusion.certificate.ok
+    assert {name.split(".fused")[0] for name in fused.state_dict() if "fused" in name} == {
+        "stem.0",
+        "body.block.branches",
+    }
+    assert {site.name.split(".")[0] for site in fusion.sites} == {"stem", "body"}
+    kept = [name for name in fused.state_dict() if name.startswith(("rare", "body.reached"))]
+    assert kept
+    assert all(torch.equal(fused.state_dict()[name], before[name]) for name in kept)
+    said = {item.name: item.reason for item in fusion.refusals if item.kind == "not traced"}
+    assert "not run on the example" in said["rare"]
+    assert "cannot be exported" in said["body"]
+    other = torch.randn(3, 3, 9, 16)
+    for key, want in module(other).items():
+        assert torch.allclose(want, fused(other)[key], rtol=1e-4, atol=1e-5)
+    fused(x)["score"].sum().backward()
+    assert all(p.grad is not None for name, p in fused.named_parameters() if name.startswith("stem"))
+
+
 def test_gradients_flow_and_names_survive() -> None:
     module = wake(nn.Sequential(repvgg(3, 8, 2), nn.Conv2d(8, 4, 3), nn.Sigmoid()))
     fused = fuse_module(module, (torch.randn(2, 3, 12, 12),)).model
@@ -129,7 +181,7 @@ def test_flops_profile_never_adds_work() -> None:
 
 
 def test_the_ledger_shows_what_quantising_costs() -> None:
-    site = fuse_module(wake(repvgg(16, 16)), (torch.randn(2, 16, 9, 9),)).sites[0]
+    site = fuse_module(wake(repvgg(16, 16)), (torch.randn(2, 16, 9, 9),), ledger=True).sites[0]
     assert site.precision is not None
     assert 0 < site.precision.int8_before < site.precision.int8_after
     assert site.precision.fp16_before > 0

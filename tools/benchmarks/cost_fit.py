@@ -165,7 +165,7 @@ def fit(rows: Array, seconds: Array, steps: int = 60) -> Array:
         whole = parts.sum(axis=1)
         residual, slope = np.log(seconds / whole), parts / whole[:, None]
         logs += 0.5 * np.linalg.lstsq(slope, residual, rcond=None)[0].clip(-1, 1)
-    return np.exp(logs)
+    return np.asarray(np.exp(logs))
 
 
 def main() -> None:

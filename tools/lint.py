@@ -18,8 +18,10 @@ from attn_export.deploy_tests.backends.tensorrt.evidence import compile_only
 from attn_export.deploy_tests.backends.tensorrt.refusal import RefusedError
 from attn_export.errors import SubjectError, UnknownNameError
 from attn_export.export.origin import origins
-from attn_export.tools.lint_rules import RULES, Graph
+from attn_export.tools import lint_mobile, lint_rules
+from attn_export.tools.lint_graph import Graph
 
+RULES = (*lint_rules.RULES, *lint_mobile.RULES)
 TARGETS = tuple(sorted({rule.target for rule in RULES}))
 
 

@@ -1,17 +1,17 @@
-"""What a target refuses, casts, splits or does not fuse: rules in our words, each with the source it rests on.
+"""What TensorRT refuses, casts or does not fuse: rules in our words, each with the source it rests on.
 
 A rule looks at a graph and gives the nodes it is about. ``[ran]`` marks what was seen by running the named product.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Iterator
 
 import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
+
+from attn_export.tools.lint_graph import Graph, Hit, Rule, attribute, recorder
 
 
 def _words(text: str) -> frozenset[str]:
@@ -19,7 +19,6 @@ def _words(text: str) -> frozenset[str]:
 
 
 RTX = "TensorRT for RTX 1.7.1 [ran]"
-MOBILE = "onnxruntime: mobile_package.required_operators.config"
 #: Operators that the parser does not know, by its own ``supports_operator``, at opset 26.
 NOT_PARSED = _words(
     "AffineGrid Bernoulli BitCast BitShift BitwiseAnd BitwiseNot BitwiseOr BitwiseXor CenterCropPad Col2Im Compress "
@@ -35,137 +34,9 @@ INSTEAD = {
     "Col2Im": "write unfold and fold as shifted slices or fixed one-hot convolutions",
     "DFT": "write the transform as matrix products with cosines and sines",
 }
-MOBILE_OPERATORS = _words(
-    "Abs Add And ArgMax ArgMin AveragePool Cast Ceil Clip Concat Constant ConstantOfShape Conv ConvTranspose Cos "
-    "CumSum DepthToSpace DequantizeLinear Div DynamicQuantizeLinear Elu Equal Erf Exp Expand Flatten Floor Gather "
-    "GatherND Gemm GlobalAveragePool Greater GreaterOrEqual Identity If InstanceNormalization LRN LayerNormalization "
-    "LeakyRelu Less LessOrEqual Log LogSoftmax Loop MatMul MatMulInteger Max MaxPool Mean Min Mul Neg "
-    "NonMaxSuppression NonZero Not Or PRelu Pad Pow QLinearConv QLinearMatMul QuantizeLinear Range Reciprocal "
-    "ReduceMax ReduceMean ReduceMin ReduceProd ReduceSum Relu Reshape Resize ReverseSequence Round Scan ScatterND "
-    "Shape Sigmoid Sin Size Slice Softmax SpaceToDepth Split Sqrt Squeeze Sub Sum Tanh ThresholdedRelu Tile TopK "
-    "Transpose Unique Unsqueeze Where"
-)
-
-
-class Graph:
-    """A model with the look-ups that rules need."""
-
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self.model = model
-        self.nodes: list[onnx.NodeProto] = list(model.graph.node)
-        self.constants: Mapping[str, TensorProto] = {t.name: t for t in model.graph.initializer}
-        self.maker = {name: node for node in self.nodes for name in node.output}
-
-    @cached_property
-    def _inferred(self) -> dict[str, onnx.ValueInfoProto]:
-        try:
-            graph = onnx.shape_inference.infer_shapes(self.model, data_prop=True).graph
-        except Exception:  # a model that inference cannot follow still has its own declarations
-            graph = self.model.graph
-        return {item.name: item for item in (*graph.input, *graph.output, *graph.value_info)}
-
-    @cached_property
-    def opset(self) -> int:
-        """Version of the default operator set."""
-        return next((item.version for item in self.model.opset_import if item.domain in ("", "ai.onnx")), 0)
-
-    @cached_property
-    def readers(self) -> dict[str, list[onnx.NodeProto]]:
-        """Nodes that read each tensor."""
-        found: dict[str, list[onnx.NodeProto]] = {}
-        for node in self.nodes:
-            for name in node.input:
-                found.setdefault(name, []).append(node)
-        return found
-
-    def kind(self, name: str) -> int:
-        """Element type of a tensor, or 0."""
-        if name in self.constants:
-            return int(self.constants[name].data_type)
-        info = self._inferred.get(name)
-        return int(info.type.tensor_type.elem_type) if info is not None else 0
-
-    def rank(self, name: str) -> int:
-        """Rank of a tensor, or -1."""
-        if name in self.constants:
-            return len(self.constants[name].dims)
-        info = self._inferred.get(name)
-        known = info is not None and info.type.tensor_type.HasField("shape")
-        return len(info.type.tensor_type.shape.dim) if info is not None and known else -1
-
-    def last(self, name: str) -> int:
-        """Size of a tensor's last dimension, or 0 where it is not known."""
-        if name in self.constants:
-            return int(self.constants[name].dims[-1]) if self.constants[name].dims else 0
-        info = self._inferred.get(name)
-        dims = info.type.tensor_type.shape.dim if info is not None else []
-        return int(dims[-1].dim_value) if dims else 0
-
-    def is_constant(self, name: str) -> bool:
-        """Whether a tensor is known when the graph is built."""
-        return name in self._constant
-
-    @cached_property
-    def _constant(self) -> set[str]:
-        known = {"", *self.constants}
-        for node in self.nodes:  # sorted, so one pass reaches everything
-            if known.issuperset(node.input):
-                known.update(node.output)
-        return known
-
-    def before(self, name: str, through: Iterable[str]) -> onnx.NodeProto | None:
-        """The node that makes a tensor, seen through some operators."""
-        node = self.maker.get(name)
-        while node is not None and node.op_type in through and node.input:
-            node = self.maker.get(node.input[0])
-        return node
-
-
-def attribute(node: onnx.NodeProto, name: str, default: object) -> object:
-    """An attribute's value."""
-    for item in node.attribute:
-        if item.name == name:
-            value = onnx.helper.get_attribute_value(item)
-            return value.decode() if isinstance(value, bytes) else value
-    return default
-
-
-#: A node, why, and what to do about it.
-Hit = tuple[onnx.NodeProto, str, str]
-
-
-@dataclass(frozen=True)
-class Rule:
-    """One rule.
-
-    Attributes:
-        name: what it is called in reports.
-        target: for whom it speaks.
-        level: ``refused``, ``cast``, ``split`` or ``not fused``.
-        source: what it rests on.
-        find: gives the nodes it is about.
-    """
-
-    name: str
-    target: str
-    level: str
-    source: str
-    find: Callable[[Graph], Iterator[Hit]]
-
 
 RULES: list[Rule] = []
-
-
-def rule(
-    target: str, level: str, source: str
-) -> Callable[[Callable[[Graph], Iterator[Hit]]], Callable[[Graph], Iterator[Hit]]]:
-    """Put a function on the list of rules."""
-
-    def put(find: Callable[[Graph], Iterator[Hit]]) -> Callable[[Graph], Iterator[Hit]]:
-        RULES.append(Rule(find.__name__.replace("_", "-"), target, level, source, find))
-        return find
-
-    return put
+rule = recorder(RULES)
 
 
 @rule("tensorrt", "refused", RTX)
@@ -334,34 +205,3 @@ def norm_by_hand_in_float16(graph: Graph) -> Iterator[Hit]:
             continue
         if graph.kind(node.input[0]) == TensorProto.FLOAT16:
             yield node, "a mean of squares in float16 overflows beyond 255", "use the LayerNormalization operator"
-
-
-@rule("ort-mobile", "refused", MOBILE)
-def not_in_the_mobile_package(graph: Graph) -> Iterator[Hit]:
-    """The reduced package has no kernel for the operator."""
-    for node in graph.nodes:
-        if node.domain in ("", "ai.onnx") and node.op_type not in MOBILE_OPERATORS:
-            yield node, "the reduced mobile package has no kernel for it", "use the full package, or a custom build"
-
-
-@rule("ort-mobile", "refused", MOBILE)
-def type_not_in_the_mobile_package(graph: Graph) -> Iterator[Hit]:
-    """The reduced package computes in float32, int8 and uint8."""
-    for node in graph.nodes:
-        kinds = {graph.kind(name) for name in (*node.input, *node.output)}
-        if found := kinds & {TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}:
-            name = TensorProto.DataType.Name(min(found)).lower()
-            yield node, f"the reduced mobile package has no {name} kernels", "export in float32 for it"
-
-
-@rule("ort-mobile", "split", "onnxruntime.ai: make dynamic input shape fixed, for mobile execution providers")
-def dynamic_input(graph: Graph) -> Iterator[Hit]:
-    """NNAPI and CoreML want fixed shapes; what is not fixed runs on the CPU."""
-    open_ = {
-        port.name
-        for port in graph.model.graph.input
-        if any(not dim.HasField("dim_value") for dim in port.type.tensor_type.shape.dim)
-    }
-    for node in graph.nodes:
-        if open_ & set(node.input):
-            yield node, "its input has open dimensions, which NNAPI and CoreML leave to the CPU", "fix the dimensions"

@@ -16,8 +16,9 @@ from onnx import TensorProto, helper
 
 from attn_export.deploy_tests.backends.tensorrt import evidence
 from attn_export.errors import SubjectError, UnknownNameError
-from attn_export.tools import lint
-from attn_export.tools.lint_rules import NOT_PARSED, RULES
+from attn_export.tools import lint, lint_rules
+from attn_export.tools.lint import RULES
+from attn_export.tools.lint_rules import NOT_PARSED
 from tests.deploy_tests.tensorrt import graphs
 from tests.deploy_tests.tensorrt.graphs import X, save
 
@@ -118,6 +119,8 @@ TABLE: dict[str, tuple[Make, str, Make, bool]] = {
     "not-in-the-mobile-package": (_grid("linear"), "it", _relu(), False),
     "type-not-in-the-mobile-package": (_relu(kind=TensorProto.FLOAT16), "it", _relu(), False),
     "dynamic-input": (_relu(batch="b"), "it", _relu(), False),
+    "not-on-nnapi": (_norm(["y"]), "it", _relu(), False),
+    "not-on-coreml": (_of([N("Floor", ["x"], ["y"], name="it")]), "it", _relu(), False),
 }
 
 
@@ -150,7 +153,7 @@ NAMED_OTHERWISE = {
 
 
 @pytest.mark.usefixtures("rtx")
-@pytest.mark.parametrize("name", [name for name in TABLE if TABLE[name][1] and name not in ("dynamic-input",)])
+@pytest.mark.parametrize("name", [name for name in TABLE if name in {rule.name for rule in lint_rules.RULES}])
 def test_rules_and_parser_agree(name: str, tmp_path: Path) -> None:
     bad, node, good, refused = TABLE[name]
     spoken = lint.by_parser(bad(tmp_path / "bad.onnx"))
@@ -184,6 +187,38 @@ sys.stdout.write(" ".join(op for op in sys.argv[1:] if not parser.supports_opera
     known = sorted({s.name for s in onnx.defs.get_all_schemas() if s.domain == "" and not s.deprecated})
     said = subprocess.run([sys.executable, "-c", code, *known], capture_output=True, text=True, check=True).stdout
     assert set(said.split()) == NOT_PARSED & set(known)
+
+
+def _flat(op: str, rank: int, **more: object) -> Make:
+    return _of([N(op, ["x"], ["y"], name="it", **more)], [X("x", F, [1, 4, *[8] * (rank - 2)])])
+
+
+#: What is taken in one form only, with the rules that speak of it.
+FORMS: dict[str, tuple[Make, set[str]]] = {
+    "pool of a row": (_flat("GlobalAveragePool", 3), {"not-on-nnapi", "not-on-coreml"}),
+    "pool of a map": (_flat("GlobalAveragePool", 4), set()),
+    "depth to space, column first": (_flat("DepthToSpace", 4, blocksize=2, mode="CRD"), {"not-on-nnapi"}),
+    "depth to space, depth first": (_flat("DepthToSpace", 4, blocksize=2, mode="DCR"), set()),
+    "product of two inputs": (
+        _of([N("Gemm", ["x", "w"], ["y"])], [X("x", F, [2, 3]), X("w", F, [3, 4])]),
+        {"not-on-nnapi", "not-on-coreml"},
+    ),
+    "product with a transposed input": (
+        _of([N("Gemm", ["x", "w"], ["y"], transB=1)], [X("x", F, [2, 3]), X("w", F, [4, 3])]),
+        {"not-on-coreml"},
+    ),
+    "product with a constant": (
+        _of([N("Gemm", ["x", "w"], ["y"])], [X("x", F, [2, 3])], weights={"w": np.ones((3, 4), np.float32)}),
+        set(),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_the_form_decides_on_an_accelerator(name: str, tmp_path: Path) -> None:
+    make, rules = FORMS[name]
+    found = lint.by_rules(lint.load(make(tmp_path / "m.onnx")), "ort-mobile")
+    assert {f.rule for f in found if f.level == "split"} == rules
 
 
 def test_a_disagreement_is_listed_by_name() -> None:

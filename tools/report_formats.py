@@ -10,7 +10,7 @@ from xml.etree import ElementTree as ET
 
 from attn_export import __version__
 from attn_export.tools.report_second import classic
-from attn_export.tools.report_view import Check, Plain, checks, headline, reproduce, verdict
+from attn_export.tools.report_view import Check, Plain, checks, headline, number, reproduce, verdict
 
 #: What XML 1.0 cannot hold at all, even escaped.
 _UNPRINTABLE = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -82,8 +82,11 @@ def markdown(manifest: Plain, report: Plain, name: str = "BUNDLE") -> str:
             lines += ["", f"Other rules on the same outputs, for comparison: {_cell(said)}."]
     stages = manifest.get("stages", [])
     if stages:
+        least = (manifest.get("tolerance") or {}).get("snr")
         lines += ["", "| stage | nodes | bytes | worst k |", "|---|---:|---:|---:|"]
-        lines += [f"| {_cell(s['name'])} | {s['nodes']} | {s['bytes']} | {s['worst_k']:.3g} |" for s in stages]
+        lines += [f"| {_cell(s['name'])} | {s['nodes']} | {s['bytes']} | {number(s['worst_k'])} |" for s in stages]
+        if least is not None and stages[-1].get("worst_snr") is not None:
+            lines[-1] = lines[-1].rpartition("| ")[0].rpartition("| ")[0] + f"| {stages[-1]['worst_snr']:.1f} dB |"
     return "\n".join([*lines, "", "```sh", *reproduce(manifest, name), "```", ""])
 
 

@@ -81,11 +81,28 @@ def _run(index: int, run: Plain) -> dict[str, Any]:
 def _parity(key: str, parity: Plain | None) -> str:
     if not parity or not parity["comparisons"]:
         return ""
+    if parity.get("snr") is not None:
+        return _signal(key, parity)
     rows = [
         (f"{row['output']} · {row['case']}", row["k"], "not comparable" if row["k"] is None else f"{row['k']:.2f}")
         for row in sorted(parity["comparisons"], key=lambda row: -(row["k"] if row["k"] is not None else float("inf")))
     ]
     return svg.bounded(key, rows[:SHOWN], parity["tolerance"], "Error of each output and case, in units of k")
+
+
+def _signal(key: str, parity: Plain) -> str:
+    """The error as a share of what the precision's class allows, since k is float32's measure."""
+    least = parity["snr"]
+    rows = [
+        (
+            f"{row['output']} · {row['case']}",
+            None if row["k"] is None else 0.0 if row["snr"] is None else 10 ** ((least - row["snr"]) / 20),
+            "not comparable" if row["k"] is None else "exact" if row["snr"] is None else f"{row['snr']:.1f} dB",
+        )
+        for row in parity["comparisons"]
+    ]
+    rows.sort(key=lambda row: -(row[1] if row[1] is not None else float("inf")))
+    return svg.bounded(key, rows[:SHOWN], 1.0, f"Error of each output and case, as a share of what {least:g} dB allow")
 
 
 def _latency(key: str, latency: Plain | None) -> str:

@@ -14,7 +14,7 @@ _FIGURES = {
     "allclose 1e-5": ("max_abs", max, "largest difference"),
     "cosine > 0.997": ("cosine", min, "least cosine"),
     "PSNR >= 30 dB": ("psnr_db", min, "least PSNR in dB"),
-    "torch's verify": ("max_rel", max, "largest relative difference"),
+    "torch's verify": ("max_abs", max, "largest difference"),
     "top-1 equal": ("top1", min, "least share of equal rows"),
 }
 
@@ -37,12 +37,13 @@ class Classic:
 
 def classic(run: Plain) -> list[Classic]:
     """What each usual rule says of a run; empty where that was not recorded."""
-    rows = [row for row in (run.get("parity") or {}).get("comparisons", []) if row.get("classic")]
+    rows = [row for row in (run.get("parity") or {}).get("comparisons", []) if row.get("classic") or row.get("fault")]
+    known = next((row["classic"] for row in rows if row.get("classic")), ())
     found = []
-    for rule in rows[0]["classic"] if rows else ():
+    for rule in known:
         key, worst, name = _FIGURES.get(rule, ("", max, ""))
         figures = [row["figures"][key] for row in rows if row.get("figures") and row["figures"].get(key) is not None]
-        passed = sum(bool(row["classic"][rule]) for row in rows)
+        passed = sum(bool((row.get("classic") or {}).get(rule)) for row in rows)  # what has a fault passes none
         found.append(Classic(rule, passed, len(rows), name, worst(figures) if figures else None))
     return found
 

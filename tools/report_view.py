@@ -60,6 +60,8 @@ def _parity(manifest: Plain, run: Plain, backend: str) -> list[Check]:
         good = not fault and within
         error, bound = number(item.get("error")), number(item.get("bound"))
         figures = f"error {error}, bound {bound}, k = {number(k)} of {parity['tolerance']:g}"
+        if least is not None:  # k is float32's measure, and says nothing of a coarser precision
+            figures = f"signal-to-noise ratio {number(snr)} dB, wanted {least:g} dB; error {error}"
         place = "" if good else origin(manifest, item["output"])
         rows.append(
             Check(
@@ -128,6 +130,10 @@ def headline(manifest: Plain, report: Plain) -> list[str]:
         rows = (parity or {}).get("comparisons", [])
         if parity and any(row["k"] is None for row in rows):
             lines.append(f"{backend}: outputs that could not even be compared")
+        elif parity and rows and parity.get("snr") is not None:
+            ratios = [row["snr"] for row in rows if row["snr"] is not None]
+            least = f"{number(min(ratios))} dB" if ratios else "no error at all"
+            lines.append(f"{backend}: least signal-to-noise ratio {least}, wanted {parity['snr']:g} dB")
         elif parity and rows:
             worst = max(row["k"] for row in rows)
             lines.append(f"{backend}: worst error k = {number(worst)} of {parity['tolerance']:g}")

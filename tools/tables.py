@@ -10,6 +10,7 @@ from rich.table import Table
 
 from attn_export.deploy_tests.contest import Contest
 from attn_export.deploy_tests.latency import Latency
+from attn_export.deploy_tests.parity import Parity
 from attn_export.reparam.fusion import Refusal
 from attn_export.tools.kill import Fate
 from attn_export.tools.pipeline import Outcome
@@ -25,16 +26,22 @@ def stages(outcome: Outcome) -> Table:
     for heading in ("stage", "nodes", "size", "worst error against float64", "bound", "latency p50 [95 %]"):
         table.add_column(heading, justify="left" if heading == "stage" else "right")
     for step in outcome.steps:
-        worst = step.parity.worst
         table.add_row(
             step.name,
             "" if step.nodes is None else str(step.nodes),
             "" if step.bytes is None else size(step.bytes),
-            f"{worst.error:.3g}  (k = {worst.k:.2f})",
-            f"{worst.bound:.3g}  (k = {step.parity.tolerance:g})",
+            *_error(step.parity),
             _latency(step.latency),
         )
     return table
+
+
+def _error(parity: Parity) -> tuple[str, str]:
+    """The worst error and its bound, in the measure that the precision is held to."""
+    worst = parity.worst
+    if parity.snr is not None:
+        return f"{worst.error:.3g}  (SNR {worst.snr:.1f} dB)", f"SNR {parity.snr:g} dB"
+    return f"{worst.error:.3g}  (k = {worst.k:.2f})", f"{worst.bound:.3g}  (k = {parity.tolerance:g})"
 
 
 def sentences(outcome: Outcome) -> list[str]:

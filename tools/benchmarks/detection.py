@@ -1,6 +1,8 @@
-"""Which rule notices which fault, and which cries wolf. Prints the table of faults, then that of correct graphs.
+"""Which rule notices which planted fault, by kind and by subject. ``alarms`` asks which of them cries wolf.
 
-python -m attn_export.tools.benchmarks.detection [--subjects se,repvgg:a0,…] [--each 2] [--seeds 5] [--minutes 10]
+python -m attn_export.tools.benchmarks.detection --output faults.jsonl [--subjects se,repvgg:a0,…] [--each 2]
+
+A subject's faults go to the output once all of them are judged; a second run goes on where the first one ended.
 """
 
 from __future__ import annotations
@@ -9,7 +11,6 @@ import argparse
 import json
 import sys
 import tempfile
-import time
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
@@ -24,7 +25,7 @@ from attn_export.deploy_tests.backend import Options
 from attn_export.deploy_tests.backends import BACKENDS
 from attn_export.deploy_tests.classic import RULES, verdicts
 from attn_export.deploy_tests.parity import prove
-from attn_export.errors import AttnExportError, BackendError, UnknownNameError
+from attn_export.errors import BackendError
 from attn_export.export.audit import known, second_tier
 from attn_export.export.exported import Exported
 from attn_export.export.save import save
@@ -40,7 +41,9 @@ from attn_export.tools.pipeline import with_dynamic
 
 OURS, BOTH = "k <= 4", "k <= 4 and audits"
 COLUMNS = (OURS, BOTH, *RULES)
-SUBJECTS = "se,repvgg,triplet,outlook,mlp_mixer,self_attention,external,eca,coordatt,mobilevit_attention,gfnet"
+SUBJECTS = (
+    "se,repvgg,triplet,outlook,mlp_mixer,self_attention,external,eca,coordatt,mobilevit_attention,gfnet,repvgg:a0"
+)
 
 
 def subject(text: str, seed: int = 0) -> Subject:
@@ -109,49 +112,29 @@ def _stages(built: Subject) -> Exported:
 
 
 def main() -> None:
-    """Print both tables, and write what they are made of with ``--json``."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Plant and judge what ``--output`` does not hold yet, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--subjects", default=SUBJECTS)
     parser.add_argument("--each", type=int, default=2)
-    parser.add_argument("--seeds", type=int, default=5)
-    parser.add_argument("--minutes", type=float, default=60)
-    parser.add_argument("--json", type=Path)
+    parser.add_argument("--output", type=Path, required=True)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    table: dict[str, list[dict[str, bool]]] = defaultdict(list)
-    for text in filter(None, asked.subjects.split(",")):
-        try:
-            rows = plant(text, asked.each)
-        except (AttnExportError, UnknownNameError) as error:
-            print(f"{text}: {error}", file=sys.stderr)
-            continue
-        for kind, passed in rows:
-            table[kind].append(passed)
-        print(f"{text}: {len(rows)} faults", file=sys.stderr, flush=True)
-    _print("caught of planted", {kind: [{c: not ok for c, ok in p.items()} for p in ps] for kind, ps in table.items()})
-    alarms: dict[str, list[dict[str, bool]]] = defaultdict(list)
-    began = time.monotonic()
-    for seed in range(asked.seeds):
-        for name in MECHANISMS:
-            if time.monotonic() - began > 60 * asked.minutes:
+    rows = [json.loads(line) for line in asked.output.read_text().splitlines()] if asked.output.exists() else []
+    done = {row["subject"] for row in rows}
+    with asked.output.open("a", encoding="utf-8") as file:
+        for text in asked.subjects.split(","):
+            if text in done:
                 continue
-            try:
-                built = subject(name, seed)
-                raw = export(built)
-                clean = simplify(raw)
-                verdict = judge(clean.model, cases(built, seed), clean.contract.outputs)
-                assert verdict is not None
-                passed = verdict
-                passed[BOTH] = passed[OURS] and not second_tier(known(built.module), raw.model)(clean.model)
-            except Exception as error:  # an entry that cannot be exported at all is said, and is no alarm
-                print(f"{name}, seed {seed}: {str(error)[:160]}", file=sys.stderr, flush=True)
-                continue
-            if not (passed[OURS] and passed[BOTH]):
-                print(f"FALSE ALARM {name}, seed {seed}: {passed}", file=sys.stderr, flush=True)
-            alarms[f"seed {seed}"].append({column: not ok for column, ok in passed.items()})
-    _print("false alarms of correct graphs", alarms)
-    if asked.json:
-        asked.json.write_text(json.dumps({"faults": table, "alarms": alarms}, indent=1), encoding="utf-8")
+            found = [{"subject": text, "kind": kind, "passed": passed} for kind, passed in plant(text, asked.each)]
+            file.writelines(json.dumps(row) + "\n" for row in found)
+            file.flush()
+            rows += found
+            print(f"{text}: {len(found)} faults", file=sys.stderr, flush=True)
+    for column in ("kind", "subject"):
+        table: dict[str, list[dict[str, bool]]] = defaultdict(list)
+        for row in rows:
+            table[row[column]].append({name: not ok for name, ok in row["passed"].items()})
+        _print(f"caught of planted, by {column}", table)
 
 
 def _print(title: str, table: dict[str, list[dict[str, bool]]]) -> None:

@@ -11,7 +11,7 @@ from attn_export.bundle import Bundle
 from attn_export.deploy_tests import budget, environment, footprint, mlperf, preflight, profile, roofline, sweeps
 from attn_export.deploy_tests.backends import BACKENDS
 from attn_export.deploy_tests.latency import Latency, Protocol
-from attn_export.deploy_tests.verify import latency
+from attn_export.deploy_tests.verify import latency, opened
 from attn_export.errors import UsageError
 
 
@@ -59,8 +59,8 @@ def measure(
     """
     asked = wanted or Wanted()
     limits = [budget.parse(text) for text in asked.budgets]
-    if asked.profile and backend != "onnxruntime":
-        raise UsageError(f"--profile reads ONNX Runtime's profiler; {backend} has another")
+    if asked.profile and backend not in ("onnxruntime", "tensorrt", "tensorrt_rtx"):
+        raise UsageError(f"--profile reads the profilers of ONNX Runtime and TensorRT; {backend} has another")
     for size in asked.batch_sizes:
         sweeps.resized(bundle, size)
     warnings = preflight.check(asked.threads)
@@ -82,11 +82,27 @@ def measure(
     if asked.sustain:
         drift = sweeps.sustain(bundle, backend, asked.sustain, threads=asked.threads, progress=progress)
         plain["sustain"] = drift.as_json()
-    if asked.profile:
+    if engine := _engine(bundle, backend, asked):
+        progress("engine")
+        plain["engine"] = engine
+    elif asked.profile:
         progress("profile")
         peak = roofline.measure(asked.threads)
         plain["profile"] = profile.profile(bundle, threads=asked.threads, peak=peak).as_json()
     return Measured(timed, findings, warnings, plain)
+
+
+def _engine(bundle: Bundle, backend: str, asked: Wanted) -> dict[str, Any]:
+    """Of TensorRT: GPU, host and CUDA graph apart, the layers, and the state of the GPU; of others nothing."""
+    from attn_export.deploy_tests.backends.tensorrt import figures
+    from attn_export.deploy_tests.backends.tensorrt.run import EngineRun
+
+    if backend not in ("tensorrt", "tensorrt_rtx"):
+        return {}
+    with opened(bundle, backend, asked.threads) as (run, _, _):
+        assert isinstance(run, EngineRun)
+        rule = asked.protocol
+        return figures.measure(run, bundle.cases[0].inputs, duration=rule.duration, samples=rule.iterations)
 
 
 def _sweeps(bundle: Bundle, backend: str, asked: Wanted, progress: Callable[[str], None]) -> dict[str, Any]:

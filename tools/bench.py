@@ -125,6 +125,11 @@ def _lines(whole: bundle.Bundle, measured: Measured) -> list[str]:
         peak = weighed["peak_bytes"]
         memory = f", peak memory {peak / 1e6:.0f} MB" if peak else ""
         lines.append(f"  cold start {weighed['cold_start_s']:.2f} s{memory}, file {weighed['file_bytes'] / 1e6:.1f} MB")
+    if engine := plain.get("engine"):
+        words = {"gpu": "GPU", "host": "host end to end", "graph": "CUDA graph"}
+        for kind, found in engine["percentiles_ms"].items():
+            figures = ", ".join(f"{name} {value:.3g}" for name, value in found.items())
+            lines.append(f"  {words[kind]}: {figures + ' ms' if found else engine['graph_missing']}")
     if figure := plain.get("mlperf"):
         lines.append(f"  MLPerf single stream: {json.dumps(figure)}")
     for kind, points in (plain.get("sweeps") or {}).items():

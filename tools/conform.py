@@ -29,8 +29,7 @@ from attn_export.deploy_tests import latency as timing
 from attn_export.deploy_tests import verify as proofs
 from attn_export.deploy_tests.backend import Feeds, Run
 from attn_export.deploy_tests.backends import BACKENDS
-from attn_export.deploy_tests.backends.tensorrt import inspector, latency, machine
-from attn_export.deploy_tests.backends.tensorrt.profile import profile
+from attn_export.deploy_tests.backends.tensorrt import figures, machine
 from attn_export.deploy_tests.backends.tensorrt.run import EngineRun
 from attn_export.deploy_tests.parity import Parity, prove
 from attn_export.deploy_tests.statistics import percentile
@@ -143,15 +142,8 @@ def _measure(run: Run, feeds: Feeds, seconds: float, duration: float, samples: i
         rule = timing.Protocol(duration=duration, iterations=samples)
         times = timing.measure(run, feeds, threads=1, cold_start=seconds, protocol=rule)
         return {"samples_ms": {"host": [value / 1e6 for value in times.wall]}}
-    taken = latency.measure(run, feeds, duration=duration, least=samples)
-    plan = inspector.inspect(run)
-    layers = profile(run, feeds, plan=plan)
-    return {
-        "samples_ms": {"gpu": list(taken.gpu), "host": list(taken.host), "graph": list(taken.graph)},
-        "graph_missing": taken.graph_missing,
-        "plan": plan.as_json(),
-        "layers_ms": [{"layer": t.layer, "nodes": list(t.nodes), "samples": list(t.samples)} for t in layers],
-    }
+    found = figures.measure(run, feeds, duration=duration, samples=samples)
+    return {key: found[key] for key in ("samples_ms", "graph_missing", "plan", "layers_ms")}
 
 
 def _percentiles(samples: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float]]:

@@ -62,7 +62,7 @@ def test_what_cannot_be_is_said_before_anything_runs(
     with pytest.raises(UsageError, match=why):
         measure(product, "onnxruntime", wanted)
     with pytest.raises(UsageError, match="profiler"):
-        measure(product, "tensorrt_rtx", Wanted(profile=True))
+        measure(product, "a_plug_in", Wanted(profile=True))
 
 
 def test_too_few_runs_for_mlperf_is_inconclusive(product: Bundle) -> None:

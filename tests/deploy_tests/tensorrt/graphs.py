@@ -114,6 +114,29 @@ def col2im(path: Path) -> Path:
     return save(path, nodes, [X("x", FLOAT["float32"], [1, 36, 36])], [X("y", FLOAT["float32"], None)], weights)
 
 
+def quantised(path: Path) -> Path:
+    """A convolution and a ReLU in explicit int8: symmetric activations, weights by channel, the bias in float32."""
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"], name="quantize"),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["xd"], name="dequantize"),
+        helper.make_node("DequantizeLinear", ["w", "ws", "wz"], ["wd"], name="weights", axis=0),
+        helper.make_node("Conv", ["xd", "wd", "b"], ["c"], name="conv", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["c"], ["r"], name="relu"),
+        helper.make_node("QuantizeLinear", ["r", "s", "z"], ["rq"], name="quantize_out"),
+        helper.make_node("DequantizeLinear", ["rq", "s", "z"], ["y"], name="dequantize_out"),
+    ]
+    weights = {
+        "s": np.float32(0.1),
+        "z": np.int8(0),
+        "w": np.random.default_rng(0).integers(-127, 128, (32, 32, 3, 3)).astype(np.int8),
+        "ws": np.full(32, 0.01, np.float32),
+        "wz": np.zeros(32, np.int8),
+        "b": _draw(32),
+    }
+    shape = [1, 32, 16, 16]
+    return save(path, nodes, [X("x", FLOAT["float32"], shape)], [X("y", FLOAT["float32"], shape)], weights)
+
+
 def uint8_activations(path: Path) -> Path:
     nodes = [
         helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"], name="quantize"),

@@ -17,6 +17,7 @@ from attn_export.deploy_tests.backends.tensorrt.evidence import compile_only
 from attn_export.deploy_tests.backends.tensorrt.refusal import RefusedError
 from attn_export.deploy_tests.backends.tensorrt.request import Request, graph_hash
 from attn_export.errors import BackendError, BackendMissingError
+from attn_export.tools import lint
 from tests.deploy_tests.tensorrt import graphs
 
 pytestmark = pytest.mark.usefixtures("rtx")
@@ -58,6 +59,15 @@ def test_an_unfused_branch_costs_kernels(tmp_path: Path) -> None:
     assert len(fused.made_from("relu")) == 1
     assert fused.made_from("relu") == fused.made_from("conv3")
     assert len(loose.kernels) > len(fused.kernels)
+
+
+def test_explicit_int8_convolves_in_int8_and_lint_has_nothing_to_say(tmp_path: Path) -> None:
+    model = graphs.quantised(tmp_path / "int8.onnx")
+    plan = compile_only(model).plan
+    (layer,) = [layer for layer in plan.made_from("conv") if layer.kind == "correlation"]
+    assert {tensor.dtype for tensor in layer.inputs} == {"int8"}
+    assert "weights" in layer.nodes
+    assert lint.by_rules(lint.load(model), "tensorrt") == []
 
 
 def test_dynamic_batch_by_a_profile(tmp_path: Path) -> None:

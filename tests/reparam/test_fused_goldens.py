@@ -35,6 +35,14 @@ def test_fused_outputs_and_kernels_agree(name: str) -> None:
     if "weight" in golden.fused and len(kernels) == 1 and kernels[0].weight.shape == golden.fused["weight"].shape:
         wanted = golden.fused["weight"]
         assert (kernels[0].weight - wanted).abs().max() <= 1e-10 * wanted.abs().max()
+    if "state.fc3.weight" in golden.fused:  # RepMLP: all its branches in one matrix
+        (layer,) = kernels
+        assert layer.bias is not None
+        for have, wanted in (
+            (layer.weight, golden.fused["state.fc3.weight"]),
+            (layer.bias, golden.fused["state.fc3.bias"]),
+        ):
+            assert (have - wanted).abs().max() <= 1e-10 * wanted.abs().max()
     if name.startswith(("repvgg", "acnet", "dbb")) and name != "dbb_transform_5":  # a pooling alone stays a pooling
         assert len(kernels) == 1
         assert not any(isinstance(part, nn.BatchNorm2d) for part in fusion.model.modules())

@@ -28,7 +28,7 @@ class Adapted(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Run the original."""
-        return _first(self.inner(*([x] * self.copies)))
+        return _first(self.inner(*([_kept(x)] * self.copies)))
 
 
 class AdaptedTriple(Adapted):
@@ -36,7 +36,12 @@ class AdaptedTriple(Adapted):
 
     def forward(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:  # type: ignore[override]
         """Run the original."""
-        return _first(self.inner(queries, keys, values))
+        return _first(self.inner(_kept(queries), _kept(keys), _kept(values)))
+
+
+def _kept(x: Tensor) -> Tensor:
+    """Some originals write into their input: what the case holds must survive that; their graphs are as they are."""
+    return x if torch.compiler.is_exporting() else x.clone()
 
 
 def _first(came: Any) -> Tensor:

@@ -131,7 +131,7 @@ class DeformableAttention(Constants):
 
 
 def _sample(image: Tensor, grid: Tensor) -> Tensor:
-    """Read an image between its pixels, in float32 or wider: in float16 the sampler of CPUs gives NaN at some points."""
+    """Read an image between its pixels, in float32 or wider: in float16 the CPU's sampler gives NaN at some points."""
     wide = torch.promote_types(image.dtype, torch.float32)
     return F.grid_sample(image.to(wide), grid.to(wide), align_corners=True).to(image.dtype)
 

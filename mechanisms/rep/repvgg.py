@@ -78,7 +78,7 @@ MECHANISM = Spec(
         "a0": Preset({}, {"h": 224, "w": 224}),
         "readme": Preset(
             {"channels": 512},
-            {"h": 49, "w": 49},
+            {"h": 14, "w": 14},
             build=RepVGGBlock,
             inputs=(Input("x", ("b", "channels", "h", "w")),),
             dynamic=(Dim("b"), Dim("h"), Dim("w")),

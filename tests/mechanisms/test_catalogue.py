@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 from collections.abc import Iterator
 
 import pytest
@@ -88,6 +90,20 @@ def test_every_parameter_matters_or_is_excused(subject: Subject) -> None:
     (output * weights).sum().backward()
     dead = [name for name, p in module.named_parameters() if p.requires_grad and p.grad is None]
     assert not dead
+
+
+@pytest.mark.parametrize("name", list(MECHANISMS))
+def test_options_that_do_not_fit_are_refused_in_words(name: str) -> None:
+    """Each whole number one up, at 5 and at 7: the entry is built, or says which option cannot be."""
+    spec = MECHANISMS[name]
+    preset = spec.presets["test"]
+    factory = preset.build or spec.build
+    for option, parameter in inspect.signature(factory).parameters.items():
+        kept = preset.arguments.get(option, parameter.default)
+        if isinstance(kept, int) and not isinstance(kept, bool):
+            for value in {kept + 1, 5, 7}:
+                with contextlib.suppress(ValueError):
+                    factory(**{**preset.arguments, option: value})
 
 
 def test_half_precision_is_finite_or_the_entry_says_in_a_sentence_why_not(subject: Subject) -> None:

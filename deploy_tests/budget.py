@@ -56,7 +56,9 @@ class Finding:
 
     def sentence(self) -> str:
         """Say it in one line."""
-        came = f"{self.came.estimate:.4g} [{self.came.low:.4g}, {self.came.high:.4g}] {self.unit}".rstrip()
+        scale, unit = (1e6, "MB") if self.unit == "B" else (1.0, self.unit)
+        low, value, high = (end / scale for end in (self.came.low, self.came.estimate, self.came.high))
+        came = (f"{value:.4g}" if low == high else f"{value:.4g} [{low:.4g}, {high:.4g}]") + f" {unit}"
         return f"{self.text}: {self.verdict}, came {came}"
 
     def as_json(self) -> dict[str, Any]:
@@ -145,7 +147,7 @@ def regression(contest: Contest, most: float) -> Finding:
     came = contest.ratio
     if contest.void:
         came = Interval(came.estimate, min(came.low, 1.0), max(came.high, 1 + most + 1e-9))
-    return Finding(f"at most {most:.3g} slower than the baseline", came, 1 + most, "× its time")
+    return Finding(f"at most {100 * most:.3g} % slower than the baseline", came, 1 + most, "× its time")
 
 
 def regression_of_reports(now: Mapping[str, Any], then: Mapping[str, Any], most: float) -> Finding:
@@ -166,7 +168,7 @@ def regression_of_reports(now: Mapping[str, Any], then: Mapping[str, Any], most:
         )
     middle, reach = math.log(one / other), 1.96 * math.sqrt(2) * BETWEEN_RUNS
     came = Interval(math.exp(middle), math.exp(middle - reach), math.exp(middle + reach))
-    return Finding(f"at most {most:.3g} slower than the baseline report", came, 1 + most, "× its CPU time")
+    return Finding(f"at most {100 * most:.3g} % slower than the baseline report", came, 1 + most, "× its CPU time")
 
 
 def gate(findings: Iterable[Finding]) -> None:

@@ -105,7 +105,11 @@ def _regression(
 
 
 def _contest(one: bundle.Bundle, other: bundle.Bundle, asked: Asked, progress: Progress) -> Contest:
-    if [(p.name, p.dtype) for p in one.inputs] != [(p.name, p.dtype) for p in other.inputs]:
+    takes = {port.name: (port.dtype, port.shape) for port in other.inputs}
+    fits = takes.keys() == {port.name for port in one.inputs} and all(
+        takes[port.name][0] == port.dtype and _alike(port.shape, takes[port.name][1]) for port in one.inputs
+    )
+    if not fits:
         raise UsageError(f"{one.path} and {other.path} take different inputs, so their times cannot be compared")
     with progress.stage("one against the other"):
         return compete(
@@ -116,6 +120,12 @@ def _contest(one: bundle.Bundle, other: bundle.Bundle, asked: Asked, progress: P
             rules=Rules(processes=8 if asked.thorough else 5, threads=asked.threads),
             progress=progress.detail,
         )
+
+
+def _alike(shape: tuple[int | str, ...], other: tuple[int | str, ...]) -> bool:
+    """Whether one input may fit both: sizes that are fixed on both sides are the same."""
+    pairs = list(zip(shape, other, strict=False))
+    return len(shape) == len(other) and all(a == b or isinstance(a, str) or isinstance(b, str) for a, b in pairs)
 
 
 def _lines(whole: bundle.Bundle, measured: Measured) -> list[str]:
@@ -135,9 +145,12 @@ def _lines(whole: bundle.Bundle, measured: Measured) -> list[str]:
     for kind, points in (plain.get("sweeps") or {}).items():
         lines += [f"  {kind}: {json.dumps(point)}" for point in points]
     if drift := plain.get("sustain"):
-        lines.append(f"  sustained: {json.dumps({k: v for k, v in drift.items() if not isinstance(v, list)})}")
+        lines.append(f"  sustained: {json.dumps({k: v for k, v in drift.items() if not isinstance(v, (list, tuple))})}")
     for row in ((plain.get("profile") or {}).get("rows") or [])[:10]:
-        lines.append(f"  {row['share']:6.1%}  {row['op']:<20} {', '.join(row['nodes'])[:80]}")
+        peak = "    " if row["roofline"] is None else f"{row['roofline']:4.0%}"
+        lines.append(
+            f"  {row['share']:6.1%} of the time, {peak} of peak  {row['op']:<20} {', '.join(row['nodes'])[:80]}"
+        )
     return lines
 
 

@@ -94,9 +94,11 @@ def of_runtime(
     tolerance: float = TOLERANCE,
     threads: int = 1,
     meaning: onnx.ModelProto | None = None,
+    floor: float = FLOOR,
 ) -> Departure | None:
     """Find where ``backend`` leaves the float64 meaning of ``model``, by what another float32 evaluation strays.
 
+    ``floor`` is the relative error granted to any correct run, times ``tolerance``; coarser precisions need more.
     ``meaning`` is the graph that says what is right, by tensor names; by default ``model`` itself.
 
     Raises:
@@ -115,7 +117,7 @@ def of_runtime(
             yield name, want
 
     with probing(model, backend, feeds, threads) as probe:
-        return bisect(model, probe, truth, derived(stray.__getitem__, tolerance, FLOOR), partners)
+        return bisect(model, probe, truth, derived(stray.__getitem__, tolerance, floor), partners)
 
 
 def locate(
@@ -125,14 +127,20 @@ def locate(
     *,
     reference: onnx.ModelProto | None = None,
     known: Mapping[str, Origin] | None = None,
+    snr: float | None = None,
 ) -> Parting | None:
-    """Find the first parting over all cases: of the graph from ``reference``, or else of ``backend`` from the graph."""
+    """Find the first parting over all cases: of the graph from ``reference``, or else of ``backend`` from the graph.
+
+    ``snr`` is the signal-to-noise ratio in dB that a precision below float32 is held to: what stays above is none.
+    """
+    least = None if snr is None else 10 ** (-snr / 20)
     for name, feeds in cases:
         found, between = None, "the graph and its reference, both in float64"
         if reference is not None:
-            found = between_graphs(reference, model, feeds)
+            found = between_graphs(reference, model, feeds, least)
         if found is None:
-            found, between = of_runtime(model, backend, feeds), f"{backend} and the graph in float64"
+            floor = FLOOR if least is None else least / TOLERANCE
+            found, between = of_runtime(model, backend, feeds, floor=floor), f"{backend} and the graph in float64"
         if found is not None:
             return Parting(between, name, found, _origin(model, found, known or {}))
     return None

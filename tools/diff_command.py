@@ -32,7 +32,9 @@ def diff(path: Path, other: str, output: Path | None, as_json: bool) -> None:
         BACKENDS.place(other)  # raises, and says which names are near
     cases = {case.name: case.inputs for case in whole.cases}
     known = recall(whole.manifest.get("origins") or {})
-    parting = locate(model, cases.items(), "onnxruntime" if reference else other, reference=reference, known=known)
+    snr = (whole.manifest.get("tolerance") or {}).get("snr")  # of a precision below float32
+    backend = "onnxruntime" if reference else other
+    parting = locate(model, cases.items(), backend, reference=reference, known=known, snr=snr)
     nodes = 0
     if parting and output:
         nodes = write_repro(model, parting.departure, cases[parting.case], output, reference)

@@ -98,3 +98,13 @@ def test_the_script_shows_the_fault_and_passes_on_the_clean_part(tmp_path: Path)
     assert subprocess.run(command, cwd=tmp_path, capture_output=True, check=False).returncode == 0
     with np.load(tmp_path / "inputs.npz") as archive:
         assert set(archive.files) == {"linear", "expected"}
+
+
+def test_what_a_coarser_precision_is_granted_is_no_parting() -> None:
+    model = rich()
+    mutation = next(m for m in mutations(model) if m.kind == "one weight +1 %")
+    off = mutation.of(model)
+    assert locate(off, FEEDS, reference=model) is not None
+    assert locate(off, FEEDS, reference=model, snr=20.0) is None
+    zeroed = next(m for m in mutations(model) if m.kind == "weight zeroed").of(model)
+    assert locate(zeroed, FEEDS, reference=model, snr=60.0) is not None

@@ -62,7 +62,6 @@ def _exam(name: str, **original: Any) -> dict[str, Any]:
     return {
         "name": name,
         "family": "attention",
-        "note": "",
         "shapes": {"x": [2, 8, 7, 7]},
         "ours": ours,
         "original": original,

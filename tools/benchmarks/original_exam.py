@@ -55,7 +55,7 @@ def examine(row: Original, checkout: Path, folder: Path) -> dict[str, Any]:
     arguments = {**preset.arguments, **row.ours}
     spec = replace(spec, presets={**spec.presets, "readme": replace(preset, arguments=arguments)})
     ours = from_spec(row.name, spec, "readme")
-    result: dict[str, Any] = {"name": row.name, "family": family, "note": row.note}
+    result: dict[str, Any] = {"name": row.name, "family": family}
     result["shapes"] = {name: list(value.shape) for name, value in ours.example().items()}
     result["ours"] = _ours(ours, family == "rep" or bool(row.switch), folder)
     try:

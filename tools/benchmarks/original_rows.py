@@ -154,7 +154,14 @@ ROWS: tuple[Original, ...] = (
         note="the original's own switch, which merges its convolutions into the dense layer, is the reference",
     ),
     Original("mlp_mixer", "mlp/mlp_mixer.py", "MlpMixer", (1000, 10, 10, 32, 1024, 16, 1024)),
-    Original("resmlp", "mlp/resmlp.py", "ResMLP", (128, 14, 7)),
+    Original(
+        "resmlp",
+        "mlp/resmlp.py",
+        "ResMLP",
+        (128, 14, 7),
+        note="the original mixes no patches: it registers both halves of a layer under one name, and the first is lost;"
+        " ours does that work as well",
+    ),
     Original("gmlp", "mlp/g_mlp.py", "gMLP", (10000, 49, 512, 1024)),
     Original("smlp", "mlp/sMLP_block.py", "sMLPBlock", (224, 224)),
     Original(

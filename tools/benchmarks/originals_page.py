@@ -111,9 +111,10 @@ def _graph_table(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         " | ours: parity | any batch | nodes | remark |\n",
         "|---|---|---|---|---|---|---|---|---|---|---|---|---|\n",
     ]
+    notes = {row.name: row.note for row in ROWS}
     for row in rows:
         original, ours = row["original"], row["ours"]
-        remark = "; ".join(filter(None, (row["note"], original.get("why", ""), original.get("batch_why", ""))))
+        remark = "; ".join(filter(None, (notes[row["name"]], original.get("why", ""), original.get("batch_why", ""))))
         cells = (
             f"`{row['name']}`",
             ", ".join("×".join(map(str, shape)) for shape in dict.fromkeys(map(tuple, row["shapes"].values()))),

@@ -145,8 +145,8 @@ class _Job:
             bundle.write_manifest(self.folder, content)
             whole = bundle.read(self.folder)
         with self.progress.stage("prove the bundle"):
-            gates = {"atol": self.plan.atol, "rtol": self.plan.rtol}
-            parity = verify(whole, "onnxruntime", threads=self.plan.threads, **gates)
+            plan = self.plan
+            parity = verify(whole, "onnxruntime", threads=plan.threads, atol=plan.atol, rtol=plan.rtol)
         self._gate(parity, final)
         measured = self._measure(whole) if self.plan.measure else None
         contest = self._compete(whole, plain) if measured and fusion else None

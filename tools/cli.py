@@ -207,9 +207,7 @@ def verify(
     if compile_only:
         device.compile_only(path, sm, as_json)
     else:
-        device.verify(
-            path, tuple(backend or ()), tuple(require or ()), atol, rtol, threads, as_json, data, preprocess
-        )
+        device.verify(path, tuple(backend or ()), tuple(require or ()), atol, rtol, threads, as_json, data, preprocess)
 
 
 @app.command(epilog="Example: attn-export bench fused plain")

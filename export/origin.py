@@ -36,7 +36,8 @@ class Origin:
 
     def sentence(self) -> str:
         """Say it in one line."""
-        place = f"{self.module or 'the module itself'} ({self.kind.rpartition('.')[2]})"
+        kind = f" ({self.kind.rpartition('.')[2]})" if self.kind else ""
+        place = f"{self.module or 'the module itself'}{kind}"
         return f"{place}, {self.file}:{self.line}: {self.code}" if self.file else place
 
 
@@ -84,8 +85,9 @@ def noted(node: onnx.NodeProto) -> Origin | None:
     """What the exporter has noted on a node; None where it has not."""
     notes = {entry.key: entry.value for entry in node.metadata_props}
     scopes, classes = _list(notes.get(_SCOPES, "")), _list(notes.get(_CLASSES, ""))
-    if not scopes or len(scopes) != len(classes):
+    if not scopes:
         return None
+    classes = classes if len(classes) == len(scopes) else [""] * len(scopes)
     scopes = ["" if scope.startswith("_empty_nn_module_stack") else scope for scope in scopes]
     # The last of each is the operator; before it stand the modules, outermost first.
     module, kind = (scopes[-2], classes[-2]) if len(scopes) > 1 else ("", classes[0])

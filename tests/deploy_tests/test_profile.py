@@ -81,13 +81,13 @@ def test_origins_survive_a_simplifier_that_drops_them() -> None:
     del bare.graph.node[0].metadata_props[:]
     bare.graph.initializer[2].name = bare.graph.node[5].input[1] = "classifier.fc.weight"
     came = {row.name: row for row in costs(bare, {"x": (2, 16, 8, 8)}, origins_of(net()))}
-    assert came["first"].source == "/a/net.py:7"
+    assert came["first"].source == "net.py:7"
     assert came["head"].module == "classifier.fc", "a weight's name says whose it is"
 
 
 def test_a_node_says_where_it_came_from(rows: list[dict[str, Any]]) -> None:
     assert rows[0]["module"] == "stem.conv"
-    assert rows[0]["source"] == "/a/net.py:7"
+    assert rows[0]["source"] == "net.py:7", "without the folders of the machine it was built on"
     assert rows[1]["module"] == ""
 
 

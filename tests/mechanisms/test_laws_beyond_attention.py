@@ -23,24 +23,7 @@ from attn_export.mechanisms.attention.sdta import FourierPosition, SplitDepthwis
 from attn_export.mechanisms.attention.window import ShiftedWindowAttention
 from attn_export.mechanisms.attention.xca import CrossCovarianceAttention
 from attn_export.mechanisms.awaken import awaken
-
-
-@pytest.fixture(autouse=True)
-def _seeded() -> None:
-    torch.manual_seed(0)
-
-
-def randn(*shape: int) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64)
-
-
-def ready(module: nn.Module) -> Any:
-    awaken(module)
-    return module.double().eval()
-
-
-def agree(ours: Tensor, expected: Tensor) -> bool:
-    return ours.shape == expected.shape and bool((ours - expected).abs().max() <= 1e-12 * expected.abs().max())
+from tests.mechanisms.folding import agree, randn, ready
 
 
 def pointwise(x: Tensor, layer: nn.Conv2d) -> Tensor:

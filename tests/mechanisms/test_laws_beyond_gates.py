@@ -20,25 +20,7 @@ from attn_export.mechanisms.attention.lska import LargeSeparableKernelAttention
 from attn_export.mechanisms.attention.nam import NormalizationAttention
 from attn_export.mechanisms.attention.pooling_mixer import PoolingMixer
 from attn_export.mechanisms.attention.split_attention import SplitAttention
-from attn_export.mechanisms.awaken import awaken
-
-
-@pytest.fixture(autouse=True)
-def _seeded() -> None:
-    torch.manual_seed(0)
-
-
-def randn(*shape: int) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64)
-
-
-def ready(module: nn.Module) -> Any:
-    awaken(module)
-    return module.double().eval()
-
-
-def agree(ours: Tensor, expected: Tensor) -> bool:
-    return ours.shape == expected.shape and bool((ours - expected).abs().max() <= 1e-12 * expected.abs().max())
+from tests.mechanisms.folding import agree, randn, ready
 
 
 def padded(x: Tensor, reach: int) -> Tensor:

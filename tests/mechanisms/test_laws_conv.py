@@ -24,11 +24,6 @@ from attn_export.mechanisms.conv.uib import UniversalInvertedBottleneck
 from tests.mechanisms.folding import Kernel, affine, agree, folded, plain, randn, ready
 
 
-@pytest.fixture(autouse=True)
-def _seeded() -> None:
-    torch.manual_seed(0)
-
-
 @pytest.mark.parametrize("kernel", [3, 5])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_depthwise_separable_with_norms_is_two_kernels(kernel: int, stride: int) -> None:

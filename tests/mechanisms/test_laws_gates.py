@@ -18,22 +18,8 @@ from attn_export.mechanisms.attention.sge import SpatialGroupEnhance
 from attn_export.mechanisms.attention.shuffle_attention import ShuffleAttention
 from attn_export.mechanisms.attention.sk import SelectiveKernel
 from attn_export.mechanisms.attention.triplet import TripletAttention
-from attn_export.mechanisms.awaken import awaken
+from tests.mechanisms.folding import randn, ready
 from tests.mechanisms.goldens import load
-
-
-@pytest.fixture(autouse=True)
-def _seeded() -> None:
-    torch.manual_seed(0)
-
-
-def randn(*shape: int) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64)
-
-
-def ready(module: nn.Module) -> Any:
-    awaken(module)
-    return module.double().eval()
 
 
 @pytest.mark.parametrize(

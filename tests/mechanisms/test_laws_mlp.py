@@ -14,11 +14,6 @@ from attn_export.mechanisms.mlp.smlp import SparseMLP
 from tests.mechanisms.folding import affine, agree, folded, randn, ready
 
 
-@pytest.fixture(autouse=True)
-def _seeded() -> None:
-    torch.manual_seed(0)
-
-
 def test_sparse_mlp_mixes_each_column_each_row_and_the_channels() -> None:
     module = ready(SparseMLP(5, 4, 6))
     x = randn(2, 5, 4, 6)

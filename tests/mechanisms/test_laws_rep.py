@@ -27,11 +27,6 @@ from attn_export.mechanisms.rep.repvit_block import RepViTBlock
 from tests.mechanisms.folding import Kernel, affine, agree, folded, identity, normed, plain, randn, ready
 
 
-@pytest.fixture(autouse=True)
-def _seeded() -> None:
-    torch.manual_seed(0)
-
-
 def over(unit: Any) -> Kernel:
     """MobileOne's over-parameterised convolution as one kernel."""
     first = unit.branches[0].conv

@@ -17,11 +17,6 @@ from tests.mechanisms.folding import affine, agree, randn, ready
 from tests.reparam.test_blocks import count, left
 
 
-@pytest.fixture(autouse=True)
-def _seeded() -> None:
-    torch.manual_seed(0)
-
-
 def mixed(conv: Any, x: Tensor) -> Tensor:
     """A 1×1 as the product of a matrix and the channels of each pixel."""
     y = torch.stack([(row[:, None, None] * x).sum(1) for row in conv.weight[:, :, 0, 0]], 1)

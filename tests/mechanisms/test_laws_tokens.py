@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from attn_export.mechanisms._parts.heads import masked_softmax, merge_heads, split_heads
 from attn_export.mechanisms._parts.permute_mlp import by_branch
@@ -21,21 +21,7 @@ from attn_export.mechanisms.attention.muse import MultiScaleAttention
 from attn_export.mechanisms.attention.self_attention import SelfAttention
 from attn_export.mechanisms.attention.simplified_self_attention import SimplifiedSelfAttention
 from attn_export.mechanisms.attention.vip import VisionPermutatorMixing
-from attn_export.mechanisms.awaken import awaken
-
-
-@pytest.fixture(autouse=True)
-def _seeded() -> None:
-    torch.manual_seed(0)
-
-
-def randn(*shape: int) -> Tensor:
-    return torch.randn(shape, dtype=torch.float64)
-
-
-def ready(module: nn.Module) -> Any:
-    awaken(module)
-    return module.double().eval()
+from tests.mechanisms.folding import randn, ready
 
 
 def test_merging_undoes_splitting() -> None:

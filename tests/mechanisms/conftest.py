@@ -1,0 +1,9 @@
+"""The same random numbers for every law."""
+
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)

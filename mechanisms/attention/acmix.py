@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms._parts.local import local_sum
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
@@ -39,6 +40,7 @@ class ACmix(nn.Module):
         kernel: int = 3,
         stride: int = 1,
     ) -> None:
+        positive(channels=channels, heads=heads, window=window, kernel=kernel, stride=stride)
         super().__init__()
         outputs = out_channels or channels
         if window % 2 == 0 or kernel % 2 == 0:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms.spec import Input, Paper, Preset, Spec
 
 
@@ -19,6 +20,7 @@ class AFTFull(nn.Module):
     """
 
     def __init__(self, channels: int = 32, tokens: int = 20) -> None:
+        positive(channels=channels)
         super().__init__()
         if tokens < 1:
             raise ValueError(f"tokens must be positive; they are {tokens}")

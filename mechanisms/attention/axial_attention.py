@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attn_export.mechanisms._parts.axial import AxisAttention
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 
@@ -25,6 +26,7 @@ class AxialAttention(nn.Module):
     """
 
     def __init__(self, channels: int = 32, heads: int = 4, d_head: int | None = None, sequential: bool = False) -> None:
+        positive(channels=channels, heads=heads)
         super().__init__()
         self.sequential = sequential
         self.columns = AxisAttention(channels, heads, d_head, axis=2)

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attn_export.mechanisms._parts.axial import AxisAttention
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 
@@ -56,6 +57,7 @@ class AxialImageTransformer(nn.Module):
         size: tuple[int, int] | None = (14, 14),
         reversible: bool = True,
     ) -> None:
+        positive(channels=channels, depth=depth, heads=heads)
         super().__init__()
         self.reversible = reversible
         self.position_h = nn.Parameter(torch.randn(1, channels, size[0], 1)) if size else None

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 
@@ -82,6 +83,7 @@ class BAM(nn.Module):
         spatial_layers: int = 2,
         hidden_norms: bool = False,
     ) -> None:
+        positive(channels=channels)
         super().__init__()
         if reduction < 1 or channels % reduction:
             raise ValueError(f"reduction must divide channels; {reduction} does not divide {channels}")

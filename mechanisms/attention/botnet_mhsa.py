@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms._parts.heads import attend
 from attn_export.mechanisms._parts.relative_logits import skew
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
@@ -38,6 +39,7 @@ class BottleneckAttention(nn.Module):
         d_head: int | None = None,
         position: Literal["relative", "absolute"] = "relative",
     ) -> None:
+        positive(channels=channels, heads=heads)
         super().__init__()
         if d_head is None and channels % heads:
             raise ValueError(f"heads must divide channels unless d_head is given; {heads} does not divide {channels}")

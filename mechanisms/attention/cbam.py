@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 
@@ -76,6 +77,7 @@ class CBAM(nn.Module):
         bias: bool = False,
         residual: bool = False,
     ) -> None:
+        positive(channels=channels)
         super().__init__()
         self.channel = ChannelGate(channels, reduction)
         self.spatial = SpatialGate(kernel_size, bias)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms._parts.heads import attend, merge_heads, split_heads
 from attn_export.mechanisms._parts.position import RelativeBias
 from attn_export.mechanisms.spec import Input, Paper, Preset, Spec
@@ -114,6 +115,7 @@ class CoAtNet(nn.Module):
         in_channels: int = 3,
         classes: int = 10,
     ) -> None:
+        positive(head_channels=head_channels, expansion=expansion, in_channels=in_channels, classes=classes)
         super().__init__()
         if not len(channels) == len(blocks) == len(stages) + 1 or min(blocks) < 1:
             raise ValueError(

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 
@@ -20,6 +21,7 @@ class CoordinateAttention(nn.Module):
     """
 
     def __init__(self, channels: int = 32, reduction: int = 32) -> None:
+        positive(channels=channels)
         super().__init__()
         if reduction < 1:
             raise ValueError(f"reduction must be positive; it is {reduction}")

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms._parts.local import shifted
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
@@ -32,6 +33,7 @@ class ContextualTransformer(nn.Module):
     """
 
     def __init__(self, channels: int = 32, kernel: int = 3, groups: int = 4, share: int = 8) -> None:
+        positive(channels=channels, kernel=kernel, groups=groups, share=share)
         super().__init__()
         if kernel % 2 == 0:
             raise ValueError(f"kernel must be odd, or windows have no centre; it is {kernel}")

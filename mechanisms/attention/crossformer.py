@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms._parts.heads import attend, merge_heads, split_heads
 from attn_export.mechanisms._parts.position import gather_bias, relative_index
 from attn_export.mechanisms._parts.prenorm import PreNormBlock
@@ -133,6 +134,7 @@ class CrossFormer(nn.Module):
         mlp_ratio: float = 4.0,
         classes: int = 10,
     ) -> None:
+        positive(channels=channels, classes=classes)
         super().__init__()
         if not len(depths) == len(heads) == len(groups) == len(merges) + 1:
             raise ValueError("depths, heads and groups need one item a stage, merges one less")

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms._parts.heads import attend
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
@@ -68,6 +69,7 @@ class DualAttention(nn.Module):
     """
 
     def __init__(self, channels: int = 32, reduction: int = 8, inverted: bool = False) -> None:
+        positive(channels=channels)
         super().__init__()
         self.position = PositionAttention(channels, reduction)
         self.channel = ChannelAttention(inverted)

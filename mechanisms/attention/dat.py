@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms._parts.deformable import DeformableAttention
 from attn_export.mechanisms._parts.prenorm import PreNormBlock
 from attn_export.mechanisms._parts.windows import WindowAttention
@@ -68,6 +69,7 @@ class DAT(nn.Module):
         expansion: int = 2,
         classes: int = 10,
     ) -> None:
+        positive(size=size, patch=patch, expansion=expansion, classes=classes)
         super().__init__()
         if len({len(channels), len(layers), len(heads), len(windows), len(groups), len(offset_ranges)}) > 1:
             raise ValueError("channels, layers, heads, windows, groups and offset_ranges need one item a stage each")

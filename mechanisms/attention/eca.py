@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 
@@ -28,6 +29,7 @@ class EfficientChannelAttention(nn.Module):
     """
 
     def __init__(self, channels: int = 64, kernel_size: int | None = None, gamma: float = 2, offset: float = 1) -> None:
+        positive(gamma=gamma)
         super().__init__()
         if channels < 1:
             raise ValueError(f"channels must be positive; they are {channels}")

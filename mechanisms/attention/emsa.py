@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms._parts.heads import merge_heads, split_heads
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
@@ -42,6 +43,7 @@ class EfficientMultiHeadSelfAttention(nn.Module):
         ratio: int = 2,
         transform: bool = True,
     ) -> None:
+        positive(channels=channels)
         super().__init__()
         if heads < 1 or (channels % heads and None in (d_k, d_v)):
             raise ValueError(f"heads must divide channels, or both widths be given; {heads} heads, {channels} channels")

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 
@@ -24,6 +25,7 @@ class ExternalAttention(nn.Module):
     """
 
     def __init__(self, channels: int = 32, memory: int = 64) -> None:
+        positive(channels=channels)
         super().__init__()
         if memory < 1:
             raise ValueError(f"memory must be positive; it is {memory}")

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import not_negative, positive
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 
@@ -38,6 +39,8 @@ class FocalModulation(nn.Module):
         normalise: bool = False,
         post_norm: bool = False,
     ) -> None:
+        positive(channels=channels, window=window)
+        not_negative(factor=factor)
         super().__init__()
         kernels = [window + factor * level for level in range(levels)]
         if levels < 1 or any(kernel < 1 or kernel % 2 == 0 for kernel in kernels):

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms._parts.conv_bn import ConvBN
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
@@ -40,6 +41,7 @@ class GatherExcite(nn.Module):
         reduction: int = 16,
         size: tuple[int, int] | None = None,
     ) -> None:
+        positive(channels=channels, reduction=reduction)
         super().__init__()
         if extent not in (0, 2, 4, 8):
             raise ValueError(f"extent must be 2, 4 or 8, or 0 for the whole map; it is {extent}")

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 
@@ -34,6 +35,7 @@ class GlobalContext(nn.Module):
         pool: Literal["attention", "mean"] = "attention",
         fusion: Literal["add", "scale", "both"] = "add",
     ) -> None:
+        positive(channels=channels)
         super().__init__()
         if reduction < 1 or channels % reduction:
             raise ValueError(f"reduction must divide channels; {reduction} does not divide {channels}")

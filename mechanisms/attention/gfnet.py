@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms.attention.gfnet_filter import GlobalFilter
 from attn_export.mechanisms.spec import Input, Paper, Preset, Spec
 
@@ -61,6 +62,7 @@ class GFNet(nn.Module):
         mlp_ratio: float = 4.0,
         classes: int = 10,
     ) -> None:
+        positive(size=size, patch=patch, channels=channels, depth=depth, classes=classes)
         super().__init__()
         if size % patch:
             raise ValueError(f"patch must divide size; {patch} does not divide {size}")

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms._parts.dft import RealDFT2d
 from attn_export.mechanisms.spec import Input, Paper, Preset, Spec
 
@@ -25,6 +26,7 @@ class GlobalFilter(nn.Module):
     """
 
     def __init__(self, channels: int = 16, height: int = 8, width: int = 8) -> None:
+        positive(channels=channels)
         super().__init__()
         self.map = (height, width, channels)
         self.dft = RealDFT2d(height, width, channels_last=True)

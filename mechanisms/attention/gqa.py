@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms._parts.heads import attend, merge_heads, split_heads
 from attn_export.mechanisms.attention.rope import RotaryEmbedding
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
@@ -45,6 +46,7 @@ class GroupedQueryAttention(nn.Module):
         length: int = 64,
         bias: bool = False,
     ) -> None:
+        positive(channels=channels)
         super().__init__()
         if kv_heads < 1 or heads < 1 or heads % kv_heads:
             raise ValueError(f"kv_heads must divide heads; {kv_heads} does not divide {heads}")

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 
@@ -39,6 +40,7 @@ class LambdaLayer(nn.Module):
         depth: int = 1,
         receptive: int = 23,
     ) -> None:
+        positive(channels=channels, d_key=d_key, depth=depth)
         super().__init__()
         outputs = outputs or channels
         if heads < 1 or outputs % heads:

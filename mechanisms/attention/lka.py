@@ -8,6 +8,7 @@ y = x + W2 · (u * g(u)),  u = gelu(W1 · x)   with ``block``
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 
@@ -25,6 +26,7 @@ class LargeKernelAttention(nn.Module):
     """
 
     def __init__(self, channels: int = 32, kernel_size: int = 21, dilation: int = 3, block: bool = False) -> None:
+        positive(channels=channels)
         super().__init__()
         if dilation < 1:
             raise ValueError(f"dilation must be positive; it is {dilation}")

@@ -7,6 +7,7 @@ y = x * g                                                  b c h w
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 
@@ -23,6 +24,7 @@ class LargeSeparableKernelAttention(nn.Module):
     """
 
     def __init__(self, channels: int = 32, kernel_size: int = 23, dilation: int = 3) -> None:
+        positive(channels=channels)
         super().__init__()
         if dilation < 1:
             raise ValueError(f"dilation must be positive; it is {dilation}")

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms._parts.heads import attend, merge_heads, split_heads
 from attn_export.mechanisms._parts.position import RelativeBias
 from attn_export.mechanisms._parts.prenorm import PreNormBlock
@@ -92,6 +93,7 @@ class MOATransformer(nn.Module):
         mlp_ratio: float = 4.0,
         classes: int = 10,
     ) -> None:
+        positive(size=size, patch=patch, channels=channels, window=window, reduction=reduction, classes=classes)
         super().__init__()
         if len(depths) != len(heads):
             raise ValueError(f"depths and heads need one item a stage each; they have {len(depths)} and {len(heads)}")

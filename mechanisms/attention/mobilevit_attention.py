@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms._parts.heads import attend, merge_heads, split_heads
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
@@ -77,6 +78,7 @@ class MobileViTBlock(nn.Module):
         hidden: int | None = None,
         plain: bool = False,
     ) -> None:
+        positive(channels=channels, dim=dim, kernel=kernel, patch=patch, depth=depth, heads=heads)
         super().__init__()
         if kernel % 2 == 0:
             raise ValueError(f"kernel must be odd, or the map would change its size; it is {kernel}")

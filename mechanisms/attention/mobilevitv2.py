@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 
@@ -16,6 +17,7 @@ class SeparableSelfAttention(nn.Module):
     """Attention of one latent token to all, given back to each of them by multiplication."""
 
     def __init__(self, channels: int = 32) -> None:
+        positive(channels=channels)
         super().__init__()
         self.score = nn.Linear(channels, 1)
         self.key = nn.Linear(channels, channels)

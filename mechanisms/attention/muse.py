@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms._parts.heads import attend, merge_heads, split_heads
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
@@ -59,6 +60,7 @@ class MultiScaleAttention(nn.Module):
         kernels: tuple[int, ...] = (1, 3, 5),
         hidden: int = 128,
     ) -> None:
+        positive(channels=channels)
         super().__init__()
         if heads < 1 or (channels % heads and None in (d_k, d_v)):
             raise ValueError(f"heads must divide channels, or both widths be given; {heads} heads, {channels} channels")

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms._parts.heads import attend
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
@@ -41,6 +42,7 @@ class NonLocal(nn.Module):
         pool: bool = False,
         norm: bool = True,
     ) -> None:
+        positive(channels=channels)
         super().__init__()
         hidden = channels // 2 if hidden is None else hidden
         if hidden < 1:

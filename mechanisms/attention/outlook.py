@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms._parts.constant import Constants
 from attn_export.mechanisms._parts.local import local_sum
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
@@ -38,6 +39,7 @@ class OutlookAttention(Constants):
     def __init__(
         self, channels: int = 32, heads: int = 1, kernel_size: int = 3, stride: int = 1, value_bias: bool = False
     ) -> None:
+        positive(channels=channels)
         super().__init__()
         if heads < 1 or channels % heads:
             raise ValueError(f"heads must divide channels; {heads} does not divide {channels}")

@@ -9,6 +9,7 @@ y = u * sigmoid(s · Wv' u)                        b c h w, the gate b 1 h w
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms._parts.polarized import PolarizedChannelGate, PolarizedSpatialGate
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
@@ -21,6 +22,7 @@ class SequentialPolarizedAttention(nn.Module):
     """
 
     def __init__(self, channels: int = 32) -> None:
+        positive(channels=channels)
         super().__init__()
         self.channel = PolarizedChannelGate(channels)
         self.spatial = PolarizedSpatialGate(channels)

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 
@@ -39,6 +40,7 @@ class PyramidSplitAttention(nn.Module):
         split: bool = False,
         bias: bool = False,
     ) -> None:
+        positive(channels=channels)
         super().__init__()
         scales = len(kernels)
         if not scales or len(groups) != scales or any(k < 1 or k % 2 == 0 for k in kernels):

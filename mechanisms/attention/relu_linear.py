@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms._parts.conv_bn import ConvBN
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
@@ -39,6 +40,7 @@ class ReluLinearAttention(nn.Module):
         outputs: int | None = None,
         eps: float = 1e-15,
     ) -> None:
+        positive(channels=channels)
         super().__init__()
         if d_head < 1 or channels % d_head:
             raise ValueError(f"d_head must divide channels; {d_head} does not divide {channels}")

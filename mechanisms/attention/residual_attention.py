@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 
@@ -35,6 +36,7 @@ class ResidualAttention(nn.Module):
         la: float = 0.2,
         temperatures: Sequence[float | None] = (None,),
     ) -> None:
+        positive(channels=channels, classes=classes)
         super().__init__()
         if not temperatures or any(t is not None and t <= 0 for t in temperatures):
             raise ValueError(f"temperatures must be positive, or None for infinite; they are {tuple(temperatures)}")

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 
@@ -25,6 +26,7 @@ class RMSNorm(nn.Module):
     """
 
     def __init__(self, channels: int = 32, part: float = 1.0, eps: float = 1e-6) -> None:
+        positive(channels=channels)
         super().__init__()
         if not 0 < part <= 1:
             raise ValueError(f"part must lie in (0, 1]; it is {part}")

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 
@@ -46,6 +47,7 @@ class S2Attention(nn.Module):
     """
 
     def __init__(self, channels: int = 32) -> None:
+        positive(channels=channels)
         super().__init__()
         if channels % 4:
             raise ValueError(f"quarters of the channels are shifted; four does not divide {channels}")

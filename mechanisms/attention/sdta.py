@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms._parts.constant import Constants
 from attn_export.mechanisms.attention.xca import CrossCovarianceAttention
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
@@ -39,6 +40,7 @@ class SplitDepthwiseTransposeAttention(nn.Module):
         expansion: int = 4,
         size: tuple[int, int] | None = None,
     ) -> None:
+        positive(expansion=expansion)
         super().__init__()
         width = -(-channels // splits) if splits > 0 else 0
         if splits < 2 or width * (splits - 1) >= channels:

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 
@@ -19,6 +20,7 @@ class SqueezeExcite(nn.Module):
     """
 
     def __init__(self, channels: int = 64, reduction: int = 16) -> None:
+        positive(channels=channels, reduction=reduction)
         super().__init__()
         if channels % reduction:
             raise ValueError(f"reduction must divide channels; {reduction} does not divide {channels}")

@@ -8,6 +8,7 @@ y       = (a v) Wo                       b nq c
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms._parts.heads import attend, merge_heads, split_heads
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
@@ -27,6 +28,7 @@ class SelfAttention(nn.Module):
     """
 
     def __init__(self, channels: int = 32, heads: int = 4, d_k: int | None = None, d_v: int | None = None) -> None:
+        positive(channels=channels, d_k=d_k, d_v=d_v)
         super().__init__()
         if heads < 1 or (channels % heads and None in (d_k, d_v)):
             raise ValueError(f"heads must divide channels, or both widths be given; {heads} heads, {channels} channels")

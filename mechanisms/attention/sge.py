@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 
@@ -25,6 +26,7 @@ class SpatialGroupEnhance(nn.Module):
     """
 
     def __init__(self, channels: int = 32, groups: int = 4, eps: float = 1e-5) -> None:
+        positive(channels=channels)
         super().__init__()
         if groups < 1 or channels % groups:
             raise ValueError(f"groups must divide channels; {groups} does not divide {channels}")

@@ -7,9 +7,11 @@ y    = shuffle(concat(u', v'))           b c h w, the two halves of all channels
 """
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 
@@ -25,6 +27,7 @@ class ShuffleAttention(nn.Module):
     """
 
     def __init__(self, channels: int = 32, groups: int = 4) -> None:
+        positive(channels=channels)
         super().__init__()
         if groups < 1 or channels % (2 * groups):
             raise ValueError(f"twice the groups must divide channels; {groups} groups, {channels} channels")
@@ -41,7 +44,10 @@ class ShuffleAttention(nn.Module):
         channels, size = x.shape[1], x.shape[2:]
         u, v = x.reshape(-1, channels // self.groups, *size).chunk(2, 1)
         u = u * torch.sigmoid(u.mean((2, 3), keepdim=True) * self.channel_weight + self.channel_bias)
-        v = v * torch.sigmoid(self.norm(v) * self.spatial_weight + self.spatial_bias)
+        # One scale and shift instead of two after another: both are constants once exported.
+        scale, shift = self.spatial_weight.flatten(), self.spatial_bias.flatten()
+        weight, bias = self.norm.weight * scale, self.norm.bias * scale + shift
+        v = v * torch.sigmoid(F.group_norm(v, self.norm.num_groups, weight, bias, self.norm.eps))
         halves = torch.cat((u, v), 1).reshape(-1, 2, channels // 2, *size)
         return halves.transpose(1, 2).reshape(-1, channels, *size)
 

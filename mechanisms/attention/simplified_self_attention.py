@@ -7,6 +7,7 @@ y       = softmax(q kᵀ / sqrt(d)) v Wo   b nq c
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms._parts.heads import attend, merge_heads, split_heads
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
@@ -19,6 +20,7 @@ class SimplifiedSelfAttention(nn.Module):
     """
 
     def __init__(self, channels: int = 32, heads: int = 4) -> None:
+        positive(channels=channels)
         super().__init__()
         if heads < 1 or channels % heads:
             raise ValueError(f"heads must divide channels; {heads} does not divide {channels}")

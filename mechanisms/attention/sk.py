@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 
@@ -40,6 +41,7 @@ class SelectiveKernel(nn.Module):
         dilated: bool = True,
         norm: bool = True,
     ) -> None:
+        positive(channels=channels)
         super().__init__()
         if not kernels or any(k < 1 or k % 2 == 0 for k in kernels):
             raise ValueError(f"kernels must be odd; they are {kernels}")

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms._parts.conv_bn import ConvBN
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
@@ -42,6 +43,7 @@ class SplitAttention(nn.Module):
         reduction: int = 4,
         least: int = 32,
     ) -> None:
+        positive(channels=channels, stride=stride, reduction=reduction)
         super().__init__()
         outputs = outputs or channels
         if radix < 1 or groups < 1 or channels % (groups * radix) or outputs % groups:

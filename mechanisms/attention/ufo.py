@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms._parts.heads import merge_heads, split_heads
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
@@ -26,6 +27,7 @@ class UFOAttention(nn.Module):
     """
 
     def __init__(self, channels: int = 32, heads: int = 4, d_k: int = 8, d_v: int = 8) -> None:
+        positive(channels=channels, heads=heads, d_k=d_k, d_v=d_v)
         super().__init__()
         self.heads = heads
         self.query = nn.Linear(channels, heads * d_k)

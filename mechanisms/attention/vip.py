@@ -7,6 +7,7 @@ y       = Wp (a1 * h + a2 * w + a3 * c)                  b h w c
 
 from torch import Tensor
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms._parts.permute_mlp import PermuteMLP, by_branch
 from attn_export.mechanisms.spec import Input, Paper, Preset, Spec
 
@@ -33,6 +34,7 @@ class VisionPermutatorMixing(PermuteMLP):
         width: int | None = None,
         reduction: int = 4,
     ) -> None:
+        positive(channels=channels)
         super().__init__(channels, segments, height, width, reduction)
 
 

@@ -7,6 +7,7 @@ y = Wo softmax(Q Kᵀ / sqrt(d) + B + M) V                B a table of relative 
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms._parts.windows import WindowAttention
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
@@ -34,6 +35,7 @@ class ShiftedWindowAttention(WindowAttention):
         shift: int = 0,
         size: tuple[int, int] | None = None,
     ) -> None:
+        positive(channels=channels, heads=heads)
         sides = (window, window) if isinstance(window, int) else window
         if size and (size[0] % sides[0] or size[1] % sides[1]):
             raise ValueError(f"window must divide size; {sides} does not divide {size}")

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 
@@ -24,6 +25,7 @@ class CrossCovarianceAttention(nn.Module):
     """
 
     def __init__(self, channels: int = 32, heads: int = 4, qkv_bias: bool = False) -> None:
+        positive(channels=channels)
         super().__init__()
         if heads < 1 or channels % heads:
             raise ValueError(f"heads must divide channels; {heads} does not divide {channels}")

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 
@@ -28,6 +29,7 @@ class DepthwiseSeparable(nn.Module):
     def __init__(
         self, channels: int = 16, out_channels: int = 24, kernel: int = 3, stride: int = 1, norm: bool = True
     ) -> None:
+        positive(channels=channels, out_channels=out_channels, kernel=kernel, stride=stride)
         super().__init__()
         if kernel % 2 == 0:
             raise ValueError(f"kernel must be odd to keep pixels in their place; came {kernel}")

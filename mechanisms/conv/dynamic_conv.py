@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms._parts.mixture import MixtureConv
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
@@ -46,6 +47,16 @@ class DynamicConv(nn.Module):
         groups: int = 1,
         bias: bool = True,
     ) -> None:
+        positive(
+            channels=channels,
+            out_channels=out_channels,
+            kernel=kernel,
+            experts=experts,
+            reduction=reduction,
+            stride=stride,
+            dilation=dilation,
+            groups=groups,
+        )
         super().__init__()
         if temperature <= 0:
             raise ValueError(f"temperature must be positive; came {temperature}")

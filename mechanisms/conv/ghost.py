@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms._parts.conv_bn import ConvBN
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
@@ -39,6 +40,7 @@ class GhostModule(nn.Module):
         stride: int = 1,
         activation: bool = True,
     ) -> None:
+        positive(channels=channels, out_channels=out_channels, kernel=kernel, cheap=cheap, stride=stride)
         super().__init__()
         if ratio < 2 or kernel % 2 == 0 or cheap % 2 == 0:
             raise ValueError(f"ratio must be at least 2 and kernels odd; came {ratio}, {kernel} and {cheap}")

@@ -9,6 +9,7 @@ y = W_out pₙ                b c h w
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 
@@ -28,6 +29,7 @@ class GnConv(nn.Module):
     def __init__(
         self, channels: int = 16, order: int = 3, scale: float = 1 / 3, view: "type[nn.Module] | None" = None
     ) -> None:
+        positive(channels=channels)
         super().__init__()
         if order < 1 or channels % 2 ** (order - 1):
             raise ValueError(f"channels must be a multiple of 2 ** (order - 1); came {channels} and order {order}")

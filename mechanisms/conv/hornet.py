@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attn_export.mechanisms._parts.channel_norm import ChannelNorm
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms._parts.dft import RealDFT2d
 from attn_export.mechanisms.conv.gnconv import GnConv
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
@@ -83,6 +84,7 @@ class HorNet(nn.Module):
         classes: int = 1000,
         filter_size: int | None = None,
     ) -> None:
+        positive(width=width, classes=classes)
         super().__init__()
         widths = [width * 2**i for i in range(4)]
         downs = [nn.Sequential(nn.Conv2d(3, width, 4, 4), ChannelNorm(width))]

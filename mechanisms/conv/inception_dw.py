@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 
@@ -24,6 +25,7 @@ class InceptionDepthwise(nn.Module):
     """
 
     def __init__(self, channels: int = 16, square: int = 3, band: int = 11, ratio: float = 0.125) -> None:
+        positive(square=square, band=band)
         super().__init__()
         part = int(channels * ratio)
         if square % 2 == 0 or band % 2 == 0:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms._parts.local import shifted
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
@@ -30,6 +31,7 @@ class Involution(nn.Module):
     def __init__(
         self, channels: int = 16, kernel: int = 3, stride: int = 1, groups: int = 4, reduction: int = 4
     ) -> None:
+        positive(channels=channels, kernel=kernel, stride=stride, groups=groups, reduction=reduction)
         super().__init__()
         if kernel % 2 == 0:
             raise ValueError(f"kernel must be odd; came {kernel}")

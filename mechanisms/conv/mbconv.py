@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 
@@ -43,6 +44,7 @@ class MBConv(nn.Module):
         epsilon: float = 1e-3,
         tensorflow_size: tuple[int, int] | None = None,
     ) -> None:
+        positive(channels=channels, out_channels=out_channels, expand=expand, kernel=kernel, stride=stride)
         super().__init__()
         if kernel % 2 == 0:
             raise ValueError(f"kernel must be odd; came {kernel}")

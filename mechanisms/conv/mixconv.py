@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 
@@ -46,6 +47,7 @@ class MixConv(nn.Module):
         stride: int = 1,
         split: Literal["equal", "exponential"] = "equal",
     ) -> None:
+        positive(stride=stride)
         super().__init__()
         if not kernels or any(kernel % 2 == 0 for kernel in kernels):
             raise ValueError(f"kernels must be odd, and one at least; came {tuple(kernels)}")

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms._parts.local import unfold
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
@@ -52,6 +53,16 @@ class OmniDimensionalConv(nn.Module):
         dilation: int = 1,
         groups: int = 1,
     ) -> None:
+        positive(
+            channels=channels,
+            out_channels=out_channels,
+            kernel=kernel,
+            experts=experts,
+            reduction=reduction,
+            stride=stride,
+            dilation=dilation,
+            groups=groups,
+        )
         super().__init__()
         if channels % groups or out_channels % groups:
             raise ValueError(f"groups must divide the channels; {groups} does not divide {channels}, {out_channels}")

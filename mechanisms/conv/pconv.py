@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms._parts.conv_bn import ConvBN
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
@@ -25,6 +26,7 @@ class PartialConv(nn.Module):
     """
 
     def __init__(self, channels: int = 16, divisor: int = 4, kernel: int = 3) -> None:
+        positive(channels=channels, kernel=kernel)
         super().__init__()
         if not 2 <= divisor <= channels or kernel % 2 == 0:
             raise ValueError(f"divisor must be in 2 … {channels} and kernel odd; came {divisor} and {kernel}")

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import not_negative, positive
 from attn_export.mechanisms._parts.conv_bn import ConvBN
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
@@ -40,6 +41,8 @@ class UniversalInvertedBottleneck(nn.Module):
         stride: int = 1,
         expand: int = 4,
     ) -> None:
+        positive(channels=channels, stride=stride, expand=expand)
+        not_negative(start=start, middle=middle)
         super().__init__()
         out = channels if out_channels is None else out_channels
         if any(kernel and kernel % 2 == 0 for kernel in (start, middle)):

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import not_negative, positive
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 
@@ -71,6 +72,8 @@ class GMLP(nn.Module):
         depth: int = 2,
         softmax: bool = False,
     ) -> None:
+        not_negative(vocabulary=vocabulary)
+        positive(tokens=tokens, channels=channels, features=features, depth=depth)
         super().__init__()
         self.embed = nn.Embedding(vocabulary, channels) if vocabulary else nn.Identity()
         self.blocks = nn.Sequential(*(GMLPBlock(channels, features, tokens) for _ in range(depth)))

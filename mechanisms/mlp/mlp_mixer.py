@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 
@@ -70,6 +71,15 @@ class MlpMixer(nn.Module):
         depth: int = 2,
         classes: int = 10,
     ) -> None:
+        positive(
+            size=size,
+            patch=patch,
+            channels=channels,
+            patch_hidden=patch_hidden,
+            channel_hidden=channel_hidden,
+            depth=depth,
+            classes=classes,
+        )
         super().__init__()
         if size % patch:
             raise ValueError(f"patch must divide size; {patch} does not divide {size}")

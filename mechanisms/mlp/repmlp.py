@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms._parts.conv_bn import ConvBN
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
@@ -40,6 +41,7 @@ class RepMLP(nn.Module):
         groups: int = 4,
         kernels: Sequence[int] = (1, 3, 5),
     ) -> None:
+        positive(channels=channels, out_channels=out_channels, reduction=reduction, groups=groups)
         super().__init__()
         if size[0] % part[0] or size[1] % part[1]:
             raise ValueError(f"part must divide size; {part} does not divide {size}")

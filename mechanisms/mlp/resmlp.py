@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 
@@ -69,6 +70,7 @@ class ResMLP(nn.Module):
     def __init__(
         self, size: int = 32, patch: int = 8, channels: int = 16, depth: int = 2, expand: int = 4, classes: int = 10
     ) -> None:
+        positive(size=size, patch=patch, channels=channels, depth=depth, expand=expand, classes=classes)
         super().__init__()
         if size % patch:
             raise ValueError(f"patch must divide size; {patch} does not divide {size}")

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 
@@ -20,6 +21,7 @@ class SparseMLP(nn.Module):
     """
 
     def __init__(self, channels: int = 12, height: int = 7, width: int = 9) -> None:
+        positive(channels=channels, height=height, width=width)
         super().__init__()
         self.down = nn.Linear(height, height)
         self.along = nn.Linear(width, width)

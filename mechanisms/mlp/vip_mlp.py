@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms._parts.permute_mlp import PermuteMLP, by_branch
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
@@ -72,6 +73,7 @@ class VisionPermutator(nn.Module):
         expand: float = 2.0,
         classes: int = 10,
     ) -> None:
+        positive(size=size, patch=patch, classes=classes)
         super().__init__()
         if size % patch:
             raise ValueError(f"patch must divide size; {patch} does not divide {size}")

@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms._parts.conv_bn import ConvBN
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
@@ -28,6 +29,7 @@ class ACNet(nn.Module):
     def __init__(
         self, channels: int = 16, out_channels: int | None = None, kernel: int = 3, stride: int = 1, groups: int = 1
     ) -> None:
+        positive(channels=channels, kernel=kernel, stride=stride, groups=groups)
         super().__init__()
         out = channels if out_channels is None else out_channels
         if kernel % 2 == 0:

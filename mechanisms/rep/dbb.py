@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms._parts.conv_bn import ConvBN
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
@@ -32,6 +33,7 @@ class DiverseBranchBlock(nn.Module):
     def __init__(
         self, channels: int = 16, out_channels: int = 16, kernel: int = 3, stride: int = 1, groups: int = 1
     ) -> None:
+        positive(channels=channels, out_channels=out_channels, stride=stride, groups=groups)
         super().__init__()
         if kernel % 2 == 0 or kernel < 3:
             raise ValueError(f"kernel must be odd and at least 3; came {kernel}")

@@ -6,6 +6,7 @@ y = BN(W ∗ x + b)      b o h w
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 
@@ -17,6 +18,7 @@ class ConvNorm(nn.Module):
     """
 
     def __init__(self, channels: int = 8, out_channels: int = 12, kernel: int = 3, groups: int = 1) -> None:
+        positive(channels=channels, out_channels=out_channels, kernel=kernel, groups=groups)
         super().__init__()
         if kernel % 2 == 0 or channels % groups or out_channels % groups:
             raise ValueError(f"kernel ({kernel}) must be odd, groups ({groups}) divide {channels} and {out_channels}")

@@ -6,6 +6,7 @@ y = Σ_i (W_i ∗ x + b_i)      b o h w
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 
@@ -19,6 +20,7 @@ class ConvSum(nn.Module):
     def __init__(
         self, channels: int = 8, out_channels: int = 12, kernel: int = 3, branches: int = 2, bias: bool = True
     ) -> None:
+        positive(channels=channels, out_channels=out_channels, kernel=kernel)
         super().__init__()
         if kernel % 2 == 0 or branches < 1:
             raise ValueError(f"kernel must be odd and branches positive; came {kernel} and {branches}")

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 
@@ -26,6 +27,7 @@ class ConvSequence(nn.Module):
         groups: int = 1,
         bias: bool = True,
     ) -> None:
+        positive(channels=channels, hidden=hidden, out_channels=out_channels, kernel=kernel, groups=groups)
         super().__init__()
         if kernel % 2 == 0:
             raise ValueError(f"kernel must be odd; came {kernel}")

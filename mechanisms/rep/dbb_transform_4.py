@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 
@@ -20,6 +21,7 @@ class ConvConcat(nn.Module):
     """
 
     def __init__(self, channels: int = 8, widths: Sequence[int] = (4, 6), kernel: int = 3, bias: bool = True) -> None:
+        positive(channels=channels, kernel=kernel)
         super().__init__()
         if kernel % 2 == 0 or not widths:
             raise ValueError(f"kernel must be odd and widths given; came {kernel} and {tuple(widths)}")

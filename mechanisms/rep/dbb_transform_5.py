@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import not_negative, positive
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 
@@ -18,6 +19,8 @@ class AveragePool(nn.Module):
     """
 
     def __init__(self, channels: int = 8, kernel: int = 3, stride: int = 1, padding: int = 0) -> None:
+        positive(channels=channels, kernel=kernel, stride=stride)
+        not_negative(padding=padding)
         super().__init__()
         if padding > kernel // 2:
             raise ValueError(f"padding must not exceed half of the kernel; came {padding} and {kernel}")

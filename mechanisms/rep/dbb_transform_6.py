@@ -6,6 +6,7 @@ y = W_1×1 ∗ x + W_1×k ∗ x + W_k×1 ∗ x + biases      b o h w
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 
@@ -17,6 +18,7 @@ class ConvScales(nn.Module):
     """
 
     def __init__(self, channels: int = 8, out_channels: int = 12, kernel: int = 3, bias: bool = True) -> None:
+        positive(channels=channels, out_channels=out_channels, kernel=kernel)
         super().__init__()
         if kernel % 2 == 0:
             raise ValueError(f"kernel must be odd, so that it has a middle; came {kernel}")

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms._parts.conv_bn import ConvBN
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
@@ -38,9 +39,12 @@ class DilatedReparam(nn.Module):
     """
 
     def __init__(self, channels: int = 16, kernel: int = 7, branches: Sequence[tuple[int, int]] | None = None) -> None:
+        positive(channels=channels)
         super().__init__()
         if branches is None and kernel not in _BRANCHES:
-            raise ValueError(f"branches are known for kernels {sorted(_BRANCHES)}; give them for {kernel}")
+            raise ValueError(
+                f"kernel must be one of those with known branches, {sorted(_BRANCHES)}; give them for {kernel}"
+            )
         chosen = _BRANCHES[kernel] if branches is None else branches
         if any(side % 2 == 0 for side in (kernel, *(k for k, _ in chosen))):
             raise ValueError(f"kernels must be odd to share a centre; came {kernel} with {chosen}")

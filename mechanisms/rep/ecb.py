@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms._parts.constant import Constants
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
@@ -53,6 +54,7 @@ class EdgeBlock(nn.Module):
     def __init__(
         self, channels: int = 16, out_channels: int | None = None, widen: int = 2, identity: bool = False
     ) -> None:
+        positive(channels=channels, widen=widen)
         super().__init__()
         out = channels if out_channels is None else out_channels
         if identity and out != channels:

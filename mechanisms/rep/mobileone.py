@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms.rep.mobileone_block import MobileOneBlock, OverParameterised
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
@@ -29,6 +30,7 @@ class MobileOne(nn.Module):
         branches: int = 4,
         classes: int = 1000,
     ) -> None:
+        positive(classes=classes)
         super().__init__()
         self.stem = OverParameterised(3, widths[0], 3, stride=2)
         before, stages = widths[0], []

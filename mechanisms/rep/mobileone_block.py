@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms._parts.conv_bn import ConvBN
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
@@ -63,6 +64,7 @@ class MobileOneBlock(nn.Module):
     def __init__(
         self, channels: int = 16, out_channels: int = 24, kernel: int = 3, stride: int = 1, branches: int = 2
     ) -> None:
+        positive(channels=channels, out_channels=out_channels, kernel=kernel, stride=stride)
         super().__init__()
         self.depthwise = OverParameterised(
             channels, channels, kernel, stride=stride, groups=channels, branches=branches

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms._parts.conv_bn import ConvBN
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
@@ -28,6 +29,7 @@ class QARepVGGBlock(nn.Module):
     """
 
     def __init__(self, channels: int = 16, out_channels: int | None = None, stride: int = 1, groups: int = 1) -> None:
+        positive(channels=channels, stride=stride, groups=groups)
         super().__init__()
         out = channels if out_channels is None else out_channels
         if channels % groups or out % groups:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms._parts.conv_bn import ConvBN
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
@@ -76,6 +77,7 @@ class RepGhostBottleneck(nn.Module):
         stride: int = 1,
         squeeze: float = 0.0,
     ) -> None:
+        positive(channels=channels, middle=middle, kernel=kernel, stride=stride)
         super().__init__()
         out = channels if out_channels is None else out_channels
         if kernel % 2 == 0 or squeeze < 0:

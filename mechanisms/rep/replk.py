@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms._parts.conv_bn import ConvBN
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
@@ -27,6 +28,7 @@ class RepLKBlock(nn.Module):
     """
 
     def __init__(self, channels: int = 16, kernel: int = 31, small: int = 5, expand: int = 1) -> None:
+        positive(channels=channels, small=small, expand=expand)
         super().__init__()
         if kernel % 2 == 0 or small % 2 == 0 or small >= kernel:
             raise ValueError(f"kernel and small must be odd, small below kernel; came {kernel} and {small}")

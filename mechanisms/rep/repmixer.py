@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms._parts.conv_bn import ConvBN
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
@@ -25,6 +26,7 @@ class RepMixer(nn.Module):
     """
 
     def __init__(self, channels: int = 16, kernel: int = 3, scale: float = 1e-5) -> None:
+        positive(channels=channels)
         super().__init__()
         if kernel % 2 == 0 or kernel < 3:
             raise ValueError(f"kernel must be odd and at least 3; came {kernel}")

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms._parts.conv_bn import ConvBN
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
@@ -52,6 +53,7 @@ class RepVGG(nn.Module):
         classes: int = 1000,
         image_channels: int = 3,
     ) -> None:
+        positive(classes=classes, image_channels=image_channels)
         super().__init__()
         self.stem = RepVGGBlock(image_channels, widths[0], stride=2)
         before, stages = widths[0], []

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms._parts.conv_bn import ConvBN
 from attn_export.mechanisms.attention.se import SqueezeExcite
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
@@ -47,6 +48,7 @@ class RepViTBlock(nn.Module):
     def __init__(
         self, channels: int = 16, out_channels: int | None = None, stride: int = 1, expand: int = 2, gate: bool = True
     ) -> None:
+        positive(channels=channels, expand=expand)
         super().__init__()
         out = channels if out_channels is None else out_channels
         if stride not in (1, 2):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from attn_export.mechanisms import MECHANISMS, card
 from attn_export.mechanisms.subject import Subject, from_spec
@@ -104,6 +105,38 @@ def test_options_that_do_not_fit_are_refused_in_words(name: str) -> None:
             for value in {kept + 1, 5, 7}:
                 with contextlib.suppress(ValueError):
                     factory(**{**preset.arguments, option: value})
+
+
+#: No refusal: a variant with inputs of its own, held by that variant's tests.
+OTHER_INPUTS = {("gmlp", "vocabulary", 0)}
+
+
+@pytest.mark.parametrize("name", list(MECHANISMS))
+def test_nothing_and_less_are_refused_by_the_name_of_the_option_or_work(name: str) -> None:
+    """Each whole number at 0 and at -1: a ValueError that names the option, or a module that runs."""
+    spec = MECHANISMS[name]
+    preset = spec.presets["test"]
+    factory = preset.build or spec.build
+    inputs = from_spec(name, spec, "test").example().values()
+    for option, parameter in inspect.signature(factory).parameters.items():
+        kept = preset.arguments.get(option, parameter.default)
+        if isinstance(kept, int) and not isinstance(kept, bool):
+            for value in (0, -1):
+                if (name, option, value) in OTHER_INPUTS:
+                    continue
+                built = built_or_refusal(factory, {**preset.arguments, option: value})
+                if isinstance(built, str):
+                    assert re.search(rf"\b{option}\b", built), f"{option}={value}: {built}"
+                else:
+                    with torch.no_grad():
+                        assert built(*inputs).numel(), f"{option}={value} gives nothing"
+
+
+def built_or_refusal(factory: Callable[..., nn.Module], arguments: dict[str, object]) -> nn.Module | str:
+    try:
+        return factory(**arguments).eval()
+    except ValueError as error:
+        return str(error)
 
 
 def test_half_precision_is_finite_or_the_entry_says_in_a_sentence_why_not(subject: Subject) -> None:

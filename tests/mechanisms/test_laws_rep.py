@@ -259,7 +259,7 @@ def test_edge_branches_are_one_kernel(out: int, same: bool) -> None:
         (lambda: DiverseBranchBlock(kernel=1), "at least 3"),
         (lambda: DiverseBranchBlock(8, 8, groups=3), "divide"),
         (lambda: MobileOneBlock(branches=0), "positive"),
-        (lambda: DilatedReparam(kernel=6), "known for"),
+        (lambda: DilatedReparam(kernel=6), "known branches"),
         (lambda: DilatedReparam(kernel=7, branches=((4, 1),)), "odd"),
         (lambda: DilatedReparam(kernel=7, branches=((5, 2),)), "below kernel"),
         (lambda: RepLKBlock(kernel=5), "below kernel"),

@@ -24,6 +24,7 @@ class Original:
         switch: the method with which it collapses its own branches for deployment.
         ours: arguments of our preset to replace, where the original can do nothing else.
         note: where it cannot do the same work, or had to be helped; why a row is not faster.
+        other_work: it computes something else than the paper, with another amount of work: timed, not compared.
     """
 
     name: str
@@ -35,6 +36,7 @@ class Original:
     switch: str = ""
     ours: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
+    other_work: bool = False
 
 
 _TWIN = "the original's own switch to one convolution is the reference"
@@ -64,7 +66,15 @@ ROWS: tuple[Original, ...] = (
     Original("aft_simple", "attention/AFT.py", "AFT_FULL", (512, 49, True)),
     Original("outlook", "attention/OutlookAttention.py", "OutlookAttention", (512,)),
     Original("vip", "attention/ViP.py", "WeightedPermuteMLP", (512, 8)),
-    Original("coatnet", "attention/CoAtNet.py", "CoAtNet", (3, 224)),
+    Original(
+        "coatnet",
+        "attention/CoAtNet.py",
+        "CoAtNet",
+        (3, 224),
+        note="another network: one block a stage instead of 2, 2, 3, 5, 2, stride 16 instead of 32, and neither"
+        " residuals nor relative positions",
+        other_work=True,
+    ),
     Original("halo", "attention/HaloAttention.py", "HaloAttention", (), {"dim": 512, "block_size": 2, "halo_size": 1}),
     Original("polarized_sequential", "attention/PolarizedSelfAttention.py", "SequentialPolarizedSelfAttention", (512,)),
     Original("polarized_parallel", "attention/PolarizedSelfAttention.py", "ParallelPolarizedSelfAttention", (512,)),
@@ -161,6 +171,7 @@ ROWS: tuple[Original, ...] = (
         (128, 14, 7),
         note="the original mixes no patches: it registers both halves of a layer under one name, and the first is lost;"
         " ours does that work as well",
+        other_work=True,
     ),
     Original("gmlp", "mlp/g_mlp.py", "gMLP", (10000, 49, 512, 1024)),
     Original("smlp", "mlp/sMLP_block.py", "sMLPBlock", (224, 224)),

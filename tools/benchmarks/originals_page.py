@@ -78,14 +78,18 @@ def summary(rows: Sequence[Mapping[str, Any]], speeds: Mapping[str, Mapping[str,
     names = [row["name"] for row in rows if row["name"] in speeds]
     said = [verdict(name, speeds[name]) for name in names]
     counts = ", ".join(f"{sum(s.split(',')[0] == kind for s in said)} {kind}" for kind in _KINDS)
-    missed = [name for name, s in zip(names, said, strict=True) if s.startswith("slower") or "wanted" in s]
+    short = [name for name, s in zip(names, said, strict=True) if s.startswith("slower") or "wanted" in s]
+    other = [name for name in short if name in OTHER_WORK]
+    missed = [name for name in short if name not in OTHER_WORK]
     without = [row["name"] for row in rows if not row["original"].get("exports")]
     return (
         f"Measured {len(names)}: {counts}. Short of what is wanted: {', '.join(missed) or 'none'}."
+        f" Slower, and no comparison, since the original does less than its paper: {', '.join(other) or 'none'}."
         f" Nothing to measure against, since the original does not export: {', '.join(without) or 'none'}."
     )
 
 
+OTHER_WORK = {row.name for row in ROWS if row.other_work}
 _KINDS = ("faster", "same", "slower", "void")
 _WORDS = {"no difference shown": "same"}
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from attn_export.bundle import Bundle, Case
+from attn_export.deploy_tests import shapes
 from attn_export.deploy_tests.backend import Options, Range, Run
 from attn_export.deploy_tests.backends import BACKENDS
 from attn_export.deploy_tests.latency import Latency, Protocol, measure
@@ -15,8 +16,12 @@ from attn_export.errors import BackendMissingError
 
 
 @contextmanager
-def opened(bundle: Bundle, backend: str, threads: int = 1) -> Iterator[tuple[Run, str, float]]:
+def opened(
+    bundle: Bundle, backend: str, threads: int = 1, ranges: Mapping[str, Range] | None = None
+) -> Iterator[tuple[Run, str, float]]:
     """Open the bundle's model: how to run it, on what, and how many seconds the opening took.
+
+    ``ranges`` are the shapes to prepare for; those of the bundle's cases unless given.
 
     Raises:
         UnknownNameError: there is no such backend.
@@ -27,7 +32,8 @@ def opened(bundle: Bundle, backend: str, threads: int = 1) -> Iterator[tuple[Run
     if why := runtime.missing():
         raise BackendMissingError(f"{backend} is not available here: {why}")
     began = time.perf_counter()
-    with runtime.open(bundle.model, Options(threads=threads, shapes=shapes(bundle))) as run:
+    ranges = shapes.of(bundle) if ranges is None else ranges
+    with runtime.open(bundle.model, Options(threads=threads, shapes=ranges)) as run:
         yield run, runtime.version(), time.perf_counter() - began
 
 
@@ -39,14 +45,15 @@ def verify(
     atol: float | None = None,
     rtol: float | None = None,
     cases: Sequence[Case] | None = None,
+    ranges: Mapping[str, Range] | None = None,
 ) -> Parity:
-    """Prove parity of ``bundle`` on ``backend``, on its own cases or on others.
+    """Prove parity of ``bundle`` on ``backend``, on its own cases or on others, prepared for ``ranges`` of shapes.
 
     Raises:
         UnknownNameError, BackendMissingError, BackendError: as ``opened``.
     """
     snr = bundle.manifest["tolerance"].get("snr")  # of a precision below float32
-    with opened(bundle, backend, threads) as (run, name, _):
+    with opened(bundle, backend, threads, ranges) as (run, name, _):
         return prove(
             run,
             bundle.cases if cases is None else cases,
@@ -68,14 +75,3 @@ def latency(bundle: Bundle, backend: str, *, threads: int = 1, protocol: Protoco
     """
     with opened(bundle, backend, threads) as (run, _, seconds):
         return measure(run, bundle.cases[0].inputs, threads=threads, cold_start=seconds, protocol=protocol)
-
-
-def shapes(bundle: Bundle) -> dict[str, Range]:
-    """The range of shapes of each input over the bundle's own cases; empty where none varies."""
-    ranges = {}
-    for port in bundle.inputs:
-        seen = [case.inputs[port.name].shape for case in bundle.cases]
-        least, most = tuple(map(min, zip(*seen, strict=True))), tuple(map(max, zip(*seen, strict=True)))
-        if least != most:
-            ranges[port.name] = Range(least, seen[0], most)
-    return ranges

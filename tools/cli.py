@@ -190,6 +190,10 @@ def verify(
         bool, typer.Option("--compile-only", help="With TensorRT: build for --sm without a GPU, and run nothing.")
     ] = False,
     sm: Annotated[str, typer.Option(help="The GPU to build for, by its compute capability.")] = "86",
+    shapes: Annotated[
+        list[str] | None,
+        typer.Option(help="TensorRT: [input:]least,usual,largest shape, as 1x3x64x64,1x3x64x64,8x3x64x64."),
+    ] = None,
     data: Annotated[
         Path | None, typer.Option(help="Your own inputs, too: a .npy, .npz or image file, or a folder of such.")
     ] = None,
@@ -205,9 +209,20 @@ def verify(
     from attn_export.tools import device
 
     if compile_only:
-        device.compile_only(path, sm, as_json)
+        device.compile_only(path, sm, as_json, tuple(shapes or ()))
     else:
-        device.verify(path, tuple(backend or ()), tuple(require or ()), atol, rtol, threads, as_json, data, preprocess)
+        device.verify(
+            path,
+            tuple(backend or ()),
+            tuple(require or ()),
+            atol,
+            rtol,
+            threads,
+            as_json,
+            data,
+            preprocess,
+            tuple(shapes or ()),
+        )
 
 
 @app.command(epilog="Example: attn-export bench fused plain")

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from attn_export import bundle
-from attn_export.deploy_tests import environment
+from attn_export.deploy_tests import environment, shapes
 from attn_export.deploy_tests import verify as proofs
 from attn_export.deploy_tests.backends import BACKENDS
 from attn_export.errors import BackendMissingError, BundleError, GateError, UsageError
@@ -29,9 +29,11 @@ def verify(
     as_json: bool,
     data: Path | None = None,
     preprocess: str | None = None,
+    ranges: tuple[str, ...] = (),
 ) -> None:
     """Prove a bundle on each backend, on its own cases and on ``data``; a missing backend never counts as passed."""
     whole = bundle.read(path)
+    prepared = shapes.asked(whole, ranges)
     more = _own_data(whole, data, preprocess, as_json)
     rows: list[dict[str, Any]] = []
     missing: list[str] = []
@@ -41,11 +43,11 @@ def verify(
             rows.append({"backend": name, "missing": why})
             _say(as_json, f"{name}: not run: {why}")
             continue
-        parity = proofs.verify(whole, name, threads=threads, atol=atol, rtol=rtol)
+        parity = proofs.verify(whole, name, threads=threads, atol=atol, rtol=rtol, ranges=prepared)
         rows.append({"backend": name, "parity": parity.as_json(), "sentence": parity.sentence()})
         _say(as_json, f"{name}: {parity.sentence()}")
         for level, cases in more.items():
-            parity = proofs.verify(whole, name, threads=threads, atol=atol, rtol=rtol, cases=cases)
+            parity = proofs.verify(whole, name, threads=threads, atol=atol, rtol=rtol, cases=cases, ranges=prepared)
             row = {"backend": name, "parity": parity.as_json(), "sentence": parity.sentence()}
             rows.append({**row, "level": level, "against": own_data.SENTENCES[level]})
             _say(as_json, f"{name}, {own_data.SENTENCES[level]}: {parity.sentence()}")
@@ -72,13 +74,13 @@ def _own_data(
     return found.cases
 
 
-def compile_only(path: Path, sm: str, as_json: bool) -> None:
+def compile_only(path: Path, sm: str, as_json: bool, ranges: tuple[str, ...] = ()) -> None:
     """Build a bundle's graph with TensorRT for RTX without a GPU: evidence of level E1, kept in its report."""
     from attn_export.deploy_tests.backends.tensorrt.evidence import compile_only as build
     from attn_export.tools import compiled
 
     whole = bundle.read(path)
-    evidence = build(whole.model, sm, shapes=proofs.shapes(whole))
+    evidence = build(whole.model, sm, shapes=shapes.asked(whole, ranges, cases=False))
     compiled.keep(whole, evidence)
     if as_json:
         typer.echo(json.dumps({"bundle": str(path), **evidence.as_json()}))

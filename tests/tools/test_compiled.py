@@ -12,7 +12,7 @@ import pytest
 from attn_export import bundle
 from attn_export.deploy_tests.backends.tensorrt import bindings, evidence
 from attn_export.deploy_tests.backends.tensorrt.request import graph_hash
-from attn_export.errors import BackendMissingError, BundleError, WriteError
+from attn_export.errors import BackendMissingError, BundleError, UsageError, WriteError
 from attn_export.tools import compiled, device, report_formats
 from tests.tools import schema
 from tests.tools.test_conform import write
@@ -44,6 +44,11 @@ def test_the_report_says_product_version_sm_and_not_run(made: Path) -> None:
     assert "nothing was proven" in (made / bundle.PAGE).read_text()
 
 
+def test_a_range_outside_the_contract_is_a_matter_of_usage(made: Path) -> None:
+    with pytest.raises(UsageError, match="dimension 1 of 'x' is fixed at 3"):
+        device.compile_only(made, "86", False, ("x:1x4",))
+
+
 def test_another_target_is_added_and_the_same_replaced(made: Path, tmp_path: Path) -> None:
     folder = tmp_path / "twice"
     shutil.copytree(made, folder)
@@ -51,9 +56,13 @@ def test_another_target_is_added_and_the_same_replaced(made: Path, tmp_path: Pat
     before["runs"] = [{"backend": "kept"}]
     (folder / bundle.REPORT).write_text(json.dumps(before))
     device.compile_only(folder, "86", True)
-    device.compile_only(folder, "89", True)
+    device.compile_only(folder, "89", True, ("x:2x3,4x3,9x3",))
     report = json.loads((folder / bundle.REPORT).read_text())
     assert [item["sm"] for item in report["compiled"]] == ["86", "89"]
+    assert [item["flags"]["shapes"]["x"] for item in report["compiled"]] == [
+        {"least": [1, 3], "usual": [1, 3], "most": [2, 3]},  # from its cases
+        {"least": [2, 3], "usual": [4, 3], "most": [9, 3]},
+    ]
     assert report["runs"] == [{"backend": "kept"}]
     bundle.read(folder)
 

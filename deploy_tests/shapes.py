@@ -1,0 +1,98 @@
+"""The range of shapes each input may take on a device: from the bundle's cases, or as typed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+from attn_export.bundle import Bundle, Port, Varying
+from attn_export.deploy_tests.backend import Range
+from attn_export.errors import UsageError
+
+_SHAPE = re.compile(r"\d+(x\d+)*")
+_WANTED = "wanted --shapes [input:]least,usual,largest such as x:1x3x112x112,1x3x224x224,8x3x448x448"
+
+
+def of(bundle: Bundle) -> dict[str, Range]:
+    """From the smallest to the largest shape among the bundle's own cases; empty where none varies."""
+    ranges = {}
+    for port in bundle.inputs:
+        seen = [case.inputs[port.name].shape for case in bundle.cases]
+        least, most = tuple(map(min, zip(*seen, strict=True))), tuple(map(max, zip(*seen, strict=True)))
+        if least != most:
+            ranges[port.name] = Range(least, seen[0], most)
+    return ranges
+
+
+def asked(bundle: Bundle, texts: Iterable[str], *, cases: bool = True) -> dict[str, Range]:
+    """``of`` with the ranges that were typed in place of its own.
+
+    Args:
+        bundle: whose contract holds.
+        texts: each ``[input:]least,usual,largest``, or one shape for all three.
+        cases: the bundle's cases are to run, so a range must hold them.
+
+    Raises:
+        UsageError: a text cannot be read, names no input, or leaves the contract or the cases out.
+    """
+    ranges = of(bundle)
+    for text in texts:
+        name, range_ = parse(text, bundle.inputs)
+        port = next(port for port in bundle.inputs if port.name == name)
+        if why := misfit(range_, port, bundle.varying):
+            raise UsageError(f"--shapes {text}: {why}")
+        for case in bundle.cases if cases else ():
+            shape = case.inputs[name].shape
+            if not all(low <= n <= high for low, n, high in zip(range_.least, shape, range_.most, strict=True)):
+                raise UsageError(
+                    f"--shapes {text}: case {case.name!r} is {'x'.join(map(str, shape))}, and could not run;"
+                    " give a range that holds it"
+                )
+        ranges[name] = range_
+    return ranges
+
+
+def parse(text: str, inputs: Sequence[Port]) -> tuple[str, Range]:
+    """Read one range, in the words of ``trtexec``'s three options together.
+
+    Raises:
+        UsageError: it cannot be read, or there is no such input.
+    """
+    name, colon, rest = text.rpartition(":")
+    known = [port.name for port in inputs]
+    if not colon and len(known) > 1:
+        raise UsageError(f"--shapes {text}: say for which input ({', '.join(known)}); {_WANTED}")
+    name = name if colon else known[0]
+    if name not in known:
+        raise UsageError(f"--shapes {text}: there is no input {name!r}; there is {', '.join(known)}")
+    parts = rest.split(",")
+    if len(parts) not in (1, 3) or not all(_SHAPE.fullmatch(part) for part in parts):
+        raise UsageError(f"--shapes {text}: {_WANTED}")
+    least, usual, most = (tuple(map(int, part.split("x"))) for part in (parts * 3 if len(parts) == 1 else parts))
+    return name, Range(least, usual, most)
+
+
+def misfit(range_: Range, port: Port, varying: Sequence[Varying]) -> str:
+    """Say why a range lies outside the contract of its input, or nothing.
+
+    >>> misfit(Range((1, 3), (1, 3), (9, 3)), Port("x", "float32", ("b", 3)), [Varying("b", most=8)])
+    'b may be 1 to 8; came 9'
+    """
+    if not len(range_.least) == len(range_.usual) == len(range_.most) == len(port.shape):
+        return f"input {port.name!r} has {len(port.shape)} dimensions"
+    free = {dim.name: dim for dim in varying}
+    for axis, size in enumerate(port.shape):
+        low, mid, high = range_.least[axis], range_.usual[axis], range_.most[axis]
+        if isinstance(size, int) or size not in free:
+            if isinstance(size, int) and not low == mid == high == size:
+                return f"dimension {axis} of {port.name!r} is fixed at {size}"
+            continue
+        if not low <= mid <= high:
+            return f"{size} wants least ≤ usual ≤ largest; came {low}, {mid}, {high}"
+        dim = free[size]
+        for n in (low, mid, high):
+            if n < dim.least or (dim.most is not None and n > dim.most):
+                return f"{size} may be {dim.least} to {'any size' if dim.most is None else dim.most}; came {n}"
+            if n % dim.step:
+                return f"{size} must be a multiple of {dim.step}; came {n}"
+    return ""

@@ -1,0 +1,62 @@
+"""Ranges of shapes: from cases, as typed, and refused where the contract or the cases lie outside."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from attn_export.bundle import Bundle, Case, Port, Varying
+from attn_export.deploy_tests import shapes
+from attn_export.deploy_tests.backend import Range
+from attn_export.errors import UsageError
+
+
+def case(name: str, *shape: int) -> Case:
+    return Case(name, {"x": np.zeros(shape, np.float32), "z": np.zeros(4, np.float32)}, {}, {})
+
+
+@pytest.fixture
+def whole() -> Bundle:
+    ports = (Port("x", "float32", ("b", 3, "h", "h")), Port("z", "float32", (4,)))
+    varying = (Varying("b", most=16), Varying("h", step=8, least=16))
+    cases = (case("first", 2, 3, 32, 32), case("b=5", 5, 3, 32, 32), case("small", 1, 3, 16, 16))
+    return Bundle(Path("nowhere"), "n", ports, (), varying, 4.0, cases, {})
+
+
+def test_the_cases_say_what_is_usual_and_how_far_it_goes(whole: Bundle) -> None:
+    assert shapes.of(whole) == {"x": Range((1, 3, 16, 16), (2, 3, 32, 32), (5, 3, 32, 32))}
+
+
+def test_a_typed_range_takes_the_place_of_the_cases(whole: Bundle) -> None:
+    came = shapes.asked(whole, ["x:1x3x16x16,4x3x64x64,8x3x128x128"])
+    assert came == {"x": Range((1, 3, 16, 16), (4, 3, 64, 64), (8, 3, 128, 128))}
+    assert shapes.asked(whole, []) == shapes.of(whole)
+
+
+def test_one_shape_stands_for_all_three_where_nothing_has_to_run(whole: Bundle) -> None:
+    came = shapes.asked(whole, ["x:1x3x64x64"], cases=False)
+    assert came["x"] == Range((1, 3, 64, 64), (1, 3, 64, 64), (1, 3, 64, 64))
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("y:1x3x16x16", "no input 'y'; there is x, z"),
+        ("1x3x16x16", "say for which input"),
+        ("x:1x3x16x16,2x3x16x16", "wanted --shapes"),
+        ("x:1xax16x16", "wanted --shapes"),
+        ("x:1x3x16", "has 4 dimensions"),
+        ("x:1x4x16x16", "dimension 1 of 'x' is fixed at 3"),
+        ("x:4x3x16x16,1x3x16x16,8x3x32x32", "least ≤ usual ≤ largest"),
+        ("x:1x3x16x16,2x3x32x32,17x3x32x32", "b may be 1 to 16; came 17"),
+        ("x:0x3x16x16,2x3x32x32,8x3x32x32", "b may be 1 to 16; came 0"),
+        ("x:1x3x8x8,2x3x32x32,8x3x32x32", "h may be 16 to any size; came 8"),
+        ("x:1x3x16x16,2x3x20x20,8x3x32x32", "h must be a multiple of 8; came 20"),
+        ("x:1x3x16x16,2x3x32x32,4x3x32x32", "case 'b=5' is 5x3x32x32, and could not run"),
+    ],
+)
+def test_what_cannot_be_is_refused_in_words(whole: Bundle, text: str, why: str) -> None:
+    with pytest.raises(UsageError, match=why.replace("'", ".")):
+        shapes.asked(whole, [text])

@@ -334,7 +334,7 @@ def report(
 @app.command(epilog="Example: attn-export conform repvgg se --out kit")
 def conform(
     paths: Annotated[
-        list[Path] | None, typer.Argument(metavar="BUNDLE...", help="Bundles to run, or to compare.")
+        list[Path] | None, typer.Argument(metavar="BUNDLE...", help="Bundles to run or to compare, or folders of them.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Run on this machine's GPU and write the kit here.")] = None,
     check: Annotated[

@@ -70,7 +70,7 @@ def conform(
     duration: float = 3.0,
     samples: int = 200,
 ) -> list[Finding]:
-    """Run every bundle on ``backend`` and write the kit to ``out``; a bundle that is refused is a row, not an end.
+    """Run every bundle, or every bundle in a folder of them such as a sweep's, on ``backend`` and write the kit to ``out``; a bundle that is refused is a row, not an end.
 
     Raises:
         BackendMissingError: the backend is not available; nothing is written.
@@ -78,7 +78,7 @@ def conform(
         UsageError: there are no bundles, or ``out`` exists.
         WriteError: ``out`` cannot be written.
     """
-    paths = list(bundles)
+    paths = _bundles(bundles)
     if not paths:
         raise UsageError("conform wants at least one bundle; write some with `attn-export NAME -o DIR`")
     if out.exists():
@@ -99,6 +99,15 @@ def conform(
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     return check(out, paths)
+
+
+def _bundles(paths: Iterable[Path]) -> list[Path]:
+    """Each path that is no folder of bundles, and the bundles of each that is one."""
+    found: list[Path] = []
+    for path in paths:
+        inner = [] if (path / bundle.MANIFEST).is_file() else sorted(path.glob(f"*/{bundle.MANIFEST}"))
+        found += [manifest.parent for manifest in inner] or [path]
+    return found
 
 
 def _named(whole: Sequence[Bundle]) -> dict[str, Bundle]:
@@ -182,7 +191,7 @@ def check(folder: Path, bundles: Iterable[Path] = ()) -> list[Finding]:
         BundleError: ``folder`` is no kit, or a bundle given is not whole.
     """
     manifest = _read(folder)
-    now = {path.resolve().name: _graph(bundle.read(path).manifest) for path in bundles}
+    now = {path.resolve().name: _graph(bundle.read(path).manifest) for path in _bundles(bundles)}
     names = sorted({file.partition("/")[0] for file in manifest["files"] if "/" in file})
     present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {MANIFEST}
     findings = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -80,6 +81,21 @@ def test_a_kit_holds_and_its_figures_are_recomputed(tmp_path: Path) -> None:
 def test_a_bundle_that_fails_parity_is_said_to_fail(tmp_path: Path) -> None:
     one, out = made(tmp_path, wrong=True)
     assert status(out, one) == "FAILS"
+
+
+def test_a_folder_of_bundles_is_run_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "sweep"
+    folder.mkdir()
+    for name in ("one", "two"):
+        write(folder / name)
+    (folder / "three.log").touch()
+    (folder / "four").mkdir()  # an entry that failed left no bundle
+    found = kit.conform([folder], tmp_path / "kit", backend="onnxruntime", **QUICK)
+    assert [(finding.name, finding.status) for finding in found] == [("one", "HOLDS"), ("two", "HOLDS")]
+    write(tmp_path / "new", factor=2.5)
+    shutil.rmtree(folder / "two")
+    (tmp_path / "new").rename(folder / "two")
+    assert [finding.status for finding in kit.check(tmp_path / "kit", [folder])] == ["HOLDS", "STALE"]
 
 
 def test_a_changed_graph_is_stale(tmp_path: Path) -> None:

@@ -70,7 +70,9 @@ def conform(
     duration: float = 3.0,
     samples: int = 200,
 ) -> list[Finding]:
-    """Run every bundle, or every bundle in a folder of them such as a sweep's, on ``backend`` and write the kit to ``out``; a bundle that is refused is a row, not an end.
+    """Run every bundle, and every bundle of a folder of them, on ``backend``, and write the kit to ``out``.
+
+    A bundle that is refused is a row, not an end.
 
     Raises:
         BackendMissingError: the backend is not available; nothing is written.

@@ -99,7 +99,7 @@ def _write(file: Path, content: dict[str, Any]) -> None:
 
 def _machine() -> str:
     here = environment.describe()
-    return f"{here['cpu']}, {BACKENDS['onnxruntime'].version()}"
+    return f"{here['processor']}, {BACKENDS['onnxruntime'].version()}"
 
 
 def main() -> None:

@@ -2,13 +2,16 @@
 
     y = Σ_k π_k(x) · (W_k ∗ x + b_k)        b o h w
 
-Mixing the outputs instead of the kernels is the same sum, and keeps the graph free of per-image kernels, so that the
-batch stays a dimension like any other.
+Kernels of its own for each image cannot be a convolution with a batch that varies: they would be groups, a constant of
+the graph. Windows times kernels is a product of matrices, with the batch a dimension like any other; mixing the outputs
+of all convolutions instead would cost as many times as there are kernels.
 """
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from attn_export.mechanisms._parts.local import shifted
 
 
 class MixtureConv(nn.Module):
@@ -42,11 +45,17 @@ class MixtureConv(nn.Module):
             nn.init.kaiming_uniform_(expert, a=5**0.5)
 
     def forward(self, x: Float[Tensor, "b c h w"], mix: Float[Tensor, "b k 1 1"]) -> Float[Tensor, "b o i j"]:
-        """Convolve with every expert, then sum by ``mix``."""
-        experts, out = self.weight.shape[:2]
-        # Groups outermost, as a grouped convolution orders its outputs.
-        weight = torch.unflatten(self.weight, 1, (self.groups, -1)).transpose(0, 1).flatten(0, 2)
-        bias = None if self.bias is None else torch.unflatten(self.bias, 1, (self.groups, -1)).transpose(0, 1).flatten()
-        y = torch.conv2d(x, weight, bias, self.stride, self.padding, self.dilation, self.groups)
-        y = torch.unflatten(y, 1, (self.groups, experts, out // self.groups))
-        return (y * mix[:, None, :, :, :, None]).sum(2).flatten(1, 2)
+        """Mix the kernels by ``mix``, and give each image its own."""
+        experts, out, width, size, _ = self.weight.shape
+        share = mix.flatten(1)
+        # Taps before channels: then the windows are whole shifted maps, one behind the other.
+        kernels = share @ self.weight.permute(0, 1, 3, 4, 2).reshape(experts, -1)
+        parts = x.reshape(-1, width, *x.shape[2:]) if self.groups > 1 else x
+        seen = torch.cat(shifted(parts, size, self.padding, self.stride, self.dilation), 1)
+        rows, columns = seen.shape[2:]
+        inner = width * size**2
+        y = kernels.reshape(-1, self.groups, out // self.groups, inner) @ seen.reshape(
+            -1, self.groups, inner, rows * columns
+        )
+        y = y.reshape(-1, out, rows, columns)
+        return y if self.bias is None else y + (share @ self.bias)[:, :, None, None]

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from attn_export.bundle import Bundle
-from attn_export.deploy_tests import budget, environment, footprint, mlperf, preflight, profile, roofline, sweeps
+from attn_export.deploy_tests import (
+    budget,
+    environment,
+    footprint,
+    mlperf,
+    preflight,
+    profile,
+    roofline,
+    shapes,
+    sweeps,
+)
+from attn_export.deploy_tests.backend import Range
 from attn_export.deploy_tests.backends import BACKENDS
 from attn_export.deploy_tests.latency import Latency, Protocol
 from attn_export.deploy_tests.verify import latency, opened
@@ -24,6 +35,7 @@ class Wanted:
         sustain: seconds of the drift run; 0 for none.
         thread_counts: of the sweep; empty for none.
         batch_sizes: of the sweep; empty for none.
+        ranges: of shapes to prepare for, as typed (``shapes.parse``); those of the bundle's cases where not given.
     """
 
     threads: int = 1
@@ -33,6 +45,7 @@ class Wanted:
     sustain: float = 0.0
     thread_counts: tuple[int, ...] = ()
     batch_sizes: tuple[int, ...] = ()
+    ranges: tuple[str, ...] = ()
     footprint: bool = True
     profile: bool = False
 
@@ -63,8 +76,9 @@ def measure(
         raise UsageError(f"--profile reads the profilers of ONNX Runtime and TensorRT; {backend} has another")
     for size in asked.batch_sizes:
         sweeps.resized(bundle, size)
+    ranges = shapes.asked(bundle, asked.ranges, [backend])
     warnings = preflight.check(asked.threads)
-    timed = latency(bundle, backend, threads=asked.threads, protocol=asked.protocol)
+    timed = latency(bundle, backend, threads=asked.threads, protocol=asked.protocol, ranges=ranges)
     progress("latency")
     weigh = asked.footprint or any(not limit.metric.startswith("p") for limit in limits)
     weighed = footprint.measure(bundle, backend, threads=asked.threads) if weigh else None
@@ -82,7 +96,7 @@ def measure(
     if asked.sustain:
         drift = sweeps.sustain(bundle, backend, asked.sustain, threads=asked.threads, progress=progress)
         plain["sustain"] = drift.as_json()
-    if engine := _engine(bundle, backend, asked):
+    if engine := _engine(bundle, backend, asked, ranges):
         progress("engine")
         plain["engine"] = engine
     elif asked.profile:
@@ -92,14 +106,14 @@ def measure(
     return Measured(timed, findings, warnings, plain)
 
 
-def _engine(bundle: Bundle, backend: str, asked: Wanted) -> dict[str, Any]:
+def _engine(bundle: Bundle, backend: str, asked: Wanted, ranges: Mapping[str, Range]) -> dict[str, Any]:
     """Of TensorRT: GPU, host and CUDA graph apart, the layers, and the state of the GPU; of others nothing."""
     from attn_export.deploy_tests.backends.tensorrt import figures
     from attn_export.deploy_tests.backends.tensorrt.run import EngineRun
 
-    if backend not in ("tensorrt", "tensorrt_rtx"):
+    if backend not in shapes.PROFILED:
         return {}
-    with opened(bundle, backend, asked.threads) as (run, _, _):
+    with opened(bundle, backend, asked.threads, ranges) as (run, _, _):
         assert isinstance(run, EngineRun)
         rule = asked.protocol
         return figures.measure(run, bundle.cases[0].inputs, duration=rule.duration, samples=rule.iterations)

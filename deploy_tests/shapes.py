@@ -9,6 +9,8 @@ from attn_export.bundle import Bundle, Port, Varying
 from attn_export.deploy_tests.backend import Range
 from attn_export.errors import UsageError
 
+#: Backends that prepare for a range of shapes; the others take any.
+PROFILED = ("tensorrt", "tensorrt_rtx")
 _SHAPE = re.compile(r"\d+(x\d+)*")
 _WANTED = "wanted --shapes [input:]least,usual,largest such as x:1x3x112x112,1x3x224x224,8x3x448x448"
 
@@ -24,18 +26,25 @@ def of(bundle: Bundle) -> dict[str, Range]:
     return ranges
 
 
-def asked(bundle: Bundle, texts: Iterable[str], *, cases: bool = True) -> dict[str, Range]:
+def asked(
+    bundle: Bundle, texts: Iterable[str], backends: Sequence[str] = PROFILED, *, cases: bool = True
+) -> dict[str, Range]:
     """``of`` with the ranges that were typed in place of its own.
 
     Args:
         bundle: whose contract holds.
         texts: each ``[input:]least,usual,largest``, or one shape for all three.
+        backends: that are to prepare for them.
         cases: the bundle's cases are to run, so a range must hold them.
 
     Raises:
-        UsageError: a text cannot be read, names no input, or leaves the contract or the cases out.
+        UsageError: a text cannot be read, names no input, or leaves the contract or the cases out; or no backend
+            prepares for shapes.
     """
     ranges = of(bundle)
+    texts = tuple(texts)
+    if texts and not set(backends) & set(PROFILED):
+        raise UsageError(f"--shapes is for {' and '.join(PROFILED)}; {', '.join(backends)} takes any shape as it comes")
     for text in texts:
         name, range_ = parse(text, bundle.inputs)
         port = next(port for port in bundle.inputs if port.name == name)

@@ -67,11 +67,18 @@ def verify(
         )
 
 
-def latency(bundle: Bundle, backend: str, *, threads: int = 1, protocol: Protocol | None = None) -> Latency:
-    """Measure the bundle's first case on ``backend``.
+def latency(
+    bundle: Bundle,
+    backend: str,
+    *,
+    threads: int = 1,
+    protocol: Protocol | None = None,
+    ranges: Mapping[str, Range] | None = None,
+) -> Latency:
+    """Measure the bundle's first case on ``backend``, prepared for ``ranges`` of shapes.
 
     Raises:
         UnknownNameError, BackendMissingError, BackendError: as ``opened``.
     """
-    with opened(bundle, backend, threads) as (run, _, seconds):
+    with opened(bundle, backend, threads, ranges) as (run, _, seconds):
         return measure(run, bundle.cases[0].inputs, threads=threads, cold_start=seconds, protocol=protocol)

@@ -36,6 +36,7 @@ class Asked:
     thread_sweep: bool
     batch_sweep: str | None
     profile: bool
+    ranges: tuple[str, ...] = ()
 
     def wanted(self) -> Wanted:
         """As the measuring side wants it."""
@@ -48,6 +49,7 @@ class Asked:
             self.sustain,
             thread_counts() if self.thread_sweep else (),
             _sizes(self.batch_sweep),
+            self.ranges,
             profile=self.profile,
         )
 

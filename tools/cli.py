@@ -60,6 +60,10 @@ def _root(
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Verbose = Annotated[int, typer.Option("--verbose", "-v", count=True, help="Show every stage, even without a terminal.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no warnings.")]
+Shapes = Annotated[
+    list[str] | None,
+    typer.Option(help="TensorRT: [input:]least,usual,largest shape, as 1x3x64x64,1x3x64x64,8x3x64x64."),
+]
 Threads = Annotated[int, typer.Option(min=1, help="Threads of the runtime.")]
 Atol = Annotated[float | None, typer.Option(min=0, help="Your own absolute tolerance, besides the derived one.")]
 Rtol = Annotated[float | None, typer.Option(min=0, help="Your own relative tolerance, besides the derived one.")]
@@ -190,10 +194,7 @@ def verify(
         bool, typer.Option("--compile-only", help="With TensorRT: build for --sm without a GPU, and run nothing.")
     ] = False,
     sm: Annotated[str, typer.Option(help="The GPU to build for, by its compute capability.")] = "86",
-    shapes: Annotated[
-        list[str] | None,
-        typer.Option(help="TensorRT: [input:]least,usual,largest shape, as 1x3x64x64,1x3x64x64,8x3x64x64."),
-    ] = None,
+    shapes: Shapes = None,
     data: Annotated[
         Path | None, typer.Option(help="Your own inputs, too: a .npy, .npz or image file, or a folder of such.")
     ] = None,
@@ -247,6 +248,7 @@ def bench(
     thread_sweep: Annotated[bool, typer.Option("--thread-sweep", help="Latency by number of threads.")] = False,
     batch_sweep: Annotated[str | None, typer.Option(help="Latency by batch size, such as 1,2,4,8.")] = None,
     profile: Annotated[bool, typer.Option("--profile", help="Where the time goes, node by node.")] = False,
+    shapes: Shapes = None,
     as_json: Json = False,
     verbose: Verbose = 0,
     quiet: Quiet = False,
@@ -270,6 +272,7 @@ def bench(
             thread_sweep,
             batch_sweep,
             profile,
+            tuple(shapes or ()),
         ),
         as_json,
         -1 if quiet else verbose,

@@ -33,11 +33,12 @@ def verify(
 ) -> None:
     """Prove a bundle on each backend, on its own cases and on ``data``; a missing backend never counts as passed."""
     whole = bundle.read(path)
-    prepared = shapes.asked(whole, ranges)
+    chosen = tuple(dict.fromkeys((*required, *backends))) or ("onnxruntime",)
+    prepared = shapes.asked(whole, ranges, chosen)
     more = _own_data(whole, data, preprocess, as_json)
     rows: list[dict[str, Any]] = []
     missing: list[str] = []
-    for name in dict.fromkeys((*required, *backends)) or ("onnxruntime",):
+    for name in chosen:
         if why := BACKENDS[name].missing():
             missing.append(name)
             rows.append({"backend": name, "missing": why})

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from attn_export.bundle import Bundle, Case, Port, Varying
-from attn_export.deploy_tests import shapes
-from attn_export.deploy_tests.backend import Range
-from attn_export.errors import UsageError
+from attn_export.deploy_tests import measurement, shapes, verify
+from attn_export.deploy_tests.backend import Options, Range
+from attn_export.errors import BackendError, UsageError
 
 
 def case(name: str, *shape: int) -> Case:
@@ -22,7 +24,7 @@ def whole() -> Bundle:
     ports = (Port("x", "float32", ("b", 3, "h", "h")), Port("z", "float32", (4,)))
     varying = (Varying("b", most=16), Varying("h", step=8, least=16))
     cases = (case("first", 2, 3, 32, 32), case("b=5", 5, 3, 32, 32), case("small", 1, 3, 16, 16))
-    return Bundle(Path("nowhere"), "n", ports, (), varying, 4.0, cases, {})
+    return Bundle(Path("nowhere"), "n", ports, (), varying, 4.0, cases, {"tolerance": {"k": 4.0}})
 
 
 def test_the_cases_say_what_is_usual_and_how_far_it_goes(whole: Bundle) -> None:
@@ -60,3 +62,36 @@ def test_one_shape_stands_for_all_three_where_nothing_has_to_run(whole: Bundle) 
 def test_what_cannot_be_is_refused_in_words(whole: Bundle, text: str, why: str) -> None:
     with pytest.raises(UsageError, match=why.replace("'", ".")):
         shapes.asked(whole, [text])
+
+
+def test_a_backend_that_takes_any_shape_is_no_place_for_a_range(whole: Bundle) -> None:
+    with pytest.raises(UsageError, match="--shapes is for tensorrt and tensorrt_rtx; onnxruntime takes any"):
+        shapes.asked(whole, ["x:1x3x16x16"], ["onnxruntime"])
+    assert shapes.asked(whole, [], ["onnxruntime"]) == shapes.of(whole)
+
+
+def test_what_was_typed_reaches_the_backend(whole: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a GPU: the engine's place is taken by what only notes what it was to prepare for."""
+    noted: list[Options] = []
+
+    class Backend:
+        def missing(self) -> None:
+            return None
+
+        def version(self) -> str:
+            return "noting"
+
+        @contextmanager
+        def open(self, model: Path, options: Options) -> Iterator[None]:
+            noted.append(options)
+            raise BackendError("noted")
+            yield
+
+    monkeypatch.setattr(verify, "BACKENDS", {"tensorrt": Backend()})
+    text = "x:1x3x16x16,4x3x64x64,8x3x128x128"
+    with pytest.raises(BackendError, match="noted"):
+        measurement.measure(whole, "tensorrt", measurement.Wanted(ranges=(text,)))
+    with pytest.raises(BackendError, match="noted"):
+        verify.verify(whole, "tensorrt", ranges=shapes.asked(whole, [text]))
+    wide = Range((1, 3, 16, 16), (4, 3, 64, 64), (8, 3, 128, 128))
+    assert [options.shapes for options in noted] == [{"x": wide}, {"x": wide}]

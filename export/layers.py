@@ -21,9 +21,10 @@ from attn_export.reparam.exact import Exact, inputs_of
 
 Array = NDArray[Any]
 
-#: The largest local error of a correct float32 layer, in roundings of its natural size: 8.1 was seen over the
-#: catalogue, where a channel is a single number; a weight off by 1 % gives 70 and more.
-LOCAL = 12.0
+#: The largest local error of a correct float32 layer, in roundings of its natural size: 10.1 was seen over the
+#: catalogue and 12.5 in RepVGG-A0's classifier, where a channel is a single number; a weight off by 1 % gives 70 and
+#: more. The bound lies between, a factor of two from what is right.
+LOCAL = 24.0
 #: How many nodes are looked at in one run: what is held in memory at once.
 CHUNK = 16
 _UNIT = 2.0**-24

@@ -164,8 +164,8 @@ def transposed(lin: LinConv, rise: Rise) -> ir.ConvTranspose:
     for n, (axis, step, start) in enumerate(zip(lin.axes, rise.factors, first, strict=True)):
         others = tuple(m for m in range(fine.ndim) if m != n + 2)
         used = np.flatnonzero(np.abs(fine).max(axis=others)) + start
-        if not len(used) or used[0] > 0:
-            used = np.concatenate([np.zeros(1, dtype=np.int64), used])
+        if not len(used) or used[0] > 0:  # a kernel of zeros may lie before the first pixel altogether
+            used = np.concatenate([np.array([min(0, last[n])], dtype=np.int64), used])
         gap = math.gcd(*np.diff(used).tolist()) if len(used) > 1 else 1
         right = int(used[-1]) + 1 - step * (axis.extent + 2) + rise.trim[n]
         if -right >= step:

@@ -17,7 +17,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from attn_export.reparam import ir
 from attn_export.reparam.adapters.onnx_border import writes
-from attn_export.reparam.adapters.onnx_constants import Constants
+from attn_export.reparam.adapters.onnx_constants import Constants, settle
 from attn_export.reparam.adapters.onnx_shapes import Shapes
 from attn_export.reparam.linconv import Array
 
@@ -37,20 +37,17 @@ class Reader:
         self, model: onnx.ModelProto, hints: Mapping[str, tuple[int, ...]], folder: Path | None = None
     ) -> None:
         self.model = model
-        self.shapes = Shapes(model, hints)
         self.opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
-        self.constants = Constants(model, self.opset, self.shapes, folder)
-        sizes = self.constants.computed_sizes()
-        if sizes:  # shape inference does not fold: tell it the pads and shapes that are computed from constants
-            self.shapes = Shapes(model, hints, sizes)
+        self.shapes, self.constants = settle(model, self.opset, hints, folder)
         nodes: list[ir.Node] = []
-        written = writes(model.graph, self.constants, self.shapes)
+        living = alive(model.graph, self.constants)
+        written = writes(model.graph, living, self.constants, self.shapes)
         inner = {index for write in written.values() for index in write.inner}
         for index, node in enumerate(model.graph.node):
             if index in written:
                 write, name = written[index], node.name or f"{node.op_type}_{index}"
                 nodes.append(ir.Node(name, write.op, (write.base,), node.output[0], scope_of(node), index))
-            elif index not in inner and not all(self.constants.known(name) for name in node.output if name):
+            elif index in living and index not in inner:
                 nodes += self._read(index, node)
         names = {n for node in nodes for n in (*node.inputs, node.output)} | {i.name for i in model.graph.input}
         values = {n: ir.Value(n, self.shapes.shape(n), self.shapes.sizes(n), self._dtype(n)) for n in names}
@@ -349,6 +346,19 @@ class Reader:
             for size, end, name in zip(sizes, ends, node.output, strict=True)
             if name
         ]
+
+
+def alive(graph: onnx.GraphProto, constants: Constants) -> frozenset[int]:
+    """The nodes that compute something: no constants, nor what is read for its shape alone."""
+    wanted = {o.name for o in graph.output}
+    living: set[int] = set()
+    for index in reversed(range(len(graph.node))):
+        node = graph.node[index]
+        if wanted.isdisjoint(node.output) or all(constants.known(name) for name in node.output if name):
+            continue
+        living.add(index)
+        wanted |= set(node.input) | {n for a in node.attribute for g in (a.g, *a.graphs) for n in _captured(g)}
+    return frozenset(living)
 
 
 def scope_of(node: NodeProto) -> str:

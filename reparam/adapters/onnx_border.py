@@ -6,7 +6,7 @@ rest is one number for each channel. Indices that are constants hold for one siz
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -32,12 +32,15 @@ class Write:
     inner: frozenset[int]
 
 
-def writes(graph: GraphProto, constants: Constants, shapes: Shapes) -> dict[int, Write]:
-    """Find the last node of every chain of writes that is a padding, by its place in the graph."""
+def writes(graph: GraphProto, living: Collection[int], constants: Constants, shapes: Shapes) -> dict[int, Write]:
+    """Find the last node of every chain of writes that is a padding, by its place in the graph.
+
+    ``living`` nodes count as readers; TorchScript reads shapes of what is written over, which are constants.
+    """
     producer = {name: n for n, node in enumerate(graph.node) for name in node.output if name}
     readers: dict[str, list[int]] = {}
-    for n, node in enumerate(graph.node):
-        for name in node.input:
+    for n in sorted(living):
+        for name in graph.node[n].input:
             readers.setdefault(name, []).append(n)
     outputs = {o.name for o in graph.output}
     found: dict[int, Write] = {}
@@ -45,8 +48,9 @@ def writes(graph: GraphProto, constants: Constants, shapes: Shapes) -> dict[int,
     def alone(name: str) -> bool:
         return len(readers.get(name, [])) == 1 and name not in outputs
 
-    for last, node in enumerate(graph.node):
-        if node.op_type not in _STEPS or constants.known(node.output[0]):
+    for last in sorted(living):
+        node = graph.node[last]
+        if node.op_type not in _STEPS:
             continue
         after = [graph.node[n] for n in readers.get(node.output[0], [])]
         if any(r.op_type in _STEPS for r in after):

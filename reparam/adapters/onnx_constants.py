@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -98,3 +99,22 @@ class Constants:
             return None
         self._cache |= dict(zip(node.output, results, strict=True))
         return np.asarray(self._cache[name])
+
+
+def settle(
+    model: onnx.ModelProto, opset: int, hints: Mapping[str, tuple[int, ...]], folder: Path | None
+) -> tuple[Shapes, Constants]:
+    """Shapes and constants, each from the other until neither learns any more.
+
+    Shape inference does not fold: it is told the pads and shapes that are computed from constants. What it makes of
+    them may be what the next ones are computed from, as in the index grids that TorchScript writes.
+    """
+    told: dict[str, NDArray[Any]] = {}
+    shapes = Shapes(model, hints)
+    while True:
+        constants = Constants(model, opset, shapes, folder)
+        sizes = constants.computed_sizes()
+        if sizes.keys() <= told.keys():
+            return shapes, constants
+        told |= sizes
+        shapes = Shapes(model, hints, told)

@@ -33,7 +33,7 @@ class Writer:
 
     def write(self, *, wide: bool = False) -> ModelProto:
         """Return the new model; what it shares with the old one is copied. ``wide``: do not round new constants."""
-        self._wide = wide
+        self._wide, self._new = wide, []
         old = self._reader.model
         hosts = {node.output: node.host for node in self._reader.graph.nodes}
         alive = {node.host for node in self._final.nodes if node.host is not None}
@@ -56,7 +56,25 @@ class Writer:
                 nodes += protos
             if index in alive or index not in linear:
                 nodes.append(proto)
-        return self._assemble(_needed(nodes, [o.name for o in old.graph.output]))
+        outputs = [o.name for o in old.graph.output]
+        return self._assemble(_needed(self._folded(_needed(nodes, outputs)), outputs))
+
+    def _folded(self, nodes: list[NodeProto]) -> list[NodeProto]:
+        """Write out constants that were the shape or the type of what died."""
+        lost = {name for node in self._reader.model.graph.node for name in node.output if name}
+        lost -= {name for node in nodes for name in node.output}
+        kept: list[NodeProto] = []
+        for node in nodes:
+            if lost.isdisjoint(node.input):
+                kept.append(node)
+                continue
+            for name in filter(None, node.output):
+                array = self._reader.constants.get(name)
+                if array is None:
+                    lost.add(name)  # on the way from what died to its shape
+                else:
+                    self._new.append(numpy_helper.from_array(np.asarray(array), name))
+        return kept
 
     def _assemble(self, nodes: list[NodeProto]) -> ModelProto:
         old = self._reader.model

@@ -87,8 +87,8 @@ def test_all_producers_collapse_alike() -> None:
             agrees(model, fusion, (1, 3, 31, 17), (3, 3, 8, 9))
 
 
-#: TorchScript cannot export what computes kernels on the way, and writes over borders by scattering.
-SCRIPTED = [row for row in BLOCKS if row.name not in ("orepa", "dbb-write", "ecb-write")]
+#: TorchScript cannot export what computes kernels on the way.
+SCRIPTED = [row for row in BLOCKS if row.name != "orepa"]
 
 
 @pytest.mark.parametrize("row", SCRIPTED, ids=lambda row: row.name)

@@ -100,7 +100,9 @@ class Exact:
     def _runner(self, node: onnx.NodeProto) -> Callable[[Sequence[Array | None]], list[Array]]:
         attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         kernel = KERNELS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
-        if kernel is not None and not (node.op_type.endswith("Pool") and attributes.get("ceil_mode")):
+        batch = len(node.output) > 1 or attributes.get("training_mode")  # a batch norm by the batch's own statistics
+        hangs = node.op_type.endswith("Pool") and attributes.get("ceil_mode")
+        if kernel is not None and not hangs and not (batch and node.op_type == "BatchNormalization"):
             return lambda arguments: [kernel(attributes, arguments)]
         return self._reference(node)
 

@@ -18,7 +18,6 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from attn_export.reparam import ir
 from attn_export.reparam.adapters.onnx_border import writes
 from attn_export.reparam.adapters.onnx_constants import Constants, settle
-from attn_export.reparam.adapters.onnx_shapes import Shapes
 from attn_export.reparam.linconv import Array
 
 At = Mapping[str, Any]

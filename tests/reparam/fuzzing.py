@@ -77,6 +77,11 @@ def _window(
     return tuple(shape), tuple(sizes)
 
 
+def _unknown(*values: ir.Value) -> bool:
+    """A transposition put a dynamic dimension where channels are: nothing that counts channels may follow."""
+    return any(isinstance(v.shape[1], str) for v in values)
+
+
 def _conv(net: Net, name: str) -> str | None:
     rng, v = net.rng, net.values[name]
     channels, rank = int(v.sizes[1]), len(v.sizes) - 2
@@ -133,7 +138,7 @@ def _concat(net: Net, name: str) -> str | None:
     ]
     other = str(net.rng.choice(alike))
     total = int(v.sizes[1] + net.values[other].sizes[1])
-    if total > 16:
+    if total > 16 or _unknown(v, net.values[other]):
         return None
     return net.add(ir.Concat(1), [name, other], (v.shape[0], total, *v.shape[2:]), (v.sizes[0], total, *v.sizes[2:]))
 
@@ -166,7 +171,7 @@ def _slice(net: Net, name: str) -> str | None:
     v, rng = net.values[name], net.rng
     channels = int(v.sizes[1])
     kind = rng.integers(3)
-    if kind == 0 and channels > 1:
+    if kind == 0 and channels > 1 and not _unknown(v):
         start = int(rng.integers(0, channels - 1))
         stop = int(rng.integers(start + 1, channels + 1))
         step = int(rng.choice([1, 1, 2]))
@@ -191,7 +196,7 @@ def _shuffle(net: Net, name: str) -> str | None:
     v = net.values[name]
     channels = int(v.sizes[1])
     groups = [g for g in range(2, channels) if channels % g == 0]
-    if not groups:
+    if not groups or _unknown(v):
         return None
     g = int(net.rng.choice(groups))
     space, sizes = v.shape[2:], v.sizes[2:]
@@ -266,15 +271,16 @@ def _enlarge(net: Net, name: str) -> str | None:
     channels, rank = int(v.sizes[1]), len(v.sizes) - 2
     if max(v.sizes[2:]) * 2 > _LARGEST:
         return None
-    if rank == 2 and channels % 4 == 0 and rng.random() < 0.8:
+    wide = v.shape[1]
+    if rank == 2 and channels % 4 == 0 and not _unknown(v) and rng.random() < 0.8:
         op: ir.Op = ir.DepthToSpace(2, crd=bool(rng.integers(2)))
-        factors, channels = [2, 2], channels // 4
+        factors, channels, wide = [2, 2], channels // 4, channels // 4
     else:
         factors = [int(rng.choice([1, 2])) for _ in range(rank)]
         op = ir.Upsample(tuple(factors))
     shape = [_times(n, f) for n, f in zip(v.shape[2:], factors, strict=True)]
     sizes = [n * f for n, f in zip(v.sizes[2:], factors, strict=True)]
-    return net.add(op, [name], (v.shape[0], channels, *shape), (v.sizes[0], channels, *sizes))
+    return net.add(op, [name], (v.shape[0], wide, *shape), (v.sizes[0], channels, *sizes))
 
 
 def _pointwise(net: Net, name: str) -> str | None:

@@ -23,6 +23,7 @@ def fuse(file: Path, output: Path, cost: str, keep: tuple[str, ...], strict: boo
     """Collapse what pays in an ONNX file; write the result only with its certificate."""
     # External data stays where it is until it is needed: a model beyond 2 GB is no message that could be copied.
     model = _load(file, external=False)
+    _check_weights(model, file)
     fusion = fuse_graph(model, cost=cost, keep=keep, folder=file.parent, ledger=True)
     if not fusion.certificate.ok:
         raise GateError(f"fusing {file} changed it: worst error {fusion.certificate.worst:.3g}; nothing was written")
@@ -36,6 +37,23 @@ def fuse(file: Path, output: Path, cost: str, keep: tuple[str, ...], strict: boo
     _write(fusion.model, output, file.parent)
     content = {"output": str(output), **record.fusion(fusion, cost, keep)}
     typer.echo(json.dumps(content) if as_json else _account(fusion, output))
+
+
+def _check_weights(model: onnx.ModelProto, file: Path) -> None:
+    """Look whether the weights are where the file says.
+
+    Raises:
+        SubjectError: they are not, or not all of them.
+    """
+    for tensor in model.graph.initializer:
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            continue
+        info = onnx.external_data_helper.ExternalDataInfo(tensor)
+        place = file.parent / info.location
+        if not place.is_file():
+            raise SubjectError(f"{file} keeps the weights of {tensor.name!r} in {place}, which is not there")
+        if (info.offset or 0) + (info.length or 0) > place.stat().st_size:
+            raise SubjectError(f"{file} keeps the weights of {tensor.name!r} in {place}, which ends before them")
 
 
 def _write(model: onnx.ModelProto, output: Path, folder: Path) -> None:

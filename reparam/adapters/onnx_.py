@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import onnx
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper
 
 from attn_export.reparam import ir
 from attn_export.reparam.adapters.onnx_border import writes
@@ -86,7 +86,7 @@ class Reader:
         op = method(node, at)
         if op is None:
             return None
-        if isinstance(op, ir.Sum | ir.Concat):
+        if isinstance(op, ir.Concat) or (isinstance(op, ir.Sum) and len(op.factors) > 1):
             return [(op, tuple(node.input), output)]
         return [(op, inputs[:1], output)] if len(inputs) == 1 else None
 
@@ -307,12 +307,15 @@ class Reader:
         """Nearest upsampling by whole factors, in the modes in which output q shows input ⌊q / factor⌋."""
         how = at.get("coordinate_transformation_mode", b"half_pixel"), at.get("nearest_mode", b"round_prefer_floor")
         exact = how == (b"asymmetric", b"floor") or (how[0] == b"half_pixel" and how[1].startswith(b"round_prefer"))
+        exact = exact and at.get("keep_aspect_ratio_policy", b"stretch") == b"stretch"  # else sizes are rounded
         shape, larger = self.shapes.shape(node.input[0]), self.shapes.shape(node.output[0])
-        if at.get("mode", b"nearest") != b"nearest" or not exact or "axes" in at or shape is None or len(shape) < 3:
+        if at.get("mode", b"nearest") != b"nearest" or not exact or shape is None or len(shape) < 3:
             return None
         given = self.constants.get(node.input[2]) if self._has(node, 2) else None
         if given is not None and given.size:
-            factors = [float(n) for n in given.reshape(-1)]
+            factors = [1.0] * len(shape)
+            for axis, factor in zip(at.get("axes", range(len(shape))), given.reshape(-1), strict=True):
+                factors[axis] = float(factor)
         elif larger is not None and len(larger) == len(shape) and self._has(node, 3):
             pairs = list(zip(larger, shape, strict=True))
             if not all(isinstance(a, int) and isinstance(b, int) for a, b in pairs[2:]):
@@ -383,8 +386,3 @@ def _captured(graph: onnx.GraphProto) -> list[str]:
             for inner in (attribute.g, *attribute.graphs):
                 names += _captured(inner)
     return names
-
-
-def to_array(tensor: TensorProto, folder: Path | None) -> np.ndarray[tuple[int, ...], np.dtype[np.generic]]:
-    """Read a tensor, from its external file if need be."""
-    return numpy_helper.to_array(tensor, base_dir=str(folder or ""))

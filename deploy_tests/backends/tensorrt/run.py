@@ -256,7 +256,10 @@ def start(request: Request, plan: bytes, device: Device) -> EngineRun:
         return BackendError(f"{title} {what}: {'; '.join(dict.fromkeys(errors)) or 'it logged no reason'}")
 
     logger = make_logger(request, keep)
-    runtime = trt.Runtime(logger)
+    try:
+        runtime = trt.Runtime(logger)
+    except TypeError as error:  # "factory function returned nullptr": no usable driver
+        raise failure("has no runtime; it needs an NVIDIA driver on this machine") from error
     engine = runtime.deserialize_cuda_engine(plan)
     if engine is None:
         raise failure(f"does not deserialise the engine of {request.model}; it may be of another version or GPU")

@@ -83,6 +83,9 @@ class IOutputAllocator(RealAllocator):
 
 class Runtime(RealRuntime):
     def __init__(self, logger: Any) -> None:
+        if "Runtime" in REFUSE:
+            logger.complain("no driver")
+            raise TypeError("factory function returned nullptr")  # what the binding makes of a null pointer
         self.log = logger
 
     @override

@@ -258,6 +258,7 @@ def test_a_null_handle_is_not_taken_for_success(function: str, double: Double, m
 
 
 REFUSALS = {
+    "Runtime": (None, "has no runtime; it needs an NVIDIA driver on this machine: no driver"),
     "deserialize_cuda_engine": (None, r"does not deserialise the engine of .*: the engine is of another version"),
     "create_execution_context": (None, "has no room for an execution context"),
     "set_input_shape": (False, r"refuses shape \(2, 3\) for input 'x'.*: the shape lies outside the profile"),

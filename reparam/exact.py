@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,21 +22,65 @@ from attn_export.errors import ExportError
 from attn_export.reparam.kernels import KERNELS
 
 Array = NDArray[Any]
+#: Weights of more bytes than this are read again each time.
+_LARGE = 1 << 26
 _FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
+
+
+class Weights(Mapping[str, Array]):
+    """Initializers in the precision of an evaluation, read when asked for: all at once may not fit into memory."""
+
+    def __init__(
+        self,
+        tensors: Iterable[TensorProto],
+        widen: Callable[[Array], Array],
+        folder: Path | None,
+        arrays: Mapping[str, Array],
+    ) -> None:
+        self._tensors, self._arrays = {t.name: t for t in tensors}, arrays
+        self._widen, self._folder = widen, folder
+        self._kept: dict[str, Array] = {}
+
+    def __getitem__(self, name: str) -> Array:
+        """Return one of them; what is not large is kept."""
+        if name in self._arrays:
+            return self._arrays[name]
+        if name not in self._kept:
+            array = self._widen(numpy_helper.to_array(self._tensors[name], base_dir=str(self._folder or "")))
+            if array.nbytes > _LARGE:
+                return array
+            self._kept[name] = array
+        return self._kept[name]
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over names."""
+        return iter(self._tensors)
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._tensors)
 
 
 class Exact:
     """A graph ready to be evaluated; the model given is not changed.
 
+    External weights lie in ``folder``; ``arrays`` stand in for initializers of their names.
+
     Raises:
         ExportError: a node cannot be evaluated in this precision.
     """
 
-    def __init__(self, model: onnx.ModelProto, dtype: type[np.floating[Any]] = np.float64) -> None:
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        dtype: type[np.floating[Any]] = np.float64,
+        folder: Path | None = None,
+        arrays: Mapping[str, Array] | None = None,
+    ) -> None:
         self.dtype = np.dtype(dtype)
         self.nodes = list(model.graph.node)
         self.outputs = [value.name for value in model.graph.output]
-        self.constants = {t.name: self._wide(numpy_helper.to_array(t)) for t in model.graph.initializer}
+        self.constants = Weights(model.graph.initializer, self._wide, folder, arrays or {})
         self._opsets = {entry.domain: entry.version for entry in model.opset_import}
         self._runners: dict[int, Callable[[Sequence[Array | None]], list[Array]]] = {}
 
@@ -48,10 +93,10 @@ class Exact:
         left = set(wanted)
         needed = self._needed(left)
         uses = Counter(name for n in needed for name in set(inputs_of(self.nodes[n])))
-        values = {**self.constants, **{name: self._wide(np.asarray(value)) for name, value in feeds.items()}}
-        for name in [name for name in left if name in values]:
+        values = {name: self._wide(np.asarray(value)) for name, value in feeds.items()}
+        for name in [name for name in left if name in values or name in self.constants]:
             left.discard(name)
-            yield name, values[name]
+            yield name, values[name] if name in values else self.constants[name]
         for index in needed:
             node = self.nodes[index]
             for name, value in zip(node.output, self.step(index, values), strict=False):

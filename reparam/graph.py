@@ -74,12 +74,12 @@ def fuse_graph(
         errors, left_out = tuple(p.error for p in planned.proofs), _NOT_ASKED
         if certificate:
             wide = writer.write(wide=True)
-            came = whole.compare(flat, wide, examples, folder)
+            came = whole.compare(flat, wide, examples, folder, writer.arrays)
             errors, left_out = (errors, _NOT_RUN.format(came)) if isinstance(came, str) else (came, "")
         result = Certificate(errors or (0.0,), planned.bound, left_out)
         if result.ok or left_out:
             break
-        merge = _to_blame(planned.plan, flat, wide, examples, planned.bound, folder)
+        merge = _to_blame(planned.plan, flat, wide, examples, planned.bound, folder, writer.arrays)
         if merge is None or len(blamed) == _MOST_BLAMED:
             break
         blamed.append(_rolled_back(merge, "the whole graph's outputs differ, and part there first"))
@@ -95,11 +95,12 @@ def _to_blame(
     examples: Sequence[Feeds],
     bound: float,
     folder: Path | None,
+    arrays: Feeds,
 ) -> Merge | None:
     """The merge at whose result the graphs first differ, on any example."""
     owners = {target: merge for merge in plan.merges for target in merge.targets}
     for feeds in examples:
-        name = whole.parting(plain, fused, feeds, list(owners), bound, folder)
+        name = whole.parting(plain, fused, feeds, list(owners), bound, folder, arrays)
         if name is not None:
             return owners[name]
     return None

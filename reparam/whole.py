@@ -21,15 +21,22 @@ Feeds = Mapping[str, NDArray[Any]]
 
 
 def compare(
-    plain: onnx.ModelProto, fused: onnx.ModelProto, examples: Sequence[Feeds], folder: Path | None
+    plain: onnx.ModelProto,
+    fused: onnx.ModelProto,
+    examples: Sequence[Feeds],
+    folder: Path | None,
+    arrays: Feeds | None = None,
 ) -> tuple[float, ...] | str:
-    """The error on every example; or, where the original has operators that cannot be evaluated, which and why."""
+    """The error on every example; or, where the original has operators that cannot be evaluated, which and why.
+
+    ``arrays`` are the new weights of ``fused``, unrounded.
+    """
     try:
-        exact = Exact(inside(plain, folder))
+        exact = Exact(plain, folder=folder)
         wanted = [exact.run(feeds) for feeds in examples]
     except ExportError as refused:  # an operator of another domain; the proofs of the sites stand in
         return str(refused)
-    other = Exact(inside(fused, folder))
+    other = Exact(fused, folder=folder, arrays=arrays)
     return tuple(_error(want, other.run(feeds)) for want, feeds in zip(wanted, examples, strict=True))
 
 
@@ -40,23 +47,14 @@ def parting(
     targets: Sequence[str],
     bound: float,
     folder: Path | None,
+    arrays: Feeds | None = None,
 ) -> str | None:
     """The first of these tensors, in execution order, at which the two differ by more than the bound."""
-    wanted = Exact(inside(plain, folder)).run(feeds, targets)
-    for name, value in Exact(inside(fused, folder)).visit(feeds, targets):
+    wanted = Exact(plain, folder=folder).run(feeds, targets)
+    for name, value in Exact(fused, folder=folder, arrays=arrays).visit(feeds, targets):
         if not _error({name: wanted[name]}, {name: value}) <= bound:
             return name
     return None
-
-
-def inside(model: onnx.ModelProto, folder: Path | None) -> onnx.ModelProto:
-    """The model with external tensors read in; itself where it has none."""
-    if not any(tensor.data_location == TensorProto.EXTERNAL for tensor in model.graph.initializer):
-        return model
-    whole = onnx.ModelProto()
-    whole.CopyFrom(model)
-    onnx.load_external_data_for_model(whole, str(folder or ""))
-    return whole
 
 
 def _error(wanted: Feeds, got: Feeds) -> float:

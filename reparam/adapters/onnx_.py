@@ -155,7 +155,9 @@ class Reader:
 
     def _op_convtranspose(self, node: NodeProto, at: At) -> ir.Op | None:
         weight, bias = self._const(node, 1), self._const(node, 2)
-        if weight is None or (bias is None and self._has(node, 2)) or "output_shape" in at or "auto_pad" in at:
+        if weight is None or (bias is None and self._has(node, 2)) or "output_shape" in at:
+            return None
+        if at.get("auto_pad", b"NOTSET") != b"NOTSET":
             return None
         window = self._window(node, at, list(weight.shape[2:]))
         assert window is not None

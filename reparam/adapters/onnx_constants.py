@@ -67,13 +67,13 @@ class Constants:
 
     def get(self, name: str) -> NDArray[Any] | None:
         """The constant; None if it is none, or cannot be folded."""
+        if name in self._tensors:  # not kept: whoever needs them again reads them again
+            return numpy_helper.to_array(self._tensors[name], base_dir=str(self._folder or ""))
         if name not in self._cache:
             self._cache[name] = self._compute(name)
         return self._cache[name]
 
     def _compute(self, name: str) -> NDArray[Any] | None:
-        if name in self._tensors:
-            return numpy_helper.to_array(self._tensors[name], base_dir=str(self._folder or ""))
         if name not in self._producer:
             return None
         node = self._producer[name]

@@ -28,12 +28,16 @@ class Writer:
         self._reader, self._final = reader, final
         self._new: list[TensorProto] = []
         self._wide = False
+        self.arrays: dict[str, Array] = {}
         self._names = {n for node in reader.model.graph.node for n in (*node.input, *node.output, node.name)}
         self._names |= {t.name for t in reader.model.graph.initializer}
 
     def write(self, *, wide: bool = False) -> ModelProto:
-        """Return the new model; what it shares with the old one is copied. ``wide``: do not round new constants."""
-        self._wide, self._new = wide, []
+        """Return the new model; what it shares with the old one is copied.
+
+        ``wide`` does not round new weights, and leaves them in ``arrays``: their initializers are empty.
+        """
+        self._wide, self._new, self.arrays = wide, [], {}
         old = self._reader.model
         hosts = {node.output: node.host for node in self._reader.graph.nodes}
         alive = {node.host for node in self._final.nodes if node.host is not None}
@@ -100,7 +104,11 @@ class Writer:
         inputs = {i.name for i in old.graph.input}
         graph.node.extend(nodes)
         graph.initializer.extend(t for t in old.graph.initializer if t.name in read or t.name in inputs)
-        graph.initializer.extend(t for t in self._new if t.name in read)
+        self._new.reverse()
+        while self._new:  # one by one: the graph copies what it is given
+            tensor = self._new.pop()
+            if tensor.name in read:
+                graph.initializer.append(tensor)
         graph.value_info.extend(v for v in old.graph.value_info if v.name in made and v.name in read)
         return model
 
@@ -114,10 +122,13 @@ class Writer:
     def _tensor(self, array: Array, node: ir.Node, what: str) -> str:
         """Register a constant, rounded once to the element type of the value."""
         name = self._unique(f"{node.scope or node.output}.fused_{what}")
-        element = TensorProto.DOUBLE if self._wide else _ELEMENT[self._final.values[node.output].dtype]
-        wide = np.ascontiguousarray(array)
-        typed = wide.astype(helper.tensor_dtype_to_np_dtype(element))
-        self._new.append(numpy_helper.from_array(typed, name))
+        element = _ELEMENT[self._final.values[node.output].dtype]
+        if self._wide:
+            self.arrays[name] = array
+            self._new.append(TensorProto(name=name, data_type=element))
+        else:
+            typed = np.ascontiguousarray(array).astype(helper.tensor_dtype_to_np_dtype(element))
+            self._new.append(numpy_helper.from_array(typed, name))
         return name
 
     def _integers(self, numbers: list[int], node: ir.Node, what: str) -> str:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import re
+
 import onnx
 import pytest
 import torch
 from torch import nn
 
-from attn_export.export.torch_onnx import export
 from attn_export.mechanisms import MECHANISMS
-from attn_export.mechanisms.subject import from_spec
 from attn_export.reparam.graph import fuse_graph
 from attn_export.tools.benchmarks import networks
-from attn_export.tools.benchmarks.fusion import export as dynamo
+from attn_export.tools.benchmarks.leftovers import FAMILIES, Judge, count, entry
+from attn_export.tools.benchmarks.producers import dynamo
 
-_TAKES = {"Conv", "ConvTranspose", "Gemm"}
 #: The first block of each kind, at its own width, on a small picture: whole networks are counted by the benchmark.
 PARTS: dict[str, tuple[nn.Module, int]] = {
     "repvgg": (networks.Branches(8, 8), 8),
@@ -26,43 +26,45 @@ PARTS: dict[str, tuple[nn.Module, int]] = {
 }
 
 
-def leftovers(model: onnx.ModelProto) -> list[str]:
-    """Batch norms whose producer is a convolution or a linear layer that nobody else reads."""
-    producer = {name: node for node in model.graph.node for name in node.output}
-    readers: dict[str, int] = {}
-    for node in model.graph.node:
-        for name in node.input:
-            readers[name] = readers.get(name, 0) + 1
-    return [
-        node.name
-        for node in model.graph.node
-        if node.op_type == "BatchNormalization"
-        and (before := producer.get(node.input[0])) is not None
-        and before.op_type in _TAKES
-        and readers[node.input[0]] == 1
-    ]
-
-
 @pytest.mark.parametrize("name", PARTS)
 def test_none_in_blocks_of_networks(name: str) -> None:
     module, channels = PARTS[name]
-    model = dynamo(module.eval(), torch.randn(2, channels, 12, 12))
-    fused = fuse_graph(model).model
-    assert [n.op_type for n in fused.graph.node].count("BatchNormalization") == 0
+    row = count(name, dynamo((module.eval(), (torch.randn(2, channels, 12, 12),)), optimize=False))
+    assert row.before >= 2
+    assert row.left == 0
 
 
-@pytest.mark.parametrize("name", [n for n, place in MECHANISMS.places.items() if place.family == "rep"])
+@pytest.mark.parametrize("name", [n for n, place in MECHANISMS.places.items() if place.family in FAMILIES])
 def test_none_in_the_catalogue(name: str) -> None:
-    model = export(from_spec(name, MECHANISMS[name], "test")).model
-    assert leftovers(fuse_graph(model, certificate=False).model) == []
+    assert count(name, entry(name, "test")).neighbours == ()
 
 
-def test_a_planted_leftover_is_seen() -> None:
+#: What the judge sees in a graph of one norm n of c, and whether the fuser then takes it.
+PLANTED = {
+    "c = Conv(x, w)  n = BN(c)  y = Relu(n)": "Conv before",
+    "c = Mul(x, t)  n = BN(c)  y = Relu(n)": "Mul before",
+    "a = Conv(x, w)  b = Conv(x, v)  c = Add(a, b)  n = BN(c)  y = Relu(n)": "Conv before",
+    "a = Conv(x, w)  c = Identity(a)  n = BN(c)  y = Relu(n)": "Conv before",
+    "n = BN(x)  y = Conv(n, w)": "Conv behind",
+    "n = BN(x)  a = Conv(x, w)  b = Add(a, n)  y = Relu(b)": "Conv beside",
+    "c = Conv(x, w)  n = BN(c)  r = Relu(c)  y = Add(n, r)": "",
+    "n = BN(x)  y = Conv <pads = [1, 1, 1, 1]> (n, k)": "",
+    "c = Relu(x)  n = BN(c)  y = Relu(n)": "",
+    "n = BN(x)  a = Relu(x)  y = Add(a, n)": "",
+}
+
+
+@pytest.mark.parametrize("body", PLANTED)
+def test_the_judge_sees_what_could_take_a_norm(body: str) -> None:
+    written = re.sub(r"BN\((\w)\)", r"BatchNormalization(\1, g, h, m, s)", body)
     model = onnx.parser.parse_model(
-        """<ir_version: 8, opset_import: ["": 17]>
+        f"""<ir_version: 8, opset_import: ["": 17]>
         planted (float[1, 1, 4, 4] x) => (float[1, 1, 4, 4] y)
-        <float[1, 1, 1, 1] w = {2}, float[1] a = {1.5}, float[1] b = {0.5}, float[1] m = {0.25}, float[1] v = {2}>
-        { c = Conv(x, w)  y = BatchNormalization(c, a, b, m, v) }"""
+        <float[1, 1, 1, 1] w = {{2}}, float[1, 1, 1, 1] v = {{3}}, float[1, 1, 1, 1] t = {{3}},
+         float[1, 1, 3, 3] k = {{1, 2, 3, 4, 5, 6, 7, 8, 9}},
+         float[1] g = {{1.5}}, float[1] h = {{0.5}}, float[1] m = {{0.25}}, float[1] s = {{2}}>
+        {{ {written} }}"""
     )
-    assert len(leftovers(model)) == 1
-    assert leftovers(fuse_graph(model).model) == []
+    onnx.checker.check_model(model, full_check=True)
+    assert [who for _, who in Judge(model).norms()] == [PLANTED[body]]
+    assert not any(who for _, who in Judge(fuse_graph(model).model).norms())

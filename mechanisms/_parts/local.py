@@ -37,13 +37,6 @@ def shifted(
     ]
 
 
-def unfold(
-    x: Float[Tensor, "b c h w"], kernel: int, padding: int | None = None, stride: int = 1, dilation: int = 1
-) -> Float[Tensor, "b c k rows columns"]:
-    """Return all windows of a map, ``k = kernel ** 2`` in the order of ``torch.nn.functional.unfold``."""
-    return torch.stack(shifted(x, kernel, padding, stride, dilation), 2)
-
-
 def local_sum(
     weights: Float[Tensor, "b g h w k k"],
     values: Float[Tensor, "b g rows columns d"],

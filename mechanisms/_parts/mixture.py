@@ -2,16 +2,15 @@
 
     y = Σ_k π_k(x) · (W_k ∗ x + b_k)        b o h w
 
-Kernels of its own for each image cannot be a convolution with a batch that varies: they would be groups, a constant of
-the graph. Windows times kernels is a product of matrices, with the batch a dimension like any other; mixing the outputs
-of all convolutions instead would cost as many times as there are kernels.
+The kernels are mixed, and each image is convolved with its own; mixing the outputs of all convolutions instead would
+cost as many times as there are kernels.
 """
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from attn_export.mechanisms._parts.local import shifted
+from attn_export.mechanisms._parts.own_kernels import convolve_each
 
 
 class MixtureConv(nn.Module):
@@ -46,16 +45,9 @@ class MixtureConv(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c h w"], mix: Float[Tensor, "b k 1 1"]) -> Float[Tensor, "b o i j"]:
         """Mix the kernels by ``mix``, and give each image its own."""
-        experts, out, width, size, _ = self.weight.shape
         share = mix.flatten(1)
-        # Taps before channels: then the windows are whole shifted maps, one behind the other.
-        kernels = share @ self.weight.permute(0, 1, 3, 4, 2).reshape(experts, -1)
-        parts = x.reshape(-1, width, *x.shape[2:]) if self.groups > 1 else x
-        seen = torch.cat(shifted(parts, size, self.padding, self.stride, self.dilation), 1)
-        rows, columns = seen.shape[2:]
-        inner = width * size**2
-        y = kernels.reshape(-1, self.groups, out // self.groups, inner) @ seen.reshape(
-            -1, self.groups, inner, rows * columns
+        kernels = (share @ self.weight.flatten(1)).reshape(-1, *self.weight.shape[1:])
+        y = convolve_each(
+            x, kernels, stride=self.stride, padding=self.padding, dilation=self.dilation, groups=self.groups
         )
-        y = y.reshape(-1, out, rows, columns)
         return y if self.bias is None else y + (share @ self.bias)[:, :, None, None]

@@ -5,8 +5,7 @@ a = relu(BN(F · mean(x)))                                          b r 1 1
 π = softmax(F_w a / τ)                                             over n kernels
 y = α_f * ( (Σ_n π_n α_s W_n) ∗ (α_c * x) )                        b o h/s w/s
 
-Gates of inputs and outputs act on the maps. The kernel of each image is a matrix, and windows are multiplied by it:
-a convolution would need the batch in its number of groups, and so in the graph.
+Gates of inputs and outputs act on the maps, those of kernels and taps on the kernel of each image.
 """
 
 import torch
@@ -14,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attn_export.mechanisms._parts.checks import positive
-from attn_export.mechanisms._parts.local import unfold
+from attn_export.mechanisms._parts.own_kernels import convolve_each
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 
@@ -85,23 +84,27 @@ class OmniDimensionalConv(nn.Module):
         """Make the image's kernel, and convolve with it."""
         a = torch.relu(self.norm(self.squeeze(x.mean((2, 3), keepdim=True))))
         gated = x * torch.sigmoid(self.inputs(a) / self.temperature)
-        windows = unfold(gated, self.kernel, self.dilation * (self.kernel // 2), self.stride, self.dilation)
-        rows, columns = windows.shape[3:]
-        windows = torch.unflatten(windows, 1, (self.groups, -1)).flatten(4).flatten(2, 3)  # b g c·t rows·columns
-        y = torch.unflatten((self._kernels(a) @ windows).flatten(1, 2), 2, (rows, columns))
+        y = convolve_each(
+            gated,
+            self._kernels(a),
+            stride=self.stride,
+            padding=self.dilation * (self.kernel // 2),
+            dilation=self.dilation,
+            groups=self.groups,
+        )
         return y if self.outputs is None else y * torch.sigmoid(self.outputs(a) / self.temperature)
 
-    def _kernels(self, a: Float[Tensor, "b r 1 1"]) -> Float[Tensor, "b g o ct"]:
-        """The kernel of each image, one matrix a group."""
-        weight = self.weight.flatten(3)  # n o c t
+    def _kernels(self, a: Float[Tensor, "b r 1 1"]) -> Float[Tensor, "b o d k k"]:
+        """The kernel of each image."""
         if self.choose is not None:
             mix = torch.softmax(self.choose(a).flatten(1) / self.temperature, 1)
-            mixed = (mix @ weight.flatten(1)).reshape(-1, *weight.shape[1:])
+            mixed = (mix @ self.weight.flatten(1)).reshape(-1, *self.weight.shape[1:])
         else:
-            mixed = weight
-        if self.taps is not None:
-            mixed = mixed * torch.sigmoid(self.taps(a) / self.temperature).flatten(1)[:, None, None]
-        return torch.unflatten(mixed, 1, (self.groups, -1)).flatten(3)
+            mixed = self.weight.expand(a.shape[0], -1, -1, -1, -1)
+        if self.taps is None:
+            return mixed
+        gates = torch.sigmoid(self.taps(a) / self.temperature)
+        return mixed * gates.reshape(-1, 1, 1, self.kernel, self.kernel)
 
 
 MECHANISM = Spec(

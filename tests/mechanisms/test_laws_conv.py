@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from attn_export.mechanisms._parts import own_kernels
 from attn_export.mechanisms.conv.cond_conv import CondConv
 from attn_export.mechanisms.conv.depthwise_separable import DepthwiseSeparable
 from attn_export.mechanisms.conv.dynamic_conv import DynamicConv
@@ -145,6 +146,32 @@ def test_mixtures_have_a_kernel_for_each_image(build: type[nn.Module], bias: boo
         shift = sum(m * b for m, b in zip(mix, module.conv.bias, strict=True)) if bias else None
         found.append(F.conv2d(image[None], weight, shift, 2, 2, 2, 4))
     assert agree(module(x), torch.cat(found))
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 4])
+@pytest.mark.parametrize(
+    ("stride", "padding", "dilation", "groups"), [(1, 1, 1, 1), (2, 0, 1, 2), (3, 2, 2, 4), (1, 3, 1, 4)]
+)
+def test_an_own_kernel_is_the_same_by_groups_and_by_rows(
+    kernel: int, stride: int, padding: int, dilation: int, groups: int
+) -> None:
+    x, kernels = randn(3, 8, 9, 11), randn(3, 12, 8 // groups, kernel, kernel)
+    wanted = [
+        F.conv2d(image[None], own, None, stride, padding, dilation, groups)
+        for image, own in zip(x, kernels, strict=True)
+    ]
+    for form in (own_kernels.grouped, own_kernels.by_rows):
+        assert agree(form(x, kernels, stride, padding, dilation, groups), torch.cat(wanted))
+
+
+@pytest.mark.parametrize("build", [CondConv, OmniDimensionalConv])
+def test_a_fixed_batch_is_one_convolution_and_a_free_one_has_none_with_its_kernels(build: type[nn.Module]) -> None:
+    module, x = build(4, 6).eval(), torch.randn(2, 4, 5, 7)
+    for free in (False, True):
+        dims = ({0: torch.export.Dim("b", min=1)},) if free else None
+        graph = torch.export.export(module, (x,), dynamic_shapes=dims).graph
+        groups = [node.args[-1] for node in graph.nodes if "conv2d" in str(node.target) and len(node.args) > 6]
+        assert groups == ([] if free else [2])
 
 
 @pytest.mark.parametrize(("channels", "kernels", "kind"), [(14, (3, 5, 7), "equal"), (16, (3, 5, 7, 9), "exponential")])

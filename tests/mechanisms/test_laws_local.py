@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attn_export.mechanisms._parts.local import local_sum, unfold
+from attn_export.mechanisms._parts.local import local_sum, shifted
 from attn_export.mechanisms.attention.halo import HaloAttention, RelativeLogits
 from attn_export.mechanisms.attention.outlook import OutlookAttention
 from attn_export.mechanisms.awaken import awaken
@@ -24,9 +24,11 @@ from attn_export.mechanisms.awaken import awaken
     dilation=st.integers(1, 2),
     size=st.tuples(st.integers(9, 13), st.integers(9, 13)),
 )
-def test_unfold_is_the_librarys(kernel: int, padding: int, stride: int, dilation: int, size: tuple[int, int]) -> None:
+def test_shifted_copies_are_the_librarys_unfold(
+    kernel: int, padding: int, stride: int, dilation: int, size: tuple[int, int]
+) -> None:
     x = torch.randn(2, 3, *size, dtype=torch.float64)
-    ours = unfold(x, kernel, padding, stride, dilation)
+    ours = torch.stack(shifted(x, kernel, padding, stride, dilation), 2)
     assert torch.equal(ours.flatten(3).flatten(1, 2), F.unfold(x, kernel, dilation, padding, stride))
 
 
@@ -39,7 +41,7 @@ def test_unfold_is_the_librarys(kernel: int, padding: int, stride: int, dilation
 )
 def test_local_sum_weighs_the_windows_of_unfold(kernel: int, padding: int, stride: int, size: tuple[int, int]) -> None:
     x = torch.randn(2, 3, 4, *size, dtype=torch.float64)  # b g d h w
-    windows = unfold(x.flatten(1, 2), kernel, padding, stride).unflatten(1, (3, 4))  # b g d k h w
+    windows = torch.stack(shifted(x.flatten(1, 2), kernel, padding, stride), 2).unflatten(1, (3, 4))  # b g d k h w
     weights = torch.randn(2, 3, *windows.shape[4:], kernel, kernel, dtype=torch.float64)
     expected = (windows * weights.flatten(4).permute(0, 1, 4, 2, 3).unsqueeze(2)).sum(3)
     ours = local_sum(weights, x.permute(0, 1, 3, 4, 2), stride, padding)

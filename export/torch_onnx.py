@@ -18,6 +18,7 @@ from attn_export.errors import ContractError, ExportError
 from attn_export.export import contract
 from attn_export.export.epsilons import lost
 from attn_export.export.exported import Contract, Exported
+from attn_export.export.gelu import halve_first
 from attn_export.export.truth import flatten
 from attn_export.mechanisms.spec import Dim
 from attn_export.mechanisms.subject import Subject
@@ -54,6 +55,7 @@ def export(subject: Subject, opset: int = OPSET) -> Exported:
     )
     model = _convert(subject, tuple(inputs.values()), shapes if named else None, promised)
     _name_dimensions(model, promised)
+    halve_first(model)
     checked = contract.check(model, promised)
     # From here on the outputs' shapes are promised too: what simplifies the graph must not fix a free size.
     return Exported(model, Contract(opset, promised.inputs, tuple(map(contract.port, checked.model.graph.output))))

@@ -101,7 +101,7 @@ def average(w: Writer, x: str, *, count: int = 1, ceil: int = 0, gap: int = 1) -
         count_include_pad=count, ceil_mode=ceil, **more,
     )  # fmt: skip
     if ceil:
-        return str(w.norm(pool, 6))
+        return str(w.add("Relu", pool))
     return str(w.add("Add", w.norm(pool, 6), w.norm(w.conv(x, 4, 6, 3, strides=[2, 2]), 6)))
 
 

@@ -10,7 +10,9 @@ if two files of a net disagree.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
+import io
 import sys
 import tempfile
 import warnings
@@ -44,7 +46,8 @@ def dynamo(net: Net, *, optimize: bool) -> onnx.ModelProto:
 def torchscript(net: Net, *, optimize: bool) -> onnx.ModelProto:
     """Write with the older exporter; without its optimiser, norms and constants stay as they were traced."""
     mode = torch.onnx.TrainingMode.EVAL if optimize else torch.onnx.TrainingMode.PRESERVE
-    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder:
+    said = contextlib.redirect_stdout(io.StringIO())  # the whole graph, where it fails
+    with warnings.catch_warnings(), tempfile.TemporaryDirectory() as folder, said:
         warnings.simplefilter("ignore")
         file = Path(folder, "net.onnx")
         torch.onnx.export(

@@ -71,8 +71,9 @@ class RepMLP(nn.Module):
             p = p + self.excite(torch.relu(self.squeeze(means))).reshape(-1, self.channels, 1, 1)
         y: Tensor = self.connect_norm(self.connect(p.reshape(-1, self.channels * height * width, 1, 1)))
         y = y.reshape(-1, self.out_channels, height, width)
-        for local in self.local:
-            y = y + local(p)
+        if near := [local(p) for local in self.local]:
+            # Summed before the matrix: where that is too large to take them in, they still become one convolution.
+            y = y + sum(near[1:], near[0])
         y = y.reshape(-1, rows, columns, self.out_channels, height, width).permute(0, 3, 1, 4, 2, 5)
         return y.reshape(-1, self.out_channels, rows * height, columns * width)
 

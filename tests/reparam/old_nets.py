@@ -121,7 +121,7 @@ def grouped(w: Writer, x: str) -> str:
 def transposed(w: Writer, x: str) -> str:
     """A decoder's step: a transposed convolution, its norm, a clip with one bound."""
     y = w.add("ConvTranspose", x, w.weight(4, 3, 3, 3), w.weight(6), kernel_shape=[3, 3], strides=[2, 2],
-              pads=[1, 1, 1, 1], output_padding=[1, 1], group=2)  # fmt: skip
+              pads=[1, 1, 1, 1], output_padding=[1, 1], group=2, auto_pad="NOTSET")  # fmt: skip
     return str(w.add("Clip", w.norm(y, 6), w.constant(0.0)))
 
 

@@ -56,7 +56,8 @@ PROFILES = {
 class Work:
     """What an operator does once: multiply-accumulates, whether depthwise, numbers moved, and whether it is free.
 
-    ``width`` counts the outputs of a group where they are computed side by side in vectors, 0 elsewhere.
+    ``width`` counts the outputs of a group where they are computed side by side in vectors, 0 elsewhere. ``passes`` is
+    the number of nodes that it takes: a scale and a shift are written as two.
     """
 
     macs: int
@@ -64,6 +65,7 @@ class Work:
     depthwise: bool = False
     free: bool = False
     width: int = 0
+    passes: int = 1
 
     def padded(self, lanes: int) -> float:
         """Multiply-accumulates with those in lanes that no output uses."""
@@ -74,7 +76,8 @@ class Work:
         if self.free:
             return 0.0
         rate = profile.depthwise if self.depthwise else profile.dense
-        return self.padded(profile.lanes) / rate + 4 * self.moved / profile.bandwidth + profile.constant
+        once = 4 * self.moved / profile.bandwidth + profile.constant
+        return self.padded(profile.lanes) / rate + self.passes * once
 
 
 def profile(name: str) -> Profile:
@@ -108,6 +111,12 @@ def parameters(op: ir.Op) -> int:
     return 0
 
 
+def _keeps_order(perm: Sequence[int], sizes: Sequence[int]) -> bool:
+    """Whether a transposition moves nothing but axes of length one: to a runtime it is a view."""
+    moving = [p for p in perm if sizes[p] != 1]
+    return moving == sorted(moving)
+
+
 def work(op: ir.Op, inputs: Sequence[tuple[int, ...]], output: tuple[int, ...]) -> Work:
     """Count what an operator does on tensors of these sizes."""
     result, moved = prod(output), prod(output) + sum(prod(s) for s in inputs)
@@ -127,6 +136,8 @@ def work(op: ir.Op, inputs: Sequence[tuple[int, ...]], output: tuple[int, ...]) 
         case ir.AvgPool():
             return Work(result * prod(op.kernel), moved, depthwise=True)
         case ir.Reshape() | ir.Flatten():
+            return Work(0, 0, free=True)
+        case ir.Transpose() if _keeps_order(op.perm, inputs[0]):
             return Work(0, 0, free=True)
         case ir.Slice():
             return Work(0, 2 * result)

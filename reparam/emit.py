@@ -43,6 +43,11 @@ class Form:
         return sum(step.work.macs for step in self.steps)
 
     @property
+    def kernels(self) -> int:
+        """Steps that compute, and do not only move."""
+        return sum(step.work.macs > 0 for step in self.steps)
+
+    @property
     def stored(self) -> int:
         """Numbers stored."""
         return sum(step.stored for step in self.steps)
@@ -171,7 +176,8 @@ def _affine(state: State, root: ir.Value) -> Form:
             None if not np.any(lin.bias) else lin.bias.reshape(shape),
         )
 
-    work = Work(prod(root.sizes) * (1 + lin.biased), 2 * prod(root.sizes))
+    scaled = bool(np.any(lin.kernel() != 1))
+    work = Work(prod(root.sizes) * (1 + lin.biased), 2 * prod(root.sizes), passes=max(1, scaled + lin.biased))
     return Form((Step(build, work, root.shape, root.sizes, lin.outputs * (1 + lin.biased)),))
 
 

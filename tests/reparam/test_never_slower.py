@@ -1,0 +1,56 @@
+"""What was measured to be slower when fused is left alone: each rule of price that keeps it so."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from attn_export.reparam import cost, emit, ir, plan
+from attn_export.reparam.graph import fuse_graph
+from attn_export.tools.benchmarks.fusion import export
+
+
+class _Apart(nn.Module):
+    """A wide 1×1 of which a few outputs go one way and the rest another, as in gated convolutions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide = nn.Conv2d(64, 128, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        few, most = torch.split(self.wide(x), [4, 124], 1)
+        return torch.cat((few.relu(), most.sigmoid()), 1)
+
+
+class _Shifted(nn.Module):
+    """A shift and then a scale, both of one number: one operation in algebra, two nodes either way."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.erf(x) * ((torch.tanh(x) + 1.0) * 0.5)
+
+
+def _sites(module: nn.Module, *shape: int) -> int:
+    return len(fuse_graph(export(module.eval(), torch.randn(shape)), certificate=False).sites)
+
+
+def test_a_kernel_is_not_taken_apart_for_a_few_percent() -> None:
+    assert _sites(_Apart(), 2, 64, 56, 56) == 0
+
+
+def test_a_scale_and_a_shift_are_two_nodes() -> None:
+    assert _sites(_Shifted(), 2, 8, 8) == 0
+
+
+def test_a_turn_of_axes_of_length_one_is_free() -> None:
+    turn = ir.Transpose((0, 2, 1))
+    assert cost.work(turn, [(2, 1, 512)], (2, 512, 1)).free
+    assert not cost.work(turn, [(2, 9, 512)], (2, 512, 9)).free
+
+
+def test_each_rule_is_what_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "APART", 1.0)
+    assert _sites(_Apart(), 2, 64, 56, 56) == 1
+    work = emit.Work
+    monkeypatch.setattr(emit, "Work", lambda *given, passes=1, **more: work(*given, **more))
+    assert _sites(_Shifted(), 2, 8, 8) == 1

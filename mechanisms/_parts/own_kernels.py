@@ -3,8 +3,8 @@
     y[b] = kernels[b] ∗ x[b]        b o i j
 
 With a known batch that is one convolution, with as many groups as there are images. Groups are a constant of the graph,
-so a batch that varies needs products of matrices instead: the columns of a window are stacked as channels, and each of
-its rows is a product. That costs a fifth more time on a CPU (3 × 3, 32 to 64 channels), and no copy of all windows.
+so a batch that varies needs products of matrices instead: the columns of a window are stacked as channels, and its rows
+are products. On a CPU that takes about 1.3 of the convolution's time (3 × 3, 32 to 64 channels).
 """
 
 import torch
@@ -46,9 +46,15 @@ def by_rows(x: Tensor, kernels: Tensor, stride: int, padding: int, dilation: int
     starts = range(0, reach + 1, dilation)
     seen = torch.cat([wide[..., j : j + stride * (columns - 1) + 1 : stride] for j in starts], 1)
     # A row of the kernel as a matrix: its columns before its channels, as they are stacked.
-    matrices = kernels.permute(3, 0, 1, 4, 2).reshape(size, -1, out // groups, size * width)
-    products = [
-        matrix @ seen[:, :, i : i + stride * (rows - 1) + 1 : stride].flatten(2)
-        for i, matrix in zip(starts, matrices.unbind(), strict=True)
-    ]
+    matrices = kernels.reshape(-1, out // groups, width, size, size).permute(0, 3, 1, 4, 2).flatten(3)  # b·g k o k·d
+    if stride == 1:  # one product for all rows of the kernel, each of which is then cut to where it is read
+        whole, each = matrices.flatten(1, 2) @ seen.flatten(2), out // groups
+        products = [
+            whole[:, n * each : (n + 1) * each, i * columns : (i + rows) * columns] for n, i in enumerate(starts)
+        ]
+    else:
+        products = [
+            matrices[:, n] @ seen[:, :, i : i + stride * (rows - 1) + 1 : stride].flatten(2)
+            for n, i in enumerate(starts)
+        ]
     return sum(products[1:], products[0]).reshape(-1, out, rows, columns)

@@ -97,10 +97,10 @@ def average(w: Writer, x: str, *, count: int = 1, ceil: int = 0, gap: int = 1) -
     """A square kernel beside a 1×1 that is averaged."""
     more: dict[str, Any] = {"dilations": [gap, gap]} if w.opset >= 19 else {}
     pool = w.add(
-        "AveragePool", w.conv(x, 4, 6, 1), kernel_shape=[3, 3], strides=[2, 2], pads=[gap] * 4,
+        "AveragePool", w.conv(x, 4, 6, 1), kernel_shape=[3, 3], strides=[2 * gap] * 2, pads=[1] * 4,
         count_include_pad=count, ceil_mode=ceil, **more,
     )  # fmt: skip
-    if ceil:
+    if ceil or gap > 1:
         return str(w.add("Relu", pool))
     return str(w.add("Add", w.norm(pool, 6), w.norm(w.conv(x, 4, 6, 3, strides=[2, 2]), 6)))
 
@@ -212,7 +212,7 @@ NETS = [
     Net("average", average, _CONV),
     Net("average-border-less", average, _KEPT, {"count": 0}),
     Net("average-hanging", average, ("Conv", "AveragePool"), {"ceil": 1}),
-    Net("average-dilated", average, _KEPT, {"gap": 2}, since=19),
+    Net("average-dilated", average, ("Conv", "AveragePool"), {"gap": 2}, since=19),
     Net("grouped", grouped, _CONV, open=("Conv", "Conv")),
     Net("transposed", transposed, ("ConvTranspose",)),
     Net("enlarged-scales", enlarged, _MOVED, {"form": "scales"}),

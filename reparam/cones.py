@@ -45,11 +45,13 @@ def homes(graph: ir.Graph, root: str) -> list[Layout]:
     return [home for home in (channels_first(value.shape), channels_last(value.shape), flat(graph, value)) if home]
 
 
-def cone(graph: ir.Graph, position: dict[int, int], root: str, home: Layout, most: int = MOST_NODES) -> Cone:
-    """Follow every linear operator forward from ``root``."""
+def cone(
+    graph: ir.Graph, position: dict[int, int], root: str, home: Layout, most: int = MOST_NODES, *, repair: bool = False
+) -> Cone:
+    """Follow every linear operator forward from ``root``; with ``repair``, also where that takes a border map."""
     value = graph.values[root]
     assert value.shape is not None
-    result = Cone(root, home, {root: start(value.shape, home)})
+    result = Cone(root, home, {root: start(value.shape, home, repair=repair)})
     heap: list[tuple[int, ir.Node]] = []
     seen: set[int] = set()
 

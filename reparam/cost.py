@@ -31,6 +31,7 @@ from math import inf, prod
 
 from attn_export.errors import UnknownNameError
 from attn_export.reparam import ir
+from attn_export.reparam.linconv import Array
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,11 @@ def parameters(op: ir.Op) -> int:
     return 0
 
 
+def _map(term: Array | None) -> int:
+    """How many numbers a constant holds that differs between positions; one for each channel is nothing."""
+    return 0 if term is None or sum(n > 1 for n in term.shape) < 2 else term.size
+
+
 def _keeps_order(perm: Sequence[int], sizes: Sequence[int]) -> bool:
     """Whether a transposition moves nothing but axes of length one: to a runtime it is a view."""
     moving = [p for p in perm if sizes[p] != 1]
@@ -130,7 +136,7 @@ def work(op: ir.Op, inputs: Sequence[tuple[int, ...]], output: tuple[int, ...]) 
         case ir.Linear():
             return Work(result * op.weight.shape[0], moved + op.weight.size)
         case ir.Affine():
-            return Work(result * ((op.factor is not None) + (op.term is not None)), moved)
+            return Work(result * ((op.factor is not None) + (op.term is not None)), moved + _map(op.term))
         case ir.Sum():
             return Work(result * (len(op.factors) - 1), moved)
         case ir.AvgPool():

@@ -11,7 +11,7 @@ from math import gcd, prod
 
 import numpy as np
 
-from attn_export.reparam import cost, ir, rise, toeplitz
+from attn_export.reparam import cost, ir, positions, rise, toeplitz
 from attn_export.reparam.cost import Profile, Work, vector_width
 from attn_export.reparam.layout import Dim, Layout, channels_first
 from attn_export.reparam.linconv import Array, Axis, Ints, LinConv, NotFusibleError
@@ -68,6 +68,8 @@ def form(root: ir.Value, home: Layout, state: State, target: ir.Value, profile: 
     if state.rise is not None:
         return _risen(root, home, state, target, profile)
     lin = state.lin
+    if lin.image is not None:
+        return _painted(root, home, state, target, profile)
     plain = all(a.taps == (0,) and a.stride == 1 and a.extent == -1 for a in lin.axes)
     if plain and state.layout.same(home):
         if _diagonal(lin):
@@ -86,6 +88,24 @@ def form(root: ir.Value, home: Layout, state: State, target: ir.Value, profile: 
     if not 1 <= len(lin.axes) <= 3:
         raise NotFusibleError(f"no convolution has {len(lin.axes)} spatial axes")
     return min(_convs(root, home, state, target), key=lambda f: f.seconds(profile))
+
+
+def _painted(root: ir.Value, home: Layout, state: State, target: ir.Value, profile: Profile) -> Form:
+    """The form without any constant, and one addition of all constants behind it."""
+    lin, place = state.lin, state.layout
+    image, sizes, shape = lin.image, target.sizes, target.shape
+    assert image is not None
+    assert sizes is not None
+    assert shape is not None
+    positions.check(place)
+    silent = replace(lin, image=None, bias=np.zeros_like(lin.bias), biased=False)
+    below = form(root, home, State(silent, place), target, profile)
+
+    def build() -> ir.Op:
+        return ir.Affine(None, positions.lay(image() + lin.bias.reshape(-1, *(1,) * len(lin.axes)), place))
+
+    stored = lin.outputs * prod(lin.lengths or ())
+    return Form((*below.steps, Step(build, Work(prod(sizes), 2 * prod(sizes) + stored), shape, sizes, stored)))
 
 
 def _over_all(lin: LinConv, root: ir.Value, target: ir.Value) -> Form:
@@ -129,7 +149,7 @@ def _risen(root: ir.Value, home: Layout, state: State, target: ir.Value, profile
     assert target.sizes is not None
     assert target.shape is not None
     assert rise_ is not None
-    if rise_.kind == "transposed" and _to_canonical(home) is None and _one_bias(lin, rise_):
+    if rise_.kind == "transposed" and _to_canonical(home) is None and _one_bias(lin, rise_) and lin.image is None:
         op = rise.transposed(lin, rise_)
         done = cost.work(op, [root.sizes], target.sizes)
         return Form((Step(lambda: op, done, target.shape, target.sizes, cost.parameters(op)),))

@@ -3,8 +3,10 @@
     v[o, q] = bias[o] + Σ_{i,t} kernel[o, i, t] · x̃[src[grp[o], i], s·q + taps[t]]      q ∈ [0, ⌊(H + A)/s⌋ + 1)
 
 x̃ is the root x extended by zeros for ever. On the infinite signal every operator composes exactly; only padding
-looks through the window, so only padding (and what compares windows) has a condition. Everything is float64 and
-frozen; kernels are built when somebody asks for them, since choosing what to merge needs their shape only.
+looks through the window, so only padding (and what compares windows) has a condition. Where repairs are allowed, a
+constant image of one size may stand beside the bias: v[o, q] = bias[o] + image[o, q] + Σ …, so that a padding may show
+another constant than the bias. Everything is float64 and frozen; kernels and images are built when somebody asks for
+them, since choosing what to merge needs their shape only.
 """
 
 from __future__ import annotations
@@ -17,11 +19,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from attn_export.reparam import image
+from attn_export.reparam.image import Lazy
+
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 #: A constant written in float32 equals a bias computed in float64 to this, relative to the larger of the two.
 ROUNDING = 2.0**-21
+#: The note of a value that has a constant image: a map of what its border shows.
+BORDER = "border"
 
 
 class NotFusibleError(Exception):
@@ -30,21 +37,6 @@ class NotFusibleError(Exception):
     def __init__(self, reason: str, remedy: str = "") -> None:
         super().__init__(reason)
         self.reason, self.remedy = reason, remedy
-
-
-class Lazy:
-    """An array that is computed once, when first asked for."""
-
-    def __init__(self, build: Callable[[], Array]) -> None:
-        self._build: Callable[[], Array] | None = build
-        self._value: Array | None = None
-
-    def __call__(self) -> Array:
-        """Return the array."""
-        if self._value is None:
-            assert self._build is not None
-            self._value, self._build = self._build(), None
-        return self._value
 
 
 @dataclass(frozen=True)
@@ -84,7 +76,10 @@ class LinConv:
         bias: one number for each output channel.
         spread: sums of magnitudes of what was added up to each bias, which bounds its rounding.
         biased: whether any constant was ever added, whatever its value.
-        notes: what the composition relied on: "static" sizes, "value" coincidences, "rounding" of a constant.
+        notes: what the composition relied on: "static" sizes, "value" coincidences, "rounding" of a constant, a
+            "border" map.
+        image: what is added at each position besides the bias, ``(outputs, *lengths)``; None is zero everywhere.
+        repair: whether such an image may be made.
     """
 
     axes: tuple[Axis, ...]
@@ -96,6 +91,15 @@ class LinConv:
     spread: Array
     biased: bool = False
     notes: frozenset[str] = frozenset()
+    image: Lazy | None = None
+    repair: bool = False
+
+    @property
+    def lengths(self) -> tuple[int, ...] | None:
+        """How many positions it has along each spatial axis; None where that is not fixed."""
+        sizes = [None if axis.size is None else axis.length(axis.size) for axis in self.axes]
+        known = tuple(n for n in sizes if n is not None)
+        return known if len(known) == len(sizes) else None
 
     @property
     def outputs(self) -> int:
@@ -108,18 +112,31 @@ class LinConv:
         return int(self.src.shape[1])
 
 
-def identity(channels: int, sizes: Sequence[int | None]) -> LinConv:
-    """The root itself."""
+def identity(channels: int, sizes: Sequence[int | None], *, repair: bool = False) -> LinConv:
+    """The root itself; with ``repair``, what is made of it may have a constant image."""
     axes = tuple(Axis((0,), 1, -1, size) for size in sizes)
     index = np.arange(channels)
     ones = Lazy(lambda: np.ones((channels, 1, *(1,) * len(axes))))
-    return LinConv(axes, channels, index[:, None], index, ones, np.zeros(channels), np.zeros(channels))
+    zeros = np.zeros(channels)
+    return LinConv(axes, channels, index[:, None], index, ones, zeros, zeros, repair=repair)
 
 
 def scale(v: LinConv, factor: Array) -> LinConv:
     """Multiply each channel by a number."""
     column = factor.reshape(-1, *(1,) * (1 + len(v.axes)))
-    return replace(v, kernel=Lazy(lambda: v.kernel() * column), bias=v.bias * factor, spread=v.spread * abs(factor))
+    return replace(
+        v,
+        kernel=Lazy(lambda: v.kernel() * column),
+        bias=v.bias * factor,
+        spread=v.spread * abs(factor),
+        image=_changed(v, lambda i: i * column[..., 0]),
+    )
+
+
+def _changed(v: LinConv, change: Callable[[Array], Array]) -> Lazy | None:
+    """The image after a change, if there is one."""
+    before = v.image
+    return None if before is None else Lazy(lambda: change(before()))
 
 
 def shift(v: LinConv, term: Array) -> LinConv:
@@ -127,12 +144,23 @@ def shift(v: LinConv, term: Array) -> LinConv:
     return replace(v, bias=v.bias + term, spread=v.spread + abs(term), biased=True)
 
 
+def painted(v: LinConv, picture: Array) -> LinConv:
+    """Add a number to each channel and position, ``(outputs, *lengths)``: only where repairs are allowed."""
+    assert v.repair
+    return replace(v, image=image.total([v.image, Lazy(lambda: picture)]), notes=v.notes | {"static", BORDER})
+
+
 def rows(v: LinConv, index: Ints) -> LinConv:
     """Select, repeat or permute channels."""
     if len(index) == v.outputs and np.array_equal(index, np.arange(v.outputs)):
         return v
     return replace(
-        v, grp=v.grp[index], kernel=Lazy(lambda: v.kernel()[index]), bias=v.bias[index], spread=v.spread[index]
+        v,
+        grp=v.grp[index],
+        kernel=Lazy(lambda: v.kernel()[index]),
+        bias=v.bias[index],
+        spread=v.spread[index],
+        image=_changed(v, lambda i: i[index]),
     )
 
 
@@ -144,16 +172,18 @@ def with_axis(v: LinConv, dim: int, axis: Axis, *notes: str) -> LinConv:
 def stride(v: LinConv, dim: int, step: int) -> LinConv:
     """Keep every ``step``-th position."""
     axis = v.axes[dim]
-    return with_axis(v, dim, replace(axis, stride=axis.stride * step))
+    thinned = replace(v, image=_changed(v, lambda i: image.strided(i, dim, step)))
+    return with_axis(thinned, dim, replace(axis, stride=axis.stride * step))
 
 
 def pad(v: LinConv, dim: int, left: int, right: int, value: float | Array = 0.0) -> LinConv:
     """Pad with a constant (negative amounts crop, which is always exact).
 
     Raises:
-        NotFusibleError: the padding would show what lies outside the window, or another constant than the bias.
+        NotFusibleError: the padding would show what lies outside the window, or another constant than the bias where
+            no repair is allowed.
     """
-    axis, notes = v.axes[dim], set[str]()
+    axis, notes, shown = v.axes[dim], set[str](), np.broadcast_to(value, v.bias.shape) - v.bias
     if left > 0 or right > 0:
         if left > 0 and axis.hi >= axis.stride:
             raise NotFusibleError(
@@ -171,7 +201,12 @@ def pad(v: LinConv, dim: int, left: int, right: int, value: float | Array = 0.0)
                     "pad once, before the first convolution",
                 )
             notes.add("static")
-        notes |= _constant_matches(v, value)
+        if v.image is None:
+            try:
+                notes |= _constant_matches(v, value)
+            except NotFusibleError as mismatch:
+                v = _repaired(v, mismatch)
+    v = replace(v, image=_changed(v, lambda i: image.padded(i, dim, left, right, shown)))
     wider = replace(axis, taps=tuple(t - axis.stride * left for t in axis.taps))
     return with_axis(v, dim, replace(wider, extent=axis.extent + axis.stride * (left + right)), *notes)
 
@@ -193,6 +228,23 @@ def _constant_matches(v: LinConv, value: float | Array) -> set[str]:
     return {"value", "rounding"} if np.any(gap > 1e-14 * size) else {"value"}
 
 
+def _repaired(v: LinConv, mismatch: NotFusibleError) -> LinConv:
+    """Give a value an image, zero so far, where that makes a padding with another constant legal.
+
+    Raises:
+        NotFusibleError: no repair is allowed, or sizes are not fixed.
+    """
+    lengths = v.lengths
+    if lengths is None:
+        raise NotFusibleError(
+            mismatch.reason + (", and a border map holds for one size, but an axis is dynamic" if v.repair else ""),
+            f"{mismatch.remedy}; {'or' if v.repair else 'with --repair, '} export a fixed size",
+        )
+    if not v.repair:
+        raise NotFusibleError(mismatch.reason, f"{mismatch.remedy}; or --repair it with a border map")
+    return replace(v, image=Lazy(lambda: np.zeros((v.outputs, *lengths))), notes=v.notes | {"static", BORDER})
+
+
 def conv(
     v: LinConv,
     weight: Array,
@@ -204,9 +256,9 @@ def conv(
 ) -> LinConv:
     """Convolve without padding; always exact. ``weight`` is ``(outputs, inputs of a group, *taps)``."""
     outputs, width, sizes = weight.shape[0], weight.shape[1], weight.shape[2:]
-    strides, dilations = strides or [1] * len(sizes), dilations or [1] * len(sizes)
+    steps, gaps = tuple(strides or [1] * len(sizes)), tuple(dilations or [1] * len(sizes))
     axes, places = [], []
-    for axis, size, step, dilation in zip(v.axes, sizes, strides, dilations, strict=True):
+    for axis, size, step, dilation in zip(v.axes, sizes, steps, gaps, strict=True):
         reach = axis.stride * dilation
         taps = sorted({t + reach * j for t in axis.taps for j in range(size)})
         where = {t: n for n, t in enumerate(taps)}
@@ -255,7 +307,8 @@ def conv(
         return result.reshape(outputs, wide, *shape)
 
     biased = v.biased or bias is not None
-    return LinConv(tuple(axes), v.channels, src, grp, Lazy(build), offset, spread, biased, v.notes)
+    still = _changed(v, lambda i: image.convolved(i, weight, steps, gaps, groups))
+    return LinConv(tuple(axes), v.channels, src, grp, Lazy(build), offset, spread, biased, v.notes, still, v.repair)
 
 
 _ALL = (slice(None),) * 3

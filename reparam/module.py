@@ -29,6 +29,7 @@ def fuse_module(
     dynamic: Any = None,
     cost: str = "cpu",
     keep: Sequence[str] = (),
+    repair: bool = False,
     ledger: bool = False,
 ) -> Fusion[nn.Module]:
     """Return a fused copy of ``module``; ``module`` is not changed.
@@ -44,6 +45,8 @@ def fuse_module(
             sizes only are refused there.
         cost: the profile that says what pays.
         keep: patterns of site names whose branches are to stay.
+        repair: whether a constant that a padding breaks may become a map of one number for each channel and position,
+            added behind: a parameter ``p.fused.shift``, exact for the example's sizes only.
         ledger: whether to compute, for each site, what INT8 and fp16 weights would lose before and after.
 
     Raises:
@@ -54,12 +57,12 @@ def fuse_module(
         raise FusionError(f"{training[0]} is in training mode; call .eval() on the module before fusing it")
     kind = next((v.dtype for v in module.state_dict().values() if v.is_floating_point()), torch.float32)
     try:
-        fusion = _whole(module, example, dynamic, Planner(costs.profile(cost), keep), ledger)
+        fusion = _whole(module, example, dynamic, Planner(costs.profile(cost), keep, repair=repair), ledger)
     except UntraceableError as refused:
 
         def fuse(part: nn.Module, inputs: tuple[Tensor, ...]) -> Fusion[nn.Module]:
             sizes = None if dynamic is None else parts.free(part, inputs)
-            return _whole(part, inputs, sizes, Planner(costs.profile(cost), keep), ledger)
+            return _whole(part, inputs, sizes, Planner(costs.profile(cost), keep, repair=repair), ledger)
 
         partly = parts.fuse_children(module, example, _wide(example), fuse, str(refused))
         if partly is None:

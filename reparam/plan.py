@@ -65,11 +65,13 @@ class Planner:
     """Prices candidates under one profile; ``banned`` pairs of root and target are never tried.
 
     ``any_work`` lets a candidate do more multiply-accumulates than what it replaces: for tests of the algebra.
+    ``repair`` lets it add a border map: a constant for each channel and position, which holds for one size.
     """
 
     profile: cost.Profile
     keep: Sequence[str] = ()
     any_work: bool = False
+    repair: bool = False
     banned: set[tuple[str, str]] = field(default_factory=set)
     withheld: dict[str, None] = field(default_factory=dict)
     fresh: Iterator[int] = field(default_factory=itertools.count)
@@ -98,7 +100,7 @@ class Planner:
             if root in new or (todo is not None and root not in todo):
                 continue
             for home in homes(graph, root):
-                found += self._of_cone(graph, cone(graph, position, root, home), new)
+                found += self._of_cone(graph, cone(graph, position, root, home, repair=self.repair), new)
         return found
 
     def _of_cone(self, graph: ir.Graph, found: Cone, new: set[str]) -> Iterator[Candidate]:

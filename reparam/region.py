@@ -10,6 +10,7 @@ from torch import Tensor
 
 from attn_export.reparam import execute, ir
 from attn_export.reparam.layout import Dim
+from attn_export.reparam.linconv import BORDER
 from attn_export.reparam.plan import Merge
 from attn_export.reparam.transfer import State, start, transfer
 
@@ -33,7 +34,7 @@ def replay(graph: ir.Graph, merge: Merge, ops: Mapping[int, ir.Op], region: Sequ
     """
     shape = graph.values[merge.root].shape
     assert shape is not None
-    states = {merge.root: start(shape, merge.home)}
+    states = {merge.root: start(shape, merge.home, repair=BORDER in merge.notes)}
     for node in region:
         op = ops.get(id(node), node.op)
         states[node.output] = transfer(op, [states[n] for n in node.inputs], graph.values[node.output].shape)

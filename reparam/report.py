@@ -9,12 +9,13 @@ from attn_export.reparam.cones import cone, homes
 from attn_export.reparam.emit import form
 from attn_export.reparam.fusion import Refusal, Site
 from attn_export.reparam.ledger import precision
-from attn_export.reparam.linconv import NotFusibleError
+from attn_export.reparam.linconv import BORDER, NotFusibleError
 from attn_export.reparam.plan import Merge, Plan, Planner, common_scope, dying, node_work
 
 _NOTES = {
     "static": "holds for the exported size only",
     "value": "holds because of the values of biases: it may stop holding when weights change",
+    BORDER: "its constants are a map of the border, added behind",
     "rounding": "a constant equals a bias up to rounding only",
 }
 _KERNELS = (ir.Conv, ir.Linear, ir.AvgPool, ir.ConvTranspose, ir.Affine)
@@ -93,7 +94,7 @@ def _explain(
     root, target = node.inputs[0], reader.output
     best: tuple[str, str, str] | None = None
     for home in homes(graph, root):
-        reach = cone(graph, position, root, home, most=24)
+        reach = cone(graph, position, root, home, most=24, repair=planner.repair)
         if target not in reach.states:
             stopped = [e for n, e in reach.stopped.items() if n == target or target in _downstream(graph, n)]
             if stopped and best is None:

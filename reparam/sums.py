@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from attn_export.reparam.linconv import Array, Axis, Ints, Lazy, LinConv, NotFusibleError, scatter, window
+from attn_export.reparam import image
+from attn_export.reparam.image import Lazy
+from attn_export.reparam.linconv import Array, Axis, Ints, LinConv, NotFusibleError, scatter, window
 
 
 def _aligned(values: Sequence[LinConv]) -> tuple[tuple[Axis, ...], list[list[Ints]], set[str]]:
@@ -64,7 +66,7 @@ def add(values: Sequence[LinConv]) -> LinConv:
     spread = np.sum([v.spread for v in values], axis=0)
     biased = any(v.biased for v in values)
     remarks = frozenset().union(notes, *(v.notes for v in values))
-    first = values[0]
+    first, still = values[0], image.total([v.image for v in values])
     if all(np.array_equal(v.src, first.src) and np.array_equal(v.grp, first.grp) for v in values[1:]):
 
         def total() -> Array:  # all read the same channels: only taps differ
@@ -73,7 +75,9 @@ def add(values: Sequence[LinConv]) -> LinConv:
                 result[window([[p] for p in place], (0,) * len(place))] += v.kernel()
             return result
 
-        return LinConv(axes, first.channels, first.src, first.grp, Lazy(total), bias, spread, biased, remarks)
+        return LinConv(
+            axes, first.channels, first.src, first.grp, Lazy(total), bias, spread, biased, remarks, still, first.repair
+        )
     pairs, grp = np.unique(np.stack([v.grp for v in values], axis=1), axis=0, return_inverse=True)
     read = [[row[row >= 0] for row in v.src] for v in values]
     unions, class_of, src = list[Ints](), list[int](), dict[bytes, int]()
@@ -101,7 +105,7 @@ def add(values: Sequence[LinConv]) -> LinConv:
             result[window([[p] for p in places[n]], (0,) * len(places[n]))] += part
         return result
 
-    return LinConv(axes, first.channels, table, joined, Lazy(build), bias, spread, biased, remarks)
+    return LinConv(axes, first.channels, table, joined, Lazy(build), bias, spread, biased, remarks, still, first.repair)
 
 
 def concat(values: Sequence[LinConv]) -> LinConv:
@@ -137,4 +141,6 @@ def concat(values: Sequence[LinConv]) -> LinConv:
         np.concatenate([v.spread for v in values]),
         any(v.biased for v in values),
         frozenset().union(notes, *(v.notes for v in values)),
+        image.joined([v.image for v in values], [v.outputs for v in values], values[0].lengths or ()),
+        values[0].repair,
     )

@@ -8,7 +8,7 @@ from math import prod
 
 import numpy as np
 
-from attn_export.reparam import ir, layout, linconv, rise, sums, toeplitz
+from attn_export.reparam import ir, layout, linconv, positions, rise, sums, toeplitz
 from attn_export.reparam.layout import Dim, Layout, by_channel
 from attn_export.reparam.linconv import Array, Ints, LinConv, NotFusibleError
 from attn_export.reparam.state import State
@@ -16,10 +16,10 @@ from attn_export.reparam.state import State
 __all__ = ["State", "start", "transfer"]
 
 
-def start(shape: Sequence[Dim], home: Layout) -> State:
-    """The root as a convolution of itself."""
+def start(shape: Sequence[Dim], home: Layout, *, repair: bool = False) -> State:
+    """The root as a convolution of itself; with ``repair``, what follows may have a border map."""
     space = [a.size if isinstance(a.size, int) else None for a in home.atoms if a.kind == "s"]
-    lin = toeplitz.begun(linconv.identity(prod(home.channel_sizes), space), home)
+    lin = toeplitz.begun(linconv.identity(prod(home.channel_sizes), space, repair=repair), home)
     return State(lin, home.resized(shape))
 
 
@@ -152,8 +152,22 @@ def _affine(op: ir.Affine, state: State) -> State:
     if op.factor is not None:
         lin = linconv.scale(lin, by_channel(op.factor, state.layout, op.axis))
     if op.term is not None:
-        lin = linconv.shift(lin, by_channel(op.term, state.layout, op.axis))
+        lin = _shifted(op.term, op.axis, State(lin, state.layout))
     return State(lin, state.layout)
+
+
+def _shifted(term: Array, axis: int | None, state: State) -> LinConv:
+    """Add a constant; one that differs between positions is an image."""
+    lin, lengths = state.lin, state.lin.lengths
+    try:
+        return linconv.shift(lin, by_channel(term, state.layout, axis))
+    except NotFusibleError as error:
+        if not lengths:
+            raise
+        picture = positions.read(term, state.layout, axis, lengths)
+        if not lin.repair:
+            raise NotFusibleError(error.reason, f"{error.remedy}; or --repair it: the constant becomes a map") from None
+        return linconv.painted(lin, picture)
 
 
 def _renumbered(state: State, axis: int, pick: Callable[[Ints], Ints]) -> State:

@@ -14,7 +14,7 @@ import torch
 from attn_export.reparam import ir
 from attn_export.reparam.cost import Profile
 from attn_export.reparam.emit import form
-from attn_export.reparam.linconv import Array, NotFusibleError
+from attn_export.reparam.linconv import BORDER, Array, NotFusibleError
 from attn_export.reparam.plan import Merge
 from attn_export.reparam.region import execute_region, replay
 
@@ -42,7 +42,7 @@ def twin_of(
     graph: ir.Graph, merge: Merge, region: Sequence[ir.Node], profile: Profile, rng: np.random.Generator
 ) -> Twin | None:
     """Put dyadic weights into a region and collapse it again; None if with these weights it does not collapse."""
-    biases = "value" not in merge.notes
+    biases = "value" not in merge.notes or BORDER in merge.notes  # with a map, no coincidence is needed
     ops = {id(node): dyadic(node.op, rng, biases) for node in region}
     try:
         states = replay(graph, merge, ops, region)

@@ -82,6 +82,9 @@ def export(
     keep_branches: Annotated[
         list[str] | None, typer.Option(help="Do not fuse sites of this name, such as 'stages.0*'; repeat for several.")
     ] = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Allow a border map where padding breaks a bias; fixed sizes only.")
+    ] = False,
     preset: Annotated[str | None, typer.Option(help="A catalogue entry's configuration; `show` lists them.")] = None,
     inputs: Annotated[
         list[str] | None,
@@ -146,6 +149,7 @@ def export(
             "fuse": fuse,
             "cost": fuse_cost,
             "keep": tuple(keep_branches or ()),
+            "repair": repair,
             "strict": bool(strict),
             "simplify": simplify,
             "half": fp16,
@@ -285,13 +289,16 @@ def fuse(
     output: Annotated[Path, typer.Option("--output", "-o", help="Where the fused file goes.")],
     fuse_cost: Annotated[str, typer.Option(help="What pays: flops, cpu, gpu or npu.")] = "cpu",
     keep_branches: Annotated[list[str] | None, typer.Option(help="Do not fuse sites of this name.")] = None,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Allow a border map where padding breaks a bias; fixed sizes only.")
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Fail where a site had to be rolled back.")] = False,
     as_json: Json = False,
 ) -> None:
     """Collapse the linear regions of an ONNX file, with a certificate."""
     from attn_export.tools import graphs
 
-    graphs.fuse(file, output, fuse_cost, tuple(keep_branches or ()), strict, as_json)
+    graphs.fuse(file, output, fuse_cost, tuple(keep_branches or ()), repair, strict, as_json)
 
 
 @app.command(epilog="Example: attn-export lint repvgg --target tensorrt")

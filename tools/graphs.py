@@ -19,12 +19,12 @@ from attn_export.tools import lint as linting
 from attn_export.tools import record
 
 
-def fuse(file: Path, output: Path, cost: str, keep: tuple[str, ...], strict: bool, as_json: bool) -> None:
+def fuse(file: Path, output: Path, cost: str, keep: tuple[str, ...], repair: bool, strict: bool, as_json: bool) -> None:
     """Collapse what pays in an ONNX file; write the result only with its certificate."""
     # External data stays where it is until it is needed: a model beyond 2 GB is no message that could be copied.
     model = _load(file, external=False)
     _check_weights(model, file)
-    fusion = fuse_graph(model, cost=cost, keep=keep, folder=file.parent, ledger=True)
+    fusion = fuse_graph(model, cost=cost, keep=keep, repair=repair, folder=file.parent, ledger=True)
     if not fusion.certificate.ok:
         raise GateError(f"fusing {file} changed it: worst error {fusion.certificate.worst:.3g}; nothing was written")
     if fusion.certificate.left_out:
@@ -35,7 +35,7 @@ def fuse(file: Path, output: Path, cost: str, keep: tuple[str, ...], strict: boo
         count = len(fusion.rolled_back)
         raise GateError(f"{count} sites were rolled back, and --strict was asked for; nothing was written")
     _write(fusion.model, output, file.parent)
-    content = {"output": str(output), **record.fusion(fusion, cost, keep)}
+    content = {"output": str(output), **record.fusion(fusion, cost, keep, repair)}
     typer.echo(json.dumps(content) if as_json else _account(fusion, output))
 
 

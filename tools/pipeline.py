@@ -57,6 +57,7 @@ class Plan:
     fuse: bool = False
     cost: str = "cpu"
     keep: Sequence[str] = ()
+    repair: bool = False
     strict: bool = False
     simplify: bool = True
     half: bool = False
@@ -191,7 +192,10 @@ class _Job:
         """Collapse the graph; what was not collapsed, and what had to be rolled back, is said."""
         with self.progress.stage("fuse"):
             feeds = [case.inputs for case in self.cases[:CERTIFIED]]
-            fusion = fuse_graph(plain.model, cost=self.plan.cost, keep=self.plan.keep, cases=feeds, ledger=True)
+            plan = self.plan
+            fusion = fuse_graph(
+                plain.model, cost=plan.cost, keep=plan.keep, repair=plan.repair, cases=feeds, ledger=True
+            )
             if not fusion.certificate.ok:
                 raise GateError(
                     f"fusing changed the model: worst error {fusion.certificate.worst:.3g} in float64,"
@@ -363,7 +367,7 @@ class _Job:
             },
             "command": list(self.plan.command),
             "tolerance": record.tolerance(self.plan.precision),
-            "fusion": record.fusion(fusion, self.plan.cost, self.plan.keep) if fusion else None,
+            "fusion": record.fusion(fusion, self.plan.cost, self.plan.keep, self.plan.repair) if fusion else None,
             "second_tier": record.second_tier(self.audits, self.layers),
             "mutants": score.as_json() if score else None,
             "costs": cost.as_manifest(rows, first.name),

@@ -56,11 +56,12 @@ def tolerance(precision: str) -> dict[str, Any]:
     return {**rule, "snr": SNR[precision], "rule": f"signal-to-noise ratio >= {SNR[precision]:g} dB"}
 
 
-def fusion(made: Fusion[onnx.ModelProto], cost: str, keep: Sequence[str]) -> dict[str, Any]:
+def fusion(made: Fusion[onnx.ModelProto], cost: str, keep: Sequence[str], repair: bool) -> dict[str, Any]:
     """Sites, refusals and certificate."""
     return {
         "cost": cost,
         "keep": list(keep),
+        "repair": repair,
         "sites": [asdict(site) for site in made.sites],
         "refusals": [asdict(refusal) for refusal in made.refusals],
         "certificate": {

@@ -19,6 +19,8 @@ from attn_export.reparam.layout import Dim
 from attn_export.reparam.plan import Planner
 
 EAGER = Profile(dense=1e30, depthwise=1e30, bandwidth=1e30, constant=1.0, lanes=1)
+#: As many nodes before as after, as where a map is added: then the work decides.
+FRUGAL = replace(EAGER, dense=1e9, depthwise=1e9)
 
 
 @dataclass
@@ -334,10 +336,26 @@ _MAKERS += [
 ]
 
 
-def random_net(seed: int) -> ir.Graph:
-    """Draw a net: the input is ``x``, everything that nobody reads is an output."""
+def _picture(net: Net, name: str) -> str | None:
+    """Add a number to each channel and position."""
+    v = net.values[name]
+    return net.add(ir.Affine(None, net.ints(v.sizes[1:])), [name], v.shape, v.sizes)
+
+
+def _mismatched(net: Net, name: str) -> str | None:
+    """A constant for each channel, then a kernel whose padding does not show it."""
+    v = net.values[name]
+    return _conv(net, net.add(ir.Affine(None, net.ints([int(v.sizes[1])]), axis=1), [name], v.shape, v.sizes))
+
+
+def random_net(seed: int, fixed: bool = False) -> ir.Graph:
+    """Draw a net: the input is ``x``, everything that nobody reads is an output.
+
+    ``fixed`` sizes let it add constant images as well.
+    """
     rng = np.random.default_rng(seed)
-    net = Net(rng, dynamic=bool(rng.integers(2)))
+    net = Net(rng, dynamic=bool(rng.integers(2)) and not fixed)
+    makers = _MAKERS + ([_picture] * 2 + [_mismatched] * 6) * fixed
     rank, channels = int(rng.choice([1, 2, 2])), int(rng.integers(1, 9))
     sizes = (2, channels, *(int(rng.integers(9, 14)) for _ in range(rank)))
     symbols: tuple[Dim, ...] = ("b", channels, *("hw"[:rank]))
@@ -345,7 +363,7 @@ def random_net(seed: int) -> ir.Graph:
     for _ in range(int(rng.integers(2, 13))):
         names = list(net.values)
         recent = names[-4:] if rng.random() < 0.7 else names
-        rng.choice(_MAKERS)(net, str(rng.choice([n for n in recent if len(net.values[n].sizes) == rank + 2])))
+        rng.choice(makers)(net, str(rng.choice([n for n in recent if len(net.values[n].sizes) == rank + 2])))
     read = {n for node in net.nodes for n in node.inputs}
     outputs = {node.output for node in net.nodes if node.output not in read} or {"x"}
     return ir.Graph(net.nodes, net.values, ("x",), frozenset(outputs))
@@ -375,7 +393,7 @@ def run(graph: ir.Graph, x: Tensor) -> dict[str, Tensor]:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What came of one net: nodes before and after, merges, and the sizes at which it was wrong."""
+    """What came of one net: nodes before and after, merges, and the sizes at which it was wrong; merges with a map."""
 
     seed: int
     before: int
@@ -383,16 +401,20 @@ class Verdict:
     merges: int
     wrong: tuple[tuple[int, ...], ...]
     checked: int
+    maps: int = 0
 
 
 def _close(got: Tensor, want: Tensor) -> bool:
     return certify.relative_error(got, want) <= 1e-13
 
 
-def check(seed: int) -> Verdict:
-    """Collapse a random net by force and compare every bit of every output at up to three sizes."""
-    graph = random_net(seed)
-    plan = Planner(EAGER, any_work=True).run(graph)
+def check(seed: int, repair: bool = False) -> Verdict:
+    """Collapse a random net by force and compare every bit of every output at up to three sizes.
+
+    With ``repair`` it has fixed sizes three times in four, and border maps are allowed.
+    """
+    graph = random_net(seed, fixed=repair and seed % 4 > 0)
+    plan = Planner(FRUGAL if repair else EAGER, any_work=True, repair=repair).run(graph)
     rng = np.random.default_rng(seed + 1)
     traced = graph.values["x"].sizes
     assert traced is not None
@@ -420,7 +442,8 @@ def check(seed: int) -> Verdict:
                 wrong.append(shape)
         except (RuntimeError, ValueError):
             wrong.append(shape)
-    return Verdict(seed, len(graph.nodes), len(plan.graph.nodes), len(plan.merges), tuple(wrong), checked)
+    maps = sum("border" in merge.notes for merge in plan.merges)
+    return Verdict(seed, len(graph.nodes), len(plan.graph.nodes), len(plan.merges), tuple(wrong), checked, maps)
 
 
 __all__ = ["EAGER", "Verdict", "check", "random_net", "replace", "run"]

@@ -53,12 +53,16 @@ PROFILES = {
 }
 
 
+CONVOLUTION, TRANSPOSED, PRODUCT = "convolution", "transposed convolution", "product"
+
+
 @dataclass(frozen=True)
 class Work:
     """What an operator does once: multiply-accumulates, whether depthwise, numbers moved, and whether it is free.
 
     ``width`` counts the outputs of a group where they are computed side by side in vectors, 0 elsewhere. ``passes`` is
-    the number of nodes that it takes: a scale and a shift are written as two.
+    the number of nodes that it takes: a scale and a shift are written as two. ``kind`` tells kernels apart whose rates
+    differ from shape to shape by more than the estimate says.
     """
 
     macs: int
@@ -67,6 +71,7 @@ class Work:
     free: bool = False
     width: int = 0
     passes: int = 1
+    kind: str = ""
 
     def padded(self, lanes: int) -> float:
         """Multiply-accumulates with those in lanes that no output uses."""
@@ -130,11 +135,18 @@ def work(op: ir.Op, inputs: Sequence[tuple[int, ...]], output: tuple[int, ...]) 
         case ir.Conv():
             per = prod(op.weight.shape[1:])
             depthwise = op.weight.shape[1] == 1 and op.groups > 1
-            return Work(result * per, moved + op.weight.size, depthwise, width=vector_width(op.weight.shape, op.groups))
+            return Work(
+                result * per,
+                moved + op.weight.size,
+                depthwise,
+                width=vector_width(op.weight.shape, op.groups),
+                kind=CONVOLUTION,
+            )
         case ir.ConvTranspose():
-            return Work(prod(inputs[0]) * prod(op.weight.shape[1:]), moved + op.weight.size, op.groups > 1)
+            macs = prod(inputs[0]) * prod(op.weight.shape[1:])
+            return Work(macs, moved + op.weight.size, op.groups > 1, kind=TRANSPOSED)
         case ir.Linear():
-            return Work(result * op.weight.shape[0], moved + op.weight.size)
+            return Work(result * op.weight.shape[0], moved + op.weight.size, kind=PRODUCT)
         case ir.Affine():
             return Work(result * ((op.factor is not None) + (op.term is not None)), moved + _map(op.term))
         case ir.Sum():

@@ -43,11 +43,6 @@ class Form:
         return sum(step.work.macs for step in self.steps)
 
     @property
-    def kernels(self) -> int:
-        """Steps that compute, and do not only move."""
-        return sum(step.work.macs > 0 for step in self.steps)
-
-    @property
     def stored(self) -> int:
         """Numbers stored."""
         return sum(step.stored for step in self.steps)
@@ -137,7 +132,8 @@ def _conv_over(lin: LinConv, rank: int, before: Step) -> Step:
         return ir.Conv(weight, bias, ones, ones, groups, ((0, 0),) * rank)
 
     stored = lin.outputs * width
-    done = Work(prod(sizes) * width, prod(before.sizes) + prod(sizes) + stored, width == 1 and groups > 1)
+    moved, depthwise = prod(before.sizes) + prod(sizes) + stored, width == 1 and groups > 1
+    done = Work(prod(sizes) * width, moved, depthwise, kind=cost.CONVOLUTION)
     return Step(build, done, (before.shape[0], lin.outputs, *ones), sizes, stored + lin.biased * lin.outputs)
 
 
@@ -212,7 +208,7 @@ def _linear(lin: LinConv, root: ir.Value, target: ir.Value) -> Form:
         return ir.Linear(np.ascontiguousarray(dense.T), bias)
 
     stored = lin.outputs * lin.channels
-    work = Work(prod(sizes) * lin.channels, prod(sizes) + prod(root.sizes) + stored)
+    work = Work(prod(sizes) * lin.channels, prod(sizes) + prod(root.sizes) + stored, kind=cost.PRODUCT)
     return Form((Step(build, work, target.shape, sizes, stored + (lin.outputs if lin.biased else 0)),))
 
 
@@ -325,7 +321,8 @@ def _conv_steps(lin: LinConv, channels: int, sizes: Sizes, shape: tuple[Dim, ...
     stored = lin.outputs * per
     kernel = (lin.outputs, channels // groups, *(count for _, _, count in regular))
     depthwise, width = groups == channels and groups > 1, vector_width(kernel, groups)
-    work = Work(prod(result) * per, prod(sizes) + prod(result) + stored, depthwise, width=width)
+    moved = prod(sizes) + prod(result) + stored
+    work = Work(prod(result) * per, moved, depthwise, width=width, kind=cost.CONVOLUTION)
     dims: list[Dim] = [length if isinstance(dim, int) else None for length, dim in zip(lengths, shape[2:], strict=True)]
     return [Step(build, work, (shape[0], lin.outputs, *dims), result, stored + (lin.outputs if lin.biased else 0))]
 

@@ -49,7 +49,7 @@ def test_a_turn_of_axes_of_length_one_is_free() -> None:
 
 
 def test_each_rule_is_what_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "APART", 1.0)
+    monkeypatch.setattr(plan, "DOUBT", 1.0)
     assert _sites(_Apart(), 2, 64, 56, 56) == 1
     work = emit.Work
     monkeypatch.setattr(emit, "Work", lambda *given, passes=1, **more: work(*given, **more))

@@ -100,7 +100,8 @@ def _painted(root: ir.Value, home: Layout, state: State, target: ir.Value, profi
         return ir.Affine(None, positions.lay(image() + lin.bias.reshape(-1, *(1,) * len(lin.axes)), place))
 
     stored = lin.outputs * prod(lin.lengths or ())
-    return Form((*below.steps, Step(build, Work(prod(sizes), 2 * prod(sizes) + stored), shape, sizes, stored)))
+    work = Work(prod(sizes), 2 * prod(sizes) + stored, passes=cost.MAP_PASSES)
+    return Form((*below.steps, Step(build, work, shape, sizes, stored)))
 
 
 def _over_all(lin: LinConv, root: ir.Value, target: ir.Value) -> Form:

@@ -19,8 +19,8 @@ from attn_export.reparam.layout import Dim
 from attn_export.reparam.plan import Planner
 
 EAGER = Profile(dense=1e30, depthwise=1e30, bandwidth=1e30, constant=1.0, lanes=1)
-#: As many nodes before as after, as where a map is added: then the work decides.
-FRUGAL = replace(EAGER, dense=1e9, depthwise=1e9)
+#: A map costs several nodes: here the work decides, and nodes where it is the same.
+FRUGAL = replace(EAGER, dense=1e9, depthwise=1e9, constant=1e-8)
 
 
 @dataclass

@@ -44,7 +44,7 @@ from attn_export.tools.benchmarks.original_rows import ROWS, Original
 RARE = ("Col2Im", "DFT", "ScatterND", "GatherND", "Einsum")
 #: How far two float64 evaluations of the same mathematics may lie apart.
 SAME = 1e-9
-EXAM, OURS, ORIGINAL = "exam.json", "ours.onnx", "original.onnx"
+EXAM, OURS, FREE, ORIGINAL = "exam.json", "ours.onnx", "free.onnx", "original.onnx"
 
 
 def examine(row: Original, checkout: Path, folder: Path) -> dict[str, Any]:
@@ -58,6 +58,8 @@ def examine(row: Original, checkout: Path, folder: Path) -> dict[str, Any]:
     result: dict[str, Any] = {"name": row.name, "family": family}
     result["shapes"] = {name: list(value.shape) for name, value in ours.example().items()}
     result["ours"] = _ours(ours, family == "rep" or bool(row.switch), folder)
+    if row.fixed:
+        result["ours"] |= _fixed(ours, folder)
     try:
         module, deployed = build(row, checkout, len(ours.inputs))
         with torch.no_grad():
@@ -79,6 +81,15 @@ def _ours(subject: Subject, fuse: bool, folder: Path) -> dict[str, Any]:
     cases = _cases(subject)
     bundle.write_cases(folder / bundle.CASES, cases[:1])
     return {"fused": fuse, **_judge(folder / OURS, final, cases), "batch": _right(folder / OURS, final, cases)}
+
+
+def _fixed(subject: Subject, folder: Path) -> dict[str, Any]:
+    """Ours with the batch fixed, as the original is; the free one is kept beside it."""
+    (folder / OURS).replace(folder / FREE)
+    fixed = simplify(export(replace(subject, dynamic=tuple(dim for dim in subject.dynamic if dim.name != "b"))))
+    save(fixed.model, folder / OURS)
+    judged = _judge(folder / OURS, fixed, _cases(subject))
+    return {"fixed_nodes": judged["nodes"], "parity": judged["parity"]}
 
 
 def _original(ours: Subject, module: nn.Module, deployed: nn.Module, folder: Path) -> dict[str, Any]:

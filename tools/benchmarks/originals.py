@@ -27,7 +27,7 @@ from attn_export.tools.benchmarks.original_rows import ROWS
 from attn_export.tools.benchmarks.originals_page import page, verdict
 
 EXAM, SPEED, ABOUT = "exam.json", "speed.json", "about.json"
-OURS, ORIGINAL = "ours.onnx", "original.onnx"
+OURS, FREE, ORIGINAL = "ours.onnx", "free.onnx", "original.onnx"
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "originals.md"
 #: Seconds that examining one row may take.
 LIMIT = 400
@@ -61,20 +61,23 @@ def measure(names: Iterable[str], work: Path, rules: Rules, again: bool) -> None
     """Time every row whose original exports; what was measured on the same graphs is kept."""
     for name in names:
         folder = work / name
-        models = folder / OURS, folder / ORIGINAL
+        models, free = (folder / OURS, folder / ORIGINAL), folder / FREE
         if not all(model.exists() for model in models):
             continue
-        key = [bundle.sha256(model) for model in models]
+        key = [bundle.sha256(model) for model in (*models, free) if model.exists()]
         if not again and (folder / SPEED).exists() and _read(folder / SPEED)["key"] == key:
             continue
         try:
             contest = compete(*models, folder / bundle.CASES, rules=rules)
+            beside = compete(free, models[1], folder / bundle.CASES, rules=rules) if free.exists() else None
         except AttnExportError as error:
             print(f"{name}: {error}", flush=True)
             continue
-        speed = {"key": key, **contest.as_json()}
+        speed = {"key": key, **contest.as_json(), "free": beside.as_json() if beside else None}
         _write(folder / SPEED, speed)
         print(f"{name}: {contest.ratio}, control {contest.control}: {verdict(name, speed)}", flush=True)
+        if beside:
+            print(f"{name}, any batch: {beside.ratio}, control {beside.control}: {beside.verdict}", flush=True)
 
 
 def collect(work: Path) -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]], dict[str, str]]:

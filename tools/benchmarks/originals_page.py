@@ -31,7 +31,8 @@ ONNX Runtime on the CPU, one thread, time of ours over time of the original's, w
 processes and the control of the same run (each model against its own twin). Ours is what the main job writes: all
 dynamic dimensions free, fused where there are branches to collapse. The original is exported with a dynamic batch
 where that is right, else with the batch fixed, switched to its deployed form where it has one, and both went through
-the exporter's optimiser and onnxsim.
+the exporter's optimiser and onnxsim. Where the original's graph holds by design for the exported batch alone, ours is
+exported so as well, and *any batch* is ours with the batch free: more than the original can do, and not counted.
 
 """
 
@@ -142,18 +143,21 @@ def _speed_table(rows: Sequence[Mapping[str, Any]], speeds: Mapping[str, Mapping
     for row in rows:
         if (speed := speeds.get(row["name"])) is None:
             continue
-        original = row["original"]
-        cells = (
-            f"`{row['name']}`",
-            _interval(speed["ratio"]),
-            _interval(speed["control"]),
-            verdict(row["name"], speed),
-            str(len(speed["pairs"])),
-            f"{row['ours']['nodes']} / {original['deployed_nodes']}",
-            original["reference"].split()[0],
-        )
-        lines.append(f"| {' | '.join(cells)} |\n")
+        ours, original = row["ours"], row["original"]
+        nodes, batch = original["deployed_nodes"], original["reference"].split()[0]
+        free, own = speed.get("free"), ours.get("fixed_nodes", ours["nodes"])
+        said = verdict(row["name"], speed)
+        lines.append(_timed(f"`{row['name']}`", speed, said, f"{own} / {nodes}", f"{batch}, both" if free else batch))
+        if free:
+            said = _WORDS.get(free["verdict"], free["verdict"])
+            name = f"`{row['name']}`, any batch"
+            lines.append(_timed(name, free, said, f"{ours['nodes']} / {nodes}", f"{batch}, ours free"))
     return lines
+
+
+def _timed(name: str, speed: Mapping[str, Any], said: str, nodes: str, batch: str) -> str:
+    ratio, control = _interval(speed["ratio"]), _interval(speed["control"])
+    return f"| {' | '.join((name, ratio, control, said, str(len(speed['pairs'])), nodes, batch))} |\n"
 
 
 def _interval(came: Mapping[str, float]) -> str:

@@ -86,22 +86,24 @@ def form(root: ir.Value, home: Layout, state: State, target: ir.Value, profile: 
 
 
 def _painted(root: ir.Value, home: Layout, state: State, target: ir.Value, profile: Profile) -> Form:
-    """The form without any constant, and one addition of all constants behind it."""
-    lin, place = state.lin, state.layout
-    image, sizes, shape = lin.image, target.sizes, target.shape
+    """The form without any constant, and one addition of all constants behind its last kernel."""
+    lin, place, image = state.lin, state.layout, state.lin.image
     assert image is not None
-    assert sizes is not None
-    assert shape is not None
-    positions.check(place)
     silent = replace(lin, image=None, bias=np.zeros_like(lin.bias), biased=False)
-    below = form(root, home, State(silent, place), target, profile)
+    steps = form(root, home, State(silent, place), target, profile).steps
+    number = max(n for n, step in enumerate(steps) if step.work.macs) + 1
+    sizes, turned = steps[number - 1].sizes, number < len(steps)
+    if not turned:
+        positions.check(place)
 
     def build() -> ir.Op:
-        return ir.Affine(None, positions.lay(image() + lin.bias.reshape(-1, *(1,) * len(lin.axes)), place))
+        whole = image() + lin.bias.reshape(-1, *(1,) * len(lin.axes))
+        return ir.Affine(None, whole if turned else positions.lay(whole, place))
 
     stored = lin.outputs * prod(lin.lengths or ())
     work = Work(prod(sizes), 2 * prod(sizes) + stored, passes=cost.MAP_PASSES)
-    return Form((*below.steps, Step(build, work, shape, sizes, stored)))
+    added = Step(build, work, steps[number - 1].shape, sizes, stored)
+    return Form((*steps[:number], added, *steps[number:]))
 
 
 def _over_all(lin: LinConv, root: ir.Value, target: ir.Value) -> Form:

@@ -15,7 +15,7 @@ from attn_export.reparam.plan import Merge, Plan, Planner, common_scope, dying, 
 _NOTES = {
     "static": "holds for the exported size only",
     "value": "holds because of the values of biases: it may stop holding when weights change",
-    BORDER: "its constants are a map of the border, added behind",
+    BORDER: "a border map is added behind: a constant for each position",
     "rounding": "a constant equals a bias up to rounding only",
 }
 _KERNELS = (ir.Conv, ir.Linear, ir.AvgPool, ir.ConvTranspose, ir.Affine)
@@ -124,8 +124,11 @@ def _explain(
             )
         works = [node_work(graph, n) for n in dead]
         macs = sum(w.macs for w in works if w is not None)
+        mapped = BORDER in reach.states[target].lin.notes
+        if mapped and isinstance(reader.op, ir.Affine):
+            return None  # a kernel and its map: that is what a repair looks like
         return (
-            f"{kind(node)} → {kind(reader)}: exact, but it does not pay "
+            f"{kind(node)} → {kind(reader)}: exact{' with a border map' * mapped}, but it does not pay "
             f"({macs:,} multiply-accumulates before, {new.macs:,} after)",
             "another cost profile may judge otherwise",
             "does not pay",

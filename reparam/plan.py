@@ -153,7 +153,8 @@ class Planner:
         except NotFusibleError:
             return None
         after = [step.work for shape in forms.values() for step in shape.steps]
-        if now - seconds > DOUBT * now and not self.any_work and not plainly_less(before, after):
+        taken = sum(w.seconds(self.profile) for node, w in zip(dead, before, strict=True) if _is_bias(graph, node))
+        if now - seconds > DOUBT * (now - taken) and not self.any_work and not plainly_less(before, after):
             return None
         notes = frozenset().union(*(found.states[target].lin.notes for target in targets)) - {MAP, MATRIX}
         return Candidate(found.root, found.home, forms, region, dead, seconds, notes)
@@ -295,6 +296,13 @@ def plainly_less(before: Sequence[cost.Work], after: Sequence[cost.Work]) -> boo
     was, now = _kernels(before), _kernels(after)
     fewer = all(kind in was and was[kind][0] >= count and was[kind][1] >= macs for kind, (count, macs) in now.items())
     return fewer and _nodes(after) < _nodes(before)
+
+
+def _is_bias(graph: ir.Graph, node: ir.Node) -> bool:
+    """Whether a node only adds constants to a product: every runtime takes that in, so to be rid of it wins nothing."""
+    maker = graph.producer.get(node.inputs[0])
+    alone = isinstance(node.op, ir.Affine) and node.op.factor is None
+    return alone and maker is not None and isinstance(maker.op, ir.Linear)
 
 
 def _kernels(works: Sequence[cost.Work]) -> dict[tuple[str, bool], tuple[int, int]]:

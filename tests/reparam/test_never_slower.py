@@ -6,6 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from attn_export.export.torch_onnx import export as dynamo_export
+from attn_export.mechanisms import MECHANISMS
+from attn_export.mechanisms.subject import from_spec
 from attn_export.reparam import cost, emit, ir, plan
 from attn_export.reparam.graph import fuse_graph
 from attn_export.tools.benchmarks.fusion import export
@@ -30,6 +33,12 @@ class _Shifted(nn.Module):
         return torch.erf(x) * ((torch.tanh(x) + 1.0) * 0.5)
 
 
+def _emsa() -> int:
+    """Convolutions of the entry whose products are turned to heads, fused; one before."""
+    plain = dynamo_export(from_spec("emsa", MECHANISMS["emsa"], "plain")).model
+    return sum(node.op_type == "Conv" for node in fuse_graph(plain, certificate=False).model.graph.node)
+
+
 def _sites(module: nn.Module, *shape: int) -> int:
     return len(fuse_graph(export(module.eval(), torch.randn(shape)), certificate=False).sites)
 
@@ -40,6 +49,10 @@ def test_a_kernel_is_not_taken_apart_for_a_few_percent() -> None:
 
 def test_a_scale_and_a_shift_are_two_nodes() -> None:
     assert _sites(_Shifted(), 2, 8, 8) == 0
+
+
+def test_a_bias_that_the_runtime_takes_in_is_no_gain() -> None:
+    assert _emsa() == 1
 
 
 def test_a_turn_of_axes_of_length_one_is_free() -> None:
@@ -54,3 +67,5 @@ def test_each_rule_is_what_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
     work = emit.Work
     monkeypatch.setattr(emit, "Work", lambda *given, passes=1, **more: work(*given, **more))
     assert _sites(_Shifted(), 2, 8, 8) == 1
+    monkeypatch.setattr(plan, "_is_bias", lambda graph, node: False)
+    assert _emsa() == 2

@@ -170,10 +170,10 @@ class Planner:
         return True
 
     def _choose(self, candidates: list[Candidate]) -> list[Candidate]:
-        """Take the best first, skipping what touches what was taken."""
+        """Take the best first, skipping what touches what was taken; of equals, what leaves most in its place."""
         taken: list[Candidate] = []
         touched, gone, roots = set[int](), set[str](), set[str]()
-        for candidate in sorted(candidates, key=lambda c: -c.gain):
+        for candidate in sorted(candidates, key=_order):
             region = {id(node) for node in candidate.region}
             dies = {node.output for node in candidate.dead} - set(candidate.forms)
             if region & touched or candidate.root in gone or dies & roots:
@@ -285,6 +285,11 @@ def dying(graph: ir.Graph, region: list[ir.Node], targets: tuple[str, ...]) -> l
             gone.add(id(node))
             dead.append(node)
     return dead[::-1]
+
+
+def _order(candidate: Candidate) -> tuple[float, int]:
+    """By gain, to nine digits, then by nodes written anew: part of a split that others read is not gone when taken."""
+    return -float(f"{candidate.gain:.9g}"), sum(len(shape.steps) for shape in candidate.forms.values())
 
 
 def plainly_less(before: Sequence[cost.Work], after: Sequence[cost.Work]) -> bool:

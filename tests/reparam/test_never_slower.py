@@ -33,6 +33,18 @@ class _Shifted(nn.Module):
         return torch.erf(x) * ((torch.tanh(x) + 1.0) * 0.5)
 
 
+class _Gated(nn.Module):
+    """A scale behind the larger part of a split: the split stays for the smaller one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide, self.deep = nn.Conv2d(64, 128, 1), nn.Conv2d(124, 124, 7, padding=3, groups=124)
+
+    def forward(self, x: Tensor) -> Tensor:
+        few, most = torch.split(self.wide(x), [4, 124], 1)
+        return torch.cat((few.relu(), (self.deep(most) * 0.5).sigmoid()), 1)
+
+
 def _emsa() -> int:
     """Convolutions of the entry whose products are turned to heads, fused; one before."""
     plain = dynamo_export(from_spec("emsa", MECHANISMS["emsa"], "plain")).model
@@ -55,6 +67,13 @@ def test_a_bias_that_the_runtime_takes_in_is_no_gain() -> None:
     assert _emsa() == 1
 
 
+def test_of_equals_the_one_that_leaves_the_split_alone() -> None:
+    plain = export(_Gated().eval(), torch.randn(2, 64, 14, 14))
+    fused = [node.op_type for node in fuse_graph(plain, certificate=False).model.graph.node]
+    assert "Mul" not in fused
+    assert fused.count("Slice") == sum(node.op_type == "Slice" for node in plain.graph.node)
+
+
 def test_a_turn_of_axes_of_length_one_is_free() -> None:
     turn = ir.Transpose((0, 2, 1))
     assert cost.work(turn, [(2, 1, 512)], (2, 512, 1)).free
@@ -67,5 +86,10 @@ def test_each_rule_is_what_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
     work = emit.Work
     monkeypatch.setattr(emit, "Work", lambda *given, passes=1, **more: work(*given, **more))
     assert _sites(_Shifted(), 2, 8, 8) == 1
+    order = plan._order
+    monkeypatch.setattr(plan, "_order", lambda candidate: (order(candidate)[0], -order(candidate)[1]))
+    fused = fuse_graph(export(_Gated().eval(), torch.randn(2, 64, 14, 14)), certificate=False).model.graph
+    assert "Slice" in [node.op_type for node in fused.node]
+    assert _emsa() == 1
     monkeypatch.setattr(plan, "_is_bias", lambda graph, node: False)
     assert _emsa() == 2

@@ -81,6 +81,7 @@ def test_a_turn_of_axes_of_length_one_is_free() -> None:
 
 
 def test_each_rule_is_what_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    doubt = plan.DOUBT
     monkeypatch.setattr(plan, "DOUBT", 1.0)
     assert _sites(_Apart(), 2, 64, 56, 56) == 1
     work = emit.Work
@@ -90,6 +91,7 @@ def test_each_rule_is_what_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "_order", lambda candidate: (order(candidate)[0], -order(candidate)[1]))
     fused = fuse_graph(export(_Gated().eval(), torch.randn(2, 64, 14, 14)), certificate=False).model.graph
     assert "Slice" in [node.op_type for node in fused.node]
+    monkeypatch.setattr(plan, "DOUBT", doubt)
     assert _emsa() == 1
     monkeypatch.setattr(plan, "_is_bias", lambda graph, node: False)
     assert _emsa() == 2

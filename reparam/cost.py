@@ -122,7 +122,7 @@ def parameters(op: ir.Op) -> int:
     return 0
 
 
-def _map(term: Array | None) -> int:
+def map_size(term: Array | None) -> int:
     """How many numbers a constant holds that differs between positions; one for each channel is nothing."""
     return 0 if term is None or sum(n > 1 for n in term.shape) < 2 else term.size
 
@@ -153,7 +153,7 @@ def work(op: ir.Op, inputs: Sequence[tuple[int, ...]], output: tuple[int, ...]) 
         case ir.Linear():
             return Work(result * op.weight.shape[0], moved + op.weight.size, kind=PRODUCT)
         case ir.Affine():
-            macs, stored = result * ((op.factor is not None) + (op.term is not None)), _map(op.term)
+            macs, stored = result * ((op.factor is not None) + (op.term is not None)), map_size(op.term)
             return Work(macs, moved + stored, passes=MAP_PASSES if stored else 1)
         case ir.Sum():
             return Work(result * (len(op.factors) - 1), moved)

@@ -91,7 +91,7 @@ def _painted(root: ir.Value, home: Layout, state: State, target: ir.Value, profi
     assert image is not None
     silent = replace(lin, image=None, bias=np.zeros_like(lin.bias), biased=False)
     steps = form(root, home, State(silent, place), target, profile).steps
-    number = max(n for n, step in enumerate(steps) if step.work.macs) + 1
+    number = max((n for n, step in enumerate(steps) if step.work.macs), default=len(steps) - 1) + 1
     sizes, turned = steps[number - 1].sizes, number < len(steps)
     if not turned:
         positions.check(place)

@@ -125,7 +125,7 @@ def _explain(
         works = [node_work(graph, n) for n in dead]
         macs = sum(w.macs for w in works if w is not None)
         mapped = BORDER in reach.states[target].lin.notes
-        if mapped and isinstance(reader.op, ir.Affine):
+        if mapped and isinstance(reader.op, ir.Affine) and cost.map_size(reader.op.term):
             return None  # a kernel and its map: that is what a repair looks like
         return (
             f"{kind(node)} → {kind(reader)}: exact{' with a border map' * mapped}, but it does not pay "

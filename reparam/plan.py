@@ -153,6 +153,8 @@ class Planner:
         except NotFusibleError:
             return None
         after = [step.work for shape in forms.values() for step in shape.steps]
+        if _taken_apart(before, after) and not self.any_work:
+            return None
         taken = sum(w.seconds(self.profile) for node, w in zip(dead, before, strict=True) if _is_bias(graph, node))
         if now - seconds > DOUBT * (now - taken) and not self.any_work and not plainly_less(before, after):
             return None
@@ -301,6 +303,13 @@ def plainly_less(before: Sequence[cost.Work], after: Sequence[cost.Work]) -> boo
     was, now = _kernels(before), _kernels(after)
     fewer = all(kind in was and was[kind][0] >= count and was[kind][1] >= macs for kind, (count, macs) in now.items())
     return fewer and _nodes(after) < _nodes(before)
+
+
+def _taken_apart(before: Sequence[cost.Work], after: Sequence[cost.Work]) -> bool:
+    """Whether there are more kernels and no clearly less work: a split is one cheap pass, which a kernel is not."""
+    was, now = _kernels(before).values(), _kernels(after).values()
+    more = sum(count for count, _ in now) > sum(count for count, _ in was)
+    return more and sum(macs for _, macs in now) > DOUBT * sum(macs for _, macs in was)
 
 
 def _is_bias(graph: ir.Graph, node: ir.Node) -> bool:

@@ -213,7 +213,7 @@ NETS = [
     Net("average-border-less", average, _KEPT, {"count": 0}),
     Net("average-hanging", average, ("Conv", "AveragePool"), {"ceil": 1}),
     Net("average-dilated", average, ("Conv", "AveragePool"), {"gap": 2}, since=19),
-    Net("grouped", grouped, _CONV, open=("Conv", "Conv")),
+    Net("grouped", grouped, _CONV),
     Net("transposed", transposed, ("ConvTranspose",)),
     Net("enlarged-scales", enlarged, _MOVED, {"form": "scales"}),
     Net("enlarged-half-pixel", enlarged, _MOVED, {"form": "half_pixel"}),

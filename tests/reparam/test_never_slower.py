@@ -33,6 +33,23 @@ class _Shifted(nn.Module):
         return torch.erf(x) * ((torch.tanh(x) + 1.0) * 0.5)
 
 
+class _Heads(nn.Module):
+    """Queries, keys and values from one product, as in every attention."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.all = nn.Linear(8, 24)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.all(x.relu()).chunk(3, -1)
+        return torch.softmax(q @ k.transpose(1, 2), -1) @ v
+
+
+def _products() -> int:
+    graph = fuse_graph(export(_Heads().eval(), torch.randn(2, 48, 8)), certificate=False).model.graph
+    return sum(node.op_type in ("MatMul", "Gemm") for node in graph.node)
+
+
 class _Gated(nn.Module):
     """A scale behind the larger part of a split: the split stays for the smaller one."""
 
@@ -67,6 +84,10 @@ def test_a_bias_that_the_runtime_takes_in_is_no_gain() -> None:
     assert _emsa() == 1
 
 
+def test_one_product_for_queries_keys_and_values_stays_one() -> None:
+    assert _products() == 3
+
+
 def test_of_equals_the_one_that_leaves_the_split_alone() -> None:
     plain = export(_Gated().eval(), torch.randn(2, 64, 14, 14))
     fused = [node.op_type for node in fuse_graph(plain, certificate=False).model.graph.node]
@@ -81,6 +102,8 @@ def test_a_turn_of_axes_of_length_one_is_free() -> None:
 
 
 def test_each_rule_is_what_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "_taken_apart", lambda before, after: False)
+    assert _products() > 3
     doubt = plan.DOUBT
     monkeypatch.setattr(plan, "DOUBT", 1.0)
     assert _sites(_Apart(), 2, 64, 56, 56) == 1

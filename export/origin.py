@@ -91,7 +91,12 @@ def noted(node: onnx.NodeProto) -> Origin | None:
     scopes = ["" if scope.startswith("_empty_nn_module_stack") else scope for scope in scopes]
     # The last of each is the operator; before it stand the modules, outermost first.
     module, kind = (scopes[-2], classes[-2]) if len(scopes) > 1 else ("", classes[0])
-    lines = re.findall(r'File "(.+?)", line (\d+), in .*?\n\s*(.*)', notes.get(_TRACE, ""))
+    return located(module, kind, notes.get(_TRACE, ""))
+
+
+def located(module: str, kind: str, trace: str) -> Origin:
+    """The place that a stack trace as the exporter prints it names: its innermost line outside of PyTorch."""
+    lines = re.findall(r'File "(.+?)", line (\d+), in .*?\n\s*(.*)', trace)
     own = [entry for entry in lines if "/site-packages/torch/" not in entry[0]] or lines
     if not own:
         return Origin(module, kind)

@@ -36,7 +36,8 @@ ALWAYS_FULL = {"If", "Loop", "Scan", "RandomNormal", "RandomUniform", "EyeLike",
 #: What an epsilon guards against dividing by zero passes through these on its way to the division.
 _ON_THE_WAY = {"Sqrt", "Pow", "Max", "Clip", "Expand", "Reshape", "Transpose", "Unsqueeze", "Squeeze"}
 _DIVISIONS = {"Div", "Reciprocal", "Log"}
-_QUANTISED = {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "DynamicQuantizeLinear"}
+#: A graph with one of these is quantised.
+QUANTISED = {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul", "DynamicQuantizeLinear"}
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ def to_float16(
     Raises:
         ExportError: the model is quantised, does not run, or the result is no valid ONNX.
     """
-    if found := {node.op_type for node in model.graph.node} & _QUANTISED:
+    if found := {node.op_type for node in model.graph.node} & QUANTISED:
         raise ExportError(f"float16 wants a float32 model, came one with {', '.join(sorted(found))}")
     seen = _observe(model, feeds)
     kept = _decide(model, seen, LARGEST * margin)

@@ -11,7 +11,6 @@ from collections.abc import Iterator
 
 import onnx
 import torch
-from torch import Tensor
 
 from attn_export.bundle import Port
 from attn_export.errors import ContractError, ExportError
@@ -33,16 +32,32 @@ def export(subject: Subject, opset: int = OPSET) -> Exported:
         ExportError: the exporter cannot convert the module; the message is its reason.
         ContractError: it gave something else than was asked for.
     """
-    inputs = subject.example()
-    named = {dim.name: dim for dim in subject.dynamic}
-    symbols = {dim.name: _symbol(dim) for dim in subject.dynamic}
-    shapes = tuple(
-        {axis: symbols[dim] for axis, dim in enumerate(item.shape) if isinstance(dim, str) and dim in named}
-        for item in subject.inputs
-    )
+    promised = _promise(subject, opset)
+    model = _convert(subject, promised).model_proto
+    _name_dimensions(model, promised)
+    halve_first(model)
+    checked = contract.check(model, promised)
+    # From here on the outputs' shapes are promised too: what simplifies the graph must not fix a free size.
+    return Exported(model, Contract(opset, promised.inputs, tuple(map(contract.port, checked.model.graph.output))))
+
+
+def traced(subject: Subject, opset: int = OPSET) -> torch.export.ExportedProgram:
+    """Trace ``subject`` as ``export`` does: the program's nodes have the names that the graph's tensors get.
+
+    Raises:
+        ExportError, ContractError: as ``export``.
+    """
+    program = _convert(subject, _promise(subject, opset)).exported_program
+    assert program is not None
+    return program
+
+
+def _promise(subject: Subject, opset: int) -> Contract:
+    """What is asked for; only running the module tells what it gives."""
+    inputs, named = subject.example(), {dim.name: dim for dim in subject.dynamic}
     with torch.no_grad():
         outputs = flatten(subject.module(*inputs.values()), inputs)
-    promised = Contract(
+    return Contract(
         opset,
         tuple(
             Port(item.name, item.dtype, tuple(_size(dim, subject, named) for dim in item.shape))
@@ -53,27 +68,24 @@ def export(subject: Subject, opset: int = OPSET) -> Exported:
             for name, value in outputs.items()
         ),
     )
-    model = _convert(subject, tuple(inputs.values()), shapes if named else None, promised)
-    _name_dimensions(model, promised)
-    halve_first(model)
-    checked = contract.check(model, promised)
-    # From here on the outputs' shapes are promised too: what simplifies the graph must not fix a free size.
-    return Exported(model, Contract(opset, promised.inputs, tuple(map(contract.port, checked.model.graph.output))))
 
 
-def _convert(
-    subject: Subject, inputs: tuple[Tensor, ...], shapes: tuple[dict[int, object], ...] | None, promised: Contract
-) -> onnx.ModelProto:
+def _convert(subject: Subject, promised: Contract) -> torch.onnx.ONNXProgram:
+    symbols = {dim.name: _symbol(dim) for dim in subject.dynamic}
+    shapes = tuple(
+        {axis: symbols[dim] for axis, dim in enumerate(item.shape) if isinstance(dim, str) and dim in symbols}
+        for item in subject.inputs
+    )
     with _quiet() as said:
         try:
             program = torch.onnx.export(
                 subject.module,
-                inputs,
+                tuple(subject.example().values()),
                 dynamo=True,
                 opset_version=promised.opset,
                 input_names=[p.name for p in promised.inputs],
                 output_names=[p.name for p in promised.outputs],
-                dynamic_shapes=shapes,
+                dynamic_shapes=shapes if symbols else None,
                 verbose=False,
                 external_data=False,
             )
@@ -87,7 +99,7 @@ def _convert(
             f"{subject.name}: the exporter dropped the small constant {', '.join(f'{v:g}' for v in gone)} that forward"
             " adds; where it guards a division, write clamp_min instead, or take a larger one"
         )
-    return program.model_proto
+    return program
 
 
 def _symbol(dim: Dim) -> object:

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from attn_export.reparam.kernels_quantised import dequantise, quantise
+
 Array = NDArray[Any]
 #: From attributes and inputs (None where one is left out) to the first output.
 Kernel = Callable[[dict[str, Any], Sequence[Array | None]], Array]
@@ -168,10 +170,12 @@ KERNELS: Mapping[str, Kernel] = {
     "BatchNormalization": _batch_norm,
     "Conv": _conv,
     "ConvTranspose": _conv_transpose,
+    "DequantizeLinear": dequantise,
     "Erf": _erf,
     "GridSample": _grid_sample,
     "LayerNormalization": _layer_norm,
     "MatMul": _product,
     "MaxPool": _maximum,
     "Pad": _padding,
+    "QuantizeLinear": quantise,
 }

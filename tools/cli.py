@@ -314,19 +314,41 @@ def lint(
     graphs.lint(file, target, sm, as_json)
 
 
-@app.command(epilog="Example: attn-export diff repvgg onnxruntime -o parting")
+@app.command(epilog="Example: attn-export diff se --between exported,simplified@onnxruntime -o parting")
 def diff(
-    path: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle's folder.")],
-    other: Annotated[str, typer.Argument(help="A backend, another bundle, or an ONNX file.")] = "onnxruntime",
+    what: Annotated[
+        str, typer.Argument(metavar="WHAT", help="A bundle, an ONNX file, or a subject as the main job takes it.")
+    ],
+    other: Annotated[
+        str | None, typer.Argument(help="A backend (onnxruntime by default), another bundle, or an ONNX file.")
+    ] = None,
+    between: Annotated[
+        str | None,
+        typer.Option(
+            help="Two of original, exported, fused, simplified, float16, model, a bundle, an ONNX file; each may run"
+            " on a backend, such as exported,simplified@onnxruntime."
+        ),
+    ] = None,
+    fuse: Annotated[bool, typer.Option("--fuse", help="Make the simplified stage of the fused one.")] = False,
+    snr: Annotated[
+        float | None, typer.Option(help="What the coarser side is held to, in dB; a quantised model needs it.")
+    ] = None,
+    preset: Annotated[str | None, typer.Option(help="A catalogue entry's configuration.")] = None,
+    inputs: Annotated[list[str] | None, typer.Option("--input", help="An input's shape, as for export.")] = None,
+    kwargs: Annotated[str, typer.Option(help="Constructor arguments as a JSON object.")] = "{}",
+    weights: Annotated[Path | None, typer.Option(help="A checkpoint.")] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Write the smallest part that shows it to this folder.")
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Say where two runs part: the first node, its module and line."""
-    from attn_export.tools import diff_command
+    from attn_export.tools import commands, diff_command
 
-    diff_command.diff(path, other, output, as_json)
+    wanted = commands.Wanted(
+        what, preset, tuple(inputs or ()), _arguments(kwargs), weights, True, True, None, output, seed=0
+    )
+    diff_command.diff(diff_command.Asked(wanted, other, between, fuse, snr, output), as_json)
 
 
 @app.command(epilog="Example: attn-export report repvgg --format markdown")

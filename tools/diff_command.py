@@ -1,65 +1,98 @@
-"""``diff``: where a bundle's model parts from a backend, or from another graph."""
+"""``diff``: where two runs part, of a bundle, an ONNX file, or a subject and the stages it goes through."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-import onnx
 import typer
 
 from attn_export import bundle
 from attn_export.deploy_tests.backends import BACKENDS
-from attn_export.errors import GateError, LoadError
-from attn_export.export.origin import recall
-from attn_export.tools.diff import locate, write_repro
+from attn_export.errors import ConversionError, GateError, UsageError
+from attn_export.mechanisms import MECHANISMS
+from attn_export.tools.commands import Wanted, load
+from attn_export.tools.diff import Parting, part
+from attn_export.tools.diff_sides import Named
+from attn_export.tools.repro import write_repro
+from attn_export.tools.sides import Side, in_order
 
 
-def diff(path: Path, other: str, output: Path | None, as_json: bool) -> None:
-    """Say where the bundle's graph in float64 and ``other`` part, on the bundle's own cases.
+@dataclass(frozen=True)
+class Asked:
+    """What was typed."""
 
-    ``other`` is a backend, or a graph to hold it against: another bundle, or an ONNX file. ``output`` is a folder for
-    the smallest part that still shows it.
+    wanted: Wanted
+    other: str | None = None
+    between: str | None = None
+    fuse: bool = False
+    snr: float | None = None
+    output: Path | None = None
+
+
+def diff(asked: Asked, as_json: bool) -> None:
+    """Say where two runs part; with ``output``, write the smallest part that still shows it.
 
     Raises:
         GateError: they part.
-        LoadError, BackendMissingError, BackendError, ExportError: one of them cannot be read or run.
+        UsageError, LoadError, ConversionError, BackendError: one of them is nothing, or cannot be read, made or run.
     """
-    whole = bundle.read(path)
-    model = onnx.load(whole.model)
-    reference = _graph(other)
-    if reference is None:
-        BACKENDS.place(other)  # raises, and says which names are near
-    cases = {case.name: case.inputs for case in whole.cases}
-    known = recall(whole.manifest.get("origins") or {})
-    snr = (whole.manifest.get("tolerance") or {}).get("snr")  # of a precision below float32
-    backend = "onnxruntime" if reference else other
-    parting = locate(model, cases.items(), backend, reference=reference, known=known, snr=snr)
-    nodes = 0
-    if parting and output:
-        nodes = write_repro(model, parting.departure, cases[parting.case], output, reference)
+    path = Path(asked.wanted.text)
+    # The main job writes a bundle under the subject's own name: stages are the subject's, all else the bundle's.
+    whole = path.is_dir() and not (asked.between and asked.wanted.text in MECHANISMS)
+    named = Named(bundle.read(path) if whole else load(asked.wanted), fused=asked.fuse, snr=asked.snr)
+    pairs = list(_pairs(named, asked))
+    cases = named.seen.items()
+    tried = ((pair, part(*pair, cases, named.known)) for pair in pairs)
+    found = next(((in_order(*pair), hit) for pair, hit in tried if hit), None)
+    words = [side.text for side in pairs[0]]
+    if found is None:
+        text = {"subject": str(path), "between": words, "parting": None}
+        typer.echo(json.dumps(text) if as_json else f"{' and '.join(words)} part nowhere: {len(cases)} cases")
+        return
+    (truth, suspect), parting = found
+    nodes = _write(named, truth, suspect, parting, asked.output, as_json) if asked.output else 0
+    words = [truth.text, suspect.text]
     if as_json:
-        typer.echo(json.dumps({"bundle": str(path), "other": other, "parting": parting.as_json() if parting else None}))
-    elif parting is None:
-        typer.echo(f"{path} and {other} part nowhere: {len(cases)} cases")
+        typer.echo(json.dumps({"subject": str(path), "between": words, "parting": parting.as_json()}))
     else:
         typer.echo(parting.sentence())
         rows = parting.departure.growth
         typer.echo("relative error along the graph: " + ", ".join(f"{name} {error:.1e}" for name, error in rows))
         if nodes:
-            typer.echo(f"{output}/: the {nodes} nodes that show it; run repro.py there")
-    if parting:
-        raise GateError(f"{path} and {other} part at {parting.departure.node!r}")
+            typer.echo(f"{asked.output}/: the {nodes} nodes that show it; run repro.py there")
+    raise GateError(f"{' and '.join(words)} part at {parting.departure.node!r}")
 
 
-def _graph(other: str) -> onnx.ModelProto | None:
-    """The graph that ``other`` names, or None where it is no file."""
-    place = Path(other)
-    if place.is_dir():
-        return onnx.load(bundle.read(place).model)
-    if place.suffix != ".onnx":
-        return None
+def _pairs(named: Named, asked: Asked) -> Iterator[tuple[Side, Side]]:
+    """What to hold against what, in turn."""
+    if asked.between is not None:
+        words = [word.strip() for word in asked.between.split(",")]
+        if asked.other is not None or len(words) != 2 or words[0] == words[1]:
+            raise UsageError(
+                f"--between wants two different sides, such as exported,simplified; came {asked.between!r}"
+            )
+        yield named.pair(words[0], words[1])
+        return
+    other = asked.other or "onnxruntime"
+    if Path(other).is_dir() or other.endswith(".onnx"):
+        yield named.pair(other, "model")
+        other = "onnxruntime"
+    elif other not in BACKENDS:
+        BACKENDS.place(other)  # raises, and says which names are near
+    truth = "model" if isinstance(named.what, bundle.Bundle) else "original"
+    yield named.pair(truth, f"model@{other}")
+
+
+def _write(named: Named, truth: Side, suspect: Side, parting: Parting, folder: Path, as_json: bool) -> int:
+    """Write the part; where its inputs cannot be had from the truth, say so."""
+    assert suspect.graph is not None
+    feeds, backend = named.seen[parting.case], suspect.backend or "onnxruntime"
     try:
-        return onnx.load(place)
-    except Exception as error:  # a missing file, or no protobuf message
-        raise LoadError(f"{other} cannot be read: {error}") from error
+        return write_repro(suspect.graph, parting.departure, feeds, folder, truth, backend)
+    except ConversionError as error:
+        if not as_json:
+            typer.echo(f"{folder}: not written: {error}", err=True)
+        return 0

@@ -37,9 +37,11 @@ from attn_export.reparam.fusion import Fusion
 from attn_export.reparam.graph import fuse_graph
 from attn_export.tools import diff, record, report_html
 from attn_export.tools.diff import layer_errors
+from attn_export.tools.diff_sides import Named
 from attn_export.tools.kill import FAST, KillScore, kill, refuse_vacuous
 from attn_export.tools.progress import Progress
 from attn_export.tools.record import Step
+from attn_export.tools.sides import Side
 
 #: Cases that the fusion's certificate runs in float64; parity runs all of them.
 CERTIFIED = 2
@@ -306,12 +308,16 @@ class _Job:
         raise GateError(f"after '{self.steps[-1].name}': {parity.sentence()}{found}; nothing was written")
 
     def _parting(self, parity: Parity, exported: Exported) -> str:
-        reference = self.plain.model if self.plain is not None and exported is not self.plain else None
-        known = origin.origins(self.plain.model) if self.plain is not None else {}
+        first = self.plain is None or exported is self.plain
+        reference = self.plain.model if self.plain is not None and not first else None
+        known = origin.origins(exported.model if self.plain is None else self.plain.model)
         failing = next(case for case in self.cases if case.name == parity.worst.case)
         try:
             feeds = [(failing.name, failing.inputs)]
             parting = diff.locate(exported.model, feeds, reference=reference, known=known)
+            if parting is None and first:  # the runtime computes what the graph says: only the module knows better
+                graph = Side("the exported graph", exported.model)
+                parting = diff.part(Named(self.subject).side("original"), graph, feeds, known)
         except AttnExportError as error:
             return f" (where it parts could not be found: {error})"
         return f"; it parts at {parting.sentence()}" if parting else ""

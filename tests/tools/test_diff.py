@@ -18,7 +18,9 @@ from attn_export.export.simplify import simplify
 from attn_export.export.torch_onnx import export
 from attn_export.mechanisms import MECHANISMS
 from attn_export.mechanisms.subject import from_spec
-from attn_export.tools.diff import between_graphs, locate, of_runtime, write_repro
+from attn_export.tools.diff import between_graphs, locate, of_runtime
+from attn_export.tools.repro import write_repro
+from attn_export.tools.sides import Side
 from tests.export.models import cases, rich
 
 ROOT = Path(__file__).parents[2]
@@ -86,7 +88,7 @@ def test_the_script_shows_the_fault_and_passes_on_the_clean_part(tmp_path: Path)
     mutant, feeds = mutation.of(rich()), FEEDS[1][1]
     found = between_graphs(rich(), mutant, feeds)
     assert found is not None
-    assert write_repro(mutant, found, feeds, tmp_path, rich()) == 1
+    assert write_repro(mutant, found, feeds, tmp_path, Side("clean", rich())) == 1
     assert len((tmp_path / "repro.py").read_text(encoding="utf-8").splitlines()) <= 13
     command = [sys.executable, "repro.py"]
     shown = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

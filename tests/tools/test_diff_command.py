@@ -9,11 +9,10 @@ import onnx
 import pytest
 
 from attn_export import bundle
-from attn_export.errors import GateError, LoadError, UnknownNameError
 from attn_export.export.mutants import mutations
 from attn_export.export.origin import Origin, recall, record
-from attn_export.tools.diff_command import diff
 from tests.export.models import PORTS, cases, rich
+from tests.tools.run import run
 
 
 @pytest.fixture
@@ -40,36 +39,46 @@ def made(tmp_path: Path) -> Path:
     return target
 
 
-def test_a_faulty_graph_parts_from_the_clean_one(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_faulty_graph_parts_from_the_clean_one(made: Path) -> None:
     output = made.parent / "part"
-    with pytest.raises(GateError, match="part at 'n_softmax'"):
-        diff(made, str(made.parent / "clean.onnx"), output, as_json=False)
-    text = capsys.readouterr().out
-    assert "they part at Softmax 'n_softmax'" in text
-    assert "head.attend (Softmax), net.py:7" in text
+    came = run("diff", made, made.parent / "clean.onnx", "-o", output)
+    assert came.code == 1
+    assert "part at 'n_softmax'" in came.err
+    assert "they part at Softmax 'n_softmax'" in came.out
+    assert "head.attend (Softmax), net.py:7" in came.out
     assert {p.name for p in output.iterdir()} == {"part.onnx", "inputs.npz", "repro.py"}
 
 
-def test_the_runtime_is_right_about_the_faulty_graph(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_runtime_is_right_about_the_faulty_graph(made: Path) -> None:
     """It computes what the graph says: that the graph is wrong, only another graph can tell."""
-    diff(made, "onnxruntime", None, as_json=False)
-    assert "part nowhere: 2 cases" in capsys.readouterr().out
-    diff(made, str(made), None, as_json=True)
-    assert json.loads(capsys.readouterr().out)["parting"] is None
+    came = run("diff", made, "onnxruntime")
+    assert came.code == 0
+    assert "part nowhere: 2 cases" in came.out
+    assert run("diff", made, made, "--json").json["parting"] is None
 
 
-def test_json_names_the_same_node(made: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(GateError):
-        diff(made, str(made.parent / "clean.onnx"), None, as_json=True)
-    row = json.loads(capsys.readouterr().out)["parting"]
-    assert (row["node"], row["op"], row["origin"]["line"]) == ("n_softmax", "Softmax", 7)
+def test_json_names_the_same_node(made: Path) -> None:
+    came = run("diff", made, made.parent / "clean.onnx", "--json")
+    row = json.loads(came.out.splitlines()[0])["parting"]
+    assert (came.code, row["node"], row["op"], row["origin"]["line"]) == (1, "n_softmax", "Softmax", 7)
 
 
-def test_what_is_neither_backend_nor_graph_is_refused(made: Path) -> None:
-    with pytest.raises(UnknownNameError, match="onnxruntme"):
-        diff(made, "onnxruntme", None, as_json=False)
-    with pytest.raises(LoadError, match="cannot be read"):
-        diff(made, "nowhere.onnx", None, as_json=False)
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["onnxruntme"], 2, "onnxruntime"),
+        (["nowhere.onnx"], 3, "cannot be read"),
+        (["--between", "model"], 2, "two different sides"),
+        (["--between", "model,model"], 2, "two different sides"),
+        (["--between", "original,model"], 2, "attn-export diff SUBJECT --between original,"),
+        (["--between", "fused,model"], 2, "a bundle holds its last stage alone"),
+        (["--between", "model,modle"], 2, "modle"),
+        (["--between", "model,model@tensorflow"], 2, "tensorflow"),
+    ],
+)
+def test_what_is_no_side_is_refused_with_the_way_out(made: Path, words: list[str], code: int, said: str) -> None:
+    came = run("diff", made, *words)
+    assert (came.code, said in came.err) == (code, True), came.err
 
 
 def test_origins_survive_a_manifest() -> None:

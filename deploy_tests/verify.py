@@ -12,7 +12,7 @@ from attn_export.deploy_tests.backend import Options, Range, Run
 from attn_export.deploy_tests.backends import BACKENDS
 from attn_export.deploy_tests.latency import Latency, Protocol, measure
 from attn_export.deploy_tests.parity import Parity, prove
-from attn_export.errors import BackendMissingError
+from attn_export.errors import BackendError, BackendMissingError
 
 
 @contextmanager
@@ -33,8 +33,15 @@ def opened(
         raise BackendMissingError(f"{backend} is not available here: {why}")
     began = time.perf_counter()
     ranges = shapes.of(bundle) if ranges is None else ranges
-    with runtime.open(bundle.model, Options(threads=threads, shapes=ranges)) as run:
-        yield run, runtime.version(), time.perf_counter() - began
+    try:
+        with runtime.open(bundle.model, Options(threads=threads, shapes=ranges)) as run:
+            yield run, runtime.version(), time.perf_counter() - began
+    except BackendError as error:
+        precision = bundle.manifest["subject"].get("precision", "float32")
+        if precision == "float32":
+            raise
+        why = f"{error}; the model computes in {precision}, for which {backend} may lack kernels on this machine"
+        raise BackendError(why) from error
 
 
 def verify(

@@ -143,11 +143,19 @@ def _lines(whole: bundle.Bundle, measured: Measured) -> list[str]:
             figures = ", ".join(f"{name} {value:.3g}" for name, value in found.items())
             lines.append(f"  {words[kind]}: {figures + ' ms' if found else engine['graph_missing']}")
     if figure := plain.get("mlperf"):
-        lines.append(f"  MLPerf single stream: {json.dumps(figure)}")
+        lines.append(
+            f"  MLPerf single stream p90 {figure['estimate_ms']:.3g} ms, {figure['queries']} queries; no submission"
+        )
     for kind, points in (plain.get("sweeps") or {}).items():
-        lines += [f"  {kind}: {json.dumps(point)}" for point in points]
+        for point in points:
+            wall = point["wall_ms"]
+            figures = f"p50 {wall['p50']:.3g}, p90 {wall['p90']:.3g} ms, {point['per_item_ms']:.3g} ms an item"
+            lines.append(f"  {'threads' if kind == 'threads' else 'batch of'} {point['setting']}: {figures}")
     if drift := plain.get("sustain"):
-        lines.append(f"  sustained: {json.dumps({k: v for k, v in drift.items() if not isinstance(v, (list, tuple))})}")
+        steady = "steady" if drift["steady"] else "it drifts"
+        lines.append(
+            f"  over {drift['seconds']:.0f} s: {steady}, {drift['change']:+.1%} from the first quarter to the last"
+        )
     for row in ((plain.get("profile") or {}).get("rows") or [])[:10]:
         peak = "    " if row["roofline"] is None else f"{row['roofline']:4.0%}"
         lines.append(

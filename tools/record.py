@@ -48,12 +48,19 @@ class Step:
         }
 
 
-def tolerance(precision: str) -> dict[str, Any]:
-    """The gate of a precision: k for float32, a signal-to-noise ratio below that."""
+def tolerance(precision: str, snr: float | None = None) -> dict[str, Any]:
+    """The gate of a precision: k for float32, below that a signal-to-noise ratio: its class's, or the user's own.
+
+    Raises:
+        ValueError: the precision has no class, and no ratio is given.
+    """
     rule = {"k": TOLERANCE, "rule": "error <= k * max(yardstick, 8 * 2**-24 * norm(truth))"}
     if precision == "float32":
         return rule
-    return {**rule, "snr": SNR[precision], "rule": f"signal-to-noise ratio >= {SNR[precision]:g} dB"}
+    least = SNR.get(precision) if snr is None else snr
+    if least is None:
+        raise ValueError(f"{precision} is held to what its user says: how many dB?")
+    return {**rule, "snr": least, "rule": f"signal-to-noise ratio >= {least:g} dB"}
 
 
 def fusion(made: Fusion[onnx.ModelProto], cost: str, keep: Sequence[str], repair: bool) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def render(manifest: Plain, report: Plain, name: str = "BUNDLE") -> str:
     return environment.get_template("report.html.jinja").render(
         name=name,
         manifest={"fusion": None, "costs": None, **manifest},
-        subject=manifest.get("subject", {}),
+        subject={"fused": False, **manifest.get("subject", {})},
         answer=answer,
         sentence=sentence,
         headline=headline(manifest, report),

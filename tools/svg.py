@@ -57,14 +57,14 @@ def bounded(key: str, rows: Sequence[tuple[str, float | None, str]], bound: floa
 
 
 def histogram(key: str, samples: Sequence[float], marks: Mapping[str, float], title: str, unit: str = "ms") -> str:
-    """How samples are distributed, with marked percentiles; the slowest one in a hundred is gathered at the edge."""
+    """How samples are distributed, with marked percentiles; the axis ends before outliers, and says how many."""
     values = sorted(samples)
-    low, high = values[0], max(values[min(len(values) - 1, int(len(values) * 0.99))], max(marks.values(), default=0))
-    high = high if high > low else low * 1.01 + 1e-9
+    low, high = values[0], edge(values)
+    beyond = sum(value > high for value in values)
     bins = 60
     counts = [0] * bins
-    for value in values:
-        counts[min(bins - 1, int((min(value, high) - low) / (high - low) * bins))] += 1
+    for value in values[: len(values) - beyond]:
+        counts[min(bins - 1, int((value - low) / (high - low) * bins))] += 1
     at, tall, top = _scale(low, high), 110, 34
     body = _axis(low, high, top + tall)
     wide = _SPAN / bins
@@ -75,6 +75,8 @@ def histogram(key: str, samples: Sequence[float], marks: Mapping[str, float], ti
             body.append(_rect("bar", x, top + tall - height, wide - 1, height, 0))
     last = -1e9
     for index, (name, value) in enumerate(sorted(marks.items(), key=lambda item: item[1])):
+        if value > high:
+            continue
         x = at(value)
         row = 12 if x - last > 34 else 26
         last = x if row == 12 else last
@@ -82,8 +84,30 @@ def histogram(key: str, samples: Sequence[float], marks: Mapping[str, float], ti
         body.append(f'<text class="tag" x="{x:.1f}" y="{row}" text-anchor="middle">{escape(name)}</text>')
     body.append(_label("runs", top + tall / 2))
     body.append(_label(f"axis in {unit}", top + tall + 16))
+    if beyond:
+        outside = [name for name, value in marks.items() if value > high]
+        lines = [f"{beyond} beyond", f"{high:.4g}, up to", f"{values[-1]:.4g} {unit}", ", ".join(outside)]
+        for line_, text in enumerate(filter(None, lines)):
+            place = f'x="{LEFT + _SPAN + 8}" y="{top + 56 + 15 * line_}"'
+            body.append(f'<text class="tick beyond" {place}>{escape(text)}</text>')
     spoken = ", ".join(f"{name} {value:.4g} {unit}" for name, value in marks.items())
-    return picture(key, top + tall + 28, title, f"{len(values)} samples: {spoken}.", body)
+    far = f" {beyond} lie beyond the axis, up to {values[-1]:.4g} {unit}." if beyond else ""
+    return picture(key, top + tall + 28, title, f"{len(values)} samples: {spoken}.{far}", body)
+
+
+def edge(values: Sequence[float]) -> float:
+    """Where an axis for sorted values ends: at their 99.5th percentile, or two spreads (10th to 90th) past the 90th.
+
+    >>> round(edge(sorted([1.0, 1.1, 1.2, 1.3] * 25) + [90.0]), 6)
+    1.9
+    """
+
+    def at(share: float) -> float:
+        return values[min(len(values) - 1, int(len(values) * share))]
+
+    near = at(0.9) + 2 * (at(0.9) - at(0.1))
+    high = min(at(0.995), near) if near > values[0] else at(0.995)
+    return high if high > values[0] else values[0] * 1.01 + 1e-9
 
 
 def ratios(key: str, rows: Sequence[tuple[str, Sequence[float], tuple[float, float, float]]], title: str) -> str:

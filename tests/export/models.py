@@ -57,6 +57,33 @@ def rich() -> onnx.ModelProto:
     return model
 
 
+def quantised() -> onnx.ModelProto:
+    """The small graph with its convolution in INT8, in the form that runtimes read: Q/DQ around it."""
+    model = rich()
+    weight = next(t for t in model.graph.initializer if t.name == "conv.weight")
+    values = numpy_helper.to_array(weight)
+    scale = np.float32(np.abs(values).max() / 127)
+    extra = [
+        numpy_helper.from_array(np.round(values / scale).astype(np.int8), "w8"),
+        numpy_helper.from_array(scale, "w_scale"),
+        numpy_helper.from_array(np.float32(4 / 127), "x_scale"),
+        numpy_helper.from_array(np.int8(0), "zero"),
+    ]
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "x_scale", "zero"], ["x8"], "n_q"),
+        helper.make_node("DequantizeLinear", ["x8", "x_scale", "zero"], ["x_back"], "n_dq"),
+        helper.make_node("DequantizeLinear", ["w8", "w_scale", "zero"], ["w_back"], "n_dqw"),
+    ]
+    conv = model.graph.node[0]
+    conv.input[0], conv.input[1] = "x_back", "w_back"
+    rest = list(model.graph.node)
+    del model.graph.node[:]
+    model.graph.node.extend([*nodes, *rest])
+    model.graph.initializer.extend(extra)
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
 def cases(model: onnx.ModelProto, count: int = 2) -> list[Case]:
     """Random inputs with the graph's own float64 evaluation as their truth."""
     exact, single = Exact(model), Exact(model, np.float32)

@@ -12,7 +12,9 @@ import onnx
 import pytest
 
 from attn_export import bundle
+from attn_export.deploy_tests.contest import judge
 from attn_export.reparam import certify
+from attn_export.tools import bench as benching
 from tests.tools.run import run
 
 
@@ -129,6 +131,36 @@ def test_bench_holds_a_bundle_against_budgets_and_baselines(made: Path) -> None:
     assert then.code == 0, then
     assert run("bench", made, *quick, "--baseline", made / "cases.npz").code == 2
     assert run("bench", made, *quick, "--batch-sweep", "1,x").code == 2
+
+
+def test_bench_fails_what_is_slower_than_its_baseline(made: Path, tmp_path: Path) -> None:
+    quick = ("--duration", "0", "--iterations", "200", "-q")
+    then = json.loads((made / "report.json").read_text(encoding="utf-8"))
+    then["runs"][0]["latency"]["cpu_ms"]["p50"] /= 100
+    (tmp_path / "then.json").write_text(json.dumps(then), encoding="utf-8")
+    slower = run("bench", made, *quick, "--baseline", tmp_path / "then.json", "--max-regression", "3%")
+    assert slower.code == 1, slower
+    assert "at most 3 % slower than the baseline report: broken" in slower.out
+
+
+@pytest.mark.parametrize(("ratio", "control", "code"), [(-0.1, 0.0, 0), (0.1, 0.0, 1), (0.0, 0.0, 5), (-0.1, 0.2, 5)])
+def test_bench_is_faster_than_another_or_slower_or_cannot_say(
+    made: Path, monkeypatch: pytest.MonkeyPatch, ratio: float, control: float, code: int
+) -> None:
+    pairs = [(ratio + 0.001 * (-1) ** i, control + 0.002 * (-1) ** i) for i in range(6)]
+    monkeypatch.setattr(benching, "compete", lambda *_, **__: judge(pairs))
+    came = run("bench", made, "--duration", "0", "--iterations", "200", "-q", "--faster-than", made)
+    assert came.code == code, came
+
+
+def test_bench_says_all_that_it_was_asked_for(made: Path) -> None:
+    asked = ("--mlperf", "--sustain", "0.3", "--thread-sweep", "--batch-sweep", "1,2", "--profile")
+    came = run("bench", made, "--duration", "0.1", "--iterations", "1100", "-q", *asked)
+    assert came.code == 0, came
+    for words in ("MLPerf single stream p90", "threads 1: p50", "batch of 2: p50", "from the first quarter", "of peak"):
+        assert words in came.out, words
+    assert "cold start" in came.out
+    assert "peak memory" in came.out
 
 
 def test_lint_speaks_by_rules(made: Path) -> None:

@@ -30,7 +30,7 @@ from attn_export.tools import pipeline, sides
 from attn_export.tools.diff_sides import Named
 from attn_export.tools.repro import write_repro
 from attn_export.tools.sides import Side, between
-from tests.export.models import cases, rich
+from tests.export.models import cases, quantised, rich
 from tests.tools.run import run
 
 STAGES = ("original", "exported", "fused", "simplified", "float16")
@@ -114,34 +114,6 @@ def test_a_wrong_kernel_is_named_against_every_stage_and_another_backend(
     assert found.op == "Relu"
     first = next(n for n in right.graph.graph.node if n.op_type == "Relu")  # type: ignore[union-attr]  # it has one
     assert found.tensor == first.output[0]
-
-
-@cache
-def quantised() -> onnx.ModelProto:
-    """The small graph with its convolution in INT8, in the form that runtimes read: Q/DQ around it."""
-    model = rich()
-    weight = next(t for t in model.graph.initializer if t.name == "conv.weight")
-    values = numpy_helper.to_array(weight)
-    scale = np.float32(np.abs(values).max() / 127)
-    extra = [
-        numpy_helper.from_array(np.round(values / scale).astype(np.int8), "w8"),
-        numpy_helper.from_array(scale, "w_scale"),
-        numpy_helper.from_array(np.float32(4 / 127), "x_scale"),
-        numpy_helper.from_array(np.int8(0), "zero"),
-    ]
-    nodes = [
-        helper.make_node("QuantizeLinear", ["x", "x_scale", "zero"], ["x8"], "n_q"),
-        helper.make_node("DequantizeLinear", ["x8", "x_scale", "zero"], ["x_back"], "n_dq"),
-        helper.make_node("DequantizeLinear", ["w8", "w_scale", "zero"], ["w_back"], "n_dqw"),
-    ]
-    conv = model.graph.node[0]
-    conv.input[0], conv.input[1] = "x_back", "w_back"
-    rest = list(model.graph.node)
-    del model.graph.node[:]
-    model.graph.node.extend([*nodes, *rest])
-    model.graph.initializer.extend(extra)
-    onnx.checker.check_model(model, full_check=True)
-    return model
 
 
 @pytest.mark.parametrize("backend", [None, "onnxruntime"])

@@ -313,6 +313,22 @@ def test_pictures_say_in_words_what_they_show() -> None:
         assert "inf" not in picture
 
 
+def test_outliers_do_not_squeeze_the_distribution_and_are_counted() -> None:
+    body = [1.0 + 0.001 * i for i in range(194)]
+    came = svg.histogram("h", [*body, *[40.0] * 5, 95.0], {"p50": 1.1, "p99": 40.0}, "six outliers")
+    places = [float(x) for x in re.findall(r'<rect class="bar" x="([\d.]+)"', came)]
+    assert max(places) - min(places) > 0.2 * svg.WIDTH, "what is usual fills a good part of the axis"
+    words = re.findall(r'class="tick beyond"[^>]*>([^<]*)', came)
+    assert words[0] == "6 beyond"
+    assert words[2:] == ["95 ms", "p99"]
+    assert "6 lie beyond the axis, up to 95 ms" in came, "and those who do not see it hear it"
+    assert len(re.findall('class="mark', came)) == 1, "a mark beyond the axis is not drawn on it"
+    calm = svg.histogram("h", body, {"p50": 1.1}, "none")
+    assert "beyond" not in calm
+    tall = [float(h) for h in re.findall(r'<rect class="bar"[^>]* height="([\d.]+)"', came)]
+    assert tall[-1] < 0.7 * max(tall) or len(tall) > 8, "outliers are gathered in no bar"
+
+
 def test_bars_are_as_long_as_their_values() -> None:
     came = svg.shares("s", [("a", 0.5, "a"), ("b", 0.25, "b")], "t")
     wide = [float(w) for w in re.findall(r'<rect class="bar"[^>]* width="([\d.]+)"', came)]

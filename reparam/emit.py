@@ -278,9 +278,8 @@ def _renamed(lin: LinConv, order: Ints) -> LinConv:
 
 def groups_of(lin: LinConv) -> int:
     """The largest number of groups in which a convolution can have this support."""
-    read = lin.src[lin.grp]
-    least = np.where(read < 0, lin.channels, read).min(axis=1)
-    most = read.max(axis=1)
+    least = np.where(lin.src < 0, lin.channels, lin.src).min(axis=1)[lin.grp]
+    most = lin.src.max(axis=1)[lin.grp]
     both = gcd(lin.outputs, lin.channels)
     number = np.arange(lin.outputs)
     for groups in (g for g in range(both, 0, -1) if both % g == 0):
@@ -335,8 +334,9 @@ def _dense(lin: LinConv, groups: int) -> Array:
     regular = [_taps(a) for a in lin.axes]
     width = lin.channels // groups
     block = np.arange(lin.outputs) // (lin.outputs // groups)
-    read = lin.src[lin.grp]
-    slots = np.where(read < 0, width, read - (block * width)[:, None])
+    pairs, of = np.unique(np.stack([lin.grp, block]), axis=1, return_inverse=True)  # few, where outputs are many
+    read = lin.src[pairs[0]]
+    slots = np.where(read < 0, width, read - (pairs[1] * width)[:, None])
     plain = lin.width == width and np.array_equal(slots, np.broadcast_to(np.arange(width), slots.shape))
     if plain and all(len(a.taps) == count for a, (_, _, count) in zip(lin.axes, regular, strict=True)):
         return np.ascontiguousarray(lin.kernel())
@@ -344,7 +344,7 @@ def _dense(lin: LinConv, groups: int) -> Array:
     where = [np.array([(t - lo) // step for t in a.taps]) for a, (lo, step, _) in zip(lin.axes, regular, strict=True)]
     part = np.zeros((lin.outputs, lin.width, *result.shape[2:]))
     part[np.ix_(np.arange(lin.outputs), np.arange(lin.width), *where)] = lin.kernel()
-    result[np.arange(lin.outputs)[:, None], slots] = part
+    result[np.arange(lin.outputs)[:, None], slots[of.reshape(-1)]] = part
     return np.ascontiguousarray(result[:, :width])
 
 

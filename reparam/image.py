@@ -17,8 +17,12 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 
+#: Arrays of more numbers than this are computed each time: of several on the way to a kernel, one is in memory.
+MOST_KEPT = 1 << 25
+
+
 class Lazy:
-    """An array that is computed once, when first asked for."""
+    """An array that is computed when first asked for, and kept unless it is very large."""
 
     def __init__(self, build: Callable[[], Array]) -> None:
         self._build: Callable[[], Array] | None = build
@@ -26,10 +30,13 @@ class Lazy:
 
     def __call__(self) -> Array:
         """Return the array."""
-        if self._value is None:
-            assert self._build is not None
-            self._value, self._build = self._build(), None
-        return self._value
+        if self._value is not None:
+            return self._value
+        assert self._build is not None
+        value = self._build()
+        if value.size <= MOST_KEPT:
+            self._value, self._build = value, None
+        return value
 
 
 def padded(image: Array, dim: int, left: int, right: int, shown: Array) -> Array:

@@ -34,21 +34,17 @@ def fp16(array: Array) -> Array:
 
 def precision(graph: ir.Graph, merge: Merge) -> Precision | None:
     """The error of a site's kernels before and after; None where they cannot be compared."""
-    region = between(graph, merge.root, merge.targets)
+    region, found = between(graph, merge.root, merge.targets), dict[str, float]()
     try:
         exact = _kernels(graph, merge, region, {})
-        rounded = {}
         for name, rounding in (("int8", int8), ("fp16", fp16)):
             ops = {id(node): _rounded(node.op, rounding) for node in region}
-            rounded[name] = _kernels(graph, merge, region, ops)
+            found[f"{name}_before"] = _worst(_kernels(graph, merge, region, ops), exact)
+            del ops  # as large as the weights
+            found[f"{name}_after"] = _worst([rounding(kernel) for kernel in exact], exact)
     except NotFusibleError:
         return None
-    return Precision(
-        int8_before=_worst(rounded["int8"], exact),
-        int8_after=_worst([int8(k) for k in exact], exact),
-        fp16_before=_worst(rounded["fp16"], exact),
-        fp16_after=_worst([fp16(k) for k in exact], exact),
-    )
+    return Precision(**found)
 
 
 def _kernels(graph: ir.Graph, merge: Merge, region: list[ir.Node], ops: dict[int, ir.Op]) -> list[Array]:

@@ -11,10 +11,8 @@ them, since choosing what to merge needs their shape only.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -129,11 +127,11 @@ def scale(v: LinConv, factor: Array) -> LinConv:
         kernel=Lazy(lambda: v.kernel() * column),
         bias=v.bias * factor,
         spread=v.spread * abs(factor),
-        image=_changed(v, lambda i: i * column[..., 0]),
+        image=changed(v, lambda i: i * column[..., 0]),
     )
 
 
-def _changed(v: LinConv, change: Callable[[Array], Array]) -> Lazy | None:
+def changed(v: LinConv, change: Callable[[Array], Array]) -> Lazy | None:
     """The image after a change, if there is one."""
     before = v.image
     return None if before is None else Lazy(lambda: change(before()))
@@ -160,7 +158,7 @@ def rows(v: LinConv, index: Ints) -> LinConv:
         kernel=Lazy(lambda: v.kernel()[index]),
         bias=v.bias[index],
         spread=v.spread[index],
-        image=_changed(v, lambda i: i[index]),
+        image=changed(v, lambda i: i[index]),
     )
 
 
@@ -172,7 +170,7 @@ def with_axis(v: LinConv, dim: int, axis: Axis, *notes: str) -> LinConv:
 def stride(v: LinConv, dim: int, step: int) -> LinConv:
     """Keep every ``step``-th position."""
     axis = v.axes[dim]
-    thinned = replace(v, image=_changed(v, lambda i: image.strided(i, dim, step)))
+    thinned = replace(v, image=changed(v, lambda i: image.strided(i, dim, step)))
     return with_axis(thinned, dim, replace(axis, stride=axis.stride * step))
 
 
@@ -206,7 +204,7 @@ def pad(v: LinConv, dim: int, left: int, right: int, value: float | Array = 0.0)
                 notes |= _constant_matches(v, value)
             except NotFusibleError as mismatch:
                 v = _repaired(v, mismatch)
-    v = replace(v, image=_changed(v, lambda i: image.padded(i, dim, left, right, shown)))
+    v = replace(v, image=changed(v, lambda i: image.padded(i, dim, left, right, shown)))
     wider = replace(axis, taps=tuple(t - axis.stride * left for t in axis.taps))
     return with_axis(v, dim, replace(wider, extent=axis.extent + axis.stride * (left + right)), *notes)
 
@@ -243,118 +241,3 @@ def _repaired(v: LinConv, mismatch: NotFusibleError) -> LinConv:
     if not v.repair:
         raise NotFusibleError(mismatch.reason, f"{mismatch.remedy}; or --repair it with a border map")
     return replace(v, image=Lazy(lambda: np.zeros((v.outputs, *lengths))), notes=v.notes | {"static", BORDER})
-
-
-def conv(
-    v: LinConv,
-    weight: Array,
-    bias: Array | None = None,
-    *,
-    strides: Sequence[int] | None = None,
-    dilations: Sequence[int] | None = None,
-    groups: int = 1,
-) -> LinConv:
-    """Convolve without padding; always exact. ``weight`` is ``(outputs, inputs of a group, *taps)``."""
-    outputs, width, sizes = weight.shape[0], weight.shape[1], weight.shape[2:]
-    steps, gaps = tuple(strides or [1] * len(sizes)), tuple(dilations or [1] * len(sizes))
-    axes, places = [], []
-    for axis, size, step, dilation in zip(v.axes, sizes, steps, gaps, strict=True):
-        reach = axis.stride * dilation
-        taps = sorted({t + reach * j for t in axis.taps for j in range(size)})
-        where = {t: n for n, t in enumerate(taps)}
-        places.append([np.array([where[t + reach * j] for t in axis.taps]) for j in range(size)])
-        axes.append(Axis(tuple(taps), axis.stride * step, axis.extent - reach * (size - 1), axis.size))
-    total = weight.sum(axis=tuple(range(2, weight.ndim))).reshape(groups, outputs // groups, width)
-    offset = np.einsum("goi,gi->go", total, v.bias.reshape(groups, width)).reshape(-1)
-    spread = np.einsum("goi,gi->go", np.abs(total), v.spread.reshape(groups, width)).reshape(-1)
-    if bias is not None:
-        offset, spread = offset + bias, spread + np.abs(bias)
-    shape = tuple(len(a.taps) for a in axes)
-    if width == 1:  # depthwise: each output reads what one row read
-        row = np.repeat(np.arange(groups), outputs // groups)
-        src, grp, slots = v.src, v.grp[row], None
-    else:
-        src, slots = _unions(v, groups, width)
-        grp = np.repeat(np.arange(groups), outputs // groups)
-
-    def build() -> Array:
-        inner = v.kernel()
-        if slots is None:
-            row = np.repeat(np.arange(groups), outputs // groups)
-            result = np.zeros((outputs, v.width, *shape))
-            for tap in itertools.product(*map(range, sizes)):
-                factor = weight[_index(slice(None), 0, *tap)].reshape(-1, *(1,) * (1 + len(sizes)))
-                result[window(places, tap)] += factor * inner[row]
-            return result
-        wide = src.shape[1]
-        members = outputs // groups
-        result = np.zeros((groups, members, wide, *shape))
-        flat = int(np.prod(inner.shape[2:], dtype=int))
-        grouped = weight.reshape(groups, members, width, *sizes)
-        if v.width == 1 and wide == width and len(np.unique(slots)) == slots.size:
-            order = np.argsort(slots.reshape(groups, width) % (wide + 1), axis=1)
-            column = np.take_along_axis(inner.reshape(groups, width, flat), order[:, :, None], axis=1)
-            sorted_w = np.take_along_axis(grouped.reshape(groups, members, width, -1), order[:, None, :, None], axis=2)
-            sorted_w = sorted_w.reshape(grouped.shape)
-            for tap in itertools.product(*map(range, sizes)):
-                part = sorted_w[_index(*_ALL, *tap)][..., None] * column[:, None]
-                result[window(places, tap, lead=3)] += part.reshape(groups, members, wide, *inner.shape[2:])
-            return result.reshape(outputs, wide, *shape)
-        spaced = scatter(inner, slots % (wide + 1), wide).reshape(groups, width, wide * flat)
-        for tap in itertools.product(*map(range, sizes)):
-            part = grouped[_index(*_ALL, *tap)] @ spaced
-            result[window(places, tap, lead=3)] += part.reshape(groups, members, wide, *inner.shape[2:])
-        return result.reshape(outputs, wide, *shape)
-
-    biased = v.biased or bias is not None
-    still = _changed(v, lambda i: image.convolved(i, weight, steps, gaps, groups))
-    return LinConv(tuple(axes), v.channels, src, grp, Lazy(build), offset, spread, biased, v.notes, still, v.repair)
-
-
-_ALL = (slice(None),) * 3
-
-
-def _index(*parts: Any) -> Any:
-    return parts
-
-
-def window(places: list[list[Ints]], tap: tuple[int, ...], lead: int = 2) -> tuple[Any, ...]:
-    """Index the taps that ``tap`` of the outer kernel contributes to."""
-    if not places:
-        return (Ellipsis,)
-    if all(len(axis[0]) == axis[0][-1] - axis[0][0] + 1 for axis in places):
-        return (*(slice(None),) * lead, *(slice(p[j][0], p[j][-1] + 1) for p, j in zip(places, tap, strict=True)))
-    grid = np.ix_(*(p[j] for p, j in zip(places, tap, strict=True)))
-    return (*(slice(None),) * lead, *grid)
-
-
-def _unions(v: LinConv, groups: int, width: int) -> tuple[Ints, Ints]:
-    """The root channels that each group of rows reads, and where each row's own channels are among them.
-
-    Slots are offset by ``group · (wide + 1)`` so that equal slots mean equal places; ``wide`` is where -1 goes.
-    """
-    grp = v.grp.reshape(groups, width)
-    found, known = [], dict[bytes, Ints]()
-    for members in grp:
-        classes = np.unique(members)
-        key = classes.tobytes()
-        if key not in known:
-            union = np.unique(v.src[classes])
-            known[key] = union[union >= 0]
-        found.append(known[key])
-    wide = max(1, *(len(union) for union in found))
-    src = np.full((groups, wide), -1, dtype=np.int64)
-    slots = np.empty((groups, width, v.width), dtype=np.int64)
-    for number, (members, union) in enumerate(zip(grp, found, strict=True)):
-        src[number, : len(union)] = union
-        read = v.src[members]
-        place = np.where(read >= 0, np.searchsorted(union, read), wide)
-        slots[number] = place + number * (wide + 1)
-    return src, slots.reshape(groups * width, v.width)
-
-
-def scatter(kernel: Array, slots: Ints, wide: int) -> Array:
-    """Put each row's columns at their slots among ``wide``; slot ``wide`` is thrown away."""
-    result = np.zeros((len(kernel), wide + 1, *kernel.shape[2:]))
-    result[np.arange(len(kernel))[:, None], slots] = kernel
-    return result[:, :wide]

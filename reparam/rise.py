@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from attn_export.reparam import ir, linconv, sums
+from attn_export.reparam import compose, ir, linconv, sums
 from attn_export.reparam.layout import Dim, by_channel, channels_first
 from attn_export.reparam.linconv import Array, Ints, LinConv, NotFusibleError
 from attn_export.reparam.state import Rise, State
@@ -73,7 +73,7 @@ def _transposed(op: ir.ConvTranspose, state: State) -> State:
     count = int(np.prod(op.strides))
     weight = np.ascontiguousarray(weight).reshape(op.groups * width * count, members, *(p.shape[1] for p in places))
     bias = None if op.bias is None else np.repeat(op.bias, count)
-    made = linconv.conv(lin, weight, bias, groups=op.groups)
+    made = compose.conv(lin, weight, bias, groups=op.groups)
     layout = state.layout.with_width(1, made.outputs)
     return State(made, layout, Rise("transposed", op.strides, tuple(trim)))
 
@@ -131,7 +131,7 @@ def _mixed(lin: LinConv, op: ir.Conv, phases: int) -> LinConv:
     by_phase = linconv.rows(lin, np.arange(lin.outputs).reshape(-1, phases).T.reshape(-1))
     weight = np.concatenate([op.weight.reshape(*op.weight.shape[:2], *(1,) * len(lin.axes))] * phases)
     bias = None if op.bias is None else np.tile(op.bias, phases)
-    mixed = linconv.conv(by_phase, weight, bias, groups=op.groups * phases)
+    mixed = compose.conv(by_phase, weight, bias, groups=op.groups * phases)
     return linconv.rows(mixed, np.arange(mixed.outputs).reshape(phases, -1).T.reshape(-1))
 
 

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from attn_export.reparam import image
+from attn_export.reparam.compose import scatter, window
 from attn_export.reparam.image import Lazy
-from attn_export.reparam.linconv import Array, Axis, Ints, LinConv, NotFusibleError, scatter, window
+from attn_export.reparam.linconv import Array, Axis, Ints, LinConv, NotFusibleError
 
 
 def _aligned(values: Sequence[LinConv]) -> tuple[tuple[Axis, ...], list[list[Ints]], set[str]]:

@@ -9,6 +9,7 @@ over the map is there anyway: only such roots are read so.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import product
 from math import prod
@@ -16,13 +17,14 @@ from typing import Any
 
 import numpy as np
 
-from attn_export.reparam import ir, linconv
+from attn_export.reparam import compose, image, ir
+from attn_export.reparam.image import Array, Lazy
 from attn_export.reparam.layout import Atom, Layout
 from attn_export.reparam.linconv import LinConv, NotFusibleError
 from attn_export.reparam.state import State
 
-#: A larger matrix than this is not built in float64.
-MOST = 1 << 24
+#: A matrix of more numbers than this (2 GB in float64) is not built.
+MOST = 1 << 28
 
 
 def flat(graph: ir.Graph, value: ir.Value) -> Layout | None:
@@ -82,8 +84,35 @@ def conv(op: ir.Conv, state: State) -> State:
         for n, (left, right), d, k, s in zip(sizes, op.pads, op.dilations, op.weight.shape[2:], op.strides, strict=True)
     ]
     outputs, members = op.weight.shape[:2]
-    if outputs * prod(lengths) * members * prod(sizes) > MOST:
+    shape = outputs * prod(lengths), members * prod(sizes)
+    if prod(shape) > MOST:
         raise NotFusibleError("as a matrix over the whole map it is too large", "fuse a map of fewer positions")
+
+    def over(constant: Array, weight: Array) -> Array:
+        """The convolution of one map: what the matrix makes of its numbers."""
+        still = constant.reshape(-1, *sizes)
+        for dim, (left, right) in enumerate(op.pads):
+            still = image.padded(still, dim, left, right, np.zeros(len(still)))
+        return image.convolved(still, weight, op.strides, op.dilations, op.groups).reshape(-1)
+
+    lin = state.lin
+    offset, spread = over(lin.bias, op.weight), over(lin.spread, np.abs(op.weight))
+    if op.bias is not None:
+        offset, spread = (a + np.repeat(b, prod(lengths)) for a, b in ((offset, op.bias), (spread, np.abs(op.bias))))
+    before = lin.image
+    still = None if before is None else Lazy(lambda: over(before(), op.weight))
+    constant = offset, spread, lin.biased or op.bias is not None, still
+    made = compose.with_kernel(lin, shape, lambda: _matrix(op, sizes, lengths), constant, (), (), op.groups)
+    layout = state.layout.with_width(1, outputs)
+    made = replace(made, notes=made.notes | {"static"})
+    for n, length in enumerate(lengths):
+        layout = layout.with_width(n + 2, length)
+    return State(made, layout)
+
+
+def _matrix(op: ir.Conv, sizes: Sequence[int], lengths: Sequence[int]) -> Array:
+    """All numbers of a map to all numbers of the next: ``(outputs · lengths, inputs of a group · sizes)``."""
+    outputs, members = op.weight.shape[:2]
     matrix = np.zeros((outputs, *lengths, members, *sizes))
     for tap in product(*map(range, op.weight.shape[2:])):
         reads = []
@@ -98,11 +127,4 @@ def conv(op: ir.Conv, state: State) -> State:
             place: Any = (slice(None), *to, slice(None), *of)
             kernel: Any = (slice(None), slice(None), *tap)
             matrix[place] += op.weight[kernel]
-    weight = matrix.reshape(outputs * prod(lengths), members * prod(sizes))
-    bias = None if op.bias is None else np.repeat(op.bias, prod(lengths))
-    made = linconv.conv(state.lin, weight, bias, groups=op.groups)
-    layout = state.layout.with_width(1, outputs)
-    made = replace(made, notes=made.notes | {"static"})
-    for n, length in enumerate(lengths):
-        layout = layout.with_width(n + 2, length)
-    return State(made, layout)
+    return matrix.reshape(outputs * prod(lengths), members * prod(sizes))

@@ -8,7 +8,7 @@ from math import prod
 
 import numpy as np
 
-from attn_export.reparam import ir, layout, linconv, positions, rise, sums, toeplitz
+from attn_export.reparam import compose, ir, layout, linconv, positions, rise, sums, toeplitz
 from attn_export.reparam.layout import Dim, Layout, by_channel
 from attn_export.reparam.linconv import Array, Ints, LinConv, NotFusibleError
 from attn_export.reparam.state import State
@@ -126,7 +126,7 @@ def _kernel(lin: LinConv, dims: Sequence[int | None], weight: Array) -> Array:
 def _conv(op: ir.Conv, state: State) -> State:
     dims = _canonical(state, op.weight.ndim)
     lin = _padded(state, dims, op.pads, 0.0)
-    result = linconv.conv(
+    result = compose.conv(
         lin,
         _kernel(lin, dims, op.weight),
         op.bias,
@@ -144,7 +144,7 @@ def _linear(op: ir.Linear, state: State) -> State:
     if state.lin.outputs != len(op.weight):
         raise NotFusibleError("a matrix of another height")
     weight = op.weight.T.reshape(*op.weight.T.shape, *(1,) * len(state.lin.axes))
-    return State(linconv.conv(state.lin, weight, op.bias), state.layout.with_width(last, op.weight.shape[1]))
+    return State(compose.conv(state.lin, weight, op.bias), state.layout.with_width(last, op.weight.shape[1]))
 
 
 def _affine(op: ir.Affine, state: State) -> State:
@@ -273,7 +273,7 @@ def _pool(op: ir.AvgPool, state: State) -> State:
                 raise NotFusibleError("with ceil_mode the last window hangs over the border", "ceil_mode=False")
             notes.add("static")
     weight = np.full((lin.outputs, 1, *op.kernel), 1.0 / (op.norm or float(np.prod(op.kernel))))
-    result = linconv.conv(
+    result = compose.conv(
         lin,
         _kernel(lin, dims, weight),
         strides=_spatial(lin, dims, op.strides, 1),
@@ -290,7 +290,7 @@ def _space_to_depth(op: ir.SpaceToDepth, state: State) -> State:
     for dy in range(r):
         for dx in range(r):
             weight[:, dy * r + dx, 0, dy, dx] = 1
-    lin = linconv.conv(
+    lin = compose.conv(
         state.lin,
         _kernel(state.lin, dims, weight.reshape(-1, 1, r, r)),
         strides=_spatial(state.lin, dims, (r, r), 1),

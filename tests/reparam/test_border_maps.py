@@ -14,7 +14,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from attn_export.reparam import emit, fuse_module, image, linconv, sums
+from attn_export.reparam import compose, emit, fuse_module, image, linconv, sums
 from attn_export.reparam.graph import fuse_graph
 from attn_export.reparam.linconv import BORDER, LinConv, NotFusibleError
 from tests.reparam.blocks import PerPixel, wake
@@ -46,7 +46,7 @@ def repaired(draw: Any) -> tuple[LinConv, Array, Array]:
     pads = [(draw(st.integers(0, 2)), draw(st.integers(-1, 2))) for _ in range(rank)]
     assume(any(max(pair) > 0 for pair in pads))
     constant = rng.standard_normal(outputs) if draw(st.booleans()) else np.zeros(outputs)
-    v = linconv.conv(linconv.identity(channels, sizes, repair=True), **conv)
+    v = compose.conv(linconv.identity(channels, sizes, repair=True), **conv)
     try:
         for dim, (left, right) in enumerate(pads):
             v = linconv.pad(v, dim, left, right, constant)
@@ -70,7 +70,7 @@ def test_a_convolution_of_it(value: tuple[LinConv, Array, Array], data: Any) -> 
     conv = data.draw(convolutions(v.outputs, len(v.axes)))
     reach = [d * (k - 1) + 1 for d, k in zip(conv["dilations"], conv["weight"].shape[2:], strict=True)]
     assume(all(n >= r for n, r in zip(y.shape[2:], reach, strict=True)))
-    close(linconv.conv(v, **conv), x, apply(y, conv))
+    close(compose.conv(v, **conv), x, apply(y, conv))
 
 
 @FEW
@@ -111,7 +111,7 @@ def test_cropping_and_padding_it_again(value: tuple[LinConv, Array, Array], left
 def test_sums_and_concatenations(value: tuple[LinConv, Array, Array], seed: int) -> None:
     v, x, y = value
     weight = np.random.default_rng(seed).standard_normal((v.outputs, v.outputs, *(1,) * len(v.axes)))
-    other, z = linconv.conv(v, weight), apply(y, plain(weight, 1))
+    other, z = compose.conv(v, weight), apply(y, plain(weight, 1))
     still = replace(v, image=None, notes=frozenset())  # the same window without a map
     w = y - v.image()[None]  # type: ignore[misc]
     close(sums.add([v, still, other]), x, y + w + z)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from attn_export.reparam import linconv, rise
+from attn_export.reparam import compose, linconv, rise
 from tests.reparam.fuzzing import check
 
 NETS = 2000
@@ -56,7 +56,7 @@ def _mixed_in_order_of_channels(lin: linconv.LinConv, op: Any, phases: int) -> l
     """A 1×1 behind an enlargement that takes the phases for channels."""
     weight = np.concatenate([op.weight.reshape(*op.weight.shape[:2], *(1,) * len(lin.axes))] * phases)
     bias = None if op.bias is None else np.tile(op.bias, phases)
-    return linconv.conv(lin, weight, bias, groups=op.groups * phases)
+    return compose.conv(lin, weight, bias, groups=op.groups * phases)
 
 
 @pytest.mark.parametrize("fault", ["window", "constant", "phases"])

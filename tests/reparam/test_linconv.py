@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from attn_export.reparam import linconv, sums
+from attn_export.reparam import compose, linconv, sums
 from attn_export.reparam.linconv import LinConv, NotFusibleError
 
 Array = np.ndarray[Any, Any]
@@ -89,7 +89,7 @@ def values(draw: Any) -> tuple[LinConv, Array, Array]:
         v = linconv.pad(v, dim, left, right)
     y = np.pad(y, ((0, 0), (0, 0), *pads))
     conv = draw(convolutions(channels, rank))
-    return linconv.conv(v, **conv), x, apply(y, conv)
+    return compose.conv(v, **conv), x, apply(y, conv)
 
 
 def close(v: LinConv, x: Array, wanted: Array) -> None:
@@ -111,7 +111,7 @@ def test_convolution_of_a_convolution(value: tuple[LinConv, Array, Array], data:
     conv = data.draw(convolutions(v.outputs, len(v.axes)))
     reach = [d * (k - 1) + 1 for d, k in zip(conv["dilations"], conv["weight"].shape[2:], strict=True)]
     assume(all(n >= r for n, r in zip(y.shape[2:], reach, strict=True)))
-    close(linconv.conv(v, **conv), x, apply(y, conv))
+    close(compose.conv(v, **conv), x, apply(y, conv))
 
 
 @FEW
@@ -136,8 +136,8 @@ def test_sums_and_concatenations_of_different_branches(value: tuple[LinConv, Arr
     rng = np.random.default_rng(seed)
     ones = rng.standard_normal((v.outputs, v.outputs, *(1,) * len(v.axes)))
     thin = rng.standard_normal((v.outputs, 1, *(1,) * len(v.axes)))
-    other, z = linconv.conv(v, ones), apply(y, plain(ones, 1))
-    third, w = linconv.conv(v, thin, groups=v.outputs), apply(y, plain(thin, v.outputs))
+    other, z = compose.conv(v, ones), apply(y, plain(ones, 1))
+    third, w = compose.conv(v, thin, groups=v.outputs), apply(y, plain(thin, v.outputs))
     close(sums.add([v, other, third]), x, y + z + w)
     close(sums.concat([third, v, other]), x, np.concatenate([w, y, z], axis=1))
     close(sums.add([sums.concat([v, third]), sums.concat([third, v])]), x, np.concatenate([y + w, w + y], axis=1))
@@ -182,14 +182,14 @@ def test_padding_a_bias_is_refused_with_a_way_out() -> None:
 
 
 def test_padding_twice_is_refused() -> None:
-    v = linconv.conv(linconv.pad(linconv.identity(1, [None]), 0, 1, 1), np.ones((1, 1, 3)))
+    v = compose.conv(linconv.pad(linconv.identity(1, [None]), 0, 1, 1), np.ones((1, 1, 3)))
     with pytest.raises(NotFusibleError, match="past the left border"):
         linconv.pad(v, 0, 1, 1)
 
 
 def test_what_holds_for_one_size_only_is_noted_or_refused() -> None:
-    wide = linconv.conv(linconv.pad(linconv.identity(1, [9]), 0, 0, 1), np.ones((1, 1, 2)), strides=[2])
-    thin = linconv.conv(linconv.identity(1, [9]), np.ones((1, 1, 1)), strides=[2])
+    wide = compose.conv(linconv.pad(linconv.identity(1, [9]), 0, 0, 1), np.ones((1, 1, 2)), strides=[2])
+    thin = compose.conv(linconv.identity(1, [9]), np.ones((1, 1, 1)), strides=[2])
     both = sums.add([wide, linconv.with_axis(thin, 0, replace(thin.axes[0], extent=0))])
     assert "static" not in both.notes or both.axes[0].length(9) == 5
     free = [replace(v, axes=(replace(v.axes[0], size=None, extent=e),)) for v, e in ((wide, -1), (thin, 0))]
@@ -198,5 +198,5 @@ def test_what_holds_for_one_size_only_is_noted_or_refused() -> None:
 
 
 def test_kernels_are_built_when_asked_for_only() -> None:
-    v = linconv.conv(linconv.identity(512, [None]), np.zeros((512, 512, 3)))
+    v = compose.conv(linconv.identity(512, [None]), np.zeros((512, 512, 3)))
     assert v.kernel._value is None

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from attn_export.mechanisms.mlp.repmlp import RepMLP
-from attn_export.reparam import fuse_module, toeplitz
+from attn_export.reparam import execute, fuse_module, image, ir, linconv, toeplitz
+from attn_export.reparam.layout import Atom, Layout
+from attn_export.reparam.state import State
 from tests.reparam.blocks import wake
 from tests.reparam.test_blocks import left
 
@@ -73,3 +76,37 @@ def test_beside_a_matrix_too_large_the_convolutions_become_one(monkeypatch: pyte
     fusion = fuse_module(wake(RepMLP(8)), (torch.randn(2, 8, 8, 8),))
     assert left(fusion.model)[0] == 2
     assert fusion.certificate.worst <= 1e-13
+
+
+def test_a_bias_before_the_convolution_reaches_the_border_as_the_convolution_makes_it() -> None:
+    """What a map of constants becomes differs at the border, where the padding shows zeros."""
+    rng = np.random.default_rng(0)
+    op = ir.Conv(rng.standard_normal((6, 2, 3, 2)), rng.standard_normal(6), (2, 1), (1, 2), 2, ((1, 0), (2, 1)))
+    home = Layout(((Atom("b", 0, 2),), (Atom("c", 0, 4),), (Atom("c", 0, 5),), (Atom("c", 0, 4),)))
+    shifted = linconv.shift(linconv.scale(linconv.identity(80, ()), rng.uniform(0.5, 2, 80)), rng.standard_normal(80))
+    made = toeplitz.conv(op, State(shifted, home)).lin
+    x = torch.from_numpy(rng.standard_normal((2, 80)))
+    inner = x * torch.from_numpy(shifted.kernel().reshape(-1)) + torch.from_numpy(shifted.bias)
+    wanted = execute.apply(op, [inner.reshape(2, 4, 5, 4)]).flatten(1).numpy()
+    got = np.einsum("oi,boi->bo", made.kernel(), x.numpy()[:, made.src[made.grp]]) + made.bias
+    assert np.abs(got - wanted).max() <= 1e-13 * np.abs(wanted).max()
+    assert (made.spread >= np.abs(made.bias) - 1e-12).all(), "the sum of magnitudes bounds the sum"
+
+
+def test_large_kernels_are_built_anew_and_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    module, x = wake(RepMLP(8)), torch.randn(2, 8, 8, 8)
+    weights = []
+    for most in (1 << 25, 0):
+        monkeypatch.setattr(image, "MOST_KEPT", most)
+        weights.append(list(fuse_module(module, (x,)).model.state_dict().values()))
+    assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
+
+
+@pytest.mark.parametrize(("most", "times"), [(3, 2), (4, 1)])
+def test_an_array_is_kept_unless_it_is_large(monkeypatch: pytest.MonkeyPatch, most: int, times: int) -> None:
+    monkeypatch.setattr(image, "MOST_KEPT", most)
+    built = []
+    lazy = image.Lazy(lambda: built.append(0) or np.zeros(4))  # type: ignore[func-returns-value]
+    assert lazy().size == lazy().size == 4
+    assert len(built) == times

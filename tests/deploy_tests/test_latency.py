@@ -130,8 +130,16 @@ def test_the_footprint_is_the_models_own(product: Bundle, tmp_path: Path) -> Non
     assert small.peak_bytes < 200e6
     assert large.model_bytes > 60e6 > small.model_bytes >= 0
     assert large.file_bytes > 64e6 > small.file_bytes > 1000
-    assert large.open_s > 0
+    assert min(large.import_s, large.open_s, large.first_run_s) > 0
+    assert large.cold_start_s == pytest.approx(large.import_s + large.open_s + large.first_run_s)
     json.dumps(small.as_json(), allow_nan=False)
+
+
+def test_the_size_of_a_model_counts_its_weights_wherever_they_lie(tmp_path: Path) -> None:
+    whole = write(tmp_path / "split")
+    alone = footprint.file_bytes(whole)
+    (whole.path / f"{whole.model.name}.data").write_bytes(bytes(5000))
+    assert footprint.file_bytes(whole) == alone + 5000
 
 
 def test_a_child_that_breaks_is_an_error(product: Bundle) -> None:

@@ -165,3 +165,9 @@ def test_the_peak_is_measured_and_plausible() -> None:
     assert 1e8 < came.bandwidth < 1e13
     assert came.shortest(came.flops, 0) == pytest.approx(1)
     assert came.bound(1, came.bandwidth) == "memory"
+
+
+def test_work_takes_as_long_as_the_slower_of_arithmetic_and_memory() -> None:
+    machine = Roofline(flops=100.0, bandwidth=10.0, threads=1)
+    assert (machine.shortest(200, 5), machine.bound(200, 5)) == (2.0, "compute")
+    assert (machine.shortest(200, 50), machine.bound(200, 50)) == (5.0, "memory")

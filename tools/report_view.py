@@ -40,8 +40,7 @@ def checks(manifest: Plain, report: Plain) -> list[Check]:
             continue
         rows += _parity(manifest, run, backend)
         rows += _latency(run, backend)
-    for name, good, text in second_tier(manifest):
-        rows.append(Check("second tier", name, "passed" if good else "inconclusive", text))
+    rows += [Check("second tier", name, answer, text) for name, answer, text in second_tier(manifest)]
     mutants = manifest.get("mutants")
     if isinstance(mutants, Mapping):
         rows.append(_mutants(mutants))

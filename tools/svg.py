@@ -96,7 +96,7 @@ def histogram(key: str, samples: Sequence[float], marks: Mapping[str, float], ti
 
 
 def edge(values: Sequence[float]) -> float:
-    """Where an axis for sorted values ends: at their 99.5th percentile, or two spreads (10th to 90th) past the 90th.
+    """Where an axis for sorted values ends: at the last, unless it lies two spreads (10th to 90th) past the 90th.
 
     >>> round(edge(sorted([1.0, 1.1, 1.2, 1.3] * 25) + [90.0]), 6)
     1.9
@@ -106,7 +106,7 @@ def edge(values: Sequence[float]) -> float:
         return values[min(len(values) - 1, int(len(values) * share))]
 
     near = at(0.9) + 2 * (at(0.9) - at(0.1))
-    high = min(at(0.995), near) if near > values[0] else at(0.995)
+    high = values[-1] if values[-1] <= near else min(at(0.995), near) if near > values[0] else at(0.995)
     return high if high > values[0] else values[0] * 1.01 + 1e-9
 
 

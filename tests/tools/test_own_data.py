@@ -66,6 +66,13 @@ def test_the_files_it_was_made_with_are_held_against_the_original(made: Path, fi
     assert f"images prepared as {parse(DECLARED).sentence()}" in run("verify", made, "--data", files).out
 
 
+def test_files_beyond_the_limit_are_counted(made: Path, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data.read, "__kwdefaults__", {"limit": 1, "decoder": decoded})
+    assert own_data.read(bundle.read(made), files).left == 1
+    done = run("verify", made, "--data", files)
+    assert f"1 files of {files} were left out" in done.out + done.err
+
+
 def test_the_recorded_preprocessing_is_applied_and_no_other(made: Path, files: Path, tmp_path: Path) -> None:
     whole = bundle.read(made)
     with pytest.raises(UsageError, match="leave it out"):

@@ -11,12 +11,14 @@ from html.parser import HTMLParser
 from typing import Any
 from xml.etree import ElementTree as ET
 
+import numpy as np
 import pytest
 
+from attn_export.deploy_tests.classic import figures, verdicts
 from attn_export.tools import svg
 from attn_export.tools.report_formats import junit, markdown, sarif
 from attn_export.tools.report_html import render
-from attn_export.tools.report_view import checks, origin, verdict
+from attn_export.tools.report_view import checks, headline, origin, verdict
 from tests.tools.reports import HOSTILE, manifest, report
 from tests.tools.schema import SCHEMA, faults
 
@@ -72,7 +74,39 @@ def test_the_page_is_well_formed_and_offline(page: Page) -> None:
 
 
 def test_the_verdict_comes_first(page: Page) -> None:
-    assert page.text.index("all 5 checks passed") < page.text.index("Stages")
+    top = page.text[: page.text.index("Stages")]
+    said = headline(manifest(), report())
+    assert "all 5 checks passed" in top
+    assert said
+    assert all(" ".join(text.split()) in " ".join(top.split()) for text in said)
+
+
+def test_every_part_is_there_and_shows_what_it_is_for() -> None:
+    fate = {"kind": "bias", "below": 0.0, "seen_by": "", "why": "k > 4", "k": None, "name": "bias dropped"}
+    counts = {"mode": "fast", "possible": 2, "tried": 2, "caught": 1, "survived": 1, "equivalent": 0, "refused": 0}
+    fates = [{**fate, "verdict": "caught"}, {**fate, "verdict": "survived", "name": "one weight +1 %"}]
+    truth, content = np.linspace(1, 2, 10), report()
+    for row in content["runs"][0]["parity"]["comparisons"]:
+        row |= {"classic": verdicts(truth * 1.01, truth), "figures": figures(truth * 1.01, truth)}
+    text = Page(render(manifest() | {"mutants": {**counts, "fates": fates}}, content)).text
+    runtime = "ONNX Runtime 1.2.3, CPU"
+    wanted = {
+        "What each stage gave": ("export", "fuse", "Certificate of the fusion", "Each collapsed site", "Not fused"),
+        f"Error on {runtime}": ("k counts the error", "the dashed line is the bound"),
+        "What other tools": ("1e-3", "1e-5", "cosine", "PSNR", "top-1", "0 of 2", "2 of 2"),
+        "Figures of all 2": ("t4 · b=1", "t4 · b=2", "with its bound", "SNR in dB", "largest difference"),
+        f"Latency on {runtime}": ("p99", "cold start", "peak memory", "Control", "One dot", "threads", "Over time"),
+        "What disturbed": ("load is 3; stop what else runs",),
+        "kernels in a run": ("GFLOP/s", "ReorderOutput", "stages.4", "MFLOP", "of peak", "limited by"),
+        "Faults planted": ("caught", "survived"),
+        "Where the bundle was made": ("processor", "governor", "libraries"),
+        "On any machine": ("attn-export verify", "attn-export bench"),
+    }
+    places = [text.index(part) for part in wanted]
+    assert places == sorted(places)
+    for (part, words), start, end in zip(wanted.items(), places, [*places[1:], None], strict=True):
+        for word in words:
+            assert word.lower() in text[start:end].lower(), (part, word)
 
 
 def test_the_page_can_be_used_by_keyboard_and_screen_reader(page: Page) -> None:
@@ -226,6 +260,22 @@ def test_mutants_are_shown_where_the_manifest_has_them() -> None:
     vacuous = m | {"mutants": {**counts, "fates": fates, "vacuous": ["zeros"]}}
     assert verdict(checks(vacuous, report()))[0] == "inconclusive"
     assert "the gate passes zeros" in render(vacuous, report())
+
+
+@pytest.mark.parametrize(
+    ("ok", "error", "answer"), [(True, 10.5, "passed"), (False, 10.5, "failed"), (True, 24.1, "inconclusive")]
+)
+def test_the_second_tier_is_shown_and_decides(ok: bool, error: float, answer: str) -> None:
+    audit = {"ok": ok, "checked": 30, "findings": [] if ok else ["conv.weight"], "unaccounted": ["Gemm_1"]}
+    layer = {"tensor": "t", "op": "Gemm", "node": "Gemm_16", "channel": 6, "error": error}
+    tier = {"audits": {"constants": audit}, "layers": {"bound": 24.0, "checked": 55, "worst": [layer]}}
+    m = manifest() | {"second_tier": tier}
+    text = Page(render(m, report())).text
+    assert "audit, constants" in text
+    assert f"30 compared, {int(not ok)} differ, 1 computed or rewritten" in text
+    assert f"worst Gemm Gemm_16: {error:.3g} roundings of its natural size, bound 24" in text
+    assert verdict(checks(m, report()))[0] == answer
+    assert ("<failure" in junit(m, report())) is (answer == "failed")
 
 
 def test_an_old_report_without_the_newer_parts_is_rendered() -> None:

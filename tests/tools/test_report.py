@@ -91,22 +91,33 @@ def test_every_part_is_there_and_shows_what_it_is_for() -> None:
     text = Page(render(manifest() | {"mutants": {**counts, "fates": fates}}, content)).text
     runtime = "ONNX Runtime 1.2.3, CPU"
     wanted = {
-        "What each stage gave": ("export", "fuse", "Certificate of the fusion", "Each collapsed site", "Not fused"),
+        "Every proof with its answer": ("parity on tensorrt– not run", "✓ passed", "one warning"),
+        "What each stage gave": ("export", "fuse", "Certificate of the fusion", "Bits under dyadic weights", "stem"),
+        "Not fused": ("it does not pay", "--cost none"),
         f"Error on {runtime}": ("k counts the error", "the dashed line is the bound"),
         "What other tools": ("1e-3", "1e-5", "cosine", "PSNR", "top-1", "0 of 2", "2 of 2"),
         "Figures of all 2": ("t4 · b=1", "t4 · b=2", "with its bound", "SNR in dB", "largest difference"),
-        f"Latency on {runtime}": ("p99", "cold start", "peak memory", "Control", "One dot", "threads", "Over time"),
+        f"Latency on {runtime}": ("p99", "cold start", "peak memory", "Control", "One dot", "p90 in ms", "Over time"),
         "What disturbed": ("load is 3; stop what else runs",),
         "kernels in a run": ("GFLOP/s", "ReorderOutput", "stages.4", "MFLOP", "of peak", "limited by"),
+        "the runtime’s own": ("tensorrt– not run no GPU here",),
         "Faults planted": ("caught", "survived"),
         "Where the bundle was made": ("processor", "governor", "libraries"),
-        "On any machine": ("attn-export verify", "attn-export bench"),
+        "On any machine": ("attn-export verify", "attn-export bench", "sha256 of each file", "model.onnx"),
     }
     places = [text.index(part) for part in wanted]
     assert places == sorted(places)
     for (part, words), start, end in zip(wanted.items(), places, [*places[1:], None], strict=True):
         for word in words:
             assert word.lower() in text[start:end].lower(), (part, word)
+
+
+def test_where_it_ran_is_said_if_it_is_not_where_it_was_made() -> None:
+    content = report()
+    assert "Where it ran" not in Page(render(manifest(), content)).text
+    content["runs"][0]["environment"] = {**content["runs"][0]["environment"], "processor": "Cortex-A78AE"}
+    elsewhere = Page(render(manifest(), content)).text
+    assert "Cortex-A78AE" in elsewhere[elsewhere.index("Where it ran on ONNX Runtime 1.2.3, CPU") :]
 
 
 def test_the_page_can_be_used_by_keyboard_and_screen_reader(page: Page) -> None:

@@ -24,7 +24,9 @@ def whole() -> Bundle:
     ports = (Port("x", "float32", ("b", 3, "h", "h")), Port("z", "float32", (4,)))
     varying = (Varying("b", most=16), Varying("h", step=8, least=16))
     cases = (case("first", 2, 3, 32, 32), case("b=5", 5, 3, 32, 32), case("small", 1, 3, 16, 16))
-    return Bundle(Path("nowhere"), "n", ports, (), varying, 4.0, cases, {"tolerance": {"k": 4.0}})
+    return Bundle(
+        Path("nowhere"), "n", ports, (), varying, 4.0, cases, {"subject": {"name": "n"}, "tolerance": {"k": 4.0}}
+    )
 
 
 def test_the_cases_say_what_is_usual_and_how_far_it_goes(whole: Bundle) -> None:

@@ -78,9 +78,9 @@ ROWS: tuple[Original, ...] = (
         "attention/CoAtNet.py",
         "CoAtNet",
         (3, 224),
-        note="another network: one block a stage instead of 2, 2, 3, 5, 2, stride 16 instead of 32, and neither"
-        " residuals nor relative positions",
-        other_work=True,
+        ours={"blocks": (2, 1, 1, 1, 1)},
+        note="another network, with stride 16 instead of 32 and neither residuals nor relative positions; it has one"
+        " block a stage, and so has ours here, where the paper has 2, 2, 3, 5, 2",
     ),
     Original("halo", "attention/HaloAttention.py", "HaloAttention", (), {"dim": 512, "block_size": 2, "halo_size": 1}),
     Original("polarized_sequential", "attention/PolarizedSelfAttention.py", "SequentialPolarizedSelfAttention", (512,)),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -119,3 +119,26 @@ def build(factory: object, arguments: dict[str, object], seed: int) -> nn.Module
 def _resolved(item: Input, preset: Preset) -> Input:
     high = preset.arguments[item.high] if isinstance(item.high, str) else item.high
     return Input(item.name, item.shape, item.dtype, high)
+
+
+def with_dynamic(subject: Subject, wanted: str) -> Subject:
+    """Keep the dynamic dimensions that the user asked for: ``batch`` (called ``b``), ``all``, ``none``, or names.
+
+    Raises:
+        UsageError: a name is no dimension of the subject that may vary.
+    """
+    known = {dim.name: dim for dim in subject.dynamic}
+    names: Sequence[str]
+    match wanted:
+        case "none":
+            names = ()
+        case "all":
+            names = tuple(known)
+        case "batch":
+            names = ("b",) if "b" in known else ()
+        case _:
+            names = [name.strip() for name in wanted.split(",")]
+    for name in names:
+        if name not in known:
+            raise UnknownNameError(f"dynamic dimension of {subject.name}", name, [*known, "all", "batch", "none"])
+    return replace(subject, dynamic=tuple(known[name] for name in names))

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from attn_export.reparam import ir
-from attn_export.reparam.cost import Profile
+from attn_export.reparam.cost import Profile, node_work
 from attn_export.reparam.layout import Dim
-from attn_export.reparam.plan import Merge, node_work
+from attn_export.reparam.plan import Merge
 from attn_export.reparam.region import between, execute_region
 from attn_export.reparam.twin import Twin, twin_of
 

@@ -166,3 +166,10 @@ def work(op: ir.Op, inputs: Sequence[tuple[int, ...]], output: tuple[int, ...]) 
         case ir.Slice():
             return Work(0, 2 * result)
     return Work(0, moved)
+
+
+def node_work(graph: ir.Graph, node: ir.Node) -> Work | None:
+    """What a node does; None if sizes are not known."""
+    sizes = [graph.values[name].sizes for name in (*node.inputs, node.output)]
+    known = [s for s in sizes if s is not None]
+    return work(node.op, known[:-1], known[-1]) if len(known) == len(sizes) else None

@@ -5,51 +5,19 @@ A form knows everything but the numbers, so that a candidate can be priced witho
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from math import gcd, prod
+from collections.abc import Iterator
+from dataclasses import replace
+from math import prod
 
 import numpy as np
 
 from attn_export.reparam import cost, ir, positions, rise, toeplitz
 from attn_export.reparam.cost import Profile, Work, vector_width
+from attn_export.reparam.dense import class_order, dense, groups_of, renamed, taps
+from attn_export.reparam.form import Form, Sizes, Step
 from attn_export.reparam.layout import Dim, Layout, channels_first
-from attn_export.reparam.linconv import Array, Axis, Ints, LinConv, NotFusibleError
+from attn_export.reparam.linconv import LinConv, NotFusibleError
 from attn_export.reparam.state import Rise, State
-
-Sizes = tuple[int, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Step:
-    """One operator to be: its work, the shape and sizes of what it gives, and how to build it."""
-
-    build: Callable[[], ir.Op]
-    work: Work
-    shape: tuple[Dim, ...]
-    sizes: Sizes
-    stored: int = 0
-
-
-@dataclass(frozen=True, eq=False)
-class Form:
-    """The steps from the root to the target, in order."""
-
-    steps: tuple[Step, ...]
-
-    @property
-    def macs(self) -> int:
-        """Multiply-accumulates."""
-        return sum(step.work.macs for step in self.steps)
-
-    @property
-    def stored(self) -> int:
-        """Numbers stored."""
-        return sum(step.stored for step in self.steps)
-
-    def seconds(self, profile: Profile) -> float:
-        """Estimated time."""
-        return sum(step.work.seconds(profile) for step in self.steps)
 
 
 def form(root: ir.Value, home: Layout, state: State, target: ir.Value, profile: Profile) -> Form:
@@ -131,7 +99,7 @@ def _conv_over(lin: LinConv, rank: int, before: Step) -> Step:
     bias = lin.bias if lin.biased else None
 
     def build() -> ir.Op:
-        weight = _dense(lin, groups).reshape(lin.outputs, width, *ones)
+        weight = dense(lin, groups).reshape(lin.outputs, width, *ones)
         return ir.Conv(weight, bias, ones, ones, groups, ((0, 0),) * rank)
 
     stored = lin.outputs * width
@@ -207,8 +175,8 @@ def _linear(lin: LinConv, root: ir.Value, target: ir.Value) -> Form:
     bias = lin.bias if lin.biased else None
 
     def build() -> ir.Op:
-        dense = _dense(lin, 1).reshape(lin.outputs, lin.channels)
-        return ir.Linear(np.ascontiguousarray(dense.T), bias)
+        weight = dense(lin, 1).reshape(lin.outputs, lin.channels)
+        return ir.Linear(np.ascontiguousarray(weight.T), bias)
 
     stored = lin.outputs * lin.channels
     work = Work(prod(sizes) * lin.channels, prod(sizes) + prod(root.sizes) + stored, kind=cost.PRODUCT)
@@ -237,7 +205,7 @@ def _convs(root: ir.Value, home: Layout, state: State, target: ir.Value) -> Iter
     index = np.unique(lin.src[lin.src >= 0])
     yield Form((*before, *_conv_steps(lin, lin.channels, sizes, shape), *after))
     orders = [index] if len(index) < lin.channels else []
-    sparse = _class_order(lin)
+    sparse = class_order(lin)
     if sparse is not None and not (orders and np.array_equal(sparse, index)):
         orders.append(sparse)
     for order in orders:
@@ -248,7 +216,7 @@ def _convs(root: ir.Value, home: Layout, state: State, target: ir.Value) -> Iter
         if np.array_equal(order, np.arange(order[0], order[0] + len(order))):
             op = ir.Slice(1, int(order[0]), int(order[-1]) + 1)
         less = (shape[0], len(order), *shape[2:])
-        picked = _renamed(lin, order)
+        picked = renamed(lin, order)
         steps = (*before, _step(op, Work(0, 2 * prod(fewer)), less, fewer))
         yield Form((*steps, *_conv_steps(picked, len(order), fewer, less), *after))
 
@@ -261,45 +229,8 @@ def _minus(dim: Dim, amount: int) -> Dim:
     return dim - amount if isinstance(dim, int) else None
 
 
-def _class_order(lin: LinConv) -> Ints | None:
-    """The order of root channels that makes classes contiguous, if every channel is read by one class."""
-    read = lin.src[lin.src >= 0]
-    if len(lin.src) == 1 or len(np.unique(read)) != len(read) or (lin.src < 0).any():
-        return None
-    first = np.unique(lin.grp, return_index=True)[1]
-    return np.asarray(lin.src[lin.grp[np.sort(first)]].reshape(-1))
-
-
-def _renamed(lin: LinConv, order: Ints) -> LinConv:
-    place = np.full(lin.channels + 1, -1)
-    place[order] = np.arange(len(order))
-    return replace(lin, src=place[lin.src], channels=len(order))
-
-
-def groups_of(lin: LinConv) -> int:
-    """The largest number of groups in which a convolution can have this support."""
-    least = np.where(lin.src < 0, lin.channels, lin.src).min(axis=1)[lin.grp]
-    most = lin.src.max(axis=1)[lin.grp]
-    both = gcd(lin.outputs, lin.channels)
-    number = np.arange(lin.outputs)
-    for groups in (g for g in range(both, 0, -1) if both % g == 0):
-        block = number // (lin.outputs // groups)
-        width = lin.channels // groups
-        if np.all(least >= block * width) and np.all(most < (block + 1) * width):
-            return groups
-    raise AssertionError("one group always holds everything")
-
-
-def _taps(axis: Axis) -> tuple[int, int, int]:
-    """First tap, dilation and count of the regular kernel that holds the taps; a crop is done elsewhere."""
-    if len(axis.taps) == 1:
-        return axis.lo, 1, 1
-    step = gcd(*(b - a for a, b in zip(axis.taps, axis.taps[1:], strict=False)))
-    return axis.lo, step, (axis.hi - axis.lo) // step + 1
-
-
 def _conv_steps(lin: LinConv, channels: int, sizes: Sizes, shape: tuple[Dim, ...]) -> list[Step]:
-    regular = [_taps(a) for a in lin.axes]
+    regular = [taps(a) for a in lin.axes]
     groups = groups_of(lin)
     pads = tuple((max(0, -a.lo), max(0, a.extent + 1 + a.hi)) for a in lin.axes)
     lengths = tuple(
@@ -312,7 +243,7 @@ def _conv_steps(lin: LinConv, channels: int, sizes: Sizes, shape: tuple[Dim, ...
 
     def build() -> ir.Op:
         return ir.Conv(
-            _dense(lin, groups),
+            dense(lin, groups),
             bias,
             tuple(a.stride for a in lin.axes),
             tuple(step for _, step, _ in regular),
@@ -327,25 +258,6 @@ def _conv_steps(lin: LinConv, channels: int, sizes: Sizes, shape: tuple[Dim, ...
     work = Work(prod(result) * per, moved, depthwise, width=width, kind=cost.CONVOLUTION)
     dims: list[Dim] = [length if isinstance(dim, int) else None for length, dim in zip(lengths, shape[2:], strict=True)]
     return [Step(build, work, (shape[0], lin.outputs, *dims), result, stored + (lin.outputs if lin.biased else 0))]
-
-
-def _dense(lin: LinConv, groups: int) -> Array:
-    """The kernel as a convolution of ``groups`` stores it."""
-    regular = [_taps(a) for a in lin.axes]
-    width = lin.channels // groups
-    block = np.arange(lin.outputs) // (lin.outputs // groups)
-    pairs, of = np.unique(np.stack([lin.grp, block]), axis=1, return_inverse=True)  # few, where outputs are many
-    read = lin.src[pairs[0]]
-    slots = np.where(read < 0, width, read - (pairs[1] * width)[:, None])
-    plain = lin.width == width and np.array_equal(slots, np.broadcast_to(np.arange(width), slots.shape))
-    if plain and all(len(a.taps) == count for a, (_, _, count) in zip(lin.axes, regular, strict=True)):
-        return np.ascontiguousarray(lin.kernel())
-    result = np.zeros((lin.outputs, width + 1, *(count for _, _, count in regular)))
-    where = [np.array([(t - lo) // step for t in a.taps]) for a, (lo, step, _) in zip(lin.axes, regular, strict=True)]
-    part = np.zeros((lin.outputs, lin.width, *result.shape[2:]))
-    part[np.ix_(np.arange(lin.outputs), np.arange(lin.width), *where)] = lin.kernel()
-    result[np.arange(lin.outputs)[:, None], slots[of.reshape(-1)]] = part
-    return np.ascontiguousarray(result[:, :width])
 
 
 def _to_canonical(home: Layout) -> tuple[int, ...] | None:

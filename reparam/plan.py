@@ -14,15 +14,14 @@ from fnmatch import fnmatchcase
 
 from attn_export.reparam import cost, ir
 from attn_export.reparam.cones import Cone, cone, homes
-from attn_export.reparam.emit import Form, form
+from attn_export.reparam.emit import form
+from attn_export.reparam.form import Form
 from attn_export.reparam.layout import Layout
 from attn_export.reparam.linconv import NotFusibleError
+from attn_export.reparam.pays import pays
 from attn_export.reparam.toeplitz import MAP, MATRIX
 
 Keep = Callable[[str], bool]
-
-#: Estimates are off by a factor of 1.18 at the median (``cost.py``): what is not plainly less must win by more.
-DOUBT = 0.85
 
 
 @dataclass(frozen=True, eq=False)
@@ -136,10 +135,10 @@ class Planner:
             return None
         if any((found.root, target) in self.banned for target in targets) or self.kept(region):
             return None
-        before = [w for w in (node_work(graph, node) for node in dead) if w is not None]
+        before = [w for w in (cost.node_work(graph, node) for node in dead) if w is not None]
         if len(before) < len(dead):
             return None
-        now = seconds = sum(w.seconds(self.profile) for w in before)
+        seconds = sum(w.seconds(self.profile) for w in before)
         macs = sum(w.macs for w in before)
         try:
             forms = {}
@@ -153,10 +152,7 @@ class Planner:
         except NotFusibleError:
             return None
         after = [step.work for shape in forms.values() for step in shape.steps]
-        if _taken_apart(before, after) and not self.any_work:
-            return None
-        taken = sum(w.seconds(self.profile) for node, w in zip(dead, before, strict=True) if _is_bias(graph, node))
-        if now - seconds > DOUBT * (now - taken) and not self.any_work and not plainly_less(before, after):
+        if not self.any_work and not pays(graph, dead, before, after, self.profile):
             return None
         notes = frozenset().union(*(found.states[target].lin.notes for target in targets)) - {MAP, MATRIX}
         return Candidate(found.root, found.home, forms, region, dead, seconds, notes)
@@ -292,49 +288,3 @@ def dying(graph: ir.Graph, region: list[ir.Node], targets: tuple[str, ...]) -> l
 def _order(candidate: Candidate) -> tuple[float, int]:
     """By gain, to nine digits, then by nodes written anew: part of a split that others read is not gone when taken."""
     return -float(f"{candidate.gain:.9g}"), sum(len(shape.steps) for shape in candidate.forms.values())
-
-
-def plainly_less(before: Sequence[cost.Work], after: Sequence[cost.Work]) -> bool:
-    """Whether something only falls away: fewer nodes, of no kind more kernels or more work than were there.
-
-    Such a gain is sure however small the estimate holds it for. Measured otherwise: two kernels in place of one, a
-    product turned into a convolution, a transposition on the other side; each was slower where they were to win 3 %.
-    """
-    was, now = _kernels(before), _kernels(after)
-    fewer = all(kind in was and was[kind][0] >= count and was[kind][1] >= macs for kind, (count, macs) in now.items())
-    return fewer and _nodes(after) < _nodes(before)
-
-
-def _taken_apart(before: Sequence[cost.Work], after: Sequence[cost.Work]) -> bool:
-    """Whether there are more kernels and no clearly less work: a split is one cheap pass, which a kernel is not."""
-    was, now = _kernels(before).values(), _kernels(after).values()
-    more = sum(count for count, _ in now) > sum(count for count, _ in was)
-    return more and sum(macs for _, macs in now) > DOUBT * sum(macs for _, macs in was)
-
-
-def _is_bias(graph: ir.Graph, node: ir.Node) -> bool:
-    """Whether a node only adds constants to a product: every runtime takes that in, so to be rid of it wins nothing."""
-    maker = graph.producer.get(node.inputs[0])
-    alone = isinstance(node.op, ir.Affine) and node.op.factor is None
-    return alone and maker is not None and isinstance(maker.op, ir.Linear)
-
-
-def _kernels(works: Sequence[cost.Work]) -> dict[tuple[str, bool], tuple[int, int]]:
-    """How many kernels of each kind there are, and their multiply-accumulates."""
-    found: dict[tuple[str, bool], tuple[int, int]] = {}
-    for work in works:
-        if work.kind:
-            count, macs = found.get((work.kind, work.depthwise), (0, 0))
-            found[work.kind, work.depthwise] = count + 1, macs + work.macs
-    return found
-
-
-def _nodes(works: Sequence[cost.Work]) -> int:
-    return sum(w.passes for w in works if not w.free)
-
-
-def node_work(graph: ir.Graph, node: ir.Node) -> cost.Work | None:
-    """What a node does; None if sizes are not known."""
-    sizes = [graph.values[name].sizes for name in (*node.inputs, node.output)]
-    known = [s for s in sizes if s is not None]
-    return cost.work(node.op, known[:-1], known[-1]) if len(known) == len(sizes) else None

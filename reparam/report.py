@@ -6,11 +6,12 @@ from collections.abc import Iterable, Sequence
 
 from attn_export.reparam import certify, cost, ir
 from attn_export.reparam.cones import cone, homes
+from attn_export.reparam.cost import node_work
 from attn_export.reparam.emit import form
 from attn_export.reparam.fusion import Refusal, Site
 from attn_export.reparam.ledger import precision
 from attn_export.reparam.linconv import BORDER, NotFusibleError
-from attn_export.reparam.plan import Merge, Plan, Planner, common_scope, dying, node_work
+from attn_export.reparam.plan import Merge, Plan, Planner, common_scope, dying
 
 _NOTES = {
     "static": "holds for the exported size only",

@@ -41,11 +41,11 @@ def export(
     progress = Progress(verbosity)
     with progress.stage("load"):
         subject = load(wanted)
-        from attn_export.tools import pipeline, tables
+        from attn_export.tools import job, pipeline, tables
 
         plan = _checked(plan)
         warmup, iterations, duration = rule
-        asked = pipeline.Plan(
+        asked = job.Plan(
             target=wanted.output or Path(subject.name.replace(":", "-")),
             seed=wanted.seed,
             protocol=Protocol(warmup, duration=duration, iterations=iterations),
@@ -71,7 +71,7 @@ def export(
 
 def _checked(plan: Mapping[str, Any]) -> dict[str, Any]:
     from attn_export.export import images
-    from attn_export.tools.pipeline import Mutants
+    from attn_export.tools.job import Mutants
 
     if plan["mutants"] not in get_args(Mutants):
         raise UnknownNameError("kind of --mutants", plan["mutants"], get_args(Mutants))
@@ -94,7 +94,7 @@ def load(wanted: Wanted) -> Any:
     _need_torch()
     from attn_export.export import onnx_file
     from attn_export.mechanisms import foreign, subject
-    from attn_export.tools.pipeline import with_dynamic
+    from attn_export.mechanisms.subject import with_dynamic
 
     if text in MECHANISMS:
         if wanted.inputs or wanted.arguments:

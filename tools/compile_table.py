@@ -92,7 +92,7 @@ def compile_entry(name: str, sm: str = "86", *, fuse: bool = True) -> Iterator[R
         BackendMissingError: TensorRT for RTX is not installed.
     """
     from attn_export.export import save, simplify, torch_onnx
-    from attn_export.export.precision import to_float16
+    from attn_export.export.float16 import to_float16
     from attn_export.mechanisms import MECHANISMS
     from attn_export.mechanisms.subject import from_spec
     from attn_export.tools import lint

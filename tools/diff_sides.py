@@ -23,8 +23,8 @@ from attn_export.deploy_tests.parity import FLOOR, SNR, TOLERANCE
 from attn_export.errors import ExportError, LoadError, UnknownNameError, UsageError
 from attn_export.export import onnx_file, truth
 from attn_export.export.exported import Exported
+from attn_export.export.float16 import QUANTISED, to_float16
 from attn_export.export.origin import Origin, origins, recall
-from attn_export.export.precision import QUANTISED, to_float16
 from attn_export.export.simplify import simplify
 from attn_export.export.torch_onnx import export
 from attn_export.export.traced import Traced

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import onnx
 import torch
@@ -16,28 +16,27 @@ import torch
 from attn_export import bundle
 from attn_export.deploy_tests.backend import Options
 from attn_export.deploy_tests.backends import BACKENDS
-from attn_export.deploy_tests.contest import Contest, Rules, compete
-from attn_export.deploy_tests.latency import Protocol
+from attn_export.deploy_tests.contest import Contest, compete
 from attn_export.deploy_tests.measurement import Measured, Wanted, measure
 from attn_export.deploy_tests.parity import SNR, Parity, prove
 from attn_export.deploy_tests.verify import verify
-from attn_export.errors import AttnExportError, ContractError, ExportError, GateError, UnknownNameError
+from attn_export.errors import AttnExportError, ContractError, ExportError, GateError
 from attn_export.export import audit, contract, cost, data, onnx_file, origin, truth
 from attn_export.export.audit_fused import fused_tier
 from attn_export.export.exported import Exported
 from attn_export.export.findings import Audit
-from attn_export.export.images import Preprocess
+from attn_export.export.float16 import to_float16
 from attn_export.export.layers import LOCAL, Local
-from attn_export.export.precision import to_float16
 from attn_export.export.save import save
 from attn_export.export.simplify import simplify
-from attn_export.export.torch_onnx import OPSET, export
+from attn_export.export.torch_onnx import export
 from attn_export.mechanisms.subject import Subject
 from attn_export.reparam.fusion import Fusion
 from attn_export.reparam.graph import fuse_graph
 from attn_export.tools import diff, record, report_html
 from attn_export.tools.diff import layer_errors
 from attn_export.tools.diff_sides import Named
+from attn_export.tools.job import Outcome, Plan
 from attn_export.tools.kill import FAST, KillScore, kill, refuse_vacuous
 from attn_export.tools.progress import Progress
 from attn_export.tools.record import Step
@@ -47,53 +46,6 @@ from attn_export.tools.sides import Side
 CERTIFIED = 2
 #: Seconds that planting faults may take where nothing else took any.
 LEAST = 1.0
-
-Mutants = Literal["none", "fast", "full"]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What the user asked for."""
-
-    target: Path
-    fuse: bool = False
-    cost: str = "cpu"
-    keep: Sequence[str] = ()
-    repair: bool = False
-    strict: bool = False
-    simplify: bool = True
-    half: bool = False
-    opset: int = OPSET
-    seed: int = 0
-    threads: int = 1
-    atol: float | None = None
-    rtol: float | None = None
-    mutants: Mutants = "fast"
-    data: Path | None = None
-    preprocess: Preprocess | None = None
-    measure: bool = True
-    protocol: Protocol = field(default_factory=Protocol)
-    rules: Rules = field(default_factory=Rules)
-    command: Sequence[str] = ()
-
-    @property
-    def precision(self) -> str:
-        """The element type that the model computes in."""
-        return "float16" if self.half else "float32"
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What the main job gave."""
-
-    subject: Subject
-    target: Path
-    steps: tuple[Step, ...]
-    fusion: Fusion[onnx.ModelProto] | None
-    score: KillScore | None
-    contest: Contest | None
-    warnings: tuple[str, ...]
-    seconds: Mapping[str, float]
 
 
 def deploy(subject: Subject, plan: Plan, progress: Progress) -> Outcome:
@@ -386,26 +338,3 @@ class _Job:
     def _warn(self, text: str) -> None:
         self.warnings.append(text)
         self.progress.warn(text)
-
-
-def with_dynamic(subject: Subject, wanted: str) -> Subject:
-    """Keep the dynamic dimensions that the user asked for: ``batch`` (called ``b``), ``all``, ``none``, or names.
-
-    Raises:
-        UsageError: a name is no dimension of the subject that may vary.
-    """
-    known = {dim.name: dim for dim in subject.dynamic}
-    names: Sequence[str]
-    match wanted:
-        case "none":
-            names = ()
-        case "all":
-            names = tuple(known)
-        case "batch":
-            names = ("b",) if "b" in known else ()
-        case _:
-            names = [name.strip() for name in wanted.split(",")]
-    for name in names:
-        if name not in known:
-            raise UnknownNameError(f"dynamic dimension of {subject.name}", name, [*known, "all", "batch", "none"])
-    return replace(subject, dynamic=tuple(known[name] for name in names))

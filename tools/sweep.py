@@ -26,11 +26,22 @@ from attn_export.errors import AttnExportError
 from attn_export.mechanisms import MECHANISMS, card
 
 if TYPE_CHECKING:
-    from attn_export.tools.pipeline import Mutants
+    from attn_export.tools.job import Mutants
 
 RESULTS = "sweep.json"
 #: What every entry depends on besides its own file.
-_SHARED = ("mechanisms/_parts", "reparam", "export", "deploy_tests", "tools/pipeline.py", "mechanisms/awaken.py")
+_SHARED = (
+    "mechanisms/_parts",
+    "mechanisms/awaken.py",
+    "mechanisms/subject.py",
+    "reparam",
+    "export",
+    "deploy_tests",
+    "tools/job.py",
+    "tools/pipeline.py",
+    "tools/kill.py",
+    "tools/portable.py",
+)
 
 
 @dataclass(frozen=True)
@@ -202,11 +213,12 @@ def _run(job: Job, settings: Settings) -> tuple[str, str, dict[str, Any] | None]
 
         from attn_export.mechanisms.subject import from_spec
         from attn_export.tools import pipeline, portable, tables
+        from attn_export.tools.job import Plan
         from attn_export.tools.progress import Progress
 
         torch.set_num_threads(1)
         subject = from_spec(job.name, MECHANISMS[job.name], job.preset)
-        plan = pipeline.Plan(
+        plan = Plan(
             settings.folder / job.label,
             fuse=job.fuse,
             measure=settings.measure,

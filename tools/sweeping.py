@@ -36,7 +36,7 @@ def sweep(
     for family in families:
         if family not in known:
             raise UnknownNameError("family", family, known)
-    from attn_export.tools.pipeline import Mutants  # imports torch
+    from attn_export.tools.job import Mutants  # imports torch
 
     if mutants not in get_args(Mutants):
         raise UnknownNameError("kind of --mutants", mutants, get_args(Mutants))

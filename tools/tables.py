@@ -12,8 +12,8 @@ from attn_export.deploy_tests.contest import Contest
 from attn_export.deploy_tests.latency import Latency
 from attn_export.deploy_tests.parity import Parity
 from attn_export.reparam.fusion import Refusal
+from attn_export.tools.job import Outcome
 from attn_export.tools.kill import Fate
-from attn_export.tools.pipeline import Outcome
 from attn_export.tools.record import Step
 from attn_export.tools.report_units import size
 

@@ -7,83 +7,13 @@ T stage  x = P pool(x) + attention(pool(LN x)),  softmax(q k / sqrt(d) + w_(i - 
 head     W mean(x)                                       b classes
 """
 
-import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from attn_export.mechanisms._parts.checks import positive
-from attn_export.mechanisms._parts.heads import attend, merge_heads, split_heads
-from attn_export.mechanisms._parts.position import RelativeBias
+from attn_export.mechanisms._parts.prenorm_mbconv import MBConv
+from attn_export.mechanisms._parts.relative_transformer import TransformerBlock
 from attn_export.mechanisms.spec import Input, Paper, Preset, Spec
-
-
-class MBConv(nn.Module):
-    """An inverted bottleneck with the norm in front; ``down`` halves the map and may change the channels."""
-
-    def __init__(self, inputs: int, outputs: int, down: bool, expansion: int) -> None:
-        super().__init__()
-        wide = expansion * outputs
-        self.down = down
-        self.shortcut = nn.Conv2d(inputs, outputs, 1) if down else nn.Identity()
-        self.norm = nn.BatchNorm2d(inputs)
-        self.expand = nn.Sequential(
-            nn.Conv2d(inputs, wide, 1, 2 if down else 1, bias=False), nn.BatchNorm2d(wide), nn.GELU()
-        )
-        self.depth = nn.Sequential(
-            nn.Conv2d(wide, wide, 3, padding=1, groups=wide, bias=False), nn.BatchNorm2d(wide), nn.GELU()
-        )
-        self.squeeze = nn.Conv2d(wide, max(1, outputs // 4), 1)
-        self.excite = nn.Conv2d(max(1, outputs // 4), wide, 1)
-        self.project = nn.Conv2d(wide, outputs, 1)
-
-    def forward(self, x: Float[Tensor, "b ci h w"]) -> Float[Tensor, "b co i j"]:
-        """Convolve and add."""
-        y = self.depth(self.expand(self.norm(x)))
-        y = y * torch.sigmoid(self.excite(F.gelu(self.squeeze(y.mean((2, 3), keepdim=True)))))
-        short = self.shortcut(F.max_pool2d(x, 2) if self.down else x)
-        total: Tensor = short + self.project(y)
-        return total
-
-
-class TransformerBlock(nn.Module):
-    """Attention among all pixels of a map of fixed size, then a network for each; ``down`` halves the map first.
-
-    Raises:
-        ValueError: ``head_channels`` does not divide ``outputs``.
-    """
-
-    def __init__(
-        self, inputs: int, outputs: int, size: tuple[int, int], down: bool, expansion: int, head_channels: int
-    ) -> None:
-        super().__init__()
-        if outputs % head_channels:
-            raise ValueError(f"head_channels must divide channels; {head_channels} does not divide {outputs}")
-        self.down, self.heads = down, outputs // head_channels
-        self.shortcut = nn.Linear(inputs, outputs) if down else nn.Identity()
-        self.norm = nn.LayerNorm(inputs)
-        self.qkv = nn.Linear(inputs, 3 * outputs)
-        self.bias = RelativeBias(self.heads, *size)
-        self.project = nn.Linear(outputs, outputs)
-        self.network = nn.Sequential(
-            nn.LayerNorm(outputs),
-            nn.Linear(outputs, expansion * outputs),
-            nn.GELU(),
-            nn.Linear(expansion * outputs, outputs),
-        )
-
-    def forward(self, x: Float[Tensor, "b ci h w"]) -> Float[Tensor, "b co i j"]:
-        """Attend and add."""
-        normed = self.norm(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
-        if self.down:
-            x, normed = F.max_pool2d(x, 2), F.max_pool2d(normed, 2)
-        height, width = x.shape[2:]
-        tokens, normed = (t.flatten(2).transpose(1, 2) for t in (x, normed))
-        q, k, v = (split_heads(t, self.heads) for t in self.qkv(normed).chunk(3, -1))
-        tokens = self.shortcut(tokens) + self.project(merge_heads(attend(q, k, v, bias=self.bias())))
-        tokens = tokens + self.network(tokens)
-        y: Tensor = tokens.transpose(1, 2).reshape(-1, tokens.shape[2], height, width)
-        return y
 
 
 class CoAtNet(nn.Module):

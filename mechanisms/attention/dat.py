@@ -8,7 +8,6 @@ y = W mean_hw(LN x)                                          b classes
 L attends within windows, S within windows moved by half of one, D to deformed points.
 """
 
-import math
 import re
 from collections.abc import Sequence
 
@@ -16,24 +15,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attn_export.mechanisms._parts.checks import positive
-from attn_export.mechanisms._parts.deformable import DeformableAttention
+from attn_export.mechanisms._parts.lettered_attention import lettered
 from attn_export.mechanisms._parts.prenorm import PreNormBlock
-from attn_export.mechanisms._parts.windows import WindowAttention
+from attn_export.mechanisms._parts.strided_embed import Embed
 from attn_export.mechanisms.spec import Input, Paper, Preset, Spec
-
-
-class Embed(nn.Module):
-    """A strided convolution and a norm; channels first in, last out."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int, bias: bool) -> None:
-        super().__init__()
-        self.convolution = nn.Conv2d(inputs, outputs, stride, stride, bias=bias)
-        self.norm = nn.LayerNorm(outputs)
-
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b rows columns d"]:
-        """Embed."""
-        y: Tensor = self.norm(self.convolution(x).permute(0, 2, 3, 1))
-        return y
 
 
 class DAT(nn.Module):
@@ -83,7 +68,7 @@ class DAT(nn.Module):
             self.embeds.append(Embed(inputs, c, step, bias=i == 0))
             blocks = nn.Sequential()
             for kind in kinds:
-                attention = _attention(kind, i, c, h, window, side, groups[i], offset_ranges[i])
+                attention = lettered(kind, i, c, h, window, side, groups[i], offset_ranges[i])
                 blocks.append(PreNormBlock(c, attention, expansion))
             self.stages.append(blocks)
             inputs = c
@@ -97,20 +82,6 @@ class DAT(nn.Module):
             x = stage(embed(x)).permute(0, 3, 1, 2)
         logits: Tensor = self.head(self.norm(x.permute(0, 2, 3, 1)).mean((1, 2)))
         return logits
-
-
-def _attention(
-    kind: str, stage: int, channels: int, heads: int, window: int, side: int, groups: int | None, reach: float | None
-) -> nn.Module:
-    match kind:
-        case "L":
-            return WindowAttention(channels, heads, window)
-        case "S":
-            return WindowAttention(channels, heads, window, math.ceil(window / 2), (side, side))
-        case "D" if groups is not None and reach is not None:
-            kernel = (9, 7, 5, 3)[min(stage, 3)]
-            return DeformableAttention(channels, heads, groups, (side, side), kernel, 1, reach, channels_last=True)
-    raise ValueError(f"layers are letters L, S or D, and D needs groups and offset_ranges; stage {stage} has {kind!r}")
 
 
 def _blockwise(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -161,8 +132,7 @@ MECHANISM = Spec(
         r"mlps\.(\d+)\.chunk\.linear1\.": r"\1.mlp.0.",
         r"mlps\.(\d+)\.chunk\.linear2\.": r"\1.mlp.2.",
         r"attns\.(\d+)\.": r"\1.attention.",
-        r"relative_position_index$": None,
-        r"attn_mask$": None,
+        r"(relative_position_index|attn_mask)$": None,
         r"relative_position_bias_table$": "bias.table",
         r"proj_qkv\.": "qkv.",
         r"proj_q\.": "query.",

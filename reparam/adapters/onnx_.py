@@ -6,7 +6,6 @@ Initializers that a caller may override, operators with sub-graphs, casts and qu
 # ruff: noqa: ARG002 - the readers of operators share one signature
 from __future__ import annotations
 
-import ast
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,8 @@ from onnx import NodeProto, TensorProto, helper
 
 from attn_export.reparam import ir
 from attn_export.reparam.adapters.onnx_border import writes
-from attn_export.reparam.adapters.onnx_constants import Constants, settle
+from attn_export.reparam.adapters.onnx_constants import settle
+from attn_export.reparam.adapters.onnx_nodes import alive, captured_names, scope_of
 from attn_export.reparam.linconv import Array
 
 At = Mapping[str, Any]
@@ -62,7 +62,7 @@ class Reader:
 
     def _read(self, index: int, node: NodeProto) -> list[ir.Node]:
         scope = scope_of(node)
-        captured = [n for a in node.attribute for g in (a.g, *a.graphs) for n in _captured(g)]
+        captured = [n for a in node.attribute for g in (a.g, *a.graphs) for n in captured_names(g)]
         inputs = tuple(n for n in (*node.input, *captured) if n and not self.constants.known(n))
         outputs = [n for n in node.output if n]
         name = node.name or f"{node.op_type}_{index}"
@@ -350,41 +350,3 @@ class Reader:
             for size, end, name in zip(sizes, ends, node.output, strict=True)
             if name
         ]
-
-
-def alive(graph: onnx.GraphProto, constants: Constants) -> frozenset[int]:
-    """The nodes that compute something: no constants, nor what is read for its shape alone."""
-    wanted = {o.name for o in graph.output}
-    living: set[int] = set()
-    for index in reversed(range(len(graph.node))):
-        node = graph.node[index]
-        if wanted.isdisjoint(node.output) or all(constants.known(name) for name in node.output if name):
-            continue
-        living.add(index)
-        wanted |= set(node.input) | {n for a in node.attribute for g in (a.g, *a.graphs) for n in _captured(g)}
-    return frozenset(living)
-
-
-def scope_of(node: NodeProto) -> str:
-    """The module path that a node came from, as far as its producer wrote it down."""
-    for entry in node.metadata_props:
-        if entry.key == "pkg.torch.onnx.name_scopes":
-            try:
-                scopes = ast.literal_eval(entry.value)
-            except (ValueError, SyntaxError):
-                break
-            return str(scopes[-2]) if len(scopes) > 1 else ""
-    if node.name.startswith("/"):
-        return ".".join(node.name.strip("/").split("/")[:-1])
-    return node.name
-
-
-def _captured(graph: onnx.GraphProto) -> list[str]:
-    """Names that a sub-graph reads from outside; what it defines itself does no harm among them."""
-    names = [n for node in graph.node for n in node.input]
-    names += [o.name for o in graph.output]
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                names += _captured(inner)
-    return names

@@ -10,7 +10,8 @@ import onnx
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from attn_export.reparam import ir
-from attn_export.reparam.adapters.onnx_ import Reader, _captured
+from attn_export.reparam.adapters.onnx_ import Reader
+from attn_export.reparam.adapters.onnx_nodes import captured_names
 from attn_export.reparam.linconv import Array
 
 _ELEMENT = {
@@ -83,7 +84,7 @@ class Writer:
     def _assemble(self, nodes: list[NodeProto]) -> ModelProto:
         old = self._reader.model
         read = {n for node in nodes for n in node.input}
-        read |= {n for node in nodes for a in node.attribute for g in (a.g, *a.graphs) for n in _captured(g)}
+        read |= {n for node in nodes for a in node.attribute for g in (a.g, *a.graphs) for n in captured_names(g)}
         read |= {o.name for o in old.graph.output}
         made = {n for node in nodes for n in node.output}
         model = ModelProto()
@@ -150,32 +151,20 @@ class Writer:
             return helper.make_node(kind, inputs, [output], self._unique(f"{node.scope or 'node'}.fused_{kind}"), **at)
 
         match op:
-            case ir.Conv():
+            case ir.Conv() | ir.ConvTranspose():
                 inputs = [x, self._tensor(op.weight, node, "weight")]
                 if op.bias is not None:
                     inputs.append(self._tensor(op.bias, node, "bias"))
+                more: dict[str, Any] = {"output_padding": list(op.extra)} if isinstance(op, ir.ConvTranspose) else {}
                 yield make(
-                    "Conv",
+                    type(op).__name__,
                     inputs,
                     kernel_shape=list(op.weight.shape[2:]),
                     strides=list(op.strides),
                     dilations=list(op.dilations),
                     group=op.groups,
                     pads=[p[0] for p in op.pads] + [p[1] for p in op.pads],
-                )
-            case ir.ConvTranspose():
-                inputs = [x, self._tensor(op.weight, node, "weight")]
-                if op.bias is not None:
-                    inputs.append(self._tensor(op.bias, node, "bias"))
-                yield make(
-                    "ConvTranspose",
-                    inputs,
-                    kernel_shape=list(op.weight.shape[2:]),
-                    strides=list(op.strides),
-                    dilations=list(op.dilations),
-                    group=op.groups,
-                    pads=[p[0] for p in op.pads] + [p[1] for p in op.pads],
-                    output_padding=list(op.extra),
+                    **more,
                 )
             case ir.Linear():
                 weight = self._tensor(op.weight, node, "weight")
@@ -238,7 +227,7 @@ def _needed(nodes: list[NodeProto], outputs: list[str]) -> list[NodeProto]:
             wanted |= set(node.input)
             for attribute in node.attribute:
                 for inner in (attribute.g, *attribute.graphs):
-                    wanted |= set(_captured(inner))
+                    wanted |= set(captured_names(inner))
     return kept[::-1]
 
 

@@ -25,6 +25,12 @@ class TestShelf:
         assert {"se", "repvgg", "mlp_mixer"} <= set(MECHANISMS)
         assert len(MECHANISMS) == len(list(MECHANISMS))
 
+    @pytest.mark.parametrize("name", MECHANISMS)
+    def test_a_mechanism_is_read_in_one_go(self, name: str) -> None:
+        path = MECHANISMS.place(name).path
+        assert path is not None
+        assert len(path.read_text().splitlines()) <= 150
+
     def test_an_unknown_name_says_which_are_near(self) -> None:
         with pytest.raises(UnknownNameError, match="did you mean 'triplet'"):
             MECHANISMS["tripplet"]

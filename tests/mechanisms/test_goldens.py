@@ -15,8 +15,9 @@ from tests.mechanisms.goldens import FOLDER, ROWS, load
 
 def construct(name: str) -> nn.Module:
     row = ROWS[name]
-    module = importlib.import_module(MECHANISMS.place(row.entry).module)
-    factory = getattr(module, row.build) if row.build else MECHANISMS[row.entry].build
+    part, _, called = row.build.rpartition(":")
+    place = f"attn_export.mechanisms.{part}" if part else MECHANISMS.place(row.entry).module
+    factory = getattr(importlib.import_module(place), called) if called else MECHANISMS[row.entry].build
     return build(factory, dict(row.arguments), 0)
 
 

@@ -11,7 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from attn_export.mechanisms._parts.cross_scale import CrossScale
 from attn_export.mechanisms._parts.deformable import DeformableAttention
+from attn_export.mechanisms._parts.overlapped import GlobalBlock, OverlappedAttention
 from attn_export.mechanisms._parts.polarized import PolarizedChannelGate, PolarizedSpatialGate
 from attn_export.mechanisms._parts.windows import WindowAttention
 from attn_export.mechanisms.attention.acmix import ACmix
@@ -20,12 +22,12 @@ from attn_export.mechanisms.attention.axial_image_transformer import AxialImageT
 from attn_export.mechanisms.attention.coordatt import CoordinateAttention
 from attn_export.mechanisms.attention.cot import ContextualTransformer
 from attn_export.mechanisms.attention.criss_cross import CrissCrossAttention
-from attn_export.mechanisms.attention.crossformer import CrossFormer, CrossScale
+from attn_export.mechanisms.attention.crossformer import CrossFormer
 from attn_export.mechanisms.attention.crossformer import block as crossformer_block
 from attn_export.mechanisms.attention.dat import DAT
 from attn_export.mechanisms.attention.gfnet import GFNet
 from attn_export.mechanisms.attention.gfnet_filter import GlobalFilter
-from attn_export.mechanisms.attention.moa import GlobalBlock, MOATransformer, OverlappedAttention
+from attn_export.mechanisms.attention.moa import MOATransformer
 from attn_export.mechanisms.attention.mobilevit_attention import MobileViTBlock
 from attn_export.mechanisms.attention.mobilevitv2 import SeparableSelfAttention
 from attn_export.mechanisms.attention.parnet import ParNetBlock

@@ -290,7 +290,7 @@ def test_the_price_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     assert any(refusal.reason.endswith("after)") and "border map" in refusal.reason for refusal in fusion.refusals)
     assert convs(fuse_module(wake(wide), (x,), repair=True).model) == 1
     monkeypatch.setattr("attn_export.reparam.cost.MAP_PASSES", 1)
-    monkeypatch.setattr("attn_export.reparam.plan.DOUBT", 1.0)
+    monkeypatch.setattr("attn_export.reparam.pays.DOUBT", 1.0)
     assert convs(fuse_module(wake(same), (x,), repair=True).model) == 1, "it is the price that holds it"
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from attn_export.export.torch_onnx import export as dynamo_export
 from attn_export.mechanisms import MECHANISMS
 from attn_export.mechanisms.subject import from_spec
-from attn_export.reparam import cost, emit, ir, plan
+from attn_export.reparam import cost, emit, ir, pays, plan
 from attn_export.reparam.graph import fuse_graph
 from attn_export.tools.benchmarks.fusion import export
 
@@ -102,10 +102,10 @@ def test_a_turn_of_axes_of_length_one_is_free() -> None:
 
 
 def test_each_rule_is_what_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(plan, "_taken_apart", lambda before, after: False)
+    monkeypatch.setattr(pays, "_taken_apart", lambda before, after: False)
     assert _products() > 3
-    doubt = plan.DOUBT
-    monkeypatch.setattr(plan, "DOUBT", 1.0)
+    doubt = pays.DOUBT
+    monkeypatch.setattr(pays, "DOUBT", 1.0)
     assert _sites(_Apart(), 2, 64, 56, 56) == 1
     work = emit.Work
     monkeypatch.setattr(emit, "Work", lambda *given, passes=1, **more: work(*given, **more))
@@ -114,7 +114,7 @@ def test_each_rule_is_what_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "_order", lambda candidate: (order(candidate)[0], -order(candidate)[1]))
     fused = fuse_graph(export(_Gated().eval(), torch.randn(2, 64, 14, 14)), certificate=False).model.graph
     assert "Slice" in [node.op_type for node in fused.node]
-    monkeypatch.setattr(plan, "DOUBT", doubt)
+    monkeypatch.setattr(pays, "DOUBT", doubt)
     assert _emsa() == 1
-    monkeypatch.setattr(plan, "_is_bias", lambda graph, node: False)
+    monkeypatch.setattr(pays, "_is_bias", lambda graph, node: False)
     assert _emsa() == 2

@@ -17,7 +17,7 @@ from attn_export import bundle
 from attn_export.deploy_tests.backend import Run
 from attn_export.deploy_tests.parity import Parity, prove
 from attn_export.deploy_tests.verify import verify
-from attn_export.export.precision import to_float16
+from attn_export.export.float16 import to_float16
 from attn_export.reparam.exact import Exact
 from attn_export.tools import record
 from tests.export.models import PORTS, cases, quantised, rich

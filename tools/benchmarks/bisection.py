@@ -24,10 +24,9 @@ from attn_export.export.simplify import simplify
 from attn_export.export.torch_onnx import export
 from attn_export.export.truth import cases
 from attn_export.mechanisms import MECHANISMS
-from attn_export.mechanisms.subject import from_spec
+from attn_export.mechanisms.subject import from_spec, with_dynamic
 from attn_export.tools.benchmarks.faults import in_graph
 from attn_export.tools.diff import between_graphs, of_runtime
-from attn_export.tools.pipeline import with_dynamic
 
 
 def plantings(name: str, per: int, random_: random.Random, runtime: bool) -> Iterator[tuple[str, bool, int, int]]:

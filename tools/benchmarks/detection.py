@@ -33,11 +33,10 @@ from attn_export.export.simplify import simplify
 from attn_export.export.torch_onnx import export
 from attn_export.export.truth import cases
 from attn_export.mechanisms import MECHANISMS
-from attn_export.mechanisms.subject import Subject, from_spec
+from attn_export.mechanisms.subject import Subject, from_spec, with_dynamic
 from attn_export.reparam.exact import Exact
 from attn_export.tools.benchmarks.faults import in_graph, in_module
 from attn_export.tools.kill import EQUIVALENT
-from attn_export.tools.pipeline import with_dynamic
 
 OURS, BOTH = "k <= 4", "k <= 4 and audits"
 COLUMNS = (OURS, BOTH, *RULES)

@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from attn_export import __version__
 from attn_export.errors import AttnExportError
+from attn_export.tools import options
 
 
 class _Group(TyperGroup):
@@ -57,41 +58,20 @@ def _root(
     """
 
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
-Verbose = Annotated[int, typer.Option("--verbose", "-v", count=True, help="Show every stage, even without a terminal.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no warnings.")]
-Shapes = Annotated[
-    list[str] | None,
-    typer.Option(help="TensorRT: [input:]least,usual,largest shape, as 1x3x64x64,1x3x64x64,8x3x64x64."),
-]
-Threads = Annotated[int, typer.Option(min=1, help="Threads of the runtime.")]
-Atol = Annotated[float | None, typer.Option(min=0, help="Your own absolute tolerance, besides the derived one.")]
-Rtol = Annotated[float | None, typer.Option(min=0, help="Your own relative tolerance, besides the derived one.")]
-Warmup = Annotated[float, typer.Option(min=0, help="Milliseconds of warm-up, at least.")]
-Iterations = Annotated[int, typer.Option(min=1, help="Timed runs, at least.")]
-Duration = Annotated[float, typer.Option(min=0, help="Seconds of timed runs, at least.")]
-
-
 @app.command(epilog="Example: attn-export my_pkg.net:build --input 1x3x224x224 --weights net.safetensors --fuse")
 def export(
     subject: Annotated[
-        str, typer.Argument(help="A catalogue name, package.module:name, file.py:name, or an ONNX file.")
+        str,
+        typer.Argument(metavar="SUBJECT", help="A catalogue name, package.module:name, file.py:name, or an ONNX file."),
     ],
     fuse: Annotated[bool, typer.Option("--fuse", help="Collapse training-time branches first.")] = False,
-    fuse_cost: Annotated[str, typer.Option(help="What pays: flops, cpu, gpu or npu.")] = "cpu",
-    keep_branches: Annotated[
-        list[str] | None, typer.Option(help="Do not fuse sites of this name, such as 'stages.0*'; repeat for several.")
-    ] = None,
-    repair: Annotated[
-        bool, typer.Option("--repair", help="Allow a border map where padding breaks a bias; fixed sizes only.")
-    ] = False,
-    preset: Annotated[str | None, typer.Option(help="A catalogue entry's configuration; `show` lists them.")] = None,
-    inputs: Annotated[
-        list[str] | None,
-        typer.Option("--input", help="An input's shape: x:1x3x224x224, [1,3,224,224], or b=2x3x224x224 to let b vary."),
-    ] = None,
-    kwargs: Annotated[str, typer.Option(help="Constructor arguments as a JSON object.")] = "{}",
-    weights: Annotated[Path | None, typer.Option(help="A checkpoint: safetensors, or a plain torch file.")] = None,
+    fuse_cost: options.FuseCost = "cpu",
+    keep_branches: options.KeepBranches = None,
+    repair: options.Repair = False,
+    preset: options.PresetName = None,
+    inputs: options.Inputs = None,
+    kwargs: options.Arguments = "{}",
+    weights: options.Weights = None,
     strict: Annotated[
         bool | None,
         typer.Option(
@@ -102,32 +82,32 @@ def export(
         bool, typer.Option(help="Without weights: draw those that a fresh module leaves at 0 or 1.")
     ] = True,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The bundle's folder; its name by default.")
+        Path | None, typer.Option("--output", "-o", metavar="DIR", help="The bundle's folder; its name by default.")
     ] = None,
-    opset: Annotated[int, typer.Option(help="The ONNX opset.")] = 18,
+    opset: Annotated[int, typer.Option(metavar="N", help="The ONNX opset.")] = 18,
     dynamic: Annotated[
-        str | None, typer.Option(help="What may vary after export: batch, all, none, or names such as b,h,w.")
+        str | None,
+        typer.Option(metavar="DIMS", help="What may vary after export: batch, all, none, or names such as b,h,w."),
     ] = None,
     simplify: Annotated[bool, typer.Option(help="Whether to run the simplifier.")] = True,
     fp16: Annotated[bool, typer.Option("--fp16", help="Compute in float16, where that is safe.")] = False,
-    mutants: Annotated[
-        str, typer.Option(help="Faults planted to check the check: none, fast (a fifth of the run) or full.")
-    ] = "fast",
-    data: Annotated[Path | None, typer.Option(help="Your own inputs: a .npy, .npz or image file, or a folder.")] = None,
+    mutants: options.Mutants = "fast",
+    data: options.Data = None,
     preprocess: Annotated[
-        str | None, typer.Option(help="For images: size=224x224,mean=0.485/0.456/0.406,std=0.229/0.224/0.225.")
+        str | None,
+        typer.Option(metavar="RULE", help="For images: size=224x224,mean=0.485/0.456/0.406,std=0.229/0.224/0.225."),
     ] = None,
     bench: Annotated[bool, typer.Option(help="Whether to measure latency.")] = True,
-    atol: Atol = None,
-    rtol: Rtol = None,
-    warmup: Warmup = 200,
-    iterations: Iterations = 200,
-    duration: Duration = 3.0,
-    threads: Threads = 1,
-    seed: Annotated[int, typer.Option(min=0, help="For weights that are drawn, and inputs.")] = 0,
-    as_json: Json = False,
-    verbose: Verbose = 0,
-    quiet: Quiet = False,
+    atol: options.Atol = None,
+    rtol: options.Rtol = None,
+    warmup: options.Warmup = 200,
+    iterations: options.Iterations = 200,
+    duration: options.Duration = 3.0,
+    threads: options.Threads = 1,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="For weights that are drawn, and inputs.")] = 0,
+    as_json: options.Json = False,
+    verbose: options.Verbose = 0,
+    quiet: options.Quiet = False,
 ) -> None:
     """Fuse, export, simplify, prove and measure one subject, and write its bundle."""
     from attn_export.tools import commands
@@ -170,8 +150,8 @@ def export(
 
 @app.command(name="list", epilog="Example: attn-export list --family attention")
 def list_(
-    family: Annotated[str | None, typer.Option(help="Only this family.")] = None,
-    as_json: Json = False,
+    family: Annotated[str | None, typer.Option(metavar="FAMILY", help="Only this family.")] = None,
+    as_json: options.Json = False,
 ) -> None:
     """List the catalogue."""
     from attn_export.tools import catalogue
@@ -180,7 +160,9 @@ def list_(
 
 
 @app.command(epilog="Example: attn-export show triplet")
-def show(name: Annotated[str, typer.Argument(help="A catalogue name.")], as_json: Json = False) -> None:
+def show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A catalogue name.")], as_json: options.Json = False
+) -> None:
     """Show one entry: paper, formula, shapes, presets."""
     from attn_export.tools import catalogue
 
@@ -190,25 +172,27 @@ def show(name: Annotated[str, typer.Argument(help="A catalogue name.")], as_json
 @app.command(epilog="Example: attn-export verify repvgg --require tensorrt")
 def verify(
     path: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle's folder.")],
-    backend: Annotated[list[str] | None, typer.Option(help="Prove it on this backend; repeat for several.")] = None,
+    backend: Annotated[
+        list[str] | None, typer.Option(metavar="BACKEND", help="Prove it on this backend; repeat for several.")
+    ] = None,
     require: Annotated[
-        list[str] | None, typer.Option(help="As --backend, but exit 4 when it is not available here.")
+        list[str] | None,
+        typer.Option(metavar="BACKEND", help="As --backend, but exit 4 when it is not available here."),
     ] = None,
     compile_only: Annotated[
         bool, typer.Option("--compile-only", help="With TensorRT: build for --sm without a GPU, and run nothing.")
     ] = False,
-    sm: Annotated[str, typer.Option(help="The GPU to build for, by its compute capability.")] = "86",
-    shapes: Shapes = None,
-    data: Annotated[
-        Path | None, typer.Option(help="Your own inputs, too: a .npy, .npz or image file, or a folder of such.")
-    ] = None,
+    sm: Annotated[str, typer.Option(metavar="XY", help="The GPU to build for, by its compute capability.")] = "86",
+    shapes: options.Shapes = None,
+    data: options.Data = None,
     preprocess: Annotated[
-        str | None, typer.Option(help="For images, where the bundle has not recorded how to prepare them.")
+        str | None,
+        typer.Option(metavar="RULE", help="For images, where the bundle has not recorded how to prepare them."),
     ] = None,
-    atol: Atol = None,
-    rtol: Rtol = None,
-    threads: Threads = 1,
-    as_json: Json = False,
+    atol: options.Atol = None,
+    rtol: options.Rtol = None,
+    threads: options.Threads = 1,
+    as_json: options.Json = False,
 ) -> None:
     """Prove a bundle again, on this machine. Needs neither torch nor onnx."""
     from attn_export.tools import device
@@ -233,29 +217,38 @@ def verify(
 @app.command(epilog="Example: attn-export bench fused plain")
 def bench(
     paths: Annotated[list[Path], typer.Argument(metavar="BUNDLE [BUNDLE2]", help="One bundle, or two to compare.")],
-    backend: Annotated[str, typer.Option(help="Where to measure.")] = "onnxruntime",
-    warmup: Warmup = 200,
-    iterations: Iterations = 200,
-    duration: Duration = 3.0,
-    threads: Threads = 1,
+    backend: Annotated[str, typer.Option(metavar="BACKEND", help="Where to measure.")] = "onnxruntime",
+    warmup: options.Warmup = 200,
+    iterations: options.Iterations = 200,
+    duration: options.Duration = 3.0,
+    threads: options.Threads = 1,
     thorough: Annotated[bool, typer.Option("--thorough", help="Eight process pairs instead of five.")] = False,
     budget: Annotated[
-        list[str] | None, typer.Option(help="Fail beyond this: p90<=15ms, memory<=200MB, size<=10MB, cold-start<=1s.")
+        list[str] | None,
+        typer.Option(metavar="RULE", help="Fail beyond this: p90<=15ms, memory<=200MB, size<=10MB, cold-start<=1s."),
     ] = None,
-    faster_than: Annotated[Path | None, typer.Option(help="Fail unless faster than this bundle.")] = None,
+    faster_than: Annotated[
+        Path | None, typer.Option(metavar="BUNDLE", help="Fail unless faster than this bundle.")
+    ] = None,
     baseline: Annotated[
-        Path | None, typer.Option(help="A bundle, or its report.json, to hold this one against.")
+        Path | None, typer.Option(metavar="BUNDLE", help="A bundle, or its report.json, to hold this one against.")
     ] = None,
-    max_regression: Annotated[str, typer.Option(help="How much slower than the baseline it may be.")] = "3%",
+    max_regression: Annotated[
+        str, typer.Option(metavar="PERCENT", help="How much slower than the baseline it may be.")
+    ] = "3%",
     mlperf: Annotated[bool, typer.Option("--mlperf", help="MLPerf's single-stream figure, too.")] = False,
-    sustain: Annotated[float, typer.Option(min=0, help="Seconds of a run that looks for drift.")] = 0,
+    sustain: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="Seconds of a run that looks for drift.")
+    ] = 0,
     thread_sweep: Annotated[bool, typer.Option("--thread-sweep", help="Latency by number of threads.")] = False,
-    batch_sweep: Annotated[str | None, typer.Option(help="Latency by batch size, such as 1,2,4,8.")] = None,
+    batch_sweep: Annotated[
+        str | None, typer.Option(metavar="SIZES", help="Latency by batch size, such as 1,2,4,8.")
+    ] = None,
     profile: Annotated[bool, typer.Option("--profile", help="Where the time goes, node by node.")] = False,
-    shapes: Shapes = None,
-    as_json: Json = False,
-    verbose: Verbose = 0,
-    quiet: Quiet = False,
+    shapes: options.Shapes = None,
+    as_json: options.Json = False,
+    verbose: options.Verbose = 0,
+    quiet: options.Quiet = False,
 ) -> None:
     """Measure latency; of two bundles, the interleaved ratio with its control."""
     from attn_export.tools import bench as benching
@@ -285,15 +278,13 @@ def bench(
 
 @app.command(epilog="Example: attn-export fuse trained.onnx -o fused.onnx")
 def fuse(
-    file: Annotated[Path, typer.Argument(help="An ONNX file of any producer, opset 11 to 26.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where the fused file goes.")],
-    fuse_cost: Annotated[str, typer.Option(help="What pays: flops, cpu, gpu or npu.")] = "cpu",
-    keep_branches: Annotated[list[str] | None, typer.Option(help="Do not fuse sites of this name.")] = None,
-    repair: Annotated[
-        bool, typer.Option("--repair", help="Allow a border map where padding breaks a bias; fixed sizes only.")
-    ] = False,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An ONNX file of any producer, opset 11 to 26.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where the fused file goes.")],
+    fuse_cost: options.FuseCost = "cpu",
+    keep_branches: options.KeepBranches = None,
+    repair: options.Repair = False,
     strict: Annotated[bool, typer.Option("--strict", help="Fail where a site had to be rolled back.")] = False,
-    as_json: Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Collapse the linear regions of an ONNX file, with a certificate."""
     from attn_export.tools import graphs
@@ -303,10 +294,14 @@ def fuse(
 
 @app.command(epilog="Example: attn-export lint repvgg --target tensorrt")
 def lint(
-    file: Annotated[Path, typer.Argument(help="An ONNX file, or a bundle.")],
-    target: Annotated[str, typer.Option(help="Where it is to run: tensorrt or ort-mobile.")] = "tensorrt",
-    sm: Annotated[str, typer.Option(help="For TensorRT's parser: the GPU, by its compute capability.")] = "86",
-    as_json: Json = False,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="An ONNX file, or a bundle.")],
+    target: Annotated[
+        str, typer.Option(metavar="TARGET", help="Where it is to run: tensorrt or ort-mobile.")
+    ] = "tensorrt",
+    sm: Annotated[
+        str, typer.Option(metavar="XY", help="For TensorRT's parser: the GPU, by its compute capability.")
+    ] = "86",
+    as_json: options.Json = False,
 ) -> None:
     """Say which nodes a target will refuse, cast, split or not fuse."""
     from attn_export.tools import graphs
@@ -320,27 +315,31 @@ def diff(
         str, typer.Argument(metavar="WHAT", help="A bundle, an ONNX file, or a subject as the main job takes it.")
     ],
     other: Annotated[
-        str | None, typer.Argument(help="A backend (onnxruntime by default), another bundle, or an ONNX file.")
+        str | None,
+        typer.Argument(metavar="OTHER", help="A backend (onnxruntime by default), another bundle, or an ONNX file."),
     ] = None,
     between: Annotated[
         str | None,
         typer.Option(
+            metavar="A,B",
             help="Two of original, exported, fused, simplified, float16, model, a bundle, an ONNX file; each may run"
-            " on a backend, such as exported,simplified@onnxruntime."
+            " on a backend, such as exported,simplified@onnxruntime.",
         ),
     ] = None,
     fuse: Annotated[bool, typer.Option("--fuse", help="Make the simplified stage of the fused one.")] = False,
     snr: Annotated[
-        float | None, typer.Option(help="What the coarser side is held to, in dB; a quantised model needs it.")
+        float | None,
+        typer.Option(metavar="DB", help="What the coarser side is held to, in dB; a quantised model needs it."),
     ] = None,
-    preset: Annotated[str | None, typer.Option(help="A catalogue entry's configuration.")] = None,
-    inputs: Annotated[list[str] | None, typer.Option("--input", help="An input's shape, as for export.")] = None,
-    kwargs: Annotated[str, typer.Option(help="Constructor arguments as a JSON object.")] = "{}",
-    weights: Annotated[Path | None, typer.Option(help="A checkpoint.")] = None,
+    preset: options.PresetName = None,
+    inputs: options.Inputs = None,
+    kwargs: options.Arguments = "{}",
+    weights: options.Weights = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write the smallest part that shows it to this folder.")
+        Path | None,
+        typer.Option("--output", "-o", metavar="DIR", help="Write the smallest part that shows it to this folder."),
     ] = None,
-    as_json: Json = False,
+    as_json: options.Json = False,
 ) -> None:
     """Say where two runs part: the first node, its module and line."""
     from attn_export.tools import commands, diff_command
@@ -354,8 +353,12 @@ def diff(
 @app.command(epilog="Example: attn-export report repvgg --format markdown")
 def report(
     path: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle's folder.")],
-    kind: Annotated[str, typer.Option("--format", help="html, markdown, junit, sarif or json.")] = "markdown",
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="A file instead of stdout.")] = None,
+    kind: Annotated[
+        str, typer.Option("--format", metavar="FORMAT", help="html, markdown, junit, sarif or json.")
+    ] = "markdown",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="A file instead of stdout.")
+    ] = None,
 ) -> None:
     """Print a bundle's report in another format."""
     from attn_export.tools import reporting
@@ -368,12 +371,14 @@ def conform(
     paths: Annotated[
         list[Path] | None, typer.Argument(metavar="BUNDLE...", help="Bundles to run or to compare, or folders of them.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Run on this machine's GPU and write the kit here.")] = None,
-    check: Annotated[
-        Path | None, typer.Option(help="Recompute a kit's figures from its raw data, on any machine.")
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Run on this machine's GPU and write the kit here.")
     ] = None,
-    backend: Annotated[str, typer.Option(help="What to run on.")] = "tensorrt",
-    as_json: Json = False,
+    check: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Recompute a kit's figures from its raw data, on any machine.")
+    ] = None,
+    backend: Annotated[str, typer.Option(metavar="BACKEND", help="What to run on.")] = "tensorrt",
+    as_json: options.Json = False,
 ) -> None:
     """Keep what a GPU machine measured in a kit that anyone can recompute."""
     from attn_export.tools import device
@@ -383,22 +388,26 @@ def conform(
 
 @app.command(epilog="Example: attn-export sweep --family attention --fuse")
 def sweep(
-    family: Annotated[list[str] | None, typer.Option(help="Only this family; repeat for several.")] = None,
-    preset: Annotated[list[str] | None, typer.Option(help="Under this preset; repeat for several.")] = None,
+    family: Annotated[
+        list[str] | None, typer.Option(metavar="FAMILY", help="Only this family; repeat for several.")
+    ] = None,
+    preset: Annotated[
+        list[str] | None, typer.Option(metavar="PRESET", help="Under this preset; repeat for several.")
+    ] = None,
     fuse: Annotated[
         bool | None, typer.Option("--fuse/--plain", help="Only fused, or only plain; both by default.")
     ] = None,
     variants: Annotated[bool, typer.Option(help="Whether to run each entry's variants too.")] = True,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where bundles, logs and the results go.")] = Path(
-        "sweep"
-    ),
-    workers: Annotated[int, typer.Option(min=1, help="Worker processes.")] = 2,
-    limit: Annotated[float, typer.Option(min=1, help="Seconds that one entry may take.")] = 300,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Where bundles, logs and the results go.")
+    ] = Path("sweep"),
+    workers: Annotated[int, typer.Option(min=1, metavar="N", help="Worker processes.")] = 2,
+    limit: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="Seconds that one entry may take.")] = 300,
     bench: Annotated[bool, typer.Option(help="Whether to measure latency.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Run what has not changed, too.")] = False,
-    mutants: Annotated[str, typer.Option(help="Planted faults that must be caught: none, fast or full.")] = "fast",
-    as_json: Json = False,
-    quiet: Quiet = False,
+    mutants: options.Mutants = "fast",
+    as_json: options.Json = False,
+    quiet: options.Quiet = False,
 ) -> None:
     """Run the whole catalogue through the main job."""
     from attn_export.tools import sweeping
@@ -409,7 +418,7 @@ def sweep(
 
 
 @app.command(epilog="Example: attn-export doctor")
-def doctor(as_json: Json = False) -> None:
+def doctor(as_json: options.Json = False) -> None:
     """Say what is installed, what is missing, and how to get it."""
     from attn_export.tools import doctor as examine
 

@@ -64,7 +64,7 @@ def known(module: nn.Module) -> Known:
 def audit_initializers(model: onnx.ModelProto, wanted: Known) -> Audit:
     """Account for every floating-point initializer of more than one element that some node reads."""
     view = View(model)
-    names = [name for name in view.floats() if view.array(name).size > 1]
+    names = [name for name in view.floats() if np.prod(view.tensors[name].dims, dtype=np.int64) > 1]
     values = {name: view.array(name) for name in names}
     by_size: dict[int, list[tuple[str, Array]]] = {}
     for name, value in wanted.tensors.items():
@@ -113,8 +113,13 @@ class Tier:
 
     def __call__(self, model: onnx.ModelProto) -> str:
         """Name the first finding, or give an empty string."""
-        found = (finding for audit in self.audits(model).values() for finding in audit.findings)
-        return next((f"{finding.check} audit: {finding.where}: {finding.detail}" for finding in found), "")
+        return first_of(self.audits(model))
+
+
+def first_of(audits: Mapping[str, Audit]) -> str:
+    """Name the first finding, or give an empty string."""
+    found = (finding for audit in audits.values() for finding in audit.findings)
+    return next((f"{finding.check} audit: {finding.where}: {finding.detail}" for finding in found), "")
 
 
 def second_tier(wanted: Known, reference: onnx.ModelProto) -> Tier:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -63,7 +64,7 @@ def light(model: onnx.ModelProto, heavy: int = HEAVY) -> onnx.ModelProto:
 
     What the checker and shape inference say of the copy, they would say of the model, if they could read it.
     """
-    if sum(len(tensor.raw_data) for tensor in model.graph.initializer) < heavy:
+    if sum(map(_bytes, model.graph.initializer)) < heavy:
         return model
     copy = onnx.ModelProto(ir_version=model.ir_version, functions=model.functions)
     copy.opset_import.extend(model.opset_import)
@@ -72,11 +73,19 @@ def light(model: onnx.ModelProto, heavy: int = HEAVY) -> onnx.ModelProto:
     for field in ("node", "input", "output", "value_info"):
         getattr(graph, field).extend(getattr(model.graph, field))
     for tensor in model.graph.initializer:
-        if len(tensor.raw_data) <= SMALL:
+        if _bytes(tensor) <= SMALL:
             graph.initializer.append(tensor)
         else:
             graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
     return copy
+
+
+def _bytes(tensor: onnx.TensorProto) -> int:
+    """Of the values that the model itself holds; asked of the shape, since to ask for the values copies them."""
+    if not tensor.HasField("raw_data"):
+        return 0
+    count: int = math.prod(tensor.dims)
+    return count * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
@@ -123,7 +132,7 @@ def insert(graph: onnx.GraphProto, position: int, nodes: list[onnx.NodeProto]) -
 
 def _shapes(model: onnx.ModelProto) -> dict[str, Shape]:
     try:
-        graph = onnx.shape_inference.infer_shapes(light(model)).graph
+        graph = onnx.shape_inference.infer_shapes(light(model, heavy=0)).graph  # which copies what it is given, twice
     except Exception:  # an operator inference does not know: what is declared remains
         graph = model.graph
     shapes: dict[str, Shape] = {}

@@ -402,7 +402,7 @@ def sweep(
         Path, typer.Option("--output", "-o", metavar="DIR", help="Where bundles, logs and the results go.")
     ] = Path("sweep"),
     workers: Annotated[int, typer.Option(min=1, metavar="N", help="Worker processes.")] = 2,
-    limit: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="Seconds that one entry may take.")] = 300,
+    limit: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="Seconds that one entry may take.")] = 600,
     bench: Annotated[bool, typer.Option(help="Whether to measure latency.")] = False,
     again: Annotated[bool, typer.Option("--again", help="Run what has not changed, too.")] = False,
     mutants: options.Mutants = "fast",

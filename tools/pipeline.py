@@ -203,8 +203,7 @@ class _Job:
             budget = None
             if self.plan.mutants == "fast":
                 budget = max(LEAST, FAST * (time.perf_counter() - self.began))
-            second = self._second_tier()
-            score = kill(final.model, self.cases, final.contract.outputs, budget=budget, second=second)
+            score = kill(final.model, self.cases, final.contract.outputs, budget=budget, second=self.tier)
             self.progress.detail(score.sentence())
         refuse_vacuous(score)
         return score
@@ -224,12 +223,12 @@ class _Job:
             GateError: a constant or an attribute is not what it was.
         """
         with self.progress.stage("audit"):
-            tier = self._second_tier()
-            self.audits = tier.audits(final.model)
+            self.tier = self._second_tier()
+            self.audits = self.tier.audits(final.model)
             self.layers = layer_errors(final.model, self.cases[0].inputs)
             count = sum(found.checked for found in self.audits.values())
             self.progress.detail(f"{count} constants and attributes, {len(self.layers)} layers")
-        if finding := tier(final.model):
+        if finding := audit.first_of(self.audits):
             raise GateError(f"parity holds, but the {finding}; nothing was written")
         for layer in self.layers:  # correct graphs come near this bound, so it says where to look, and gates nothing
             if not layer.ok:

@@ -82,7 +82,7 @@ class Settings:
 
     folder: Path
     workers: int = 2
-    limit: float = 300.0
+    limit: float = 600.0
     measure: bool = False
     again: bool = False
     mutants: Mutants = "fast"

@@ -18,7 +18,7 @@ def heavy(monkeypatch: pytest.MonkeyPatch) -> onnx.ModelProto:
     original = graphs.light
     monkeypatch.setattr(graphs, "SMALL", 64)
     for module in (graphs, contract, cost):
-        monkeypatch.setattr(module, "light", lambda given: original(given, 1))
+        monkeypatch.setattr(module, "light", lambda given, heavy=1: original(given, heavy))
     assert len(original(model, 1).graph.initializer) < len(model.graph.initializer)
     return model
 
@@ -45,3 +45,14 @@ def test_a_heavy_model_costs_what_it_costs_in_one_message(
     monkeypatch.undo()
     assert came == cost.costs(heavy, sizes)
     assert sum(row.macs for row in came) > 0
+
+
+def test_shapes_are_those_that_inference_gives_with_the_weights(heavy: onnx.ModelProto) -> None:
+    view = graphs.View(heavy)
+    inferred = onnx.shape_inference.infer_shapes(heavy).graph.value_info
+    assert len(inferred) >= len(heavy.graph.node) - 1
+    for value in inferred:
+        sizes = [
+            d.dim_param or (d.dim_value if d.HasField("dim_value") else "?") for d in value.type.tensor_type.shape.dim
+        ]
+        assert view.shape(value.name) == tuple(sizes), value.name

@@ -19,7 +19,9 @@ from safetensors.torch import save_file
 
 from attn_export import bundle
 from attn_export.errors import ContractError
+from attn_export.export import audit
 from attn_export.export.exported import Exported
+from attn_export.export.findings import Audit
 from attn_export.tools import pipeline
 from tests.tools.nets import Net
 from tests.tools.run import Result, run
@@ -258,6 +260,20 @@ def test_the_users_own_tolerance_can_fail_the_job() -> None:
     assert done.code == 1
     assert "lie outside atol 1e-12" in done.err
     assert os.listdir() == []
+
+
+def test_what_was_audited_once_is_not_audited_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    audits = audit.Tier.audits
+
+    def counted(tier: audit.Tier, model: onnx.ModelProto) -> dict[str, Audit]:
+        asked.append(len(model.graph.node))
+        return audits(tier, model)
+
+    monkeypatch.setattr(audit.Tier, "audits", counted)
+    done = run("repvgg", "--preset", "test", "--fuse", "--no-bench", "--mutants", "none")
+    assert done.code == 0
+    assert len(asked) == 1
 
 
 class TestRollback:

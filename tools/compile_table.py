@@ -9,6 +9,7 @@ was, and are written as ``docs/tensorrt.md``.
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 import tempfile
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from attn_export.deploy_tests.backend import Range
 from attn_export.deploy_tests.backends.tensorrt.evidence import CompileEvidence, compile_only
-from attn_export.errors import AttnExportError, BackendMissingError, GateError
+from attn_export.errors import AttnExportError, BackendMissingError, GateError, UnknownNameError
 from attn_export.tools import compile_page
 from attn_export.tools.unfused_attention import expected
 
@@ -190,12 +191,23 @@ def gate(rows: Iterable[Row]) -> None:
 
 
 def main(arguments: list[str], folder: Path = DOCS) -> None:
-    """Compile the named entries, or all that are not known yet; keep them; then hold them against the declaration."""
+    """Compile the named entries, or all that are not known yet; keep them; then hold them against the declaration.
+
+    Raises:
+        UnknownNameError: there is no such entry; nothing was compiled.
+        GateError: as ``gate``.
+    """
     from attn_export.mechanisms import MECHANISMS
 
-    names = [word for word in arguments if word != "--again"]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="NAME", help="entries; all by default")
+    parser.add_argument("--again", action="store_true", help="also what is known")
+    asked = parser.parse_args(arguments)
+    for name in asked.names:
+        if name not in MECHANISMS:  # before anything is compiled or kept
+            raise UnknownNameError("mechanism", name, MECHANISMS)
     known = {name: rows for name, rows in load(folder).items() if name in MECHANISMS}
-    for name in names or [n for n in MECHANISMS if n not in known or "--again" in arguments]:
+    for name in asked.names or [n for n in MECHANISMS if n not in known or asked.again]:
         known[name] = rows_of(name)
         save_rows(known, folder)
         words = (f"{r.precision} {r.kernels} kernels, {r.attention} fused attention{r.refusal}" for r in known[name])

@@ -5,6 +5,7 @@ python -m attn_export.tools.pages [SWEEP ...]      with folders of sweeps, what 
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -153,10 +154,13 @@ def _table(titles: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
 
 
 def _main(arguments: list[str]) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sweeps", nargs="*", type=Path, metavar="SWEEP")
+    sweeps = parser.parse_args(arguments).sweeps
     measured = kept()
-    for folder in arguments:
-        measured = merged(measured, from_sweep(Path(folder)))
-    if arguments:
+    for folder in sweeps:
+        measured = merged(measured, from_sweep(folder))
+    if sweeps:
         keep({label: run for label, run in measured.items() if label in _labels()})
     pages(FOLDER, measured)
     print(FOLDER / INDEX)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from attn_export.errors import BackendMissingError, ExportError, GateError
+from attn_export.errors import BackendMissingError, ExportError, GateError, UnknownNameError
 from attn_export.mechanisms import MECHANISMS
 from attn_export.tools import compile_page, compile_table
 from attn_export.tools.compile_table import DOCS, PAGE, Row, compile_entry, gate, load
@@ -111,3 +111,6 @@ def test_the_table_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.Monk
         compile_table.main([], tmp_path)
     assert done == ["eca", "se", "eca"]
     assert [row.refusal for row in load(tmp_path)["eca"]] == ["it does not", "it does not"]
+    with pytest.raises(UnknownNameError, match="did you mean 'eca'"):
+        compile_table.main(["se", "ecaa"], tmp_path)
+    assert done == ["eca", "se", "eca"]

@@ -110,10 +110,10 @@ def export(
     quiet: options.Quiet = False,
 ) -> None:
     """Fuse, export, simplify, prove and measure one subject, and write its bundle."""
-    from attn_export.tools import commands
+    from attn_export.tools.commands import export as exporting
 
-    commands.export(
-        commands.Wanted(
+    exporting.export(
+        exporting.Wanted(
             subject,
             preset,
             tuple(inputs or ()),
@@ -154,7 +154,7 @@ def list_(
     as_json: options.Json = False,
 ) -> None:
     """List the catalogue."""
-    from attn_export.tools import catalogue
+    from attn_export.tools.commands import catalogue
 
     catalogue.list_(family, as_json)
 
@@ -164,7 +164,7 @@ def show(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A catalogue name.")], as_json: options.Json = False
 ) -> None:
     """Show one entry: paper, formula, shapes, presets."""
-    from attn_export.tools import catalogue
+    from attn_export.tools.commands import catalogue
 
     catalogue.show(name, as_json)
 
@@ -195,7 +195,7 @@ def verify(
     as_json: options.Json = False,
 ) -> None:
     """Prove a bundle again, on this machine. Needs neither torch nor onnx."""
-    from attn_export.tools import device
+    from attn_export.tools.commands import device
 
     if compile_only:
         device.compile_only(path, sm, as_json, tuple(shapes or ()))
@@ -251,7 +251,7 @@ def bench(
     quiet: options.Quiet = False,
 ) -> None:
     """Measure latency; of two bundles, the interleaved ratio with its control."""
-    from attn_export.tools import bench as benching
+    from attn_export.tools.commands import bench as benching
 
     benching.bench(
         benching.Asked(
@@ -287,7 +287,7 @@ def fuse(
     as_json: options.Json = False,
 ) -> None:
     """Collapse the linear regions of an ONNX file, with a certificate."""
-    from attn_export.tools import graphs
+    from attn_export.tools.commands import graphs
 
     graphs.fuse(file, output, fuse_cost, tuple(keep_branches or ()), repair, strict, as_json)
 
@@ -304,7 +304,7 @@ def lint(
     as_json: options.Json = False,
 ) -> None:
     """Say which nodes a target will refuse, cast, split or not fuse."""
-    from attn_export.tools import graphs
+    from attn_export.tools.commands import graphs
 
     graphs.lint(file, target, sm, as_json)
 
@@ -342,9 +342,10 @@ def diff(
     as_json: options.Json = False,
 ) -> None:
     """Say where two runs part: the first node, its module and line."""
-    from attn_export.tools import commands, diff_command
+    from attn_export.tools.commands import diff as diff_command
+    from attn_export.tools.commands import export as exporting
 
-    wanted = commands.Wanted(
+    wanted = exporting.Wanted(
         what, preset, tuple(inputs or ()), _arguments(kwargs), weights, True, True, None, output, seed=0
     )
     diff_command.diff(diff_command.Asked(wanted, other, between, fuse, snr, output), as_json)
@@ -361,7 +362,7 @@ def report(
     ] = None,
 ) -> None:
     """Print a bundle's report in another format."""
-    from attn_export.tools import reporting
+    from attn_export.tools.commands import report as reporting
 
     reporting.report(path, kind, output)
 
@@ -381,7 +382,7 @@ def conform(
     as_json: options.Json = False,
 ) -> None:
     """Keep what a GPU machine measured in a kit that anyone can recompute."""
-    from attn_export.tools import device
+    from attn_export.tools.commands import device
 
     device.conform(tuple(paths or ()), out, check, backend, as_json)
 
@@ -410,7 +411,7 @@ def sweep(
     quiet: options.Quiet = False,
 ) -> None:
     """Run the whole catalogue through the main job."""
-    from attn_export.tools import sweeping
+    from attn_export.tools.commands import sweep as sweeping
 
     sweeping.sweep(
         family or [], preset or ["test"], fuse, variants, output, workers, limit, bench, again, mutants, as_json, quiet
@@ -420,7 +421,7 @@ def sweep(
 @app.command(epilog="Example: attn-export doctor")
 def doctor(as_json: options.Json = False) -> None:
     """Say what is installed, what is missing, and how to get it."""
-    from attn_export.tools import doctor as examine
+    from attn_export.tools.commands import doctor as examine
 
     examine.report(as_json)
 

@@ -11,7 +11,7 @@ from attn_export.deploy_tests import measurement
 from attn_export.deploy_tests.latency import Protocol
 from attn_export.deploy_tests.measurement import Wanted, measure
 from attn_export.errors import InconclusiveError, UsageError
-from attn_export.tools.report_html import render
+from attn_export.tools.report.page import render
 from tests.deploy_tests.test_latency import write
 from tests.tools.reports import manifest
 from tests.tools.schema import faults

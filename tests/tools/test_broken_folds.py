@@ -15,7 +15,7 @@ import pytest
 from attn_export.reparam import certify, ir
 from attn_export.reparam.adapters.onnx_ import Reader
 from attn_export.reparam.adapters.onnx_write import Writer
-from attn_export.tools import pipeline
+from attn_export.tools.job import pipeline
 from tests.tools.run import run
 
 Break = Callable[[pytest.MonkeyPatch], None]

@@ -13,7 +13,9 @@ from attn_export import bundle
 from attn_export.deploy_tests.backends.tensorrt import bindings, evidence
 from attn_export.deploy_tests.backends.tensorrt.request import graph_hash
 from attn_export.errors import BackendMissingError, BundleError, UsageError, WriteError
-from attn_export.tools import compiled, device, report_formats
+from attn_export.tools.commands import device
+from attn_export.tools.report import compiled
+from attn_export.tools.report import formats as report_formats
 from tests.tools import schema
 from tests.tools.test_conform import write
 

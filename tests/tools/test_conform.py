@@ -16,7 +16,7 @@ from attn_export import bundle
 from attn_export.bundle import Case
 from attn_export.deploy_tests.backends.tensorrt import BACKEND
 from attn_export.errors import BackendMissingError, BundleError, UsageError, WriteError
-from attn_export.tools import conform as kit
+from attn_export.tools.device import conform as kit
 from tests.deploy_tests.tensorrt import fake_trt, test_run
 from tests.deploy_tests.tensorrt.graphs import X, save
 from tests.deploy_tests.tensorrt.test_run import double, library  # noqa: F401  # fixtures
@@ -207,6 +207,6 @@ def test_what_cannot_be_is_said_and_nothing_is_written(tmp_path: Path, monkeypat
 
 
 def test_the_kit_needs_neither_torch_nor_onnx() -> None:
-    code = "import attn_export.tools.conform, sys; "
+    code = "import attn_export.tools.device.conform, sys; "
     code += "raise SystemExit([m for m in ('torch', 'onnx') if m in sys.modules] or 0)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -18,9 +18,9 @@ from attn_export.export.simplify import simplify
 from attn_export.export.torch_onnx import export
 from attn_export.mechanisms import MECHANISMS
 from attn_export.mechanisms.subject import from_spec
-from attn_export.tools.diff import between_graphs, locate, of_runtime
-from attn_export.tools.repro import write_repro
-from attn_export.tools.sides import Side
+from attn_export.tools.parting.locate import between_graphs, locate, of_runtime
+from attn_export.tools.parting.repro import write_repro
+from attn_export.tools.parting.sides import Side
 from tests.export.models import cases, rich
 
 ROOT = Path(__file__).parents[2]

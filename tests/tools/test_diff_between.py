@@ -26,10 +26,11 @@ from attn_export.errors import ExportError, UsageError
 from attn_export.export.traced import Traced
 from attn_export.mechanisms import MECHANISMS
 from attn_export.mechanisms.subject import Subject, from_spec
-from attn_export.tools import pipeline, sides
-from attn_export.tools.diff_sides import Named
-from attn_export.tools.repro import write_repro
-from attn_export.tools.sides import Side, between
+from attn_export.tools.job import pipeline
+from attn_export.tools.parting import sides
+from attn_export.tools.parting.named import Named
+from attn_export.tools.parting.repro import write_repro
+from attn_export.tools.parting.sides import Side, between
 from tests.export.models import cases, quantised, rich
 from tests.tools.run import run
 

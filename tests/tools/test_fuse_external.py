@@ -83,7 +83,7 @@ def test_a_full_disk_leaves_what_was_there(limit: int, tmp_path: Path, monkeypat
         path.write_bytes(b"half")
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("attn_export.tools.graphs.save", half)
+    monkeypatch.setattr("attn_export.tools.commands.graphs.save", half)
     done = run("fuse", file, "-o", output)
     assert done.code == 3
     assert "No space left" in done.err

@@ -14,7 +14,7 @@ from attn_export.bundle import Case
 from attn_export.errors import InconclusiveError
 from attn_export.export.graphs import set_tensor
 from attn_export.export.mutants import Mutation, mutations
-from attn_export.tools.kill import Fate, KillScore, kill, refuse_vacuous
+from attn_export.tools.job.kill import Fate, KillScore, kill, refuse_vacuous
 from tests.export.models import PORTS, cases, rich
 
 MODEL = rich()

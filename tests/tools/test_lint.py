@@ -16,9 +16,10 @@ from onnx import TensorProto, helper
 
 from attn_export.deploy_tests.backends.tensorrt import evidence
 from attn_export.errors import SubjectError, UnknownNameError
-from attn_export.tools import lint, lint_rules
-from attn_export.tools.lint import RULES
-from attn_export.tools.lint_rules import NOT_PARSED
+from attn_export.tools.lint import rules as lint_rules
+from attn_export.tools.lint import run as lint
+from attn_export.tools.lint.rules import NOT_PARSED
+from attn_export.tools.lint.run import RULES
 from tests.deploy_tests.tensorrt import graphs
 from tests.deploy_tests.tensorrt.graphs import X, save
 

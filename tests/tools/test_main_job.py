@@ -22,7 +22,7 @@ from attn_export.errors import ContractError
 from attn_export.export import audit
 from attn_export.export.exported import Exported
 from attn_export.export.findings import Audit
-from attn_export.tools import pipeline
+from attn_export.tools.job import pipeline
 from tests.tools.nets import Net
 from tests.tools.run import Result, run
 
@@ -308,7 +308,7 @@ KILLED = """
 import os, signal, sys
 import torch
 torch.set_num_threads(1)
-from attn_export.tools import pipeline
+from attn_export.tools.job import pipeline
 from attn_export.tools.cli import main
 for stage in {stages!r}:
     for target in ("out", "fresh"):

@@ -17,7 +17,7 @@ from attn_export import bundle
 from attn_export.errors import GateError, UsageError
 from attn_export.export import data
 from attn_export.export.images import Preprocess, parse
-from attn_export.tools import own_data
+from attn_export.tools.device import own_data
 from tests.tools.run import run
 
 DECLARED = "size=64x64,mean=0.5/0.4/0.3,std=0.2/0.3/0.4"

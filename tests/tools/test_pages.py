@@ -13,9 +13,9 @@ import pytest
 from attn_export.errors import LoadError, UnknownNameError
 from attn_export.mechanisms import MECHANISMS
 from attn_export.tools.benchmarks import catalogue_latency
-from attn_export.tools.measured import CAVEAT, Measured, Timing, from_sweep, keep, kept, merged, model_of
-from attn_export.tools.pages import FOLDER, INDEX, page, pages, texts
-from attn_export.tools.sweep import Job, Settings, sweep
+from attn_export.tools.job.sweep import Job, Settings, sweep
+from attn_export.tools.pages.catalogue import FOLDER, INDEX, page, pages, texts
+from attn_export.tools.pages.measured import CAVEAT, Measured, Timing, from_sweep, keep, kept, merged, model_of
 from tests.tools.run import run
 
 TIMING = Timing(0.25, 0.24, 0.27, 100, "a machine")
@@ -25,7 +25,7 @@ RUN = Measured(nodes=12, k=0.5, bound=4.0, model="abc", latency=TIMING)
 def test_the_pages_are_current() -> None:
     expected = texts(kept())
     found = {p.relative_to(FOLDER).as_posix(): p.read_text(encoding="utf-8") for p in FOLDER.rglob("*.md")}
-    again = "run: python -m attn_export.tools.pages"
+    again = "run: python -m attn_export.tools.pages.catalogue"
     assert sorted(found) == sorted(expected), again
     stale = [path for path, text in expected.items() if found[path] != text]
     assert not stale, again
@@ -78,7 +78,7 @@ def test_a_latency_stays_with_the_model_it_was_taken_of() -> None:
 def test_one_file_gives_pages_and_terminal_the_same_figures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     keep({"se-readme": RUN, "se-test": Measured(3, 1.0, 4.0)}, tmp_path / "measured.json")
     assert kept(tmp_path / "measured.json") == {"se-readme": RUN, "se-test": Measured(3, 1.0, 4.0)}
-    monkeypatch.setattr("attn_export.tools.catalogue.kept", lambda: {"se-readme": RUN})
+    monkeypatch.setattr("attn_export.tools.commands.catalogue.kept", lambda: {"se-readme": RUN})
     said = run("show", "se").out
     assert "measured readme, plain: 12 nodes, k = 0.50 of 4, 0.25 ms [0.24, 0.27]" in said
     assert f"on a machine. {CAVEAT}" in said
@@ -136,7 +136,7 @@ def test_an_unknown_entry_is_refused() -> None:
 
 def test_pages_need_no_torch() -> None:
     code = (
-        "import sys; from attn_export.tools.pages import texts; assert texts();"
+        "import sys; from attn_export.tools.pages.catalogue import texts; assert texts();"
         "heavy = {'torch', 'onnx', 'onnxruntime', 'numpy'} & set(sys.modules); assert not heavy, heavy"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -13,7 +13,7 @@ from attn_export.export.torch_onnx import export
 from attn_export.mechanisms import MECHANISMS
 from attn_export.mechanisms.spec import Input
 from attn_export.mechanisms.subject import Subject, from_spec
-from attn_export.tools.portable import faults
+from attn_export.tools.job.portable import faults
 
 
 class Net(nn.Module):

@@ -15,10 +15,10 @@ import numpy as np
 import pytest
 
 from attn_export.deploy_tests.classic import figures, verdicts
-from attn_export.tools import svg
-from attn_export.tools.report_formats import junit, markdown, sarif
-from attn_export.tools.report_html import render
-from attn_export.tools.report_view import checks, headline, origin, verdict
+from attn_export.tools.report import svg
+from attn_export.tools.report.formats import junit, markdown, sarif
+from attn_export.tools.report.page import render
+from attn_export.tools.report.view import checks, headline, origin, verdict
 from tests.tools.reports import HOSTILE, manifest, report
 from tests.tools.schema import SCHEMA, faults
 

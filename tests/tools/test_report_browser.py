@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from attn_export.tools.report_html import render
+from attn_export.tools.report.page import render
 from tests.tools.reports import manifest, report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from attn_export import bundle
-from attn_export.tools import sweep
-from attn_export.tools.sweep import RESULTS, Job, Row, Settings, jobs
+from attn_export.tools.job import sweep
+from attn_export.tools.job.sweep import RESULTS, Job, Row, Settings, jobs
 from tests.tools.run import run
 
 GOOD, BAD = Job("se", "test", fuse=False), Job("se", "no_such_preset", fuse=False)
@@ -69,7 +69,7 @@ def test_every_entry_has_its_jobs() -> None:
 
 
 def test_on_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("attn_export.tools.sweeping.jobs", lambda *_, **__: [BAD, GOOD])
+    monkeypatch.setattr("attn_export.tools.commands.sweep.jobs", lambda *_, **__: [BAD, GOOD])
     done = run("sweep", "-o", tmp_path, "--workers", "1")
     assert done.code == 1
     assert "1 of 2 runs of 1 entries passed, none skipped" in done.out

@@ -31,7 +31,7 @@ from attn_export.export.truth import cases
 from attn_export.mechanisms import MECHANISMS
 from attn_export.reparam.graph import fuse_graph
 from attn_export.tools.benchmarks.detection import BOTH, COLUMNS, OURS, judge, subject
-from attn_export.tools.sides import probing
+from attn_export.tools.parting.sides import probing
 
 #: Cases that the fusion's certificate runs, as in the main job.
 CERTIFIED = 2

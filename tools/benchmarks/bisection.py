@@ -26,7 +26,7 @@ from attn_export.export.truth import cases
 from attn_export.mechanisms import MECHANISMS
 from attn_export.mechanisms.subject import from_spec, with_dynamic
 from attn_export.tools.benchmarks.faults import in_graph
-from attn_export.tools.diff import between_graphs, of_runtime
+from attn_export.tools.parting.locate import between_graphs, of_runtime
 
 
 def plantings(name: str, per: int, random_: random.Random, runtime: bool) -> Iterator[tuple[str, bool, int, int]]:

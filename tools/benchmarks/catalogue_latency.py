@@ -18,7 +18,7 @@ from attn_export import bundle
 from attn_export.deploy_tests import environment
 from attn_export.deploy_tests.latency import Protocol
 from attn_export.deploy_tests.verify import latency
-from attn_export.tools.measured import LATENCY, Timing, from_sweep, model_of, timings
+from attn_export.tools.pages.measured import LATENCY, Timing, from_sweep, model_of, timings
 
 BACKEND = "onnxruntime"
 #: Enough for the interval of a median; small graphs give thousands of samples in this time.

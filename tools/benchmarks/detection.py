@@ -36,7 +36,7 @@ from attn_export.mechanisms import MECHANISMS
 from attn_export.mechanisms.subject import Subject, from_spec, with_dynamic
 from attn_export.reparam.exact import Exact
 from attn_export.tools.benchmarks.faults import in_graph, in_module
-from attn_export.tools.kill import EQUIVALENT
+from attn_export.tools.job.kill import EQUIVALENT
 
 OURS, BOTH = "k <= 4", "k <= 4 and audits"
 COLUMNS = (OURS, BOTH, *RULES)

@@ -37,7 +37,7 @@ from attn_export.mechanisms.subject import from_spec
 from attn_export.reparam.graph import fuse_graph
 from attn_export.tools.benchmarks import fusion as networks
 from attn_export.tools.benchmarks.networks import NETWORKS, build
-from attn_export.tools.report_view import interval
+from attn_export.tools.report.view import interval
 
 #: Un-fused, fused, and the inputs.
 Pair = tuple[onnx.ModelProto, onnx.ModelProto, Mapping[str, NDArray[Any]]]

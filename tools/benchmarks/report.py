@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from attn_export import bundle
-from attn_export.tools.report_html import render
+from attn_export.tools.report.page import render
 
 _QUIET = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",

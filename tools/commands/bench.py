@@ -1,0 +1,188 @@
+"""``bench``: latency of a bundle on this machine, against budgets, a baseline, or another bundle."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from attn_export import bundle
+from attn_export.deploy_tests import budget, environment
+from attn_export.deploy_tests.contest import Contest, Rules, compete
+from attn_export.deploy_tests.latency import Latency, Protocol
+from attn_export.deploy_tests.measurement import Measured, Wanted, measure, thread_counts
+from attn_export.errors import InconclusiveError, UsageError
+from attn_export.tools.job.progress import Progress
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was typed."""
+
+    paths: tuple[Path, ...]
+    backend: str
+    rule: tuple[float, int, float]
+    threads: int
+    thorough: bool
+    budgets: tuple[str, ...]
+    faster_than: Path | None
+    baseline: Path | None
+    max_regression: str
+    mlperf: bool
+    sustain: float
+    thread_sweep: bool
+    batch_sweep: str | None
+    profile: bool
+    ranges: tuple[str, ...] = ()
+
+    def wanted(self) -> Wanted:
+        """As the measuring side wants it."""
+        warmup, iterations, duration = self.rule
+        return Wanted(
+            self.threads,
+            Protocol(warmup, duration=duration, iterations=iterations),
+            self.budgets,
+            self.mlperf,
+            self.sustain,
+            thread_counts() if self.thread_sweep else (),
+            _sizes(self.batch_sweep),
+            self.ranges,
+            profile=self.profile,
+        )
+
+
+def bench(asked: Asked, as_json: bool, verbosity: int) -> None:
+    """Measure one bundle, or the ratio of two; then hold it against what was asked."""
+    if len(asked.paths) > 2:
+        raise UsageError(f"bench takes one bundle, or two to compare; came {len(asked.paths)}")
+    progress = Progress(verbosity)
+    read = [bundle.read(path) for path in asked.paths]
+    most = budget.percent(asked.max_regression)
+    results: list[tuple[bundle.Bundle, Measured]] = []
+    for whole in read:
+        with progress.stage(f"latency of {whole.path.name}"):
+            results.append((whole, measure(whole, asked.backend, asked.wanted(), progress=progress.detail)))
+        if not as_json:
+            for line in _lines(whole, results[-1][1]):
+                typer.echo(line)
+    for warning in results[0][1].warnings:
+        progress.warn(str(warning))
+    contest = _contest(read[0], read[1], asked, progress) if len(read) == 2 else None
+    findings = [finding for _, measured in results for finding in measured.findings]
+    if asked.faster_than:
+        against = _contest(read[0], bundle.read(asked.faster_than), asked, progress)
+        findings.append(budget.faster(against, str(asked.faster_than)))
+    if asked.baseline:
+        findings.append(_regression(read[0], results[0][1], asked, most, progress))
+    if as_json:
+        runs = [{"bundle": str(whole.path), **measured.plain} for whole, measured in results]
+        comparison = contest.as_json() if contest else None
+        held = [finding.as_json() for finding in findings]
+        machine = environment.describe()
+        typer.echo(json.dumps({"environment": machine, "runs": runs, "first_to_second": comparison, "budgets": held}))
+    else:
+        if contest:
+            typer.echo(_comparison(asked.paths, contest))
+        for finding in findings:
+            typer.echo(finding.sentence())
+    if contest and contest.void:
+        raise InconclusiveError(f"the control left 1 ({contest.control}): this machine cannot compare now")
+    budget.gate(findings)
+
+
+def _regression(
+    whole: bundle.Bundle, measured: Measured, asked: Asked, most: float, progress: Progress
+) -> budget.Finding:
+    assert asked.baseline is not None
+    if asked.baseline.is_dir():
+        return budget.regression(_contest(whole, bundle.read(asked.baseline), asked, progress), most)
+    try:
+        then = json.loads(asked.baseline.read_text(encoding="utf-8"))["runs"][0]
+    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
+        raise UsageError(f"--baseline {asked.baseline} is neither a bundle nor a report.json: {error}") from error
+    return budget.regression_of_reports(measured.plain, then, most)
+
+
+def _contest(one: bundle.Bundle, other: bundle.Bundle, asked: Asked, progress: Progress) -> Contest:
+    takes = {port.name: (port.dtype, port.shape) for port in other.inputs}
+    fits = takes.keys() == {port.name for port in one.inputs} and all(
+        takes[port.name][0] == port.dtype and _alike(port.shape, takes[port.name][1]) for port in one.inputs
+    )
+    if not fits:
+        raise UsageError(f"{one.path} and {other.path} take different inputs, so their times cannot be compared")
+    with progress.stage("one against the other"):
+        return compete(
+            one.model,
+            other.model,
+            one.path / bundle.CASES,
+            backend=asked.backend,
+            rules=Rules(processes=8 if asked.thorough else 5, threads=asked.threads),
+            progress=progress.detail,
+        )
+
+
+def _alike(shape: tuple[int | str, ...], other: tuple[int | str, ...]) -> bool:
+    """Whether one input may fit both: sizes that are fixed on both sides are the same."""
+    pairs = list(zip(shape, other, strict=False))
+    return len(shape) == len(other) and all(a == b or isinstance(a, str) or isinstance(b, str) for a, b in pairs)
+
+
+def _lines(whole: bundle.Bundle, measured: Measured) -> list[str]:
+    plain = measured.plain
+    lines = [f"{whole.path}: {_latency(measured.latency)}"]
+    if weighed := plain.get("footprint"):
+        peak = weighed["peak_bytes"]
+        memory = f", peak memory {peak / 1e6:.0f} MB" if peak else ""
+        lines.append(f"  cold start {weighed['cold_start_s']:.2f} s{memory}, file {weighed['file_bytes'] / 1e6:.1f} MB")
+    if engine := plain.get("engine"):
+        words = {"gpu": "GPU", "host": "host end to end", "graph": "CUDA graph"}
+        for kind, found in engine["percentiles_ms"].items():
+            figures = ", ".join(f"{name} {value:.3g}" for name, value in found.items())
+            lines.append(f"  {words[kind]}: {figures + ' ms' if found else engine['graph_missing']}")
+    if figure := plain.get("mlperf"):
+        lines.append(
+            f"  MLPerf single stream p90 {figure['estimate_ms']:.3g} ms, {figure['queries']} queries; no submission"
+        )
+    for kind, points in (plain.get("sweeps") or {}).items():
+        for point in points:
+            wall = point["wall_ms"]
+            figures = f"p50 {wall['p50']:.3g}, p90 {wall['p90']:.3g} ms, {point['per_item_ms']:.3g} ms an item"
+            lines.append(f"  {'threads' if kind == 'threads' else 'batch of'} {point['setting']}: {figures}")
+    if drift := plain.get("sustain"):
+        steady = "steady" if drift["steady"] else "it drifts"
+        lines.append(
+            f"  over {drift['seconds']:.0f} s: {steady}, {drift['change']:+.1%} from the first quarter to the last"
+        )
+    for row in ((plain.get("profile") or {}).get("rows") or [])[:10]:
+        peak = "    " if row["roofline"] is None else f"{row['roofline']:4.0%}"
+        lines.append(
+            f"  {row['share']:6.1%} of the time, {peak} of peak  {row['op']:<20} {', '.join(row['nodes'])[:80]}"
+        )
+    return lines
+
+
+def _latency(timed: Latency) -> str:
+    middle, tail = timed.median(), timed.percentiles()
+    return (
+        f"p50 {middle.estimate:.3g} ms [{middle.low:.3g}, {middle.high:.3g}], p90 {tail['p90']:.3g},"
+        f" p95 {tail['p95']:.3g}, p99 {tail['p99']:.3g} ms; {len(timed.wall)} runs, {timed.threads} thread(s)"
+    )
+
+
+def _comparison(paths: tuple[Path, ...], contest: Contest) -> str:
+    return (
+        f"{paths[0]} / {paths[1]}: {contest.ratio}, {contest.verdict}; control {contest.control},"
+        f" {len(contest.pairs)} process pairs, {contest.clock}"
+    )
+
+
+def _sizes(text: str | None) -> tuple[int, ...]:
+    if text is None:
+        return ()
+    parts: list[Any] = text.split(",")
+    if not all(part.strip().isdigit() and int(part) > 0 for part in parts):
+        raise UsageError(f"--batch-sweep wants sizes such as 1,2,4,8; came {text!r}")
+    return tuple(int(part) for part in parts)

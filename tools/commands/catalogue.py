@@ -1,0 +1,114 @@
+"""``list`` and ``show``: the catalogue from its cards, without importing torch."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import typer
+
+from attn_export.errors import LoadError, UnknownNameError
+from attn_export.mechanisms import MECHANISMS, card
+from attn_export.mechanisms.spec import Preset, Spec, sizes_of
+from attn_export.tools.pages.measured import CAVEAT, kept, shown
+
+
+def list_(family: str | None, as_json: bool) -> None:
+    """Print every entry with its sentence, by family."""
+    places = MECHANISMS.places
+    families = sorted({place.family for place in places.values()})
+    if family is not None and family not in families:
+        raise UnknownNameError("family", family, families)
+    rows = [
+        {"name": name, "family": place.family, "summary": card.summary(place.path) if place.path else place.module}
+        for name, place in places.items()
+        if family in (None, place.family)
+    ]
+    if as_json:
+        typer.echo(json.dumps(rows, ensure_ascii=False))
+        return
+    width = max(len(row["name"]) for row in rows)
+    for group in sorted({row["family"] for row in rows}):
+        typer.secho(group, bold=True)
+        for row in rows:
+            if row["family"] == group:
+                typer.echo(f"  {row['name']:<{width}}  {row['summary']}")
+    typer.echo(f"{len(rows)} entries; `attn-export show NAME` tells more of one")
+
+
+def show(name: str, as_json: bool) -> None:
+    """Print one entry: paper, formula, shapes, presets, options."""
+    place = MECHANISMS.place(name)
+    if place.path is None:
+        raise LoadError(f"{name} comes from the plug-in {place.module}; see that project's documentation")
+    entry = card.read(place.path)
+    spec = entry.spec
+    if as_json:
+        typer.echo(json.dumps(_plain(name, place.family, entry), ensure_ascii=False))
+        return
+    typer.secho(f"{name}  ({place.family})", bold=True)
+    typer.echo(f"{entry.summary}\n\n{entry.formula}\n")
+    paper = spec.paper
+    typer.echo(f"paper    {paper.title}, {paper.authors}, {paper.venue}  {paper.url}".rstrip())
+    typer.echo(f"varies   {', '.join(map(_dim, spec.dynamic)) or 'nothing'}")
+    for title, presets in (("presets", spec.presets), ("variants", spec.variants)):
+        for index, (key, preset) in enumerate(presets.items()):
+            mark = " (default)" if key == spec.default else ""
+            typer.echo(f"{'' if index else title:<8} {key}{mark}: {_shapes(spec, preset)}  {_call(spec, preset)}")
+    typer.echo(f"options  {', '.join(entry.options)}")
+    if spec.half_safe:
+        typer.echo(f"float16  {spec.half_safe}")
+    _measured(name, spec)
+
+
+def _measured(name: str, spec: Spec) -> None:
+    """Print what was measured: a line a preset and graph, then where, then what it is worth elsewhere."""
+    lines = shown(name, spec.configurations, kept())
+    for index, line in enumerate(lines):
+        taken = f", {line.latency}" if line.machine else ""
+        said = f"{line.preset}, {line.graph}: {line.nodes} nodes, k = {line.parity}{taken}"
+        typer.echo(f"{'' if index else 'measured':<8} {said}")
+    machines = sorted({line.machine for line in lines if line.machine})
+    if machines:
+        typer.echo(f"{'':<8} on {'; '.join(machines)}. {CAVEAT}")
+
+
+def _plain(name: str, family: str, entry: card.Card) -> dict[str, Any]:
+    spec = entry.spec
+    return {
+        "name": name,
+        "family": family,
+        "summary": entry.summary,
+        "formula": entry.formula,
+        "paper": {**vars(spec.paper), "url": spec.paper.url},
+        "dynamic": [vars(dim) for dim in spec.dynamic],
+        "presets": {
+            key: {"arguments": dict(p.arguments), "inputs": _shapes(spec, p)} for key, p in spec.configurations.items()
+        },
+        "default": spec.default,
+        "options": list(entry.options),
+        "half_safe": spec.half_safe,
+        "measured": [asdict(line) for line in shown(name, spec.configurations, kept())],
+    }
+
+
+def _shapes(spec: Spec, preset: Preset) -> str:
+    inputs = preset.inputs or spec.inputs
+    sizes = sizes_of(inputs, preset)
+    return " ".join(
+        f"{item.name}:{'x'.join(str(sizes[d]) if isinstance(d, str) else str(d) for d in item.shape)}"
+        for item in inputs
+    )
+
+
+def _call(spec: Spec, preset: Preset) -> str:
+    build = preset.build or spec.build
+    return f"{build.__name__}({', '.join(f'{k}={v!r}' for k, v in preset.arguments.items())})"
+
+
+def _dim(dim: Any) -> str:
+    text = f"{dim.name} ≥ {dim.least}"
+    if dim.step > 1:
+        text += f" in steps of {dim.step}"
+    return text + (f", ≤ {dim.most}" if dim.most else "")

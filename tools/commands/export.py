@@ -1,0 +1,131 @@
+"""``export``: from what was typed to a subject, through the pipeline, to what is printed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, get_args
+
+import typer
+from rich.console import Console
+
+from attn_export.deploy_tests.latency import Protocol
+from attn_export.errors import InconclusiveError, SubjectError, UnknownNameError, UsageError
+from attn_export.mechanisms import MECHANISMS
+from attn_export.tools.job.progress import Progress
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """The subject as it was typed."""
+
+    text: str
+    preset: str | None
+    inputs: tuple[str, ...]
+    arguments: Mapping[str, Any]
+    weights: Path | None
+    strict: bool
+    awaken: bool
+    dynamic: str | None
+    output: Path | None
+    seed: int
+
+
+def export(
+    wanted: Wanted, plan: Mapping[str, Any], rule: tuple[float, int, float], as_json: bool, verbosity: int
+) -> None:
+    """Run the main job and print its table, or one JSON object."""
+    progress = Progress(verbosity)
+    with progress.stage("load"):
+        subject = load(wanted)
+        from attn_export.tools.job import pipeline, tables
+        from attn_export.tools.job import plan as job
+
+        plan = _checked(plan)
+        warmup, iterations, duration = rule
+        asked = job.Plan(
+            target=wanted.output or Path(subject.name.replace(":", "-")),
+            seed=wanted.seed,
+            protocol=Protocol(warmup, duration=duration, iterations=iterations),
+            command=tuple(sys.argv[1:]),
+            **plan,
+        )
+    if subject.weights.startswith("awakened"):
+        progress.warn(f"no --weights: {subject.weights}; what is proven is the conversion, not a trained model")
+    outcome = pipeline.deploy(subject, asked, progress)
+    if as_json:
+        typer.echo(json.dumps(tables.as_json(outcome)))
+    else:
+        console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+        console.print(tables.stages(outcome))
+        for line in tables.sentences(outcome):
+            console.print(line, soft_wrap=True, markup=False)
+        console.print(
+            f"bundle: {outcome.target}/   prove it anywhere: attn-export verify {outcome.target}", markup=False
+        )
+    if outcome.contest and outcome.contest.void:
+        raise InconclusiveError("parity is proven and the bundle is written, but its latency ratio is void (see above)")
+
+
+def _checked(plan: Mapping[str, Any]) -> dict[str, Any]:
+    from attn_export.export import images
+    from attn_export.tools.job.plan import Mutants
+
+    if plan["mutants"] not in get_args(Mutants):
+        raise UnknownNameError("kind of --mutants", plan["mutants"], get_args(Mutants))
+    text = plan["preprocess"]
+    return {**plan, "preprocess": images.parse(text) if text else None}
+
+
+def load(wanted: Wanted) -> Any:
+    """Find and build the subject, with the dynamic dimensions that were asked for.
+
+    Raises:
+        UnknownNameError: no catalogue entry of that name, and it is no code or file either.
+        SubjectError, CheckpointError, UsageError: as the loaders.
+    """
+    text = wanted.text
+    if text not in MECHANISMS and ":" not in text and not text.endswith(".onnx"):
+        if text.endswith(".py") or "/" in text:
+            raise SubjectError(f"{text}: name what is in it: file.py:Class, or an ONNX file")
+        MECHANISMS.place(text)  # raises, and says which names are near
+    _need_torch()
+    from attn_export.export import onnx_file
+    from attn_export.mechanisms import foreign, subject
+    from attn_export.mechanisms.subject import with_dynamic
+
+    if text in MECHANISMS:
+        if wanted.inputs or wanted.arguments:
+            raise UsageError(
+                f"{text} is a catalogue entry: choose --preset; --input and --kwargs are for your own code"
+            )
+        built = subject.from_spec(
+            text, MECHANISMS[text], wanted.preset, seed=wanted.seed, weights=wanted.weights, strict=wanted.strict
+        )
+        return with_dynamic(built, wanted.dynamic or "batch")
+    if wanted.preset:
+        raise UsageError(f"--preset is for catalogue entries; {text} takes --kwargs or --input")
+    if text.endswith(".onnx"):
+        if wanted.arguments or wanted.weights:
+            raise UsageError(f"{text} is built and has its weights: --kwargs and --weights are for code")
+        return with_dynamic(onnx_file.read(Path(text), wanted.inputs), wanted.dynamic or "all")
+    built = foreign.from_code(
+        text,
+        wanted.inputs,
+        arguments=dict(wanted.arguments),
+        weights=wanted.weights,
+        strict=wanted.strict,
+        keep_fresh=not wanted.awaken,
+        seed=wanted.seed,
+    )
+    return with_dynamic(built, wanted.dynamic or "all")
+
+
+def _need_torch() -> None:
+    import importlib.util
+
+    if importlib.util.find_spec("torch") is None or importlib.util.find_spec("onnx") is None:
+        raise SubjectError("exporting needs PyTorch and ONNX: pip install 'attn-export[export]'")

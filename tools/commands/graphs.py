@@ -1,0 +1,127 @@
+"""``fuse`` and ``lint``: commands on bare ONNX files."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+import onnx
+import typer
+
+from attn_export import bundle
+from attn_export.errors import GateError, SubjectError, UnknownNameError, WriteError
+from attn_export.export.save import save
+from attn_export.reparam.fusion import Fusion, Precision
+from attn_export.reparam.graph import fuse_graph
+from attn_export.tools.job import record
+from attn_export.tools.lint import run as linting
+
+
+def fuse(file: Path, output: Path, cost: str, keep: tuple[str, ...], repair: bool, strict: bool, as_json: bool) -> None:
+    """Collapse what pays in an ONNX file; write the result only with its certificate."""
+    # External data stays where it is until it is needed: a model beyond 2 GB is no message that could be copied.
+    model = _load(file, external=False)
+    _check_weights(model, file)
+    fusion = fuse_graph(model, cost=cost, keep=keep, repair=repair, folder=file.parent, ledger=True)
+    if not fusion.certificate.ok:
+        raise GateError(f"fusing {file} changed it: worst error {fusion.certificate.worst:.3g}; nothing was written")
+    if fusion.certificate.left_out:
+        typer.echo(f"warning: {fusion.certificate.left_out}", err=True)
+    for refusal in fusion.rolled_back:
+        typer.echo(f"warning: {refusal}", err=True)
+    if fusion.rolled_back and strict:
+        count = len(fusion.rolled_back)
+        raise GateError(f"{count} sites were rolled back, and --strict was asked for; nothing was written")
+    _write(fusion.model, output, file.parent)
+    content = {"output": str(output), **record.fusion(fusion, cost, keep, repair)}
+    typer.echo(json.dumps(content) if as_json else _account(fusion, output))
+
+
+def _check_weights(model: onnx.ModelProto, file: Path) -> None:
+    """Look whether the weights are where the file says.
+
+    Raises:
+        SubjectError: they are not, or not all of them.
+    """
+    for tensor in model.graph.initializer:
+        if tensor.data_location != onnx.TensorProto.EXTERNAL:
+            continue
+        info = onnx.external_data_helper.ExternalDataInfo(tensor)
+        place = file.parent / info.location
+        if not place.is_file():
+            raise SubjectError(f"{file} keeps the weights of {tensor.name!r} in {place}, which is not there")
+        if (info.offset or 0) + (info.length or 0) > place.stat().st_size:
+            raise SubjectError(f"{file} keeps the weights of {tensor.name!r} in {place}, which ends before them")
+
+
+def _write(model: onnx.ModelProto, output: Path, folder: Path) -> None:
+    """Write a model whole or not at all; its weights in a file beside it where they are too large for one message.
+
+    Raises:
+        WriteError: it cannot be written.
+    """
+    try:
+        onnx.load_external_data_for_model(model, str(folder))
+        with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as scratch:
+            save(model, Path(scratch) / output.name)
+            for part in sorted(Path(scratch).iterdir(), key=lambda path: path.name == output.name):
+                part.replace(output.with_name(part.name))  # the model last: it names the other
+    except OSError as error:
+        raise WriteError(f"cannot write {output}: {error.strerror or error}") from error
+
+
+def _account(fusion: Fusion[onnx.ModelProto], output: Path) -> str:
+    lines = [f"{site.name}: {site.pattern} → {', '.join(site.after)}{_loss(site.precision)}" for site in fusion.sites]
+    lines += [f"not fused: {refusal}" for refusal in fusion.refusals]
+    certificate = fusion.certificate
+    lines.append(
+        f"{output}: {len(fusion.sites)} sites fused, worst error {certificate.worst:.1e} in float64"
+        f" (bound {certificate.bound:g})"
+    )
+    return "\n".join(lines)
+
+
+def _loss(loss: Precision | None) -> str:
+    """What rounding the weights of a site loses, before and after."""
+    if loss is None:
+        return ""
+    return (
+        f" [weight error int8 {loss.int8_before:.2%} → {loss.int8_after:.2%},"
+        f" fp16 {loss.fp16_before:.1e} → {loss.fp16_after:.1e}]"
+    )
+
+
+def lint(file: Path, target: str, sm: str, as_json: bool) -> None:
+    """Say what a target will not take as it is: by our rules, and by its parser where that is installed."""
+    model = file / bundle.MODEL if file.is_dir() else file
+    if target not in linting.TARGETS:
+        raise UnknownNameError("lint target", target, linting.TARGETS)
+    findings = linting.by_rules(linting.load(model), target)
+    spoke = "rules"
+    if target == "tensorrt":
+        from attn_export.deploy_tests.backends.tensorrt import evidence
+
+        if why := evidence.missing():
+            typer.echo(f"the parser did not speak: {why}", err=True)
+        else:
+            findings += linting.by_parser(model, sm=sm)
+            spoke = "rules and parser"
+    if as_json:
+        typer.echo(json.dumps({"model": str(model), "target": target, "findings": [asdict(f) for f in findings]}))
+    else:
+        for finding in findings:
+            typer.echo(str(finding))
+        typer.echo(f"{model}: {len(findings)} findings for {target}, by {spoke}")
+    if any(finding.level == "refused" for finding in findings):
+        raise GateError(f"{target} will refuse {model}")
+
+
+def _load(file: Path, *, external: bool = True) -> onnx.ModelProto:
+    try:
+        return onnx.load(file, load_external_data=external)
+    except FileNotFoundError as error:
+        raise SubjectError(f"there is no file {file}") from error
+    except Exception as error:  # protobuf's own errors share no public base
+        raise SubjectError(f"{file} is no ONNX file: {error}") from error

@@ -1,0 +1,45 @@
+"""``report``: a bundle's report as HTML, Markdown, JUnit XML, SARIF or JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import typer
+
+from attn_export import bundle
+from attn_export.errors import BundleError, UnknownNameError, WriteError
+from attn_export.tools.report import formats, page
+
+FORMATS = ("html", "markdown", "junit", "sarif", "json")
+
+
+def report(path: Path, kind: str, output: Path | None) -> None:
+    """Print the report, or write it to ``output``."""
+    if kind not in FORMATS:
+        raise UnknownNameError("report format", kind, FORMATS)
+    whole = bundle.read(path)
+    try:
+        content = json.loads((path / bundle.REPORT).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path} has no {bundle.REPORT} that can be read: {error}") from error
+    match kind:
+        case "html":
+            text = page.render(whole.manifest, content, path.name)
+        case "markdown":
+            text = formats.markdown(whole.manifest, content, path.name)
+        case "junit":
+            text = formats.junit(whole.manifest, content)
+        case "sarif":
+            text = formats.sarif(whole.manifest, content)
+        case _:
+            text = json.dumps(content, indent=1)
+    if output is None:
+        typer.echo(text)
+        return
+    partial = output.with_name(f".{output.name}.partial")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(output)
+    except OSError as error:
+        raise WriteError(f"cannot write {output}: {error.strerror or error}") from error

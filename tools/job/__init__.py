@@ -1,0 +1,1 @@
+"""The main job on one subject, and on the whole catalogue."""

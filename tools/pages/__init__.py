@@ -1,0 +1,1 @@
+"""Generated docs, and the measured figures they are made from."""

@@ -1,0 +1,1 @@
+"""Reports: what they say, and the formats they say it in."""

@@ -16,7 +16,7 @@ import onnx
 from numpy.typing import NDArray
 
 from attn_export.errors import ExportError
-from attn_export.reparam.exact import inputs_of
+from attn_export.reparam.proof.exact import inputs_of
 
 Array = NDArray[Any]
 #: Runs a model on fixed inputs and gives the named tensors, one by one.

@@ -10,7 +10,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import helper
 
-from attn_export.reparam.exact import inputs_of
+from attn_export.reparam.proof.exact import inputs_of
 
 Array = NDArray[Any]
 

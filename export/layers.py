@@ -17,7 +17,7 @@ import onnx
 from numpy.typing import NDArray
 
 from attn_export.export.bisect import Probe
-from attn_export.reparam.exact import Exact, inputs_of
+from attn_export.reparam.proof.exact import Exact, inputs_of
 
 Array = NDArray[Any]
 

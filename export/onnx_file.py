@@ -19,7 +19,7 @@ from attn_export.export.truth import GraphOutputs
 from attn_export.mechanisms.foreign import inputs_of
 from attn_export.mechanisms.spec import Dim, Dtype, Input
 from attn_export.mechanisms.subject import Subject
-from attn_export.reparam.exact import Exact
+from attn_export.reparam.proof.exact import Exact
 
 _DTYPES: dict[int, Dtype] = {TensorProto.FLOAT: "float32", TensorProto.INT64: "int64", TensorProto.BOOL: "bool"}
 

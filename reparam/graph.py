@@ -11,13 +11,14 @@ import onnx
 from onnx import inliner
 
 from attn_export.errors import FusionError
-from attn_export.reparam import certify, ir, report, whole
-from attn_export.reparam import cost as costs
+from attn_export.reparam import ir, report
 from attn_export.reparam.adapters.onnx_ import Reader
 from attn_export.reparam.adapters.onnx_write import Writer
 from attn_export.reparam.fusion import CERTIFICATE_BOUND, Certificate, Fusion, Refusal, Site
-from attn_export.reparam.plan import Merge, Plan, Planner
-from attn_export.reparam.whole import Feeds
+from attn_export.reparam.planning import cost as costs
+from attn_export.reparam.planning.plan import Merge, Plan, Planner
+from attn_export.reparam.proof import certify, whole
+from attn_export.reparam.proof.whole import Feeds
 
 #: Operator sets whose meaning the reader knows.
 OPSETS = range(11, 27)

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from attn_export.reparam.layout import Dim
-from attn_export.reparam.linconv import Array, Ints
+from attn_export.reparam.algebra.layout import Dim
+from attn_export.reparam.algebra.linconv import Array, Ints
 
 
 @dataclass(frozen=True, eq=False)

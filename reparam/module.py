@@ -12,14 +12,15 @@ import torch
 from torch import Tensor, fx, nn
 
 from attn_export.errors import FusionError
-from attn_export.reparam import certify, parts
-from attn_export.reparam import cost as costs
+from attn_export.reparam import parts
 from attn_export.reparam.adapters.torch_export import Reader
 from attn_export.reparam.adapters.torch_write import rebuild
 from attn_export.reparam.fusion import Certificate, Fusion
 from attn_export.reparam.graph import plan_and_prove
 from attn_export.reparam.parts import UntraceableError
-from attn_export.reparam.plan import Planner
+from attn_export.reparam.planning import cost as costs
+from attn_export.reparam.planning.plan import Planner
+from attn_export.reparam.proof import certify
 
 
 def fuse_module(

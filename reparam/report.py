@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from attn_export.reparam import certify, cost, ir
-from attn_export.reparam.cones import cone, homes
-from attn_export.reparam.cost import node_work
-from attn_export.reparam.emit import form
+from attn_export.reparam import ir
+from attn_export.reparam.algebra.linconv import BORDER, NotFusibleError
 from attn_export.reparam.fusion import Refusal, Site
-from attn_export.reparam.ledger import precision
-from attn_export.reparam.linconv import BORDER, NotFusibleError
-from attn_export.reparam.plan import Merge, Plan, Planner, common_scope, dying
+from attn_export.reparam.planning import cost
+from attn_export.reparam.planning.cones import cone, homes
+from attn_export.reparam.planning.cost import node_work
+from attn_export.reparam.planning.emit import form
+from attn_export.reparam.planning.plan import Merge, Plan, Planner, common_scope, dying
+from attn_export.reparam.proof import certify
+from attn_export.reparam.proof.ledger import precision
 
 _NOTES = {
     "static": "holds for the exported size only",

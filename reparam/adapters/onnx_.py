@@ -18,7 +18,7 @@ from attn_export.reparam import ir
 from attn_export.reparam.adapters.onnx_border import writes
 from attn_export.reparam.adapters.onnx_constants import settle
 from attn_export.reparam.adapters.onnx_nodes import alive, captured_names, scope_of
-from attn_export.reparam.linconv import Array
+from attn_export.reparam.algebra.linconv import Array
 
 At = Mapping[str, Any]
 _FLOATS: dict[int, str] = {

@@ -12,7 +12,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from attn_export.reparam import ir
 from attn_export.reparam.adapters.onnx_ import Reader
 from attn_export.reparam.adapters.onnx_nodes import captured_names
-from attn_export.reparam.linconv import Array
+from attn_export.reparam.algebra.linconv import Array
 
 _ELEMENT = {
     "float32": TensorProto.FLOAT,

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, fx
 
 from attn_export.reparam import ir
-from attn_export.reparam.linconv import Array
+from attn_export.reparam.algebra.linconv import Array
 
 _STEPS = {"slice_scatter", "slice", "copy", "fill", "clone", "alias", "expand", "select_scatter", "select"}
 

@@ -13,8 +13,8 @@ from torch import Tensor, fx
 
 from attn_export.reparam import ir
 from attn_export.reparam.adapters.torch_border import short, writes
-from attn_export.reparam.layout import Dim
-from attn_export.reparam.linconv import Array
+from attn_export.reparam.algebra.layout import Dim
+from attn_export.reparam.algebra.linconv import Array
 
 _END = 2**31 - 1
 _SHELLS = ("_native_batch_norm_legit_no_training", "split", "chunk", "split_with_sizes")

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper, numpy_helper
 from attn_export.errors import ExportError
 from attn_export.export.bisect import Departure, bisect, cuts, derived, relative, strays
 from attn_export.export.cut import exposed, extract, reads
-from attn_export.reparam.exact import Exact
+from attn_export.reparam.proof.exact import Exact
 from tests.export.models import rich
 
 Array = NDArray[Any]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from attn_export.export.layers import LOCAL, Local, local_errors
 from attn_export.export.mutants import Mutation, mutations
-from attn_export.reparam.exact import Exact
+from attn_export.reparam.proof.exact import Exact
 from attn_export.tools.parting.sides import probing
 from tests.export.models import cases, rich
 

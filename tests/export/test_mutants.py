@@ -10,7 +10,7 @@ import pytest
 from onnx import numpy_helper
 
 from attn_export.export.mutants import TRIVIAL, Mutation, mutants, mutations
-from attn_export.reparam.exact import Exact
+from attn_export.reparam.proof.exact import Exact
 from tests.export.models import rich
 
 MODEL = rich()

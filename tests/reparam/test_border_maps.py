@@ -14,9 +14,11 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from attn_export.reparam import compose, emit, fuse_module, image, linconv, sums
+from attn_export.reparam import fuse_module
+from attn_export.reparam.algebra import compose, image, linconv, sums
+from attn_export.reparam.algebra.linconv import BORDER, LinConv, NotFusibleError
 from attn_export.reparam.graph import fuse_graph
-from attn_export.reparam.linconv import BORDER, LinConv, NotFusibleError
+from attn_export.reparam.planning import emit
 from tests.reparam.blocks import PerPixel, wake
 from tests.reparam.fuzzing import check
 from tests.reparam.test_blocks import count
@@ -289,8 +291,8 @@ def test_the_price_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     assert convs(fusion.model) == 2
     assert any(refusal.reason.endswith("after)") and "border map" in refusal.reason for refusal in fusion.refusals)
     assert convs(fuse_module(wake(wide), (x,), repair=True).model) == 1
-    monkeypatch.setattr("attn_export.reparam.cost.MAP_PASSES", 1)
-    monkeypatch.setattr("attn_export.reparam.pays.DOUBT", 1.0)
+    monkeypatch.setattr("attn_export.reparam.planning.cost.MAP_PASSES", 1)
+    monkeypatch.setattr("attn_export.reparam.planning.pays.DOUBT", 1.0)
     assert convs(fuse_module(wake(same), (x,), repair=True).model) == 1, "it is the price that holds it"
 
 

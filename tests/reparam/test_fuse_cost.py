@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from attn_export.reparam import fuse_module
-from attn_export.reparam.cost import PROFILES
+from attn_export.reparam.planning.cost import PROFILES
 from tests.reparam.blocks import Parallel, wake
 from tests.reparam.test_blocks import count
 

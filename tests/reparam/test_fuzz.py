@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from attn_export.reparam import compose, linconv, rise
+from attn_export.reparam.algebra import compose, linconv, rise
 from tests.reparam.fuzzing import check
 
 NETS = 2000

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from attn_export.reparam import compose, linconv, sums
-from attn_export.reparam.linconv import LinConv, NotFusibleError
+from attn_export.reparam.algebra import compose, linconv, sums
+from attn_export.reparam.algebra.linconv import LinConv, NotFusibleError
 
 Array = np.ndarray[Any, Any]
 FEW = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))

@@ -9,8 +9,9 @@ from torch import Tensor, nn
 from attn_export.export.torch_onnx import export as dynamo_export
 from attn_export.mechanisms import MECHANISMS
 from attn_export.mechanisms.subject import from_spec
-from attn_export.reparam import cost, emit, ir, pays, plan
+from attn_export.reparam import ir
 from attn_export.reparam.graph import fuse_graph
+from attn_export.reparam.planning import cost, emit, pays, plan
 from attn_export.tools.benchmarks.fusion import export
 
 

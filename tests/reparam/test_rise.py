@@ -10,10 +10,12 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from attn_export.reparam import execute, ir, linconv, rise, transfer
-from attn_export.reparam.layout import channels_first
-from attn_export.reparam.linconv import NotFusibleError
-from attn_export.reparam.state import State
+from attn_export.reparam import ir
+from attn_export.reparam.algebra import linconv, rise, transfer
+from attn_export.reparam.algebra.layout import channels_first
+from attn_export.reparam.algebra.linconv import NotFusibleError
+from attn_export.reparam.algebra.state import State
+from attn_export.reparam.proof import execute
 from tests.reparam.test_linconv import FEW, Array, evaluate
 
 Made = tuple[State, Array, Array]

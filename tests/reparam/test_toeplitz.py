@@ -10,9 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from attn_export.mechanisms.mlp.repmlp import RepMLP
-from attn_export.reparam import execute, fuse_module, image, ir, linconv, toeplitz
-from attn_export.reparam.layout import Atom, Layout
-from attn_export.reparam.state import State
+from attn_export.reparam import fuse_module, ir
+from attn_export.reparam.algebra import image, linconv, toeplitz
+from attn_export.reparam.algebra.layout import Atom, Layout
+from attn_export.reparam.algebra.state import State
+from attn_export.reparam.proof import execute
 from tests.reparam.blocks import wake
 from tests.reparam.test_blocks import left
 

@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from attn_export.reparam import certify, ir
+from attn_export.reparam import ir
 from attn_export.reparam.adapters.onnx_ import Reader
 from attn_export.reparam.adapters.onnx_write import Writer
+from attn_export.reparam.proof import certify
 from attn_export.tools.job import pipeline
 from tests.tools.run import run
 

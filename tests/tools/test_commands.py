@@ -13,7 +13,7 @@ import pytest
 
 from attn_export import bundle
 from attn_export.deploy_tests.contest import judge
-from attn_export.reparam import certify
+from attn_export.reparam.proof import certify
 from attn_export.tools.commands import bench as benching
 from tests.tools.run import run
 

@@ -18,7 +18,7 @@ from attn_export.deploy_tests.backend import Run
 from attn_export.deploy_tests.parity import Parity, prove
 from attn_export.deploy_tests.verify import verify
 from attn_export.export.float16 import to_float16
-from attn_export.reparam.exact import Exact
+from attn_export.reparam.proof.exact import Exact
 from attn_export.tools.job import record
 from tests.export.models import PORTS, cases, quantised, rich
 from tests.tools.run import run

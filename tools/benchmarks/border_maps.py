@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from attn_export.reparam.adapters.onnx_ import Reader
 from attn_export.reparam.adapters.onnx_write import Writer
-from attn_export.reparam.cost import PROFILES, Profile, node_work
 from attn_export.reparam.graph import fuse_graph
-from attn_export.reparam.plan import Planner
+from attn_export.reparam.planning.cost import PROFILES, Profile, node_work
+from attn_export.reparam.planning.plan import Planner
 from attn_export.tools.benchmarks.fusion import compare, export, ratio
 
 #: Work, and next to nothing for nodes and bytes: nearly every map that saves a kernel.

@@ -24,7 +24,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from attn_export.reparam import cost, ir
+from attn_export.reparam import ir
+from attn_export.reparam.planning import cost
 
 #: Nodes of the long chain.
 LONG = 9

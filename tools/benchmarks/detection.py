@@ -34,7 +34,7 @@ from attn_export.export.torch_onnx import export
 from attn_export.export.truth import cases
 from attn_export.mechanisms import MECHANISMS
 from attn_export.mechanisms.subject import Subject, from_spec, with_dynamic
-from attn_export.reparam.exact import Exact
+from attn_export.reparam.proof.exact import Exact
 from attn_export.tools.benchmarks.faults import in_graph, in_module
 from attn_export.tools.job.kill import EQUIVALENT
 

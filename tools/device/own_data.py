@@ -93,7 +93,7 @@ def _meanings(model: Path, feeds: Mapping[str, data.Feeds]) -> Iterator[Case]:
     """The deployed graph in float64, and how far our own float32 evaluation of it strays."""
     import onnx
 
-    from attn_export.reparam.exact import Exact
+    from attn_export.reparam.proof.exact import Exact
 
     graph = onnx.load(model)
     exact, single = Exact(graph), Exact(graph, np.float32)

@@ -24,7 +24,7 @@ from attn_export.deploy_tests.parity import TOLERANCE, prove
 from attn_export.errors import BackendError, ExportError, InconclusiveError
 from attn_export.export.mutants import TRIVIAL, Mutation, mutations
 from attn_export.export.save import save
-from attn_export.reparam.exact import Exact
+from attn_export.reparam.proof.exact import Exact
 
 #: Two models are the same where their float64 evaluations differ by no more, relative to the output's norm.
 EQUIVALENT = 1e-12

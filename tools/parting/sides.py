@@ -25,7 +25,7 @@ from attn_export.errors import UsageError
 from attn_export.export.bisect import Departure, Probe, bisect, derived, relative, strays
 from attn_export.export.cut import exposed
 from attn_export.export.save import save
-from attn_export.reparam.exact import Exact
+from attn_export.reparam.proof.exact import Exact
 
 if TYPE_CHECKING:
     from attn_export.export.traced import Traced

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from attn_export.reparam import cost, ir
+from attn_export.reparam import ir
+from attn_export.reparam.planning import cost
 
 #: Estimates are off by a factor of 1.18 at the median (``cost.py``): what is not plainly less must win by more.
 DOUBT = 0.85

@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from attn_export.reparam import ir
-from attn_export.reparam.cost import Profile, Work
-from attn_export.reparam.layout import Dim
+from attn_export.reparam.algebra.layout import Dim
+from attn_export.reparam.planning.cost import Profile, Work
 
 Sizes = tuple[int, ...]
 

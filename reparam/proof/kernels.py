@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from attn_export.reparam.kernels_quantised import dequantise, quantise
+from attn_export.reparam.proof.kernels_quantised import dequantise, quantise
 
 Array = NDArray[Any]
 #: From attributes and inputs (None where one is left out) to the first output.

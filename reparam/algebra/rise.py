@@ -15,10 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from attn_export.reparam import compose, ir, linconv, sums
-from attn_export.reparam.layout import Dim, by_channel, channels_first
-from attn_export.reparam.linconv import Array, Ints, LinConv, NotFusibleError
-from attn_export.reparam.state import Rise, State
+from attn_export.reparam import ir
+from attn_export.reparam.algebra import compose, linconv, sums
+from attn_export.reparam.algebra.layout import Dim, by_channel, channels_first
+from attn_export.reparam.algebra.linconv import Array, Ints, LinConv, NotFusibleError
+from attn_export.reparam.algebra.state import Rise, State
 
 
 def begin(op: ir.DepthToSpace | ir.Upsample | ir.ConvTranspose, state: State) -> State:

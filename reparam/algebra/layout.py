@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from attn_export.reparam.linconv import Array, Ints, NotFusibleError
+from attn_export.reparam.algebra.linconv import Array, Ints, NotFusibleError
 
 Dim = int | str | None
 

@@ -10,7 +10,7 @@ from math import gcd
 
 import numpy as np
 
-from attn_export.reparam.linconv import Array, Axis, Ints, LinConv
+from attn_export.reparam.algebra.linconv import Array, Axis, Ints, LinConv
 
 
 def class_order(lin: LinConv) -> Ints | None:

@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from math import prod
 from typing import Literal
 
-from attn_export.reparam.layout import Layout
-from attn_export.reparam.linconv import LinConv
+from attn_export.reparam.algebra.layout import Layout
+from attn_export.reparam.algebra.linconv import LinConv
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from attn_export.errors import ExportError
-from attn_export.reparam.exact import Exact
+from attn_export.reparam.proof.exact import Exact
 
 Feeds = Mapping[str, NDArray[Any]]
 

@@ -12,14 +12,15 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
-from attn_export.reparam import cost, ir
-from attn_export.reparam.cones import Cone, cone, homes
-from attn_export.reparam.emit import form
-from attn_export.reparam.form import Form
-from attn_export.reparam.layout import Layout
-from attn_export.reparam.linconv import NotFusibleError
-from attn_export.reparam.pays import pays
-from attn_export.reparam.toeplitz import MAP, MATRIX
+from attn_export.reparam import ir
+from attn_export.reparam.algebra.layout import Layout
+from attn_export.reparam.algebra.linconv import NotFusibleError
+from attn_export.reparam.algebra.toeplitz import MAP, MATRIX
+from attn_export.reparam.planning import cost
+from attn_export.reparam.planning.cones import Cone, cone, homes
+from attn_export.reparam.planning.emit import form
+from attn_export.reparam.planning.form import Form
+from attn_export.reparam.planning.pays import pays
 
 Keep = Callable[[str], bool]
 

@@ -11,13 +11,15 @@ from math import prod
 
 import numpy as np
 
-from attn_export.reparam import cost, ir, positions, rise, toeplitz
-from attn_export.reparam.cost import Profile, Work, vector_width
-from attn_export.reparam.dense import class_order, dense, groups_of, renamed, taps
-from attn_export.reparam.form import Form, Sizes, Step
-from attn_export.reparam.layout import Dim, Layout, channels_first
-from attn_export.reparam.linconv import LinConv, NotFusibleError
-from attn_export.reparam.state import Rise, State
+from attn_export.reparam import ir
+from attn_export.reparam.algebra import positions, rise, toeplitz
+from attn_export.reparam.algebra.layout import Dim, Layout, channels_first
+from attn_export.reparam.algebra.linconv import LinConv, NotFusibleError
+from attn_export.reparam.algebra.state import Rise, State
+from attn_export.reparam.planning import cost
+from attn_export.reparam.planning.cost import Profile, Work, vector_width
+from attn_export.reparam.planning.dense import class_order, dense, groups_of, renamed, taps
+from attn_export.reparam.planning.form import Form, Sizes, Step
 
 
 def form(root: ir.Value, home: Layout, state: State, target: ir.Value, profile: Profile) -> Form:

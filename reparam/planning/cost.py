@@ -31,7 +31,7 @@ from math import inf, prod
 
 from attn_export.errors import UnknownNameError
 from attn_export.reparam import ir
-from attn_export.reparam.linconv import Array
+from attn_export.reparam.algebra.linconv import Array
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from attn_export.reparam import ir
-from attn_export.reparam.layout import Layout, channels_first, channels_last
-from attn_export.reparam.linconv import NotFusibleError
-from attn_export.reparam.toeplitz import flat
-from attn_export.reparam.transfer import State, start, transfer
+from attn_export.reparam.algebra.layout import Layout, channels_first, channels_last
+from attn_export.reparam.algebra.linconv import NotFusibleError
+from attn_export.reparam.algebra.toeplitz import flat
+from attn_export.reparam.algebra.transfer import State, start, transfer
 
 #: A cone stops here, so that a long linear net costs time in proportion to its length.
 MOST_NODES = 64

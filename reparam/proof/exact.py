@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from attn_export.errors import ExportError
-from attn_export.reparam.kernels import KERNELS
+from attn_export.reparam.proof.kernels import KERNELS
 
 Array = NDArray[Any]
 #: Weights of more bytes than this are read again each time.

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from attn_export.reparam import ir
-from attn_export.reparam.cost import Profile
-from attn_export.reparam.emit import form
-from attn_export.reparam.linconv import BORDER, Array, NotFusibleError
-from attn_export.reparam.plan import Merge
-from attn_export.reparam.region import execute_region, replay
+from attn_export.reparam.algebra.linconv import BORDER, Array, NotFusibleError
+from attn_export.reparam.planning.cost import Profile
+from attn_export.reparam.planning.emit import form
+from attn_export.reparam.planning.plan import Merge
+from attn_export.reparam.proof.region import execute_region, replay
 
 
 @dataclass(frozen=True, eq=False)

@@ -17,11 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from attn_export.reparam import compose, image, ir
-from attn_export.reparam.image import Array, Lazy
-from attn_export.reparam.layout import Atom, Layout
-from attn_export.reparam.linconv import LinConv, NotFusibleError
-from attn_export.reparam.state import State
+from attn_export.reparam import ir
+from attn_export.reparam.algebra import compose, image
+from attn_export.reparam.algebra.image import Array, Lazy
+from attn_export.reparam.algebra.layout import Atom, Layout
+from attn_export.reparam.algebra.linconv import LinConv, NotFusibleError
+from attn_export.reparam.algebra.state import State
 
 #: A matrix of more numbers than this (2 GB in float64) is not built.
 MOST = 1 << 28

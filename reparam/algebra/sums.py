@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from attn_export.reparam import image
-from attn_export.reparam.compose import scatter, window
-from attn_export.reparam.image import Lazy
-from attn_export.reparam.linconv import Array, Axis, Ints, LinConv, NotFusibleError
+from attn_export.reparam.algebra import image
+from attn_export.reparam.algebra.compose import scatter, window
+from attn_export.reparam.algebra.image import Lazy
+from attn_export.reparam.algebra.linconv import Array, Axis, Ints, LinConv, NotFusibleError
 
 
 def _aligned(values: Sequence[LinConv]) -> tuple[tuple[Axis, ...], list[list[Ints]], set[str]]:

@@ -8,11 +8,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 from torch import Tensor
 
-from attn_export.reparam import execute, ir
-from attn_export.reparam.layout import Dim
-from attn_export.reparam.linconv import BORDER
-from attn_export.reparam.plan import Merge
-from attn_export.reparam.transfer import State, start, transfer
+from attn_export.reparam import ir
+from attn_export.reparam.algebra.layout import Dim
+from attn_export.reparam.algebra.linconv import BORDER
+from attn_export.reparam.algebra.transfer import State, start, transfer
+from attn_export.reparam.planning.plan import Merge
+from attn_export.reparam.proof import execute
 
 
 def between(graph: ir.Graph, root: str, targets: Sequence[str]) -> list[ir.Node]:

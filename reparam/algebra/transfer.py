@@ -8,10 +8,11 @@ from math import prod
 
 import numpy as np
 
-from attn_export.reparam import compose, ir, layout, linconv, positions, rise, sums, toeplitz
-from attn_export.reparam.layout import Dim, Layout, by_channel
-from attn_export.reparam.linconv import Array, Ints, LinConv, NotFusibleError
-from attn_export.reparam.state import State
+from attn_export.reparam import ir
+from attn_export.reparam.algebra import compose, layout, linconv, positions, rise, sums, toeplitz
+from attn_export.reparam.algebra.layout import Dim, Layout, by_channel
+from attn_export.reparam.algebra.linconv import Array, Ints, LinConv, NotFusibleError
+from attn_export.reparam.algebra.state import State
 
 __all__ = ["State", "start", "transfer"]
 

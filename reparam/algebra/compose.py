@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from attn_export.reparam import image
-from attn_export.reparam.image import Lazy
-from attn_export.reparam.linconv import Array, Axis, Ints, LinConv, changed
+from attn_export.reparam.algebra import image
+from attn_export.reparam.algebra.image import Lazy
+from attn_export.reparam.algebra.linconv import Array, Axis, Ints, LinConv, changed
 
 
 def conv(

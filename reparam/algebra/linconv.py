@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from attn_export.reparam import image
-from attn_export.reparam.image import Lazy
+from attn_export.reparam.algebra import image
+from attn_export.reparam.algebra.image import Lazy
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]

@@ -20,6 +20,18 @@ MAY_IMPORT = {
     "deploy_tests": BASE | {"deploy_tests"},
     "tools": BASE | set(FOLDERS),
 }
+#: Inside a folder, what each room may know of its neighbours.
+ROOMS = {
+    "reparam/algebra": {"ir"},
+    "reparam/planning": {"ir", "algebra"},
+    "reparam/proof": {"ir", "fusion", "algebra", "planning"},
+    "reparam/adapters": {"ir", "algebra"},
+    "tools/parting": set[str](),
+    "tools/report": set[str](),
+    "tools/lint": set[str](),
+    "tools/device": set[str](),
+    "tools/job": {"parting", "report"},
+}
 HOST_ONLY = {"torch", "onnx", "onnx_ir", "onnxscript", "onnxsim", "safetensors", "jaxtyping"}
 
 
@@ -44,6 +56,17 @@ def test_imports_point_one_way(folder: str) -> None:
             parts = name.split(".")
             if parts[0] == "attn_export" and len(parts) > 1:
                 assert parts[1] in MAY_IMPORT[folder], f"{path.relative_to(ROOT)} imports {name}"
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_rooms_know_only_those_below_them(room: str) -> None:
+    folder, own = room.split("/")
+    assert sources(room)
+    for path in sources(room):
+        for name in imports(path):
+            parts = name.split(".")
+            if parts[:2] == ["attn_export", folder]:
+                assert parts[2] in ROOMS[room] | {own}, f"{path.relative_to(ROOT)} imports {name}"
 
 
 def test_the_device_side_imports_neither_torch_nor_onnx() -> None:

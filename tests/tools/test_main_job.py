@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save_file
 
 from attn_export import bundle
-from attn_export.errors import ContractError
+from attn_export.errors import BackendError, ContractError
 from attn_export.export import audit
 from attn_export.export.exported import Exported
 from attn_export.export.findings import Audit
@@ -274,6 +274,24 @@ def test_what_was_audited_once_is_not_audited_again(monkeypatch: pytest.MonkeyPa
     done = run("repvgg", "--preset", "test", "--fuse", "--no-bench", "--mutants", "none")
     assert done.code == 0
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize("half", [True, False])
+def test_what_is_fused_competes_in_its_own_precision(half: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    types: list[set[int]] = []
+
+    def noted(*models: Path, **_: object) -> None:
+        for model in models[:2]:
+            weights = [t for t in onnx.load(model).graph.initializer if len(t.dims) == 4]
+            assert weights
+            types.append({weight.data_type for weight in weights})
+        raise BackendError("noted")
+
+    monkeypatch.setattr(pipeline, "compete", noted)
+    quick = ("--mutants", "none", "--duration", "0", "--iterations", "1", "--warmup", "0")
+    done = run("repvgg", "--preset", "test", "--fuse", *(["--fp16"] if half else []), *quick)
+    assert "noted" in done.err
+    assert types == [{onnx.TensorProto.FLOAT16 if half else onnx.TensorProto.FLOAT}] * 2
 
 
 class TestRollback:

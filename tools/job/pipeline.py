@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -300,12 +300,14 @@ class _Job:
         return contest
 
     def _twin(self, plain: Exported) -> Path:
-        """The un-fused model through the same simplifier, so that only the fusion differs."""
-        path = self.scratch / "twin.onnx"
-        try:
-            save((simplify(plain) if self.plan.simplify else plain).model, path)
-        except (ContractError, ExportError):
-            save(plain.model, path)
+        """The un-fused model through the same simplifier and in the same precision, so that only the fusion differs."""
+        model, path = plain.model, self.scratch / "twin.onnx"
+        if self.plan.simplify:
+            with suppress(ContractError, ExportError):
+                model = simplify(plain).model
+        if self.plan.half:
+            model, _ = to_float16(model, [case.inputs for case in self.cases])
+        save(model, path)
         return path
 
     def _manifest(

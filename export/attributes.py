@@ -3,7 +3,11 @@
 Nodes are partners when they make a tensor of the same name and shape with the same operator; every attribute counts
 with its default where it is not written, and so does the number of inputs. Constant inputs that act as attributes
 (axes, pads, one-element numbers such as an epsilon that is added) count as well. Nodes that a stage rewrote have no
-partner, and are only listed.
+partner, and are only listed; so are those that differ because they took in the node before them,
+
+    Unsqueeze 1 → Unsqueeze 2  ─►  Unsqueeze 1, 2        Pad → AveragePool  ─►  AveragePool with pads
+
+which parity answers for.
 """
 
 from __future__ import annotations
@@ -22,6 +26,8 @@ from attn_export.export.graphs import View
 _INFERRED = {"kernel_shape", "allowzero", "stash_type"}
 #: Shapes may be written in several ways that mean the same.
 _FREE = {"Reshape", "Expand", "Resize"}
+#: To take these in changes no attribute.
+_PASSING = {"Identity", "Dropout", "Cast"}
 
 
 def audit_attributes(model: onnx.ModelProto, reference: onnx.ModelProto) -> Audit:
@@ -35,12 +41,29 @@ def audit_attributes(model: onnx.ModelProto, reference: onnx.ModelProto) -> Audi
         if partner is None or partner.op_type != node.op_type or not same:
             unpaired.append(f"{node.op_type} {node.name or node.output[0]}")
             continue
-        for name, came, want in (*_attributes(view, node, partner, opset), *_constants(view, wanted, node, partner)):
-            checked += 1
-            if came != want:
-                where = f"{node.op_type} {node.name or node.output[0]}"
-                findings.append(Finding("attribute", where, f"{name} is {came}, wanted {want}"))
+        compared = [*_attributes(view, node, partner, opset), *_constants(view, wanted, node, partner)]
+        where = f"{node.op_type} {node.name or node.output[0]}"
+        wrong = [(name, came, want) for name, came, want in compared if came != want]
+        if wrong and _took_in(view, wanted, node, partner):
+            unpaired.append(where)
+            continue
+        checked += len(compared)
+        findings += [Finding("attribute", where, f"{name} is {came}, wanted {want}") for name, came, want in wrong]
     return Audit(checked, tuple(findings), tuple(unpaired))
+
+
+def _took_in(view: View, wanted: View, node: onnx.NodeProto, partner: onnx.NodeProto) -> bool:
+    """Whether the node reads what lies before its partner's input, and that input is made no more: it does both."""
+    if not node.input or not partner.input:
+        return False
+    came, tensor, absorbed = node.input[0], partner.input[0], list[str]()
+    while tensor != came:
+        maker = wanted.maker.get(tensor)
+        if maker is None or tensor in view.maker:
+            return False
+        absorbed.append(maker.op_type)
+        tensor = next((name for name in maker.input if wanted.computed(name)), "")
+    return not set(absorbed) <= _PASSING
 
 
 def _attributes(

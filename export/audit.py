@@ -148,8 +148,10 @@ def _folded(
 ) -> Iterator[set[str]]:
     for norm, (scale, shift) in norms.items():
         for name, tensor in same:
-            if tensor.ndim > 1 and len(tensor) == len(scale) and value.shape == tensor.shape:
-                product = tensor.astype(np.float64) * scale.reshape(-1, *(1,) * (tensor.ndim - 1))
+            if tensor.ndim < 2 or value.shape != tensor.shape:
+                continue
+            for factor in _by_output(scale, tensor.shape):
+                product = tensor.astype(np.float64) * factor
                 if _close(value, product, np.abs(product)):
                     yield {name}
         if value.size == len(scale):
@@ -159,6 +161,17 @@ def _folded(
                 product = tensor.ravel().astype(np.float64) * scale
                 if _close(value, product + shift, np.abs(product) + np.abs(shift) + np.abs(scale)):
                     yield {name}
+
+
+def _by_output(scale: Array, shape: tuple[int, ...]) -> Iterator[Array]:
+    """The scale of each output channel, as it meets a kernel (o, i/g, …) and a transposed one (i, o/g, …)."""
+    inputs, outputs, *window = shape
+    if inputs == len(scale):
+        yield scale.reshape(-1, *(1,) * (len(shape) - 1))
+    groups = len(scale) // outputs
+    if groups * outputs == len(scale) and groups and inputs % groups == 0:
+        each = np.repeat(scale.reshape(groups, outputs), inputs // groups, axis=0)
+        yield each.reshape(inputs, outputs, *(1,) * len(window))
 
 
 def _close(value: Array, wanted: Array, size: Array) -> bool:

@@ -137,6 +137,38 @@ def test_a_rewritten_node_is_listed_and_no_finding() -> None:
     assert audit.unaccounted == ("Tanh n_erf",)
 
 
+def _rewired(*gone: str, source: str, pads: list[int]) -> onnx.ModelProto:
+    """The graph with its pooling reading ``source`` and padded otherwise, less the nodes that are gone."""
+    model = rich()
+    pool = next(node for node in model.graph.node if node.name == "n_pool")
+    pool.input[0] = source
+    set_attribute(pool, "pads", pads)
+    left = [node for node in model.graph.node if node.name not in gone]
+    del model.graph.node[:]
+    model.graph.node.extend(left)
+    return model
+
+
+def test_a_node_that_took_in_the_one_before_is_listed_and_no_finding() -> None:
+    audit = audit_attributes(_rewired("n_conv", source="x", pads=[2, 2, 0, 0]), rich())
+    assert audit.ok
+    assert "AveragePool n_pool" in audit.unaccounted
+
+
+def test_what_is_still_made_was_not_taken_in() -> None:
+    (finding,) = audit_attributes(_rewired(source="x", pads=[2, 2, 0, 0]), rich()).findings
+    assert "pads" in finding.detail
+
+
+def test_to_take_in_an_identity_excuses_nothing() -> None:
+    before = rich()
+    before.graph.node[1].input[0] = "same"
+    before.graph.node.insert(1, onnx.helper.make_node("Identity", ["conv"], ["same"], "n_same"))
+    assert audit_attributes(rich(), before).ok
+    (finding,) = audit_attributes(_rewired(source="conv", pads=[2, 2, 0, 0]), before).findings
+    assert "pads" in finding.detail
+
+
 def test_the_second_tier_names_what_it_sees() -> None:
     wanted, raw, simplified = made("se")
     mutant = next(m for m in mutations(simplified) if m.kind == "one weight +1 %")

@@ -22,7 +22,7 @@ def pays(
     profile: cost.Profile,
 ) -> bool:
     """Whether the nodes ``dead``, which do ``before``, are worth replacing by what does ``after``."""
-    if _taken_apart(before, after):
+    if _taken_apart(before, after) or _same_again(graph, dead):
         return False
     was, now = (sum(work.seconds(profile) for work in works) for works in (before, after))
     taken = sum(work.seconds(profile) for node, work in zip(dead, before, strict=True) if _is_bias(graph, node))
@@ -45,6 +45,19 @@ def _taken_apart(before: Sequence[cost.Work], after: Sequence[cost.Work]) -> boo
     was, now = _kernels(before).values(), _kernels(after).values()
     more = sum(count for count, _ in now) > sum(count for count, _ in was)
     return more and sum(macs for _, macs in now) > DOUBT * sum(macs for _, macs in was)
+
+
+def _same_again(graph: ir.Graph, dead: Sequence[ir.Node]) -> bool:
+    """Whether only a bias goes to its product, which on more than two axes is written as product and sum, as it was."""
+    product, *rest = dead
+    known = graph.values[product.output].sizes
+    return (
+        isinstance(product.op, ir.Linear)
+        and product.op.bias is None
+        and known is not None
+        and len(known) > 2
+        and all(_is_bias(graph, node) for node in rest)
+    )
 
 
 def _is_bias(graph: ir.Graph, node: ir.Node) -> bool:

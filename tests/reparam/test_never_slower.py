@@ -89,6 +89,15 @@ def test_one_product_for_queries_keys_and_values_stays_one() -> None:
     assert _products() == 3
 
 
+def test_a_product_and_its_bias_are_no_site_where_they_are_written_as_they_were(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert _sites(nn.Linear(16, 8), 2, 9, 16) == 0
+    assert _sites(nn.Sequential(nn.Linear(16, 8), nn.Linear(8, 8)), 2, 9, 16) == 1
+    monkeypatch.setattr(pays, "_same_again", lambda graph, dead: False)
+    assert _sites(nn.Linear(16, 8), 2, 9, 16) == 1
+
+
 def test_of_equals_the_one_that_leaves_the_split_alone() -> None:
     plain = export(_Gated().eval(), torch.randn(2, 64, 14, 14))
     fused = [node.op_type for node in fuse_graph(plain, certificate=False).model.graph.node]

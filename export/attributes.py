@@ -38,11 +38,11 @@ def audit_attributes(model: onnx.ModelProto, reference: onnx.ModelProto) -> Audi
     for node in view.nodes:
         partner = wanted.maker.get(node.output[0])
         same = partner is not None and view.shape(node.output[0]) == wanted.shape(partner.output[0])
+        where = f"{node.op_type} {node.name or node.output[0]}"
         if partner is None or partner.op_type != node.op_type or not same:
-            unpaired.append(f"{node.op_type} {node.name or node.output[0]}")
+            unpaired.append(where)
             continue
         compared = [*_attributes(view, node, partner, opset), *_constants(view, wanted, node, partner)]
-        where = f"{node.op_type} {node.name or node.output[0]}"
         wrong = [(name, came, want) for name, came, want in compared if came != want]
         if wrong and _took_in(view, wanted, node, partner):
             unpaired.append(where)

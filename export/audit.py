@@ -73,7 +73,8 @@ def audit_initializers(model: onnx.ModelProto, wanted: Known) -> Audit:
     for name in names:
         own = wanted.tensors.get(name)  # a constant that kept its name must be that very tensor
         same = by_size.get(values[name].size, []) if own is None or own.size != values[name].size else [(name, own)]
-        if sources := _sources(values[name], same, wanted.norms):
+        transposed = any(node.op_type == "ConvTranspose" for node in view.readers[name])
+        if sources := _sources(values[name], same, wanted.norms, transposed):
             found |= sources
         else:
             left.append(name)
@@ -132,7 +133,9 @@ def second_tier(wanted: Known, reference: onnx.ModelProto) -> Tier:
     return Tier(wanted.also(reference), reference)
 
 
-def _sources(value: Array, same: list[tuple[str, Array]], norms: Mapping[str, tuple[Array, Array]]) -> set[str]:
+def _sources(
+    value: Array, same: list[tuple[str, Array]], norms: Mapping[str, tuple[Array, Array]], transposed: bool
+) -> set[str]:
     """Names of those of the tensors of its size that ``value`` is, or is made of; empty where there is none."""
     if exact := {name for name, tensor in same if np.array_equal(tensor.ravel(), value.ravel())}:
         return exact
@@ -140,17 +143,17 @@ def _sources(value: Array, same: list[tuple[str, Array]], norms: Mapping[str, tu
         return turned
     if turned := {n for n, tensor in same for t in _turns(value) if np.array_equal(t, tensor.ravel())}:
         return turned
-    return next(_folded(value, same, norms), set())
+    return next(_folded(value, same, norms, transposed), set())
 
 
 def _folded(
-    value: Array, same: list[tuple[str, Array]], norms: Mapping[str, tuple[Array, Array]]
+    value: Array, same: list[tuple[str, Array]], norms: Mapping[str, tuple[Array, Array]], transposed: bool
 ) -> Iterator[set[str]]:
     for norm, (scale, shift) in norms.items():
         for name, tensor in same:
             if tensor.ndim < 2 or value.shape != tensor.shape:
                 continue
-            for factor in _by_output(scale, tensor.shape):
+            if (factor := _by_output(scale, tensor.shape, transposed)) is not None:
                 product = tensor.astype(np.float64) * factor
                 if _close(value, product, np.abs(product)):
                     yield {name}
@@ -163,15 +166,19 @@ def _folded(
                     yield {name}
 
 
-def _by_output(scale: Array, shape: tuple[int, ...]) -> Iterator[Array]:
-    """The scale of each output channel, as it meets a kernel (o, i/g, …) and a transposed one (i, o/g, …)."""
-    inputs, outputs, *window = shape
-    if inputs == len(scale):
-        yield scale.reshape(-1, *(1,) * (len(shape) - 1))
-    groups = len(scale) // outputs
-    if groups * outputs == len(scale) and groups and inputs % groups == 0:
-        each = np.repeat(scale.reshape(groups, outputs), inputs // groups, axis=0)
-        yield each.reshape(inputs, outputs, *(1,) * len(window))
+def _by_output(scale: Array, shape: tuple[int, ...], transposed: bool) -> Array | None:
+    """The scale of each output channel, as it meets a kernel (o, i/g, …) or a transposed one (i, o/g, …).
+
+    None where they do not fit.
+    """
+    first, second, *window = shape
+    if not transposed:
+        return scale.reshape(-1, 1, *(1,) * len(window)) if first == len(scale) else None
+    groups = len(scale) // second
+    if not groups or groups * second != len(scale) or first % groups:
+        return None
+    each = np.repeat(scale.reshape(groups, second), first // groups, axis=0)
+    return each.reshape(first, second, *(1,) * len(window))
 
 
 def _close(value: Array, wanted: Array, size: Array) -> bool:

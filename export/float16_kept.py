@@ -18,6 +18,7 @@ from onnx import TensorProto, numpy_helper
 
 from attn_export.errors import ExportError
 from attn_export.export.save import save
+from attn_export.reparam.adapters.onnx_nodes import captured
 
 LARGEST = float(np.finfo(np.float16).max)
 #: Inputs that were not tried may be larger than those that were: half the range is kept in reserve.
@@ -114,7 +115,7 @@ def decide(model: onnx.ModelProto, seen: Mapping[str, Seen], limit: float) -> di
         if index >= 0 and index not in kept and floats(model.graph.node[index], seen):
             kept[index] = "it computes the bounds of a Range, which ONNX defines in float32"
             wanted += model.graph.node[index].input
-    for name in _captured(model.graph):
+    for name in {name for node in model.graph.node for name in captured(node)}:
         if name in maker:
             kept.setdefault(maker[name], "its result is used by a graph inside another node")
     for index, node in enumerate(model.graph.node):
@@ -124,13 +125,6 @@ def decide(model: onnx.ModelProto, seen: Mapping[str, Seen], limit: float) -> di
         if (source := maker.get(node.input[0])) is not None:
             kept.setdefault(source, "its integers above 2048 are used as such, and float16 does not hold them exactly")
     return kept
-
-
-def _captured(graph: onnx.GraphProto) -> set[str]:
-    """Names that graphs inside nodes use, which may come from outside."""
-    inside = [a.g for node in graph.node for a in node.attribute if a.type == onnx.AttributeProto.GRAPH]
-    names = {name for inner in inside for node in inner.node for name in node.input}
-    return names.union(*(_captured(inner) for inner in inside)) | {o.name for inner in inside for o in inner.output}
 
 
 def floats(node: onnx.NodeProto, seen: Mapping[str, Seen]) -> list[str]:

@@ -9,7 +9,6 @@ from attn_export.reparam.algebra.linconv import BORDER, NotFusibleError
 from attn_export.reparam.fusion import Refusal, Site
 from attn_export.reparam.planning import cost
 from attn_export.reparam.planning.cones import cone, homes
-from attn_export.reparam.planning.cost import node_work
 from attn_export.reparam.planning.emit import form
 from attn_export.reparam.planning.plan import Merge, Plan, Planner, common_scope, dying
 from attn_export.reparam.proof import certify
@@ -44,8 +43,8 @@ def pattern(origins: Sequence[ir.Node], notes: Iterable[str]) -> str:
 
 def site(original: ir.Graph, final: ir.Graph, merge: Merge, proof: certify.Proof, ledger: bool) -> Site:
     """Describe one merge."""
-    before = [node_work(original, node) for node in merge.origins]
-    after = [node_work(final, node) for node in merge.added]
+    before = [cost.node_work(original, node) for node in merge.origins]
+    after = [cost.node_work(final, node) for node in merge.added]
     return Site(
         name=site_name(merge.origins, merge.targets[-1]),
         pattern=pattern(merge.origins, merge.notes),
@@ -125,7 +124,7 @@ def _explain(
                 "let each reader have a branch of its own, or read the second result there as well",
                 "shared",
             )
-        works = [node_work(graph, n) for n in dead]
+        works = [cost.node_work(graph, n) for n in dead]
         macs = sum(w.macs for w in works if w is not None)
         mapped = BORDER in reach.states[target].lin.notes
         if mapped and isinstance(reader.op, ir.Affine) and cost.map_size(reader.op.term):

@@ -17,7 +17,7 @@ from onnx import NodeProto, TensorProto, helper
 from attn_export.reparam import ir
 from attn_export.reparam.adapters.onnx_border import writes
 from attn_export.reparam.adapters.onnx_constants import settle
-from attn_export.reparam.adapters.onnx_nodes import alive, captured_names, scope_of
+from attn_export.reparam.adapters.onnx_nodes import alive, captured, scope_of
 from attn_export.reparam.algebra.linconv import Array
 
 At = Mapping[str, Any]
@@ -62,12 +62,12 @@ class Reader:
 
     def _read(self, index: int, node: NodeProto) -> list[ir.Node]:
         scope = scope_of(node)
-        captured = [n for a in node.attribute for g in (a.g, *a.graphs) for n in captured_names(g)]
-        inputs = tuple(n for n in (*node.input, *captured) if n and not self.constants.known(n))
+        outside = captured(node)
+        inputs = tuple(n for n in (*node.input, *outside) if n and not self.constants.known(n))
         outputs = [n for n in node.output if n]
         name = node.name or f"{node.op_type}_{index}"
         read: list[tuple[ir.Op, tuple[str, ...], str]] | None = None
-        if node.domain in ("", "ai.onnx") and inputs and self._dtype(inputs[0]) != "other" and not captured:
+        if node.domain in ("", "ai.onnx") and inputs and self._dtype(inputs[0]) != "other" and not outside:
             read = self._linear(node, inputs)
         if read is None:
             kind = node.op_type if not node.domain else f"{node.domain}.{node.op_type}"

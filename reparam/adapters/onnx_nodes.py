@@ -19,7 +19,7 @@ def alive(graph: onnx.GraphProto, constants: Constants) -> frozenset[int]:
         if wanted.isdisjoint(node.output) or all(constants.known(name) for name in node.output if name):
             continue
         living.add(index)
-        wanted |= set(node.input) | {n for a in node.attribute for g in (a.g, *a.graphs) for n in captured_names(g)}
+        wanted |= set(node.input) | set(captured(node))
     return frozenset(living)
 
 
@@ -37,12 +37,11 @@ def scope_of(node: NodeProto) -> str:
     return node.name
 
 
-def captured_names(graph: onnx.GraphProto) -> list[str]:
-    """Names that a sub-graph reads from outside; what it defines itself does no harm among them."""
-    names = [n for node in graph.node for n in node.input]
-    names += [o.name for o in graph.output]
-    for node in graph.node:
-        for attribute in node.attribute:
-            for inner in (attribute.g, *attribute.graphs):
-                names += captured_names(inner)
+def captured(node: NodeProto) -> list[str]:
+    """Names that the sub-graphs of a node read from outside; what they define themselves does no harm among them."""
+    names: list[str] = []
+    for graph in (g for a in node.attribute for g in (a.g, *a.graphs)):
+        names += [o.name for o in graph.output]
+        for inner in graph.node:
+            names += [*inner.input, *captured(inner)]
     return names

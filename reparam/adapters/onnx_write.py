@@ -11,7 +11,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from attn_export.reparam import ir
 from attn_export.reparam.adapters.onnx_ import Reader
-from attn_export.reparam.adapters.onnx_nodes import captured_names
+from attn_export.reparam.adapters.onnx_nodes import captured
 from attn_export.reparam.algebra.linconv import Array
 
 _ELEMENT = {
@@ -84,7 +84,7 @@ class Writer:
     def _assemble(self, nodes: list[NodeProto]) -> ModelProto:
         old = self._reader.model
         read = {n for node in nodes for n in node.input}
-        read |= {n for node in nodes for a in node.attribute for g in (a.g, *a.graphs) for n in captured_names(g)}
+        read |= {n for node in nodes for n in captured(node)}
         read |= {o.name for o in old.graph.output}
         made = {n for node in nodes for n in node.output}
         model = ModelProto()
@@ -224,10 +224,7 @@ def _needed(nodes: list[NodeProto], outputs: list[str]) -> list[NodeProto]:
     for node in reversed(nodes):
         if any(name in wanted for name in node.output):
             kept.append(node)
-            wanted |= set(node.input)
-            for attribute in node.attribute:
-                for inner in (attribute.g, *attribute.graphs):
-                    wanted |= set(captured_names(inner))
+            wanted |= {*node.input, *captured(node)}
     return kept[::-1]
 
 

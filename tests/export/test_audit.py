@@ -137,6 +137,21 @@ def test_a_rewritten_node_is_listed_and_no_finding() -> None:
     assert audit.unaccounted == ("Tanh n_erf",)
 
 
+@pytest.mark.parametrize(("op", "axis"), [("Conv", 0), ("ConvTranspose", 1)])
+def test_a_batch_norm_folds_into_the_outputs_of_its_kernel_and_into_no_other_axis(op: str, axis: int) -> None:
+    random = np.random.default_rng(0)
+    kernel = random.standard_normal((4, 4, 3, 3)).astype(np.float32)
+    scale = random.uniform(0.5, 1.5, 4)
+    wanted = Known({"weight": kernel}, {"norm": (scale, np.zeros(4))})
+    for by in (0, 1):
+        model = rich()
+        model.graph.node[0].op_type = op
+        factor = scale.reshape((4, 1, 1, 1) if by == 0 else (1, 4, 1, 1))
+        set_tensor(model.graph, "conv.weight", (kernel * factor).astype(np.float32))
+        found = [finding.where for finding in audit_initializers(model, wanted).findings]
+        assert found == ([] if by == axis else ["conv.weight"])
+
+
 def _rewired(*gone: str, source: str, pads: list[int]) -> onnx.ModelProto:
     """The graph with its pooling reading ``source`` and padded otherwise, less the nodes that are gone."""
     model = rich()

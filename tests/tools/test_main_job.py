@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import save_file
 
 from attn_export import bundle
-from attn_export.errors import BackendError, ContractError
+from attn_export.errors import BackendError, ContractError, ExportError
 from attn_export.export import audit
 from attn_export.export.exported import Exported
 from attn_export.export.findings import Audit
@@ -292,6 +292,24 @@ def test_what_is_fused_competes_in_its_own_precision(half: bool, monkeypatch: py
     done = run("repvgg", "--preset", "test", "--fuse", *(["--fp16"] if half else []), *quick)
     assert "noted" in done.err
     assert types == [{onnx.TensorProto.FLOAT16 if half else onnx.TensorProto.FLOAT}] * 2
+
+
+def test_a_bundle_is_not_lost_for_want_of_a_twin(monkeypatch: pytest.MonkeyPatch) -> None:
+    halved, calls = pipeline.to_float16, list[int]()
+
+    def once(model: onnx.ModelProto, *rest: Any) -> Any:
+        calls.append(len(model.graph.node))
+        if len(calls) > 1:
+            raise ExportError("an operator is missing")
+        return halved(model, *rest)
+
+    monkeypatch.setattr(pipeline, "to_float16", once)
+    quick = ("--mutants", "none", "--duration", "0", "--iterations", "1", "--warmup", "0")
+    done = run("repvgg", "--preset", "test", "--fuse", "--fp16", *quick, "-o", "out")
+    assert done.code == 0
+    assert len(calls) == 2
+    assert "no ratio can be given: the un-fused model has no float16" in done.err.replace("\n", " ")
+    assert bundle.read(Path("out")).manifest["subject"]["precision"] == "float16"
 
 
 class TestRollback:

@@ -42,11 +42,11 @@ def export(
     with progress.stage("load"):
         subject = load(wanted)
         from attn_export.tools.job import pipeline, tables
-        from attn_export.tools.job import plan as job
+        from attn_export.tools.job.plan import Plan
 
         plan = _checked(plan)
         warmup, iterations, duration = rule
-        asked = job.Plan(
+        asked = Plan(
             target=wanted.output or Path(subject.name.replace(":", "-")),
             seed=wanted.seed,
             protocol=Protocol(warmup, duration=duration, iterations=iterations),

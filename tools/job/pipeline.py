@@ -283,11 +283,16 @@ class _Job:
             self.progress.warn(str(warning))
         return measured
 
-    def _compete(self, whole: bundle.Bundle, plain: Exported) -> Contest:
+    def _compete(self, whole: bundle.Bundle, plain: Exported) -> Contest | None:
         with self.progress.stage("fused against un-fused"):
+            try:
+                twin = self._twin(plain)
+            except ExportError as error:  # what was proven is not lost for want of a comparison
+                self._warn(f"no ratio can be given: the un-fused model has no {self.plan.precision}: {error}")
+                return None
             contest = compete(
                 whole.model,
-                self._twin(plain),
+                twin,
                 self.folder / bundle.CASES,
                 rules=replace(self.plan.rules, threads=self.plan.threads),
                 progress=self.progress.detail,

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("mechanisms", "reparam", "export", "deploy_tests", "tools")
-BASE = {"errors", "bundle", "_shelf", "__version__"}
+BASE = {"errors", "bundle", "_shelf", "process", "untrusted", "__version__"}
 MAY_IMPORT = {
     "mechanisms": BASE | {"mechanisms"},
     "reparam": BASE | {"mechanisms", "reparam"},

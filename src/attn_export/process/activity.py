@@ -71,66 +71,67 @@ class Board:
         return Activity(**values), since
 
 
-_board: Board | None = None
-_now = Activity()
+class _Own:
+    """What this process has: its board, if a parent gave it one, and what it is doing."""
+
+    board: Board | None = None
+    now = Activity()
 
 
 def attach(board: Board) -> None:
     """Write to ``board`` from now on: what a child does after the fork."""
-    global _board, _now  # one process, one board
-    _board, _now = board, Activity()
+    _Own.board, _Own.now = board, Activity()
 
 
 def now() -> Activity:
     """What this process is doing."""
-    return _now
+    return _Own.now
 
 
 def _put(activity: Activity) -> None:
-    global _now
-    _now = activity
-    if _board is not None:
-        _board.write(activity)
+    _Own.now = activity
+    if _Own.board is not None:
+        _Own.board.write(activity)
 
 
 @contextlib.contextmanager
 def doing(what: str, *, who: str = "", model: Path | str = "") -> Iterator[None]:
     """Note a step while the block runs; afterwards what was being done before is noted again."""
-    before = _now
-    _put(replace(_now, doing=what, who=who, model=str(model)))
+    before = _Own.now
+    _put(replace(_Own.now, doing=what, who=who, model=str(model)))
     try:
         yield
     finally:
-        _put(replace(_now, doing=before.doing, who=before.who, model=before.model))
+        _put(replace(_Own.now, doing=before.doing, who=before.who, model=before.model))
 
 
 def alive() -> None:
     """Say that the step goes on: one that is meant to be long has no time limit while it says so."""
-    if _board is not None:
-        _board.touch()
+    if _Own.board is not None:
+        _Own.board.touch()
 
 
 def limits(*, timeout: float | None = None, memory: int | None = None) -> None:
     """Set what the parent allows: seconds for one step, bytes for the run."""
     _put(
         replace(
-            _now,
-            timeout=_now.timeout if timeout is None else timeout,
-            memory=_now.memory if memory is None else memory,
+            _Own.now,
+            timeout=_Own.now.timeout if timeout is None else timeout,
+            memory=_Own.now.memory if memory is None else memory,
         )
     )
 
 
 def wrote(path: Path) -> None:
     """Note that ``path`` is in place: from now on an interrupted run has written something."""
-    _put(replace(_now, written=(*_now.written, str(path))))
+    _put(replace(_Own.now, written=(*_Own.now.written, str(path))))
 
 
 @contextlib.contextmanager
 def partial(folder: Path) -> Iterator[None]:
     """Note a folder that is to be removed should this process die in the block."""
-    _put(replace(_now, partial=(*_now.partial, str(folder))))
+    _put(replace(_Own.now, partial=(*_Own.now.partial, str(folder))))
     try:
         yield
     finally:
-        _put(replace(_now, partial=tuple(path for path in _now.partial if path != str(folder))))
+        _put(replace(_Own.now, partial=tuple(path for path in _Own.now.partial if path != str(folder))))

@@ -6,9 +6,7 @@ Files are read without running code from them: safetensors, or ``torch.load(weig
 from __future__ import annotations
 
 import hashlib
-import pickle
 import re
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -16,12 +14,15 @@ import torch
 from torch import Tensor, nn
 
 from attn_export.errors import CheckpointError
+from attn_export.mechanisms import weights_file
 from attn_export.mechanisms.spec import Spec
 
 State = dict[str, Tensor]
 
 _WRAPPERS = ("state_dict", "model", "model_ema", "state_dict_ema", "model_state", "net", "params")
 _PREFIXES = ("module.", "_orig_mod.", "model.")
+#: Wrappers around each other that are taken off.
+_DEEPEST = 16
 
 
 def read(path: Path) -> State:
@@ -30,27 +31,9 @@ def read(path: Path) -> State:
     Raises:
         CheckpointError: the file is missing, damaged, needs code to be run, or holds no tensors.
     """
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            loaded: object = load_file(path)
-        else:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about pickle protocols; what cannot be read raises
-                loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"no checkpoint at {path}") from error
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError, KeyError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read as weights ({_first_line(error)}); save a plain state dict:"
-            " safetensors.torch.save_file(model.state_dict(), 'net.safetensors')"
-        ) from error
-    except Exception as error:
-        if type(error).__name__ == "SafetensorError":  # the library's own class has no public base
-            raise CheckpointError(f"{path} is no safetensors file: {error}") from error
-        raise
-    return unwrap(loaded, path)
+    state = unwrap(weights_file.read(path), path)
+    weights_file.check(state, path, path.stat().st_size)
+    return state
 
 
 def unwrap(loaded: object, source: Path | str) -> State:
@@ -62,16 +45,23 @@ def unwrap(loaded: object, source: Path | str) -> State:
     >>> list(unwrap({"epoch": 3, "state_dict": {"module.fc.weight": torch.zeros(1)}}, "x"))
     ['fc.weight']
     """
-    while isinstance(loaded, Mapping):
-        inner = next((loaded[k] for k in _WRAPPERS if isinstance(loaded.get(k), Mapping)), None)
+    for _ in range(_DEEPEST):  # a mapping may hold itself
+        inner = (
+            next((loaded[k] for k in _WRAPPERS if isinstance(loaded.get(k), Mapping)), None)
+            if isinstance(loaded, Mapping)
+            else None
+        )
         if inner is None:
             break
         loaded = inner
+    else:
+        raise CheckpointError(f"{source} wraps its weights {_DEEPEST} times or more; save a plain state dict")
     if not isinstance(loaded, Mapping):
         raise CheckpointError(f"{source} holds a {type(loaded).__name__}; wanted a mapping of names to tensors")
-    state = {str(name): value for name, value in loaded.items() if isinstance(value, Tensor)}
+    state = {name: value for name, value in loaded.items() if isinstance(name, str) and isinstance(value, Tensor)}
     if not state:
-        raise CheckpointError(f"{source} holds no tensors; its keys: {', '.join(map(str, list(loaded)[:8]))}")
+        keys = [key[:80] if isinstance(key, str) else f"a {type(key).__name__}" for key in list(loaded)[:8]]
+        raise CheckpointError(f"{source} holds no tensors; its keys: {', '.join(keys) or 'none'}")
     for prefix in _PREFIXES:
         if all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): value for name, value in state.items()}
@@ -81,7 +71,10 @@ def unwrap(loaded: object, source: Path | str) -> State:
 def rename(state: State, spec: Spec) -> State:
     """Bring External-Attention-pytorch's names and layouts to ours by the entry's key map."""
     if spec.convert:
-        state = spec.convert(state)
+        try:
+            state = spec.convert(state)
+        except (KeyError, IndexError, ValueError, TypeError, RuntimeError) as error:
+            raise CheckpointError(f"the weights are not laid out as the original's are: {error}") from error
     renamed: State = {}
     for name, value in state.items():
         target: str | None = name
@@ -102,7 +95,8 @@ def load(module: nn.Module, state: State, *, spec: Spec | None = None, strict: b
         The names that were left alone, with ``strict=False``.
 
     Raises:
-        CheckpointError: names are missing or unexpected (listed; ``strict=False`` goes on), or shapes differ.
+        CheckpointError: names are missing or unexpected (listed; ``strict=False`` goes on unless no name fits), shapes
+            or kinds of numbers differ, or there are numbers that are none.
     """
     own = module.state_dict()
     if spec is not None and not state.keys() <= own.keys():
@@ -116,15 +110,29 @@ def load(module: nn.Module, state: State, *, spec: Spec | None = None, strict: b
             f"the weights do not fit the module: missing {_listed(missing)}; unexpected {_listed(unexpected)};"
             " --no-strict goes on without them"
         )
+    if own.keys() - counts and not own.keys() & state.keys() - counts:
+        raise CheckpointError(
+            f"no name of the weights fits the module, which would stay as it was made: it has {_listed(sorted(own))};"
+            f" the weights have {_listed(sorted(state))}"
+        )
     fitted: State = {}
     wrong = []
     for name in own.keys() & state.keys():
-        if _squeezed(state[name].shape) == _squeezed(own[name].shape):
+        if _kind(state[name]) != _kind(own[name]):
+            wrong.append(f"{name}: module {own[name].dtype}, checkpoint {state[name].dtype}")
+        elif _squeezed(state[name].shape) == _squeezed(own[name].shape):
             fitted[name] = state[name].reshape(own[name].shape)
         else:
             wrong.append(f"{name}: module {tuple(own[name].shape)}, checkpoint {tuple(state[name].shape)}")
     if wrong:
-        raise CheckpointError("shapes differ: " + "; ".join(sorted(wrong)[:8]) + ("; …" if len(wrong) > 8 else ""))
+        raise CheckpointError(
+            "shapes or types differ: " + "; ".join(sorted(wrong)[:8]) + ("; …" if len(wrong) > 8 else "")
+        )
+    if bad := _no_numbers(fitted, {name for name, _ in module.named_parameters()}):
+        raise CheckpointError(
+            f"expected finite weights, got NaN or infinity in {_listed(bad)}: nothing can be proven of such a network;"
+            " take a checkpoint from before the training diverged"
+        )
     module.load_state_dict(fitted, strict=False)
     return (*missing, *unexpected)
 
@@ -138,6 +146,26 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def _kind(value: Tensor) -> str:
+    """Kinds of numbers that do not stand for each other: an int8 weight lacks its scale, a complex one has more."""
+    return "complex" if value.is_complex() else "floating" if value.is_floating_point() else "whole"
+
+
+def _no_numbers(state: State, parameters: set[str]) -> list[str]:
+    """Tensors with NaN, and parameters with infinity; a buffer may be a mask of infinities."""
+    floats = {name: value for name, value in state.items() if value.is_floating_point() or value.is_complex()}
+    return sorted(
+        name
+        for name, value in floats.items()
+        if not bool(torch.isfinite(_wide(value)).all())
+        and (name in parameters or bool(torch.isnan(_wide(value)).any()))
+    )
+
+
+def _wide(value: Tensor) -> Tensor:
+    return value.float() if value.element_size() == 1 else value  # eight bits can hardly do anything
+
+
 def _squeezed(shape: torch.Size) -> tuple[int, ...]:
     sizes = list(shape)
     while sizes and sizes[-1] == 1:
@@ -149,7 +177,3 @@ def _listed(names: list[str]) -> str:
     if not names:
         return "none"
     return f"{len(names)} ({', '.join(names[:12])}{', …' if len(names) > 12 else ''})"
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n", 1)[0][:200] or type(error).__name__

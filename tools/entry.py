@@ -1,0 +1,43 @@
+"""Where the program begins: a parent that watches, a child that works, and an exit code that means one thing each.
+
+The parent imports next to nothing, so that watching costs a millisecond; the command line is loaded in the child.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from attn_export.process import supervisor
+
+
+def main() -> None:
+    """Run the command line under a parent, and end with its exit code."""
+    _leave_the_current_folder()
+    sys.exit(supervisor.supervise(_work, _say))
+
+
+def _leave_the_current_folder() -> None:
+    """Take the current folder off the import path: a ``numpy.py`` that lies in it is none that anyone asked for.
+
+    ``python -m attn_export`` puts it first there. It stays, last, where it is from there that we were imported.
+    """
+    try:
+        here = str(Path.cwd())
+    except OSError:  # it was removed under us
+        here = ""
+    own = str(Path(supervisor.__file__).resolve().parents[2])
+    kept = [path for path in sys.path if path not in ("", here)]
+    sys.path[:] = [*kept, own] if own == here else kept
+
+
+def _work() -> None:
+    from attn_export.tools import ending
+
+    ending.run()
+
+
+def _say(text: str, code: int) -> None:
+    from attn_export.tools import ending
+
+    ending.failed(text, code)

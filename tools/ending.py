@@ -14,7 +14,6 @@ import contextlib
 import errno
 import io
 import json
-import os
 import platform
 import sys
 import traceback
@@ -206,11 +205,7 @@ class _Output(_Stream):
 
 
 def _text(descriptor: int, kind: type[_Stream]) -> io.TextIOWrapper:
-    """A standard stream over a raw file of ours, or over nothing where it is closed."""
-    try:
-        os.fstat(descriptor)
-        raw = kind(descriptor, "w", closefd=False)
-    except OSError:
-        raw = kind(os.open(os.devnull, os.O_WRONLY), "w")
+    """A standard stream over a raw file of ours."""
+    raw = kind(descriptor, "w", closefd=False)
     lines = descriptor == 2 or raw.isatty()
     return io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8", errors="backslashreplace", line_buffering=lines)

@@ -5,6 +5,7 @@ The parent imports next to nothing, so that watching costs a millisecond; the co
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -13,8 +14,18 @@ from attn_export.process import supervisor
 
 def main() -> None:
     """Run the command line under a parent, and end with its exit code."""
+    _fill_closed_streams()
     _leave_the_current_folder()
     sys.exit(supervisor.supervise(_work, _say))
+
+
+def _fill_closed_streams() -> None:
+    """Open nothing at all in place of a standard stream that is closed: no file of ours may take its number."""
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number, which is this one
 
 
 def _leave_the_current_folder() -> None:

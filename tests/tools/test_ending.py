@@ -171,4 +171,4 @@ def test_an_interrupt_inside_the_exporter_is_an_interrupt(tmp_path: Path) -> Non
         _, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert err.strip().splitlines()[-1] == "interrupted; nothing was written"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["__pycache__", "ready", "slow.py"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ready", "slow.py"]

@@ -16,7 +16,7 @@ from typer.core import TyperGroup
 
 from attn_export import __version__
 from attn_export.errors import AttnExportError
-from attn_export.tools import options
+from attn_export.tools import console, options
 
 
 class _Group(TyperGroup):
@@ -445,9 +445,9 @@ def main() -> None:
     try:
         app()
     except AttnExportError as error:
-        if "--json" in sys.argv:
-            typer.echo(json.dumps({"error": str(error), "kind": type(error).__name__, "exit_code": error.exit_code}))
-        typer.echo(f"error: {error}", err=True)
+        if "--json" in sys.argv and not console.emitted():
+            console.emit({"error": str(error), "kind": type(error).__name__, "exit_code": error.exit_code})
+        console.say(f"error: {error}", err=True)
         raise SystemExit(error.exit_code) from None
     except KeyboardInterrupt:
         typer.echo("interrupted", err=True)

@@ -21,6 +21,12 @@ from attn_export.untrusted import text
 WIDE = 140
 
 
+class _Emitted:
+    """The stream that got its JSON value."""
+
+    on: object = None
+
+
 def say(*lines: str, err: bool = False, bold: bool = False) -> None:
     """Print lines, each on a line of its own whatever it holds."""
     for line in lines:
@@ -33,8 +39,14 @@ def warn(line: str) -> None:
 
 
 def emit(content: Any) -> None:
-    """Print one JSON value."""
+    """Print one JSON value, the only one of the run."""
     typer.echo(json.dumps(content))
+    _Emitted.on = sys.stdout
+
+
+def emitted() -> bool:
+    """Whether standard output has its JSON value: then a gate that fails is in it, and in the exit code."""
+    return _Emitted.on is sys.stdout
 
 
 def document(content: str) -> None:

@@ -90,7 +90,7 @@ def markdown(manifest: Plain, report: Plain, name: str = "BUNDLE") -> str:
         if least is not None and stages[-1].get("worst_snr") is not None:
             errors[-1] = f"{stages[-1]['worst_snr']:.1f} dB"
         for stage, error in zip(stages, errors, strict=True):
-            cells = (text.markdown(str(stage[key])) for key in ("name", "nodes", "bytes"))
+            cells = (text.cell(str(stage[key])) for key in ("name", "nodes", "bytes"))
             lines.append(f"| {' | '.join(cells)} | {error} |")
     return "\n".join([*lines, "", "```sh", *reproduce(manifest, name), "```", ""])
 
@@ -98,8 +98,8 @@ def markdown(manifest: Plain, report: Plain, name: str = "BUNDLE") -> str:
 def _table(rows: list[Check]) -> list[str]:
     head = ["| check | answer | figures |", "|---|---|---|"]
     return head + [
-        f"| {text.markdown(row.name)} ({text.markdown(row.group)}) | {_SIGNS[row.answer]} {row.answer} |"
-        f" {text.markdown(row.text)}{f' at {text.cell_code(row.place)}' if row.place else ''} |"
+        f"| {text.cell(row.name)} ({text.cell(row.group)}) | {_SIGNS[row.answer]} {row.answer} |"
+        f" {text.cell(row.text)}{f' at {text.cell_code(row.place)}' if row.place else ''} |"
         for row in rows
     ]
 

@@ -45,7 +45,7 @@ def line(text: str) -> str:
 
 def one_line(text: str) -> str:
     """``text`` on one line, printable, each run of spaces one: what may stand in a cell or a sentence."""
-    return printable(" ".join(text.split()))
+    return re.sub(" +", " ", line(text)).strip(" ")
 
 
 def everywhere(value: Any) -> Any:
@@ -93,21 +93,30 @@ def command(*words: str | PurePath) -> str:
 
 
 def markdown(text: str) -> str:
-    r"""``text`` that cannot break out of a sentence, or of a table's cell, into markup, a link, or a call to somebody.
+    r"""``text`` that cannot break out of a sentence into markup, a link, or a call to somebody.
 
-    >>> markdown("a|b [x](y)")
-    'a\\|b \\[x\\](y)'
+    >>> markdown("a_b [x](y)")
+    'a\\_b \\[x\\](y)'
     >>> markdown("see https://x.example @all")
     'see `https://x.example` `@all`'
     """
     return " ".join(
-        cell_code(part) if _ACTS.search(part) else _escaped(part, first=not index)
+        code(part) if _ACTS.search(part) else _escaped(part, first=not index)
         for index, part in enumerate(one_line(text).split(" "))
     )
 
 
+def cell(text: str) -> str:
+    r"""``text`` as ``markdown`` has it, in a cell of a table.
+
+    >>> cell("a|b @a|b")
+    'a\\|b `@a\\|b`'
+    """
+    return markdown(text).replace("|", r"\|")
+
+
 def _escaped(part: str, *, first: bool) -> str:
-    safe = re.sub(r"([\\`*_|\[\]<>~#!&$])", r"\\\1", part)
+    safe = re.sub(r"([\\`*_\[\]<>~#!&$])", r"\\\1", part)
     # What would begin a list, were it the first of a line.
     return re.sub(r"^(\d*)([-+.)])", r"\1\\\2", safe) if first else safe
 

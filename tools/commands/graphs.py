@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
 import onnx
-import typer
 
 from attn_export import bundle
 from attn_export.errors import GateError, SubjectError, UnknownNameError, WriteError
 from attn_export.export.save import save
 from attn_export.reparam.fusion import Fusion, Precision
 from attn_export.reparam.graph import fuse_graph
+from attn_export.tools import console
 from attn_export.tools.job import record
 from attn_export.tools.lint import run as linting
 
@@ -28,15 +27,17 @@ def fuse(file: Path, output: Path, cost: str, keep: tuple[str, ...], repair: boo
     if not fusion.certificate.ok:
         raise GateError(f"fusing {file} changed it: worst error {fusion.certificate.worst:.3g}; nothing was written")
     if fusion.certificate.left_out:
-        typer.echo(f"warning: {fusion.certificate.left_out}", err=True)
+        console.warn(fusion.certificate.left_out)
     for refusal in fusion.rolled_back:
-        typer.echo(f"warning: {refusal}", err=True)
+        console.warn(str(refusal))
     if fusion.rolled_back and strict:
         count = len(fusion.rolled_back)
         raise GateError(f"{count} sites were rolled back, and --strict was asked for; nothing was written")
     _write(fusion.model, output, file.parent)
-    content = {"output": str(output), **record.fusion(fusion, cost, keep, repair)}
-    typer.echo(json.dumps(content) if as_json else _account(fusion, output))
+    if as_json:
+        console.emit({"output": str(output), **record.fusion(fusion, cost, keep, repair)})
+    else:
+        console.say(*_account(fusion, output))
 
 
 def _check_weights(model: onnx.ModelProto, file: Path) -> None:
@@ -72,7 +73,7 @@ def _write(model: onnx.ModelProto, output: Path, folder: Path) -> None:
         raise WriteError(f"cannot write {output}: {error.strerror or error}") from error
 
 
-def _account(fusion: Fusion[onnx.ModelProto], output: Path) -> str:
+def _account(fusion: Fusion[onnx.ModelProto], output: Path) -> list[str]:
     lines = [f"{site.name}: {site.pattern} → {', '.join(site.after)}{_loss(site.precision)}" for site in fusion.sites]
     lines += [f"not fused: {refusal}" for refusal in fusion.refusals]
     certificate = fusion.certificate
@@ -80,7 +81,7 @@ def _account(fusion: Fusion[onnx.ModelProto], output: Path) -> str:
         f"{output}: {len(fusion.sites)} sites fused, worst error {certificate.worst:.1e} in float64"
         f" (bound {certificate.bound:g})"
     )
-    return "\n".join(lines)
+    return lines
 
 
 def _loss(loss: Precision | None) -> str:
@@ -104,16 +105,15 @@ def lint(file: Path, target: str, sm: str, as_json: bool) -> None:
         from attn_export.deploy_tests.backends.tensorrt import evidence
 
         if why := evidence.missing():
-            typer.echo(f"the parser did not speak: {why}", err=True)
+            console.say(f"the parser did not speak: {why}", err=True)
         else:
             findings += linting.by_parser(model, sm=sm)
             spoke = "rules and parser"
     if as_json:
-        typer.echo(json.dumps({"model": str(model), "target": target, "findings": [asdict(f) for f in findings]}))
+        console.emit({"model": str(model), "target": target, "findings": [asdict(f) for f in findings]})
     else:
-        for finding in findings:
-            typer.echo(str(finding))
-        typer.echo(f"{model}: {len(findings)} findings for {target}, by {spoke}")
+        console.say(*map(str, findings))
+        console.say(f"{model}: {len(findings)} findings for {target}, by {spoke}")
     if any(finding.level == "refused" for finding in findings):
         raise GateError(f"{target} will refuse {model}")
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import typer
-
 from attn_export import bundle
 from attn_export.errors import BundleError, UnknownNameError, WriteError
+from attn_export.tools import console
 from attn_export.tools.report import formats, page
 
 FORMATS = ("html", "markdown", "junit", "sarif", "json")
@@ -35,7 +34,7 @@ def report(path: Path, kind: str, output: Path | None) -> None:
         case _:
             text = json.dumps(content, indent=1)
     if output is None:
-        typer.echo(text)
+        console.document(text)
         return
     partial = output.with_name(f".{output.name}.partial")
     try:

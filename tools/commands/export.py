@@ -12,6 +12,7 @@ from typing import Any, get_args
 import typer
 from rich.console import Console
 
+from attn_export import bundle
 from attn_export.deploy_tests.latency import Protocol
 from attn_export.errors import InconclusiveError, SubjectError, UnknownNameError, UsageError
 from attn_export.mechanisms import MECHANISMS
@@ -39,6 +40,8 @@ def export(
 ) -> None:
     """Run the main job and print its table, or one JSON object."""
     progress = Progress(verbosity)
+    if wanted.output:
+        bundle.may_write(wanted.output)  # said before anything is loaded
     with progress.stage("load"):
         subject = load(wanted)
         from attn_export.tools.job import pipeline, tables
@@ -56,8 +59,9 @@ def export(
     if subject.weights.startswith("awakened"):
         progress.warn(f"no --weights: {subject.weights}; what is proven is the conversion, not a trained model")
     outcome = pipeline.deploy(subject, asked, progress)
+    digest = bundle.digest(outcome.target)
     if as_json:
-        typer.echo(json.dumps(tables.as_json(outcome)))
+        typer.echo(json.dumps({**tables.as_json(outcome), "digest": digest}))
     else:
         console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
         console.print(tables.stages(outcome))
@@ -66,6 +70,7 @@ def export(
         console.print(
             f"bundle: {outcome.target}/   prove it anywhere: attn-export verify {outcome.target}", markup=False
         )
+        console.print(f"digest: {digest}   hold a copy to it: --expect {digest[:14]}…", soft_wrap=True, markup=False)
     if outcome.contest and outcome.contest.void:
         raise InconclusiveError("parity is proven and the bundle is written, but its latency ratio is void (see above)")
 

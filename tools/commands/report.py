@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 
 from attn_export import bundle
-from attn_export.errors import BundleError, UnknownNameError, WriteError
+from attn_export.errors import UnknownNameError, WriteError
 from attn_export.tools.report import formats, page
 
 FORMATS = ("html", "markdown", "junit", "sarif", "json")
@@ -19,10 +19,7 @@ def report(path: Path, kind: str, output: Path | None) -> None:
     if kind not in FORMATS:
         raise UnknownNameError("report format", kind, FORMATS)
     whole = bundle.read(path)
-    try:
-        content = json.loads((path / bundle.REPORT).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{path} has no {bundle.REPORT} that can be read: {error}") from error
+    content = bundle.report(whole)
     match kind:
         case "html":
             text = page.render(whole.manifest, content, path.name)

@@ -73,7 +73,7 @@ def _no_bundle(path: Path, error: OSError | ValueError) -> BundleError:
 def _identity(path: Path) -> tuple[int, int] | None:
     try:
         found = path.stat()
-    except OSError:
+    except (OSError, ValueError):
         return None
     return found.st_dev, found.st_ino
 
@@ -142,7 +142,7 @@ def _json(file: Path, folder: Path) -> tuple[Any, str]:
 
 
 def _no_link(file: Path, folder: Path) -> Path:
-    if file.is_symlink():
+    if os.path.islink(file):  # noqa: PTH114  # Path's raises where a name is too long
         raise BundleError(f"{folder}: {file.name} is a link; a bundle holds its own files")
     return file
 

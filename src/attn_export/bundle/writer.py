@@ -158,7 +158,7 @@ def _behind_links(target: Path) -> Path:
         place = Path(os.path.realpath(target))
     except (OSError, ValueError) as error:  # the working directory is gone, or there is a NUL byte in the name
         raise WriteError(f"cannot write to {str(target)!r}: {error}; {_WAY_OUT}") from error
-    if place.is_symlink():
+    if os.path.islink(place):  # noqa: PTH114  # Path's raises where a name is too long
         raise WriteError(f"{target} is a link that leads to itself; {_WAY_OUT}")
     return place
 

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from attn_export.errors import GateError, InconclusiveError, SubjectError
+from attn_export.process.activity import Activity
 from attn_export.process.supervisor import StopError
 from attn_export.tools import ending
 from tests.tools.run import run
@@ -33,6 +34,7 @@ def raises(error: BaseException) -> Callable[[], None]:
 def words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sys, "argv", ["attn-export", "verify", "x"])
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("attn_export.process.activity._Own.now", Activity())
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from attn_export.errors import LoadError
-from attn_export.tools.report import svg, units
+from attn_export.tools.report import recount, svg, units
 from attn_export.tools.report.second import classic, sampling
 from attn_export.tools.report.view import Plain, checks, headline, interval, number, reproduce, verdict
 from attn_export.untrusted import text
@@ -71,7 +71,7 @@ def _run(index: int, run: Plain) -> dict[str, Any]:
         "environment": {},
         **run,
         "key": f"run{index}",
-        "contest": run.get("fused_against_unfused"),
+        "contest": _judged(run.get("fused_against_unfused")),
         "classic": classic(run),
         "parity_chart": _parity(f"p{index}", run.get("parity")),
         "latency_chart": _latency(f"l{index}", run.get("latency")),
@@ -81,6 +81,14 @@ def _run(index: int, run: Plain) -> dict[str, Any]:
         "sweeps": _sweeps(index, run),
         "drift_chart": _drift(f"d{index}", run.get("sustain")),
     }
+
+
+def _judged(contest: Plain | None) -> dict[str, Any] | None:
+    """A comparison of latencies with the verdict that its process pairs give, whatever was recorded."""
+    if not contest:
+        return None
+    again, _ = recount.contest(contest)
+    return {**contest, **(again.as_json() if again else {"verdict": "void"})}
 
 
 def _parity(key: str, parity: Plain | None) -> str:

@@ -108,7 +108,8 @@ def contest(found: Plain) -> tuple[Contest | None, str]:
     try:
         again = judge([(math.log(effect), math.log(control)) for effect, control in pairs], str(found["clock"]))
         verdict = again.verdict
-    except (OverflowError, ValueError):  # ratios that no two models ever had
+        again.as_json()
+    except (ArithmeticError, ValueError):  # ratios that no two models ever had
         return None, "its process pairs give no interval"
     if verdict != found["verdict"]:
         return again, f"the record says {found['verdict']!r}, and its process pairs give {verdict!r}"

@@ -94,9 +94,8 @@ def parity(manifest: Plain, found: Plain) -> list[str]:
     if cases and outputs and pairs:
         every = {(case, port["name"]) for case in cases for port in outputs}
         if missing := sorted(every - set(pairs)):
-            odd.append(
-                f"{len(missing)} of {len(every)} comparisons are missing, such as {' of '.join(missing[0][::-1])}"
-            )
+            case, output = missing[0]
+            odd.append(f"{len(missing)} of {len(every)} comparisons are missing, such as {output} of case '{case}'")
     return odd
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -69,9 +70,8 @@ def test_what_fits_is_made() -> None:
     ],
 )
 def test_what_does_not_is_named(change: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match="") as caught:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         build(Outer, {"count": 1, **change})
-    assert str(caught.value) == message
 
 
 def test_half_a_letter_is_no_text() -> None:

@@ -75,7 +75,7 @@ def _run(index: int, run: Plain) -> dict[str, Any]:
         "classic": classic(run),
         "parity_chart": _parity(f"p{index}", run.get("parity")),
         "latency_chart": _latency(f"l{index}", run.get("latency")),
-        "contest_chart": _contest(f"c{index}", run.get("fused_against_unfused")),
+        "contest_chart": _contest(f"c{index}", _judged(run.get("fused_against_unfused"))),
         "profile": _profile(run.get("profile")),
         "profile_chart": _shares(f"s{index}", run.get("profile")),
         "sweeps": _sweeps(index, run),
@@ -88,7 +88,7 @@ def _judged(contest: Plain | None) -> dict[str, Any] | None:
     if not contest:
         return None
     again, _ = recount.contest(contest)
-    return {**contest, **(again.as_json() if again else {"verdict": "void"})}
+    return {**contest, **again.as_json(), "drawn": True} if again else {**contest, "verdict": "void", "drawn": False}
 
 
 def _parity(key: str, parity: Plain | None) -> str:
@@ -127,7 +127,7 @@ def _latency(key: str, latency: Plain | None) -> str:
 
 
 def _contest(key: str, contest: Plain | None) -> str:
-    if not contest:
+    if not contest or not contest["drawn"]:
         return ""
 
     def row(label: str, name: str, place: int) -> tuple[str, Sequence[float], tuple[float, float, float]]:

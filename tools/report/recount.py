@@ -94,9 +94,8 @@ def parity(manifest: Plain, found: Plain) -> list[str]:
     if cases and outputs and pairs:
         every = {(case, port["name"]) for case in cases for port in outputs}
         if missing := sorted(every - set(pairs)):
-            odd.append(
-                f"{len(missing)} of {len(every)} comparisons are missing, such as {' of '.join(missing[0][::-1])}"
-            )
+            case, output = missing[0]
+            odd.append(f"{len(missing)} of {len(every)} comparisons are missing, such as {output} of case '{case}'")
     return odd
 
 
@@ -108,7 +107,8 @@ def contest(found: Plain) -> tuple[Contest | None, str]:
     try:
         again = judge([(math.log(effect), math.log(control)) for effect, control in pairs], str(found["clock"]))
         verdict = again.verdict
-    except (OverflowError, ValueError):  # ratios that no two models ever had
+        again.as_json()
+    except (ArithmeticError, ValueError):  # ratios that no two models ever had
         return None, "its process pairs give no interval"
     if verdict != found["verdict"]:
         return again, f"the record says {found['verdict']!r}, and its process pairs give {verdict!r}"

@@ -15,9 +15,9 @@ from attn_export.errors import AttnExportError, BundleError
 from attn_export.untrusted import fields
 from attn_export.untrusted.fields import Within
 
-#: A time or a ratio of times: none is as long as the universe, or as short as nothing.
+#: Times, and ratios of two: none is as long as the universe, and no two models are further apart than a million.
 Time = Annotated[float, Within(0, 1e30)]
-Ratio = Annotated[float, Within(1e-30, 1e30)]
+Ratio = Annotated[float, Within(1e-6, 1e6)]
 Figure = Annotated[float, Within(-1e30, 1e30)]
 Nanoseconds = Annotated[int, Within(0, 1e18)]
 

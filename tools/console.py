@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from attn_export.untrusted import text
+
+if TYPE_CHECKING:  # a command that prints no table need not load what draws them
+    from rich.table import Table
+    from rich.text import Text
 
 #: Columns of a table where there is no terminal that has its own.
 WIDE = 140
@@ -56,11 +57,15 @@ def document(content: str) -> None:
 
 def show(table: Table) -> None:
     """Print a table whose cells are ``cell``s."""
+    from rich.console import Console
+
     Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else WIDE).print(table)
 
 
 def cell(content: str) -> Text:
     """A table's cell, or title: text, with no markup, no emoji and no escapes."""
+    from rich.text import Text
+
     return Text(text.line(content))
 
 

@@ -251,7 +251,7 @@ def test_tables_show_names_as_they_are() -> None:
     assert console.cell("[/] [red]x[/red] :smile:\x1b[31m").plain == "[/] [red]x[/red] :smile:\\x1b[31m"
 
 
-#: Who may print besides ``console``: the program's ends, generators of pages, benchmarks, a worker's answer.
+#: Who may print besides ``console``: the program's ends, generators of our own pages, benchmarks, a worker's answer.
 PRINTERS = {"console.py", "cli.py", "ending.py", "entry.py", "job/progress.py", "job/sweep_worker.py"}
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from attn_export import bundle
 from attn_export.deploy_tests import environment, shapes
 from attn_export.deploy_tests import verify as proofs
-from attn_export.deploy_tests.backends import BACKENDS
+from attn_export.deploy_tests.backends import missing as missing_here
 from attn_export.errors import BackendMissingError, BundleError, GateError, UsageError
 from attn_export.export import images
 from attn_export.tools import console
@@ -37,7 +37,7 @@ def verify(
     rows: list[dict[str, Any]] = []
     missing: list[str] = []
     for name in chosen:
-        if why := BACKENDS[name].missing():
+        if why := missing_here(name):
             missing.append(name)
             rows.append({"backend": name, "missing": why})
             _say(as_json, f"{name}: not run: {why}")

@@ -11,10 +11,11 @@ from attn_export.deploy_tests.backends import BACKENDS
 from attn_export.errors import ConversionError, GateError, UsageError
 from attn_export.mechanisms import MECHANISMS
 from attn_export.tools import console
+from attn_export.tools.commands import output as target
 from attn_export.tools.commands.export import Wanted, load
 from attn_export.tools.parting.locate import Parting, part
 from attn_export.tools.parting.named import Named
-from attn_export.tools.parting.repro import write_repro
+from attn_export.tools.parting.repro import FILES, write_repro
 from attn_export.tools.parting.sides import Side, in_order
 
 
@@ -38,6 +39,8 @@ def diff(asked: Asked, as_json: bool) -> None:
         UsageError, LoadError, ConversionError, BackendError: one of them is nothing, or cannot be read, made or run.
     """
     path = Path(asked.wanted.text)
+    if asked.output:
+        target.folder(asked.output, FILES, "what diff writes")
     # The main job writes a bundle under the subject's own name: stages are the subject's, all else the bundle's.
     whole = path.is_dir() and not (asked.between and asked.wanted.text in MECHANISMS)
     named = Named(bundle.read(path) if whole else load(asked.wanted), fused=asked.fuse, snr=asked.snr)

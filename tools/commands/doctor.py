@@ -8,7 +8,7 @@ import sys
 
 from attn_export import __version__
 from attn_export.deploy_tests import environment
-from attn_export.deploy_tests.backends import BACKENDS
+from attn_export.deploy_tests.backends import BACKENDS, missing
 from attn_export.tools import console
 
 _TELEMETRY = "ORT_DISABLE_TELEMETRY"
@@ -20,7 +20,7 @@ _EXPORT_SIDE = ("torch", "onnx", "onnx_ir", "onnxscript", "onnxsim", "safetensor
 def report(as_json: bool) -> None:
     """Print the state of the export side and of every backend."""
     lacking = [name for name in _EXPORT_SIDE if importlib.util.find_spec(name) is None]
-    backends = {name: BACKENDS[name].missing() for name in BACKENDS}
+    backends = {name: missing(name) for name in BACKENDS}
     machine = environment.describe()
     if as_json:
         state = {"missing": lacking, "backends": backends, "machine": machine, "telemetry": not telemetry_off()}

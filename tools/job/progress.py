@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.text import Text
 
+from attn_export.process import activity
 from attn_export.tools.console import cell
 
 
@@ -26,11 +27,12 @@ class Progress:
     def stage(self, name: str) -> Iterator[None]:
         """Show ``name`` while the block runs, and its time when it is done."""
         began, self._detail = time.perf_counter(), ""
-        if self._shown and self.console.is_terminal:
-            with self.console.status(cell(f"{name} …")):
+        with activity.doing(name, who="", model=""):
+            if self._shown and self.console.is_terminal:
+                with self.console.status(cell(f"{name} …")):
+                    yield
+            else:
                 yield
-        else:
-            yield
         self.seconds[name] = time.perf_counter() - began
         if self._shown:
             line = Text.assemble(("✓", "green"), " ", cell(f"{name:<28} {self.seconds[name]:6.1f} s"))
@@ -41,6 +43,7 @@ class Progress:
     def detail(self, text: str) -> None:
         """Add a word to the running stage's line."""
         self._detail = text
+        activity.alive()
 
     def warn(self, text: str) -> None:
         """Say what the user should know although it is no failure."""

@@ -20,8 +20,8 @@ NVIDIA = "LicenseRef-NVIDIA-Proprietary"
 UNKNOWN = "unknown"
 #: Licences that ask no more of who distributes than notices; whatever else comes is to be looked at by a person.
 FREE = frozenset(
-    ["0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "BSD", "BSL-1.0", "CC0-1.0", "ISC", "LLVM-exception"]
-    + ["MIT", "MIT-CMU", "PSF-2.0", "Zlib"]
+    {"0BSD", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "BSD", "BSL-1.0", "CC0-1.0", "ISC", "LLVM-exception"}
+    | {"MIT", "MIT-CMU", "PSF-2.0", "Zlib"}
 )
 #: What packages say in words, as SPDX names it.
 _WORDS = {

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from attn_export.bundle import Case, Port
 from attn_export.deploy_tests import classic
 from attn_export.deploy_tests.backend import Run
+from attn_export.process import activity
 
 #: The largest k of a correct export. Of 99 correct ones the worst had 3.00; see DESIGN, parity.
 TOLERANCE = 4.0
@@ -132,7 +133,8 @@ def prove(
     ports = tuple(outputs)
     rows = []
     for case in cases:
-        came = run(case.inputs)
+        with activity.doing(f"running case {case.name!r}"):
+            came = run(case.inputs)
         for port in ports:
             row = compare(came.get(port.name), case, port, tolerance)
             if not row.fault and (atol is not None or rtol is not None):

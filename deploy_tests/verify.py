@@ -7,12 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 from attn_export.bundle import Bundle, Case
-from attn_export.deploy_tests import shapes
+from attn_export.deploy_tests import backends, shapes
 from attn_export.deploy_tests.backend import Options, Range, Run
-from attn_export.deploy_tests.backends import BACKENDS
 from attn_export.deploy_tests.latency import Latency, Protocol, measure
 from attn_export.deploy_tests.parity import Parity, prove
 from attn_export.errors import BackendError, BackendMissingError
+from attn_export.process import activity
 
 
 @contextmanager
@@ -28,13 +28,15 @@ def opened(
         BackendMissingError: it is not available here.
         BackendError: it refuses the model.
     """
-    runtime = BACKENDS[backend]
-    if why := runtime.missing():
+    with activity.doing("looking for the backend", who=backend):
+        runtime = backends.BACKENDS[backend]
+        why = runtime.missing()
+    if why:
         raise BackendMissingError(f"{backend} is not available here: {why}")
     began = time.perf_counter()
     ranges = shapes.of(bundle) if ranges is None else ranges
     try:
-        with runtime.open(bundle.model, Options(threads=threads, shapes=ranges)) as run:
+        with backends.opened(backend, bundle.model, Options(threads=threads, shapes=ranges)) as run:
             yield run, runtime.version(), time.perf_counter() - began
     except BackendError as error:
         precision = bundle.manifest["subject"].get("precision", "float32")

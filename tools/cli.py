@@ -1,13 +1,13 @@
 """The command line. A word that is no command is a subject: ``attn-export X`` is ``attn-export export X``.
 
 Exit codes: 0 all gates passed · 1 a gate failed · 2 usage · 3 could not load, convert or read · 4 a required backend
-is not available · 5 inconclusive · 130 interrupted. Stdout carries the result, stderr progress and warnings.
+is not available · 5 inconclusive · 70 a fault of ours · 130 interrupted, 143 terminated. Stdout carries the result,
+stderr progress and warnings.
 """
 
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,8 +15,8 @@ import typer
 from typer.core import TyperGroup
 
 from attn_export import __version__
-from attn_export.errors import AttnExportError
-from attn_export.tools import options
+from attn_export.tools import ending, options
+from attn_export.tools.contained import contained
 
 
 class _Group(TyperGroup):
@@ -59,6 +59,7 @@ def _root(
 
 
 @app.command(epilog="Example: attn-export my_pkg.net:build --input 1x3x224x224 --weights net.safetensors --fuse")
+@contained
 def export(
     subject: Annotated[
         str,
@@ -149,6 +150,7 @@ def export(
 
 
 @app.command(name="list", epilog="Example: attn-export list --family attention")
+@contained
 def list_(
     family: Annotated[str | None, typer.Option(metavar="FAMILY", help="Only this family.")] = None,
     as_json: options.Json = False,
@@ -160,6 +162,7 @@ def list_(
 
 
 @app.command(epilog="Example: attn-export show triplet")
+@contained
 def show(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A catalogue name.")], as_json: options.Json = False
 ) -> None:
@@ -170,6 +173,7 @@ def show(
 
 
 @app.command(epilog="Example: attn-export verify repvgg --require tensorrt")
+@contained
 def verify(
     path: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle's folder.")],
     backend: Annotated[
@@ -215,6 +219,7 @@ def verify(
 
 
 @app.command(epilog="Example: attn-export bench fused plain")
+@contained
 def bench(
     paths: Annotated[list[Path], typer.Argument(metavar="BUNDLE [BUNDLE2]", help="One bundle, or two to compare.")],
     backend: Annotated[str, typer.Option(metavar="BACKEND", help="Where to measure.")] = "onnxruntime",
@@ -277,6 +282,7 @@ def bench(
 
 
 @app.command(epilog="Example: attn-export fuse trained.onnx -o fused.onnx")
+@contained
 def fuse(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An ONNX file of any producer, opset 11 to 26.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where the fused file goes.")],
@@ -293,6 +299,7 @@ def fuse(
 
 
 @app.command(epilog="Example: attn-export lint repvgg --target tensorrt")
+@contained
 def lint(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An ONNX file, or a bundle.")],
     target: Annotated[
@@ -310,6 +317,7 @@ def lint(
 
 
 @app.command(epilog="Example: attn-export diff se --between exported,simplified@onnxruntime -o parting")
+@contained
 def diff(
     what: Annotated[
         str, typer.Argument(metavar="WHAT", help="A bundle, an ONNX file, or a subject as the main job takes it.")
@@ -352,6 +360,7 @@ def diff(
 
 
 @app.command(epilog="Example: attn-export report repvgg --format markdown")
+@contained
 def report(
     path: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle's folder.")],
     kind: Annotated[
@@ -368,6 +377,7 @@ def report(
 
 
 @app.command(epilog="Example: attn-export conform repvgg se --out kit")
+@contained
 def conform(
     paths: Annotated[
         list[Path] | None, typer.Argument(metavar="BUNDLE...", help="Bundles to run or to compare, or folders of them.")
@@ -388,6 +398,7 @@ def conform(
 
 
 @app.command(epilog="Example: attn-export sweep --family attention --fuse")
+@contained
 def sweep(
     family: Annotated[
         list[str] | None, typer.Option(metavar="FAMILY", help="Only this family; repeat for several.")
@@ -419,6 +430,7 @@ def sweep(
 
 
 @app.command(epilog="Example: attn-export doctor")
+@contained
 def doctor(as_json: options.Json = False) -> None:
     """Say what is installed, what is missing, and how to get it."""
     from attn_export.tools.commands import doctor as examine
@@ -441,14 +453,5 @@ def _arguments(text: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run the command line; every expected failure is one sentence on stderr and an exit code."""
-    try:
-        app()
-    except AttnExportError as error:
-        if "--json" in sys.argv:
-            typer.echo(json.dumps({"error": str(error), "kind": type(error).__name__, "exit_code": error.exit_code}))
-        typer.echo(f"error: {error}", err=True)
-        raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
-        raise SystemExit(130) from None
+    """Run the command line in this process; every failure is one sentence on stderr and an exit code."""
+    raise SystemExit(ending.coded(app))

@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import time
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
@@ -42,13 +38,14 @@ def test_a_job_that_takes_too_long_is_stopped_and_the_rest_goes_on(tmp_path: Pat
     assert [row.status for row in rows] == ["too slow", "too slow"]
 
 
-def test_a_worker_that_dies_is_a_failure_of_its_job() -> None:
-    here, there = multiprocessing.Pipe()
-    there.close()
-    process: Any = SimpleNamespace(join=lambda _: None, exitcode=-9)
-    row = sweep._answer(sweep._Worker(process, here, GOOD, time.monotonic()), "key", 100)
-    assert row is not None
-    assert (row.status, row.message) == ("died", "exit code -9")
+def test_a_worker_that_dies_is_a_failure_of_its_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = sweep.children.start
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
+    (tmp_path / "dying.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(sweep.children, "start", lambda _, *rest, **options: start("dying", *rest, **options))
+    rows = sweep.sweep([GOOD, BAD], Settings(tmp_path, workers=1))
+    assert [(row.status, row.message) for row in rows] == [("died", "it died by SIGSEGV")] * 2
 
 
 def test_a_change_of_the_code_is_a_change_of_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
+from attn_export.process import activity
+
 
 class Progress:
     """Stages with their time. Verbosity: -1 quiet, 0 warnings (and stages on a terminal), 1 stages always."""
@@ -23,11 +25,12 @@ class Progress:
     def stage(self, name: str) -> Iterator[None]:
         """Show ``name`` while the block runs, and its time when it is done."""
         began, self._detail = time.perf_counter(), ""
-        if self._shown and self.console.is_terminal:
-            with self.console.status(f"{name} …"):
+        with activity.doing(name, who="", model=""):
+            if self._shown and self.console.is_terminal:
+                with self.console.status(f"{name} …"):
+                    yield
+            else:
                 yield
-        else:
-            yield
         self.seconds[name] = time.perf_counter() - began
         if self._shown:
             detail = f"  [dim]{self._detail}[/]" if self._detail else ""
@@ -36,6 +39,7 @@ class Progress:
     def detail(self, text: str) -> None:
         """Add a word to the running stage's line."""
         self._detail = text
+        activity.alive()
 
     def warn(self, text: str) -> None:
         """Say what the user should know although it is no failure."""

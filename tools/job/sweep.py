@@ -10,20 +10,18 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import multiprocessing
+import select
+import subprocess
 import time
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attn_export import __version__, bundle
 from attn_export.deploy_tests import environment
-from attn_export.errors import AttnExportError
 from attn_export.mechanisms import MECHANISMS, card
+from attn_export.process import activity, children
 
 if TYPE_CHECKING:
     from attn_export.tools.job.plan import Mutants
@@ -126,110 +124,75 @@ def sweep(
     return [rows[job.label] for job in wanted]
 
 
-@dataclass
 class _Worker:
-    process: SpawnProcess
-    pipe: Connection
-    job: Job | None = None
-    began: float = 0.0
+    """An interpreter that takes jobs as lines of JSON, and answers each with one."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.process = children.start(
+            "attn_export.tools.job.sweep_worker",
+            json.dumps({"folder": str(settings.folder), "measure": settings.measure, "mutants": settings.mutants}),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.jobs, self.answers = self.process.stdin, self.process.stdout
+        self.job: Job | None = None
+        self.began = 0.0
+
+    def give(self, job: Job) -> None:
+        """Hand it a job; where it is dead already, its answer says so."""
+        self.job, self.began = job, time.monotonic()
+        with contextlib.suppress(BrokenPipeError):
+            self.jobs.write(json.dumps({**asdict(job), "label": job.label}).encode() + b"\n")
+            self.jobs.flush()
+
+    def answer(self, key: str, limit: float) -> Row | None:
+        """The row of its job, or None while that runs."""
+        assert self.job is not None
+        spent = time.monotonic() - self.began
+
+        def row(status: str, message: str, result: dict[str, Any] | None = None) -> Row:
+            assert self.job is not None
+            return Row(self.job.label, status, message, round(spent, 2), key, result)
+
+        if select.select([self.answers], [], [], 0)[0]:
+            if line := self.answers.readline():
+                return row(*json.loads(line))
+            return row("died", children.ending(self.process.wait()))
+        if spent > limit:
+            return row("too slow", f"stopped after {limit:.0f} s")
+        return None
+
+    def end(self) -> None:
+        """Kill it, whatever it does."""
+        self.process.kill()
+        self.process.communicate()
 
 
 def _work(left: list[Job], keys: dict[str, str], settings: Settings) -> Iterator[Row]:
     """Feed the workers; replace those that died or took too long."""
-    context = multiprocessing.get_context("spawn")
     queue = list(reversed(left))
-
-    def hire() -> _Worker:
-        here, there = context.Pipe()
-        process = context.Process(target=_serve, args=(there, settings), daemon=True)
-        process.start()
-        there.close()
-        return _Worker(process, here)
-
-    workers = [hire() for _ in range(min(settings.workers, len(queue)))]
+    workers = [_Worker(settings) for _ in range(min(settings.workers, len(queue)))]
     try:
         while queue or any(worker.job for worker in workers):
+            activity.alive()  # each job has a limit of its own
             for worker in workers:
                 if worker.job is None and queue:
-                    worker.job, worker.began = queue.pop(), time.monotonic()
-                    worker.pipe.send(worker.job)
-            wait([worker.pipe for worker in workers if worker.job], timeout=1.0)
+                    worker.give(queue.pop())
+            select.select([worker.answers for worker in workers if worker.job], [], [], 1.0)
             for place, worker in enumerate(workers):
-                if worker.job is None:
-                    continue
-                row = _answer(worker, keys[worker.job.label], settings.limit)
-                if row is None:
+                if worker.job is None or (row := worker.answer(keys[worker.job.label], settings.limit)) is None:
                     continue
                 worker.job = None
-                if not worker.process.is_alive() or row.status in ("died", "too slow"):
-                    worker.process.kill()
-                    worker.process.join()
-                    workers[place] = hire()
+                if row.status in ("died", "too slow"):
+                    worker.end()
+                    workers[place] = _Worker(settings)
                 yield row
     finally:
         for worker in workers:
-            worker.process.kill()
-            worker.process.join()
-
-
-def _answer(worker: _Worker, key: str, limit: float) -> Row | None:
-    assert worker.job is not None
-    spent = time.monotonic() - worker.began
-    try:
-        if worker.pipe.poll():
-            status, message, result = worker.pipe.recv()
-            return Row(worker.job.label, status, message, round(spent, 2), key, result)
-    except EOFError:
-        worker.process.join(5)
-        return Row(worker.job.label, "died", f"exit code {worker.process.exitcode}", round(spent, 2), key)
-    if spent > limit:
-        return Row(worker.job.label, "too slow", f"stopped after {limit:.0f} s", round(spent, 2), key)
-    return None
-
-
-def _serve(pipe: Connection, settings: Settings) -> None:
-    """Be a worker: take jobs until the parent ends."""
-    while True:
-        try:
-            job = pipe.recv()
-        except EOFError:
-            return
-        with (
-            (settings.folder / f"{job.label}.log").open("w", encoding="utf-8") as log,
-            contextlib.redirect_stdout(log),
-            contextlib.redirect_stderr(log),
-        ):
-            answer = _run(job, settings)
-        pipe.send(answer)
-
-
-def _run(job: Job, settings: Settings) -> tuple[str, str, dict[str, Any] | None]:
-    """Run one job in this process; whatever happens is an answer."""
-    try:
-        import torch
-
-        from attn_export.mechanisms.subject import from_spec
-        from attn_export.tools.job import pipeline, portable, tables
-        from attn_export.tools.job.plan import Plan
-        from attn_export.tools.job.progress import Progress
-
-        torch.set_num_threads(1)
-        subject = from_spec(job.name, MECHANISMS[job.name], job.preset)
-        plan = Plan(
-            settings.folder / job.label,
-            fuse=job.fuse,
-            measure=settings.measure,
-            mutants=settings.mutants,
-            command=("sweep", job.label),
-        )
-        outcome = pipeline.deploy(subject, plan, Progress(1))
-        portable.gate(subject, bundle.read(settings.folder / job.label).model)
-        return "passed", outcome.steps[-1].parity.sentence(), tables.as_json(outcome)
-    except AttnExportError as error:
-        return type(error).__name__, str(error), None
-    except Exception as error:  # a defect of ours: told like any other failure, with its trace in the log
-        traceback.print_exc()
-        return "crashed", f"{type(error).__name__}: {error}", None
+            worker.end()
 
 
 def _shared_key(settings: Settings) -> str:

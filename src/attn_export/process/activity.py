@@ -95,10 +95,14 @@ def _put(activity: Activity) -> None:
 
 
 @contextlib.contextmanager
-def doing(what: str, *, who: str = "", model: Path | str = "") -> Iterator[None]:
-    """Note a step while the block runs; afterwards what was being done before is noted again."""
+def doing(what: str, *, who: str | None = None, model: Path | str | None = None) -> Iterator[None]:
+    """Note a step while the block runs; afterwards what was being done before is noted again.
+
+    Whose code it is and on which file it works are those of the step around it, unless they are given.
+    """
     before = _Own.now
-    _put(replace(_Own.now, doing=what, who=who, model=str(model)))
+    who = before.who if who is None else who
+    _put(replace(before, doing=what, who=who, model=before.model if model is None else str(model)))
     try:
         yield
     finally:

@@ -70,7 +70,6 @@ def supervise(work: Callable[[], None], say: Callable[[str, int], None]) -> int:
     board = Board()
     watched = {signal.SIGCHLD, *STOPS}
     with folders.of_this_run() as scratch:
-        sys.stdout.flush()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, watched)
         children.adopt_orphans()
         child = os.fork()
@@ -110,25 +109,32 @@ def _be_child(work: Callable[[], None], board: Board, mask: set[int]) -> None:
             code = end.exit_code
     finally:
         for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(BaseException):  # it is told already, and nothing may keep the child from ending
                 stream.flush()
         os._exit(code)
 
 
-_stopped = False
+class _Told:
+    """The signal that told this process to stop; 0 while none did."""
+
+    number = 0
 
 
 def _stop(number: int, _frame: object) -> None:
     """Leave by an exception, once: a second signal must not break into the cleaning up after the first."""
-    global _stopped  # noqa: PLW0603
-    if not _stopped:
-        _stopped = True
+    if not _Told.number:
+        _Told.number = number
         raise StopError(number)
 
 
-def stopped() -> bool:
-    """Whether this process was told to stop, whatever became of the exception that said so."""
-    return _stopped
+def stopped() -> int:
+    """The signal that told this process to stop, whatever became of the exception that said so; 0 for none."""
+    return _Told.number
+
+
+def words(number: int) -> str:
+    """What a signal does to a run."""
+    return WORDS.get(signal.Signals(number), children.name_of(number))
 
 
 def _volunteer() -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from attn_export.tools.benchmarks.attack.mutate import MARKER
 
 _NEWNS = 0x20000
-_READ_ONLY, _NOSUID, _NOEXEC, _REMOUNT, _BIND, _REC, _PRIVATE = 1, 2, 8, 32, 4096, 16384, 1 << 18
+READ_ONLY, _NOSUID, _NOEXEC, REMOUNT, BIND, _REC, _PRIVATE = 1, 2, 8, 32, 4096, 16384, 1 << 18
 #: Bytes of the disk.
 SIZE = "1g"
 KEEP = {"thesis.tex": b"years of work", "repository/.git/config": b"[core]", "app/manifest.json": b'{"name": "a web app"}'}
@@ -102,7 +102,7 @@ class Box:
                     for word, bit in (("nosuid", _NOSUID), ("noexec", _NOEXEC), ("nodev", 4), ("noatime", 1024))
                     if word in line.split()[5].split(",")
                 )
-                mount("none", Path(place), None, _REMOUNT | _BIND | _READ_ONLY | flags)
+                mount("none", Path(place), None, REMOUNT | BIND | READ_ONLY | flags)
 
     def fresh(self) -> None:
         """Empty everything but what is kept, which is put back where it was touched."""

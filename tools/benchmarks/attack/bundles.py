@@ -67,8 +67,10 @@ def seal(folder: Path) -> None:
 
 def _plain(file: Path) -> dict[str, Any] | None:
     try:
+        if not file.is_file() or file.stat().st_size > 10 << 20:
+            return None
         value = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+    except (OSError, ValueError, RecursionError, RuntimeError):
         return None
     return value if isinstance(value, dict) else None
 

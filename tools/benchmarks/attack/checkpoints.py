@@ -70,7 +70,7 @@ def _header(content: bytes, rng: Random) -> tuple[str, bytes]:
     else:
         header, said = mutate.plain(header, rng, rng.choice([1, 1, 2])) if rng.random() < 0.5 else _tensors(header, rng)
         text = mutate.dumps(header)
-    size = struct.pack("<Q", rng.choice([len(text)] * 8 + [0, 1, len(text) - 1, len(text) + 5, 2**40, 2**63, 2**64 - 1]))
+    size = struct.pack("<Q", rng.choice([len(text)] * 8 + [0, 1, max(0, len(text) - 1), len(text) + 5, 2**40, 2**63, 2**64 - 1]))
     if rng.random() < 0.1:
         data = rng.choice([b"", data[:-3], data + b"x" * 100, data * 2])
     return f"safetensors: {said}", size + text + data

@@ -452,16 +452,33 @@ def _endless(rng: Random) -> Any:
     return _graph([h.make_node("Loop", ["n", "yes", "x"], ["y"], "loop", body=body)], [times, yes])
 
 
-def _deep(rng: Random) -> Any:
-    """Graphs in graphs in graphs."""
-    from onnx import TensorProto as T
-    from onnx import helper as h
+class _Bytes:
+    """A message that protobuf itself would not make."""
 
-    value = h.make_tensor_value_info("y", T.FLOAT, None)
-    graph = h.make_graph([h.make_node("Identity", ["x"], ["y"])], "g", [], [value])
-    for _ in range(rng.choice([20, 45])):
-        graph = h.make_graph([h.make_node("If", ["c"], ["y"], then_branch=graph, else_branch=graph if rng.random() < 0.02 else h.make_graph([h.make_node("Identity", ["x"], ["y"])], "e", [], [value]))], "g", [], [value])
-    return _graph([*graph.node])
+    def __init__(self, content: bytes) -> None:
+        self.content = content
+
+    def SerializeToString(self) -> bytes:  # noqa: N802  # protobuf's name
+        """As it is."""
+        return self.content
+
+
+def _deep(rng: Random) -> Any:
+    """Graphs in graphs in graphs, put together byte by byte: protobuf itself stops at a hundred levels."""
+
+    def field(number: int, content: bytes) -> bytes:
+        length, size = len(content), bytearray()
+        while length > 127:
+            size.append(length & 127 | 128)
+            length >>= 7
+        return bytes([number << 3 | 2, *size, length]) + content
+
+    name = field(2, b"g")
+    graph = name + field(1, field(4, b"Identity") + field(1, b"x") + field(2, b"y")) + field(12, field(1, b"y"))
+    for _ in range(rng.choice([8, 20, 30, 100, 1000])):
+        branch = [field(5, field(1, word) + field(6, graph) + b"\xa0\x01\x05") for word in (b"then_branch",)]
+        graph = name + field(1, field(4, b"If") + field(1, b"x") + field(2, b"y") + b"".join(branch)) + field(12, field(1, b"y"))
+    return _Bytes(b"\x08\x0a" + field(7, graph) + field(8, b"\x10\x12"))
 
 
 def _wide(rng: Random) -> Any:

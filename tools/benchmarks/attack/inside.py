@@ -25,10 +25,10 @@ from typing import Any
 
 import typer.main
 
-from attn_export.errors import AttnExportError
 from attn_export.process import activity
 from attn_export.tools.benchmarks.attack.attempt import DOCUMENTED, Attempt, Generator, Outcome
 from attn_export.tools.benchmarks.attack.box import Box
+from attn_export.tools import ending
 from attn_export.untrusted import text
 
 #: What is done while the input is made: a death then is the bench's own.
@@ -40,7 +40,7 @@ ADDRESSES = 3 << 30
 #: Bytes of a file that it may write.
 FILE = 400 << 20
 #: Longer errors are no sentence.
-LONGEST, LINES = 3000, 8
+LONGEST, LINES = 4000, 25
 #: What costs seconds: reached is enough, unless an attempt wants it in full.
 DEAR = (
     ("attn_export.tools.job.pipeline", "_Job.run"),
@@ -172,13 +172,16 @@ class Inside:
         held = _status("VmRSS")
         began = time.perf_counter()
         with _limited(_status("VmSize") + ADDRESSES):
-            flaws, code, said, where = self._call(attempt)
+            code, fault = self._call(attempt)
         seconds = time.perf_counter() - began
         took = _status("VmHWM") - held
         out, err = self.capture.take()
-        if "Traceback" in err and "traceback" not in flaws:
-            flaws, said = [*flaws, "traceback"], err[-400:]
-        flaws += judge(attempt, code, out)
+        said, where = err.strip(), ""
+        flaws = sentences(err, code)
+        if fault is not None:
+            where, trace = site(fault)
+            flaws, said = ["traceback"], f"{type(fault).__name__}: {str(fault)[:300]}\n{trace}"
+        flaws += judge(attempt, code, out) or judge(attempt, None, err)
         if took > MEMORY:
             flaws, said = [*flaws, "memory"], f"{took >> 20} MB; {said}"
         if attempt.shell:
@@ -199,25 +202,46 @@ class Inside:
             round(seconds, 3),
         )
 
-    def _call(self, attempt: Attempt) -> tuple[list[str], int | None, str, str]:
-        """Flaws, exit code, what was said, and where it broke."""
+    def _call(self, attempt: Attempt) -> tuple[int, BaseException | None]:
+        """The exit code, and the exception that is a fault of ours, if any."""
         sys.argv = ["attn-export", *attempt.words]
+        faults: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                with contextlib.nullcontext() if attempt.full else reached_is_enough():
+                    self.command.main(args=list(attempt.words), prog_name="attn-export", standalone_mode=True)
+            except Reached:
+                return
+
+        def ours(error: BaseException) -> int:
+            faults.append(error)
+            return ending.OURS
+
+        judged = ending._ours
+        ending._ours = ours  # where the command line writes a log, the exception itself is wanted here
         try:
-            with contextlib.nullcontext() if attempt.full else reached_is_enough():
-                self.command.main(args=list(attempt.words), prog_name="attn-export", standalone_mode=True)
-        except AttnExportError as error:
-            message = str(error)
-            wordy = len(message) > LONGEST or message.count("\n") >= LINES or not message.strip()
-            return (["wordy"] if wordy else []), error.exit_code, message, site(error)[0] if wordy else ""
-        except SystemExit as end:
-            code = end.code if isinstance(end.code, int) else 0 if end.code is None else 1
-            return ([] if code in DOCUMENTED else ["exit"]), code, f"exit {code}", ""
-        except Reached:
-            return [], 0, "reached", ""
-        except BaseException as error:
-            where, trace = site(error)
-            return ["traceback"], 70, f"{type(error).__name__}: {str(error)[:300]}\n{trace}", where
-        return [], 0, "", ""
+            code = ending.coded(work)
+        except BaseException as error:  # what not even the command line's own end caught
+            faults.append(error)
+            code = ending.OURS
+        finally:
+            ending._ours = judged
+        return code, faults[0] if faults else None
+
+
+def sentences(err: str, code: int | None) -> list[str]:
+    """Flaws of what was said on standard error: a traceback, or no sentence where there must be one."""
+    if "Traceback (most" in err or code == ending.OURS:
+        return ["traceback"]
+    if code not in DOCUMENTED:
+        return ["exit"]
+    lines = err.strip().splitlines()
+    told = [line for line in lines if line.lower().startswith(("error:", "usage:"))]
+    long = len(err) > LONGEST or (len(lines) > LINES and not lines[0].startswith("Usage:"))
+    if long or (code and not told):
+        return ["wordy"]
+    return []
 
 
 def judge(attempt: Attempt, code: int | None, out: str) -> list[str]:
@@ -231,7 +255,7 @@ def judge(attempt: Attempt, code: int | None, out: str) -> list[str]:
             return ["escape"]
     if code in (0, 1) and attempt.kind_of_output == "json" and out.strip():
         try:
-            json.loads(out.splitlines()[0] if out.startswith('{"error"') else out)
+            json.loads(out if out.startswith(("{\n", "[\n")) else f"[{','.join(out.splitlines())}]")
         except ValueError:
             return ["escape"]
     if attempt.kind_of_output == "page" and _TAGS.search(_CODE.sub("", out)):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -205,7 +206,9 @@ def _twice(holder: Any, step: Any, rng: Random) -> None:
 
 def _tweak(holder: Any, step: Any, rng: Random) -> None:
     old = holder[step]
-    if isinstance(old, bool) or old is None:
+    if isinstance(old, Raw):
+        holder[step] = scalar(rng)
+    elif isinstance(old, bool) or old is None:
         holder[step] = rng.choice([0, 1, "true", not old])
     elif isinstance(old, int | float):
         holder[step] = rng.choice(
@@ -452,7 +455,10 @@ def npz_file(file: Path, rng: Random) -> str:
 
 def _member(members: dict[str, bytes], rng: Random) -> str:
     name = rng.choice(list(members))
-    value = np.lib.format.read_array(io.BytesIO(members[name]))
+    try:
+        value = np.lib.format.read_array(io.BytesIO(members[name]))
+    except ValueError:  # it has come to harm before
+        value = np.zeros((2, 3), np.float32)
     match rng.randrange(6):
         case 0:
             del members[name]
@@ -533,8 +539,15 @@ def _many(content: bytes, rng: Random) -> bytes:
     file = io.BytesIO(content)
     with zipfile.ZipFile(file, "a") as archive:
         for index in range(rng.choice([50, 2000])):
-            archive.writestr(f"{index + 5}.input.x.npy", b"")
+            _twice_named(archive, f"{index + 5}.input.x.npy", b"")
     return file.getvalue()
+
+
+def _twice_named(archive: zipfile.ZipFile, entry: str | zipfile.ZipInfo, content: bytes) -> None:
+    """Add a member, also where there is one of that name."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        archive.writestr(entry, content)
 
 
 def _odd_names(content: bytes, rng: Random) -> bytes:
@@ -543,11 +556,7 @@ def _odd_names(content: bytes, rng: Random) -> bytes:
         name = rng.choice(["../../keep/thesis.tex", "/etc/passwd", "names.npy", "0.input.x.npy", "a\\b.npy", "d/", "é.npy"])
         entry = zipfile.ZipInfo(name)
         entry.external_attr = rng.choice([0o120777 << 16, 0o100644 << 16, 0x10])
-        import warnings
-
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            archive.writestr(entry, rng.choice([b"/etc/passwd", npy(np.zeros(2))]))
+        _twice_named(archive, entry, rng.choice([b"/etc/passwd", npy(np.zeros(2))]))
     return file.getvalue()
 
 

@@ -12,12 +12,14 @@ from pathlib import Path
 from random import Random
 
 from attn_export.process import children
-from attn_export.tools.benchmarks.attack.attempt import DOCUMENTED, Generator, Outcome
+from attn_export.tools.benchmarks.attack.attempt import Generator, Outcome
 from attn_export.tools.benchmarks.attack.box import Box
-from attn_export.tools.benchmarks.attack.inside import LINES, LONGEST, judge
+from attn_export.tools.benchmarks.attack.inside import judge, sentences
 
 #: Bytes of addresses that any process of a run may have: this machine is shared.
 ADDRESSES = 24 << 30
+#: Seconds that one step of a run may take; the default is for large models.
+PATIENCE = 10.0
 
 
 def environment(box: Box) -> dict[str, str]:
@@ -61,7 +63,7 @@ class Outside:
         before = self.box.look()
         flaws: list[str] = []
         began = time.perf_counter()
-        words = [word.encode("utf-8", "surrogateescape") if _encodable(word) else b"" for word in attempt.words]
+        words = [word.encode("utf-8", "surrogateescape") if _encodable(word) else b"" for word in _timed(attempt.words, PATIENCE)]
         command = [*map(os.fsencode, children.command("attn_export")), *(word.replace(b"\0", b"") for word in words)]
         out, err = b"", b""
         with subprocess.Popen(
@@ -86,19 +88,12 @@ class Outside:
                 flaws.append("left")
                 said = f"left: processes; {said}"
                 end_session(child.pid)
-            if code < 0 or code in (134, 137, 139):
-                flaws.append("death")
-            elif "Traceback" in said or code == 70:
-                flaws.append("traceback")
-            elif code not in DOCUMENTED:
-                flaws.append("exit")
-            last = said.splitlines()[-LINES:]
-            if len(said) > 4 * LONGEST or (code and not any(line.startswith(("error:", "Error:", "Usage:", "╭")) for line in last)):
-                flaws.append("wordy")
+            flaws += ["death"] if code < 0 or code in (134, 137, 139) else sentences(said, code)
         shown = out.decode("utf-8", "replace")
-        flaws += judge(attempt, code, shown) or judge(attempt, 2, err.decode("utf-8", "replace"))
+        flaws += judge(attempt, code, shown) or judge(attempt, None, said)
         for flaw, name in self.box.harm(before, attempt.writes):
-            flaws, said = [*flaws, flaw], f"{flaw}: {name}; {said}"
+            if flaw != "left" or not _named(name, said):
+                flaws, said = [*flaws, flaw], f"{flaw}: {name}; {said}"
         os.chdir(self.box.root)
         where = said.splitlines()[-1][:120] if "traceback" in flaws and said else ""
         return Outcome(
@@ -113,6 +108,17 @@ class Outside:
             attempt.words,
             round(time.perf_counter() - began, 3),
         )
+
+
+def _named(name: str, said: str) -> bool:
+    """Whether a run says where it left something: a log, or the model that a runtime died on."""
+    parts = name.split("/")
+    return len(parts) > 1 and parts[0] == "tmp" and parts[1].startswith("attn-export-crash-") and parts[1] in said
+
+
+def _timed(words: tuple[str, ...], seconds: float) -> tuple[str, ...]:
+    """The same command with less patience."""
+    return words if "--timeout" in words or "--" in words else (*words, "--timeout", f"{seconds:g}")
 
 
 def _encodable(word: str) -> bool:

@@ -12,7 +12,6 @@ from attn_export.deploy_tests.backend import Options, Range, Run
 from attn_export.deploy_tests.latency import Latency, Protocol, measure
 from attn_export.deploy_tests.parity import Parity, prove
 from attn_export.errors import BackendError, BackendMissingError
-from attn_export.process import activity
 
 
 @contextmanager
@@ -28,16 +27,13 @@ def opened(
         BackendMissingError: it is not available here.
         BackendError: it refuses the model.
     """
-    with activity.doing("looking for the backend", who=backend):
-        runtime = backends.BACKENDS[backend]
-        why = runtime.missing()
-    if why:
+    if why := backends.missing(backend):
         raise BackendMissingError(f"{backend} is not available here: {why}")
     began = time.perf_counter()
     ranges = shapes.of(bundle) if ranges is None else ranges
     try:
         with backends.opened(backend, bundle.model, Options(threads=threads, shapes=ranges)) as run:
-            yield run, runtime.version(), time.perf_counter() - began
+            yield run, backends.BACKENDS[backend].version(), time.perf_counter() - began
     except BackendError as error:
         precision = bundle.manifest["subject"].get("precision", "float32")
         if precision == "float32":

@@ -37,7 +37,7 @@ def check(model: onnx.ModelProto, contract: Contract) -> Exported:
             f"wanted opset {contract.opset}, came {opsets.get('ai.onnx')}:"
             " the exporter could not convert it; ask for the opset it gives with --opset"
         )
-    newest = max(NEWEST_IR, helper.find_min_ir_version_for(list(model.opset_import)))
+    newest = max(NEWEST_IR, helper.find_min_ir_version_for(list(model.opset_import), ignore_unknown=True))
     if model.ir_version > newest:
         raise ContractError(f"wanted IR version {newest} or older, came {model.ir_version}; ask for an older --opset")
     initializers = {tensor.name for tensor in model.graph.initializer}

@@ -15,6 +15,7 @@ from attn_export.bundle import Port, sha256
 from attn_export.errors import SubjectError, UsageError
 from attn_export.export import contract
 from attn_export.export.exported import Contract, Exported
+from attn_export.export.onnx_read import read_model
 from attn_export.export.truth import GraphOutputs
 from attn_export.mechanisms.foreign import inputs_of
 from attn_export.mechanisms.spec import Dim, Dtype, Input
@@ -51,14 +52,7 @@ def read(path: Path, shapes: Sequence[str] = ()) -> Subject:
         SubjectError: it cannot be read, or holds what has no float64 evaluation or no input of a known type.
         UsageError: sizes are missing, or contradict the file.
     """
-    try:
-        model = onnx.load(path)
-        onnx.checker.check_model(model)
-    except FileNotFoundError as error:
-        raise SubjectError(f"there is no file {path}") from error
-    except Exception as error:  # protobuf's and the checker's errors share no base class
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise SubjectError(f"{path} is no valid ONNX file: {reason[:300]}") from error
+    model = read_model(path)
     given = {item.name: (item, sizes) for item, sizes in _given(shapes, model)}
     inputs, sizes, free = [], dict[str, int](), dict[str, None]()
     for value in graph_inputs(model):

@@ -55,12 +55,12 @@ def draw(item: Input, sizes: Mapping[str, int], seed: int, scale: float = 1.0) -
     random = np.random.default_rng([seed, zlib.crc32(item.name.encode())])
     match item.dtype:
         case "float32":
-            return torch.from_numpy((random.standard_normal(shape) * scale).astype(np.float32))
+            return torch.from_numpy(np.asarray(random.standard_normal(shape) * scale, np.float32))
         case "int64":
             assert isinstance(item.high, int)
-            return torch.from_numpy(random.integers(0, item.high, shape))
+            return torch.from_numpy(np.asarray(random.integers(0, item.high, shape)))
         case "bool":
-            return torch.from_numpy(random.random(shape) < 0.25)
+            return torch.from_numpy(np.asarray(random.random(shape) < 0.25))
 
 
 def from_spec(

@@ -30,7 +30,7 @@ ROOMS = {
     "tools/report": set[str](),
     "tools/lint": set[str](),
     "tools/device": set[str](),
-    "tools/job": {"parting", "report"},
+    "tools/job": {"parting", "report", "console"},
 }
 HOST_ONLY = {"torch", "onnx", "onnx_ir", "onnxscript", "onnxsim", "safetensors", "jaxtyping"}
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import io
-import json
 import platform
 import sys
 import traceback
@@ -24,6 +23,7 @@ from attn_export import __version__
 from attn_export.errors import AttnExportError, WriteError
 from attn_export.process import activity, folders, supervisor
 from attn_export.process.supervisor import StopError
+from attn_export.tools import console
 from attn_export.untrusted import text
 
 #: A fault of ours; sysexits.h calls it EX_SOFTWARE.
@@ -134,11 +134,12 @@ def stop_sentence(stop: StopError) -> str:
 
 def failed(sentence: str, code: int, kind: str = "") -> int:
     """Say what went wrong, and give the code back."""
-    if "--json" in sys.argv:
+    if "--json" in sys.argv and not console.emitted():
         with contextlib.suppress(WriteError, ClosedError, OSError):
-            print(json.dumps({"error": sentence, "kind": kind, "exit_code": code}), flush=True)
+            console.emit({"error": sentence, "kind": kind, "exit_code": code})
+            sys.stdout.flush()
     with contextlib.suppress(OSError):
-        print(f"error: {text.printable(sentence)}" if code < 128 else text.printable(sentence), file=sys.stderr)
+        console.say(f"error: {sentence}" if code < 128 else sentence, err=True)
         sys.stderr.flush()
     return code
 

@@ -29,12 +29,15 @@ def _fill_closed_streams() -> None:
 def _leave_the_current_folder() -> None:
     """Take the current folder off the import path: a ``numpy.py`` that lies in it is none that anyone asked for.
 
-    ``python -m attn_export`` puts it first there. It stays, last, where it is from there that we were imported.
+    ``python -m attn_export`` puts it first there, and so does an empty entry of PYTHONPATH. It stays where PYTHONPATH
+    names it in full, and, last, where it is from there that we were imported.
     """
     try:
         here = os.getcwd()  # noqa: PTH109  # pathlib may not have been imported yet
     except OSError:  # it was removed under us
         here = ""
+    if here in os.environ.get("PYTHONPATH", "").split(os.pathsep):
+        return
     package = sys.modules["attn_export"].__path__[0]
     kept = [path for path in sys.path if path not in ("", here)]
     sys.path[:] = [*kept, here] if os.path.dirname(os.path.abspath(package)) == here else kept  # noqa: PTH100, PTH120

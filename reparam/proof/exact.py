@@ -19,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from attn_export.errors import ExportError
-from attn_export.reparam.proof.kernels import KERNELS
+from attn_export.reparam.proof.kernels import KERNELS, WHOLE
 
 Array = NDArray[Any]
 #: Weights of more bytes than this are read again each time.
@@ -145,10 +145,11 @@ class Exact:
     def _runner(self, node: onnx.NodeProto) -> Callable[[Sequence[Array | None]], list[Array]]:
         attributes = {a.name: helper.get_attribute_value(a) for a in node.attribute}
         kernel = KERNELS.get(node.op_type) if node.domain in ("", "ai.onnx") else None
-        batch = len(node.output) > 1 or attributes.get("training_mode")  # a batch norm by the batch's own statistics
+        more = any(node.output[1:]) and node.op_type not in WHOLE
+        training = attributes.get("training_mode") and node.op_type == "BatchNormalization"
         hangs = node.op_type.endswith("Pool") and attributes.get("ceil_mode")
-        if kernel is not None and not hangs and not (batch and node.op_type == "BatchNormalization"):
-            return lambda arguments: [kernel(attributes, arguments)]
+        if kernel is not None and not hangs and not more and not training:
+            return lambda arguments: _all(kernel(attributes, arguments))
         return self._reference(node)
 
     def _reference(self, node: onnx.NodeProto) -> Callable[[Sequence[Array | None]], list[Array]]:
@@ -190,6 +191,10 @@ class Exact:
                 for tensor in graph.initializer:
                     wide = self._wide(numpy_helper.to_array(tensor))
                     tensor.CopyFrom(numpy_helper.from_array(wide, tensor.name))
+
+
+def _all(came: Array | tuple[Array, ...]) -> list[Array]:
+    return list(came) if isinstance(came, tuple) else [came]
 
 
 def inputs_of(node: onnx.NodeProto) -> list[str]:

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from attn_export.reparam.proof.kernels_quantised import dequantise, quantise
 
 Array = NDArray[Any]
-#: From attributes and inputs (None where one is left out) to the first output.
-Kernel = Callable[[dict[str, Any], Sequence[Array | None]], Array]
+#: From attributes and inputs (None where one is left out) to the first output, or to a tuple of all.
+Kernel = Callable[[dict[str, Any], Sequence[Array | None]], Array | tuple[Array, ...]]
 
 
 def _tensors(arguments: Sequence[Array | None]) -> list[torch.Tensor | None]:
@@ -126,16 +126,17 @@ def _erf(_: dict[str, Any], arguments: Sequence[Array | None]) -> Array:
     return np.asarray(torch.erf(x).numpy())
 
 
-def _layer_norm(attributes: dict[str, Any], arguments: Sequence[Array | None]) -> Array:
+def _layer_norm(attributes: dict[str, Any], arguments: Sequence[Array | None]) -> tuple[Array, ...]:
     # The reference implementation computes in float32 whatever it is given.
     x, scale, bias = (*arguments, None)[:3]
     assert x is not None
     assert scale is not None
     axes = tuple(range(attributes.get("axis", -1) % x.ndim, x.ndim))
-    centred = x - x.mean(axes, keepdims=True)
-    variance = (centred**2).mean(axes, keepdims=True)
-    y = centred / np.sqrt(variance + attributes.get("epsilon", 1e-5)) * scale
-    return np.asarray(y if bias is None else y + bias)
+    mean = x.mean(axes, keepdims=True)
+    centred = x - mean
+    deviation = np.sqrt((centred**2).mean(axes, keepdims=True) + attributes.get("epsilon", 1e-5))
+    y = centred / deviation * scale
+    return np.asarray(y if bias is None else y + bias), np.asarray(mean), np.asarray(1 / deviation)
 
 
 def _batch_norm(attributes: dict[str, Any], arguments: Sequence[Array | None]) -> Array:
@@ -179,3 +180,6 @@ KERNELS: Mapping[str, Kernel] = {
     "Pad": _padding,
     "QuantizeLinear": quantise,
 }
+
+#: Those that give every output; the others give the first.
+WHOLE = frozenset({"LayerNormalization"})

@@ -68,7 +68,7 @@ def _error(wanted: Feeds, got: Feeds) -> float:
             worst = max(worst, 0.0 if np.array_equal(want, have) else float("inf"))
             continue
         if want.size:
-            gap = np.abs(want - have)
+            gap = np.asarray(np.abs(want - have))  # of scalars NumPy makes no array
             gap[(want == have) | (np.isnan(want) & np.isnan(have))] = 0  # the same infinity is no difference
             scale = np.abs(want[np.isfinite(want)]).max(initial=1e-300)
             error = float(gap.max()) / float(scale)

@@ -92,5 +92,5 @@ def test_what_is_no_model_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(SubjectError, match="there is no file"):
         read(tmp_path / "gone.onnx")
     (tmp_path / "text.onnx").write_text("not a model")
-    with pytest.raises(SubjectError, match="is no valid ONNX file"):
+    with pytest.raises(SubjectError, match="is not an ONNX file"):
         read(tmp_path / "text.onnx")

@@ -67,7 +67,7 @@ def test_json_names_the_same_node(made: Path) -> None:
     ("words", "code", "said"),
     [
         (["onnxruntme"], 2, "onnxruntime"),
-        (["nowhere.onnx"], 3, "cannot be read"),
+        (["nowhere.onnx"], 3, "there is no file nowhere.onnx"),
         (["--between", "model"], 2, "two different sides"),
         (["--between", "model,model"], 2, "two different sides"),
         (["--between", "original,model"], 2, "attn-export diff SUBJECT --between original,"),

@@ -234,7 +234,7 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'tensorrt'"):
         lint.by_rules(model, "tensorr")
     (tmp_path / "bad.onnx").write_bytes(b"\xff\xff no model")
-    with pytest.raises(SubjectError, match="is no ONNX file"):
+    with pytest.raises(SubjectError, match="is not an ONNX file"):
         lint.load(tmp_path / "bad.onnx")
 
 

@@ -7,14 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from attn_export import bundle
 from attn_export.deploy_tests import budget, environment
 from attn_export.deploy_tests.contest import Contest, Rules, compete
 from attn_export.deploy_tests.latency import Latency, Protocol
 from attn_export.deploy_tests.measurement import Measured, Wanted, measure, thread_counts
 from attn_export.errors import InconclusiveError, UsageError
+from attn_export.tools import console
 from attn_export.tools.job.progress import Progress
 
 
@@ -66,8 +65,7 @@ def bench(asked: Asked, as_json: bool, verbosity: int) -> None:
         with progress.stage(f"latency of {whole.path.name}"):
             results.append((whole, measure(whole, asked.backend, asked.wanted(), progress=progress.detail)))
         if not as_json:
-            for line in _lines(whole, results[-1][1]):
-                typer.echo(line)
+            console.say(*_lines(whole, results[-1][1]))
     for warning in results[0][1].warnings:
         progress.warn(str(warning))
     contest = _contest(read[0], read[1], asked, progress) if len(read) == 2 else None
@@ -82,12 +80,11 @@ def bench(asked: Asked, as_json: bool, verbosity: int) -> None:
         comparison = contest.as_json() if contest else None
         held = [finding.as_json() for finding in findings]
         machine = environment.describe()
-        typer.echo(json.dumps({"environment": machine, "runs": runs, "first_to_second": comparison, "budgets": held}))
+        console.emit({"environment": machine, "runs": runs, "first_to_second": comparison, "budgets": held})
     else:
         if contest:
-            typer.echo(_comparison(asked.paths, contest))
-        for finding in findings:
-            typer.echo(finding.sentence())
+            console.say(_comparison(asked.paths, contest))
+        console.say(*(finding.sentence() for finding in findings))
     if contest and contest.void:
         raise InconclusiveError(f"the control left 1 ({contest.control}): this machine cannot compare now")
     budget.gate(findings)

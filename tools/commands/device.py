@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import typer
-
 from attn_export import bundle
 from attn_export.deploy_tests import environment, shapes
 from attn_export.deploy_tests import verify as proofs
-from attn_export.deploy_tests.backends import BACKENDS
+from attn_export.deploy_tests.backends import missing as missing_here
 from attn_export.errors import BackendMissingError, BundleError, GateError, UsageError
 from attn_export.export import images
+from attn_export.tools import console
 from attn_export.tools.device import own_data
 
 
@@ -39,7 +37,7 @@ def verify(
     rows: list[dict[str, Any]] = []
     missing: list[str] = []
     for name in chosen:
-        if why := BACKENDS[name].missing():
+        if why := missing_here(name):
             missing.append(name)
             rows.append({"backend": name, "missing": why})
             _say(as_json, f"{name}: not run: {why}")
@@ -53,7 +51,7 @@ def verify(
             rows.append({**row, "level": level, "against": own_data.SENTENCES[level]})
             _say(as_json, f"{name}, {own_data.SENTENCES[level]}: {parity.sentence()}")
     if as_json:
-        typer.echo(json.dumps({"bundle": str(path), "environment": environment.describe(), "runs": rows}))
+        console.emit({"bundle": str(path), "environment": environment.describe(), "runs": rows})
     if failed := [row["backend"] for row in rows if "parity" in row and not row["parity"]["ok"]]:
         raise GateError(f"{path} is not proven on {', '.join(dict.fromkeys(failed))}")
     if lacking := [name for name in missing if name in required]:
@@ -84,12 +82,12 @@ def compile_only(path: Path, sm: str, as_json: bool, ranges: tuple[str, ...] = (
     evidence = build(whole.model, sm, shapes=shapes.asked(whole, ranges, cases=False))
     compiled.keep(whole, evidence)
     if as_json:
-        typer.echo(json.dumps({"bundle": str(path), **evidence.as_json()}))
+        console.emit({"bundle": str(path), **evidence.as_json()})
         return
-    typer.echo(f"{path}: {evidence.sentence()}")
+    console.say(f"{path}: {evidence.sentence()}")
     plan = evidence.plan
     kinds = ", ".join(f"{count} {kind}" for kind, count in plan.dtypes.items())
-    typer.echo(f"level {evidence.level}: {len(plan.kernels)} kernels ({kinds}), {len(plan.attention)} fused attention")
+    console.say(f"level {evidence.level}: {len(plan.kernels)} kernels ({kinds}), {len(plan.attention)} fused attention")
 
 
 def conform(paths: tuple[Path, ...], out: Path | None, check: Path | None, backend: str, as_json: bool) -> None:
@@ -106,14 +104,13 @@ def conform(paths: tuple[Path, ...], out: Path | None, check: Path | None, backe
         if not findings:
             raise BundleError(f"{check} is no kit: it holds no runs; `attn-export conform BUNDLE --out DIR` writes one")
     if as_json:
-        typer.echo(json.dumps([asdict(finding) for finding in findings]))
+        console.emit([asdict(finding) for finding in findings])
     else:
-        for finding in findings:
-            typer.echo(f"{finding.name}: {finding.status}: {finding.sentence}")
+        console.say(*(f"{finding.name}: {finding.status}: {finding.sentence}" for finding in findings))
     if wrong := [finding.name for finding in findings if finding.status != "HOLDS"]:
         raise GateError(f"the kit does not hold for {', '.join(wrong)}")
 
 
 def _say(as_json: bool, text: str) -> None:
     if not as_json:
-        typer.echo(text)
+        console.say(text)

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-import typer
-from rich.console import Console
-
 from attn_export.deploy_tests.latency import Protocol
 from attn_export.errors import InconclusiveError, SubjectError, UnknownNameError, UsageError
 from attn_export.mechanisms import MECHANISMS
+from attn_export.tools import console
 from attn_export.tools.job.progress import Progress
+from attn_export.untrusted.text import command
 
 
 @dataclass(frozen=True)
@@ -57,15 +55,12 @@ def export(
         progress.warn(f"no --weights: {subject.weights}; what is proven is the conversion, not a trained model")
     outcome = pipeline.deploy(subject, asked, progress)
     if as_json:
-        typer.echo(json.dumps(tables.as_json(outcome)))
+        console.emit(tables.as_json(outcome))
     else:
-        console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
-        console.print(tables.stages(outcome))
-        for line in tables.sentences(outcome):
-            console.print(line, soft_wrap=True, markup=False)
-        console.print(
-            f"bundle: {outcome.target}/   prove it anywhere: attn-export verify {outcome.target}", markup=False
-        )
+        console.show(tables.stages(outcome))
+        console.say(*tables.sentences(outcome))
+        proof = command("attn-export", "verify", outcome.target)
+        console.say(f"bundle: {outcome.target}/   prove it anywhere: {proof}")
     if outcome.contest and outcome.contest.void:
         raise InconclusiveError("parity is proven and the bundle is written, but its latency ratio is void (see above)")
 

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import os
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
 import onnx
-import typer
 
 from attn_export import bundle
-from attn_export.errors import GateError, SubjectError, UnknownNameError, WriteError
+from attn_export.errors import GateError, UnknownNameError, WriteError
+from attn_export.export.onnx_read import parse, read_model
 from attn_export.export.save import save
 from attn_export.reparam.fusion import Fusion, Precision
 from attn_export.reparam.graph import fuse_graph
+from attn_export.tools import console
+from attn_export.tools.commands import output as target
 from attn_export.tools.job import record
 from attn_export.tools.lint import run as linting
 
@@ -22,57 +24,60 @@ from attn_export.tools.lint import run as linting
 def fuse(file: Path, output: Path, cost: str, keep: tuple[str, ...], repair: bool, strict: bool, as_json: bool) -> None:
     """Collapse what pays in an ONNX file; write the result only with its certificate."""
     # External data stays where it is until it is needed: a model beyond 2 GB is no message that could be copied.
-    model = _load(file, external=False)
-    _check_weights(model, file)
+    model = read_model(file, weights=False)
+    place = target.file(output, target.is_onnx, "ONNX file")
+    if place == file.resolve():
+        console.say(f"note: {file} itself is to be replaced by what it is fused to", err=True)
     fusion = fuse_graph(model, cost=cost, keep=keep, repair=repair, folder=file.parent, ledger=True)
     if not fusion.certificate.ok:
         raise GateError(f"fusing {file} changed it: worst error {fusion.certificate.worst:.3g}; nothing was written")
     if fusion.certificate.left_out:
-        typer.echo(f"warning: {fusion.certificate.left_out}", err=True)
+        console.warn(fusion.certificate.left_out)
     for refusal in fusion.rolled_back:
-        typer.echo(f"warning: {refusal}", err=True)
+        console.warn(str(refusal))
     if fusion.rolled_back and strict:
         count = len(fusion.rolled_back)
         raise GateError(f"{count} sites were rolled back, and --strict was asked for; nothing was written")
-    _write(fusion.model, output, file.parent)
-    content = {"output": str(output), **record.fusion(fusion, cost, keep, repair)}
-    typer.echo(json.dumps(content) if as_json else _account(fusion, output))
-
-
-def _check_weights(model: onnx.ModelProto, file: Path) -> None:
-    """Look whether the weights are where the file says.
-
-    Raises:
-        SubjectError: they are not, or not all of them.
-    """
-    for tensor in model.graph.initializer:
-        if tensor.data_location != onnx.TensorProto.EXTERNAL:
-            continue
-        info = onnx.external_data_helper.ExternalDataInfo(tensor)
-        place = file.parent / info.location
-        if not place.is_file():
-            raise SubjectError(f"{file} keeps the weights of {tensor.name!r} in {place}, which is not there")
-        if (info.offset or 0) + (info.length or 0) > place.stat().st_size:
-            raise SubjectError(f"{file} keeps the weights of {tensor.name!r} in {place}, which ends before them")
+    _write(fusion.model, place, file.parent)
+    if as_json:
+        console.emit({"output": str(output), **record.fusion(fusion, cost, keep, repair)})
+    else:
+        console.say(*_account(fusion, output))
 
 
 def _write(model: onnx.ModelProto, output: Path, folder: Path) -> None:
     """Write a model whole or not at all; its weights in a file beside it where they are too large for one message.
 
     Raises:
-        WriteError: it cannot be written.
+        WriteError: it cannot be written, or the file for the weights is somebody else's.
     """
+    mine = {output.name, *_weights_of(output)}
     try:
         onnx.load_external_data_for_model(model, str(folder))
         with tempfile.TemporaryDirectory(prefix=f".{output.name}.", dir=output.parent) as scratch:
             save(model, Path(scratch) / output.name)
-            for part in sorted(Path(scratch).iterdir(), key=lambda path: path.name == output.name):
+            parts = sorted(Path(scratch).iterdir(), key=lambda path: path.name == output.name)
+            for part in parts:
+                if part.name not in mine and os.path.lexists(output.with_name(part.name)):
+                    raise WriteError(
+                        f"the weights would go to {output.with_name(part.name)}, which is there already and is not"
+                        f" the old {output.name}'s; nothing was written: give another name to -o"
+                    )
+            for part in parts:
                 part.replace(output.with_name(part.name))  # the model last: it names the other
     except OSError as error:
         raise WriteError(f"cannot write {output}: {error.strerror or error}") from error
 
 
-def _account(fusion: Fusion[onnx.ModelProto], output: Path) -> str:
+def _weights_of(model: Path) -> set[str]:
+    """The files beside an older model that hold its weights."""
+    if not model.exists():
+        return set()
+    tensors = parse(model).graph.initializer
+    return {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}
+
+
+def _account(fusion: Fusion[onnx.ModelProto], output: Path) -> list[str]:
     lines = [f"{site.name}: {site.pattern} → {', '.join(site.after)}{_loss(site.precision)}" for site in fusion.sites]
     lines += [f"not fused: {refusal}" for refusal in fusion.refusals]
     certificate = fusion.certificate
@@ -80,7 +85,7 @@ def _account(fusion: Fusion[onnx.ModelProto], output: Path) -> str:
         f"{output}: {len(fusion.sites)} sites fused, worst error {certificate.worst:.1e} in float64"
         f" (bound {certificate.bound:g})"
     )
-    return "\n".join(lines)
+    return lines
 
 
 def _loss(loss: Precision | None) -> str:
@@ -104,24 +109,14 @@ def lint(file: Path, target: str, sm: str, as_json: bool) -> None:
         from attn_export.deploy_tests.backends.tensorrt import evidence
 
         if why := evidence.missing():
-            typer.echo(f"the parser did not speak: {why}", err=True)
+            console.say(f"the parser did not speak: {why}", err=True)
         else:
             findings += linting.by_parser(model, sm=sm)
             spoke = "rules and parser"
     if as_json:
-        typer.echo(json.dumps({"model": str(model), "target": target, "findings": [asdict(f) for f in findings]}))
+        console.emit({"model": str(model), "target": target, "findings": [asdict(f) for f in findings]})
     else:
-        for finding in findings:
-            typer.echo(str(finding))
-        typer.echo(f"{model}: {len(findings)} findings for {target}, by {spoke}")
+        console.say(*map(str, findings))
+        console.say(f"{model}: {len(findings)} findings for {target}, by {spoke}")
     if any(finding.level == "refused" for finding in findings):
         raise GateError(f"{target} will refuse {model}")
-
-
-def _load(file: Path, *, external: bool = True) -> onnx.ModelProto:
-    try:
-        return onnx.load(file, load_external_data=external)
-    except FileNotFoundError as error:
-        raise SubjectError(f"there is no file {file}") from error
-    except Exception as error:  # protobuf's own errors share no public base
-        raise SubjectError(f"{file} is no ONNX file: {error}") from error

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import typer
-
 from attn_export import bundle
 from attn_export.errors import BundleError, UnknownNameError, WriteError
+from attn_export.tools import console
+from attn_export.tools.commands import output as target
 from attn_export.tools.report import formats, page
 
 FORMATS = ("html", "markdown", "junit", "sarif", "json")
@@ -18,6 +18,7 @@ def report(path: Path, kind: str, output: Path | None) -> None:
     """Print the report, or write it to ``output``."""
     if kind not in FORMATS:
         raise UnknownNameError("report format", kind, FORMATS)
+    place = None if output is None else target.file(output, target.is_report, "report of a bundle")
     whole = bundle.read(path)
     try:
         content = json.loads((path / bundle.REPORT).read_text(encoding="utf-8"))
@@ -34,12 +35,12 @@ def report(path: Path, kind: str, output: Path | None) -> None:
             text = formats.sarif(whole.manifest, content)
         case _:
             text = json.dumps(content, indent=1)
-    if output is None:
-        typer.echo(text)
+    if place is None:
+        console.document(text)
         return
-    partial = output.with_name(f".{output.name}.partial")
+    partial = place.with_name(f".{place.name}.partial")
     try:
         partial.write_text(text, encoding="utf-8")
-        partial.replace(output)
+        partial.replace(place)
     except OSError as error:
         raise WriteError(f"cannot write {output}: {error.strerror or error}") from error

@@ -28,7 +28,7 @@ from attn_export.deploy_tests import environment
 from attn_export.deploy_tests import latency as timing
 from attn_export.deploy_tests import verify as proofs
 from attn_export.deploy_tests.backend import Feeds, Run
-from attn_export.deploy_tests.backends import BACKENDS
+from attn_export.deploy_tests.backends import missing
 from attn_export.deploy_tests.backends.tensorrt import figures, machine
 from attn_export.deploy_tests.backends.tensorrt.run import EngineRun
 from attn_export.deploy_tests.parity import Parity, prove
@@ -85,7 +85,7 @@ def conform(
         raise UsageError("conform wants at least one bundle; write some with `attn-export NAME -o DIR`")
     if out.exists():
         raise UsageError(f"{out} exists; a kit is written once: choose another folder")
-    if why := BACKENDS[backend].missing():
+    if why := missing(backend):
         raise BackendMissingError(f"{backend} is not available here: {why}")
     whole = _named([bundle.read(path) for path in paths])
     temporary = out.absolute().with_name(f".{out.name}.{os.getpid()}.partial")

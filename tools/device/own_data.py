@@ -91,11 +91,10 @@ def _same(case: Case, feeds: data.Feeds) -> None:
 
 def _meanings(model: Path, feeds: Mapping[str, data.Feeds]) -> Iterator[Case]:
     """The deployed graph in float64, and how far our own float32 evaluation of it strays."""
-    import onnx
-
+    from attn_export.export.onnx_read import read_model
     from attn_export.reparam.proof.exact import Exact
 
-    graph = onnx.load(model)
+    graph = read_model(model)
     exact, single = Exact(graph), Exact(graph, np.float32)
     for name, inputs in feeds.items():
         truth, other = exact.run(inputs), single.run(inputs)

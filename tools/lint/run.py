@@ -16,7 +16,8 @@ import onnx
 from attn_export.deploy_tests.backend import Range
 from attn_export.deploy_tests.backends.tensorrt.evidence import compile_only
 from attn_export.deploy_tests.backends.tensorrt.refusal import RefusedError
-from attn_export.errors import SubjectError, UnknownNameError
+from attn_export.errors import UnknownNameError
+from attn_export.export.onnx_read import read_model
 from attn_export.export.origin import origins
 from attn_export.tools.lint import mobile, rules
 from attn_export.tools.lint.graph import Graph
@@ -63,12 +64,9 @@ def load(path: Path) -> onnx.ModelProto:
     """Read an ONNX file without its external weights, which no rule looks at.
 
     Raises:
-        SubjectError: it is no ONNX file.
+        SubjectError: it is no ONNX file, or no valid one.
     """
-    try:
-        return onnx.load(path, load_external_data=False)
-    except Exception as error:  # protobuf's and the file system's errors share no base class of their own
-        raise SubjectError(f"{path} is no ONNX file: {error}") from error
+    return read_model(path, weights=False)
 
 
 def by_rules(model: onnx.ModelProto, target: str) -> list[Finding]:

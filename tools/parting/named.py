@@ -20,10 +20,11 @@ import onnx
 from attn_export import bundle
 from attn_export.deploy_tests.backends import BACKENDS
 from attn_export.deploy_tests.parity import FLOOR, SNR, TOLERANCE
-from attn_export.errors import ExportError, LoadError, UnknownNameError, UsageError
+from attn_export.errors import ExportError, UnknownNameError, UsageError
 from attn_export.export import onnx_file, truth
 from attn_export.export.exported import Exported
 from attn_export.export.float16 import QUANTISED, to_float16
+from attn_export.export.onnx_read import read_model
 from attn_export.export.origin import Origin, origins, recall
 from attn_export.export.simplify import simplify
 from attn_export.export.torch_onnx import export
@@ -137,16 +138,13 @@ class Named:
             return self._of_bundle(bundle.read(path))
         if path.suffix != ".onnx":
             raise UnknownNameError("side", stage, ("original", *STAGES, "model", *BACKENDS))
-        try:
-            graph = onnx.load(path)
-        except Exception as error:  # a missing file, or no protobuf message
-            raise LoadError(f"{stage} cannot be read: {error}") from error
+        graph = read_model(path)
         self.known = {**origins(graph), **self.known}
         return graph, None
 
     def _of_bundle(self, whole: bundle.Bundle) -> tuple[onnx.ModelProto, float | None]:
         self.known |= recall(whole.manifest.get("origins") or {})
-        return onnx.load(whole.model), (whole.manifest.get("tolerance") or {}).get("snr")
+        return read_model(whole.model), (whole.manifest.get("tolerance") or {}).get("snr")
 
     def _stages(self, stage: str) -> Exported:
         if isinstance(self.what, bundle.Bundle):

@@ -11,13 +11,16 @@ import onnx
 from numpy.typing import NDArray
 
 from attn_export.deploy_tests.parity import FLOOR
-from attn_export.errors import ConversionError
+from attn_export.errors import ConversionError, WriteError
 from attn_export.export.bisect import Departure, strays
 from attn_export.export.cut import declared, extract, reads
 from attn_export.export.save import save
 from attn_export.tools.parting.sides import Feeds, Side, meaning, probing
 
 Array = NDArray[Any]
+
+#: What is written.
+FILES = ("part.onnx", "part.onnx.data", "inputs.npz", "repro.py")
 
 
 def write_repro(
@@ -35,6 +38,7 @@ def write_repro(
 
     Raises:
         ConversionError: no part can be fed from what the truth has.
+        WriteError: the folder cannot be written.
     """
     side = truth or Side("the graph", model)
     right, made = meaning(side, feeds), side.names | set(feeds)
@@ -54,12 +58,15 @@ def write_repro(
         if first <= 0:
             raise ConversionError(f"no part of the graph before {departure.tensor!r} can be fed from its reference")
         first, size = departure.position + 1 - 2 * size, 2 * size
-    folder.mkdir(parents=True, exist_ok=True)
-    save(part, folder / "part.onnx")
-    np.savez(folder / "inputs.npz", **inputs, expected=expected)  # type: ignore[arg-type]  # ** as allow_pickle
     load, run = _RUNS["onnxruntime"] if backend == "onnxruntime" else _RUNS[""]
     script = _SCRIPT.format(load=load, run=run.format(backend=backend), bound=max(departure.bound, FLOOR))
-    (folder / "repro.py").write_text(script, encoding="utf-8")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save(part, folder / "part.onnx")
+        np.savez(folder / "inputs.npz", **inputs, expected=expected)  # type: ignore[arg-type]  # ** as allow_pickle
+        (folder / "repro.py").write_text(script, encoding="utf-8")
+    except OSError as error:
+        raise WriteError(f"cannot write to {folder}: {error.strerror or error}") from error
     return len(positions)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
 from attn_export.tools.report import compiled
 from attn_export.tools.report.second import second_tier
+from attn_export.untrusted.text import command
 
 Plain = Mapping[str, Any]
 
@@ -169,11 +170,10 @@ def origin(manifest: Plain, tensor: str) -> str:
 
 
 def reproduce(manifest: Plain, name: str = "BUNDLE") -> list[str]:
-    """The commands that make and prove the bundle again."""
-    lines = []
-    if command := manifest.get("command"):
-        lines.append("attn-export " + " ".join(shlex.quote(str(word)) for word in command))
-    return [*lines, f"attn-export verify {name}", f"attn-export bench {name}"]
+    """The commands that make and prove the bundle again, each a line that a shell takes as it is meant."""
+    made = command("attn-export", *map(str, words)) if (words := manifest.get("command")) else ""
+    again = [command("attn-export", verb, PurePath(name)) for verb in ("verify", "bench")]
+    return [made, *again] if made else again
 
 
 def interval(item: Plain, digits: int = 3) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 import typer
 
 from attn_export import bundle
+from attn_export.bundle import figures
 from attn_export.errors import UnknownNameError, WriteError
 from attn_export.tools.report import formats, page
 
@@ -19,7 +20,8 @@ def report(path: Path, kind: str, output: Path | None) -> None:
     if kind not in FORMATS:
         raise UnknownNameError("report format", kind, FORMATS)
     whole = bundle.read(path)
-    content = bundle.report(whole)
+    raw = bundle.report(whole)
+    content = figures.filled(raw, str(path))
     match kind:
         case "html":
             text = page.render(whole.manifest, content, path.name)
@@ -30,7 +32,7 @@ def report(path: Path, kind: str, output: Path | None) -> None:
         case "sarif":
             text = formats.sarif(whole.manifest, content)
         case _:
-            text = json.dumps(content, indent=1)
+            text = json.dumps(raw, indent=1)
     if output is None:
         typer.echo(text)
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import sys
@@ -134,3 +135,13 @@ def test_the_sbom_lists_the_lock_and_names_no_machine(install: str) -> None:
     assert "serialNumber" not in bom
     assert "timestamp" not in bom["metadata"]
     assert not re.search(r"file:|/tmp/|/opt/|/root/|/home/", source)
+
+
+def test_the_page_on_security_gives_the_limits_that_hold() -> None:
+    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| .+ \| (\d+)(?: (MB|GB|s|%))? \| `([\w.]+)\.(\w+)` \|$", page, re.MULTILINE)
+    assert len(rows) >= 12
+    for figure, unit, module, name in rows:
+        held = getattr(importlib.import_module(f"attn_export.{module}"), name)
+        scale = {"MB": 1 << 20, "GB": 1 << 30, "%": 0.01}.get(unit, 1)
+        assert round(held / scale) == int(figure), f"{module}.{name} is {held}"

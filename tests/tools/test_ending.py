@@ -46,6 +46,9 @@ def words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         (ModuleNotFoundError("No module named 'torch.nn'", name="torch.nn"), 3, "pip install 'attn-export[export]'"),
         (ModuleNotFoundError("No module named 'jinja2'", name="jinja2"), 3, "pip install 'attn-export[report]'"),
         (MemoryError(), 3, "error: not enough memory while "),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 3, "error: not enough memory while "),
+        (ImportError("libtorch_cpu.so: failed to map segment", name="torch._C"), 3, "torch._C cannot be loaded: libt"),
+        (ImportError("cannot import name 'x'", name="attn_export.bundle"), 70, "attn-export itself failed"),
         (
             OSError(errno.ENOSPC, "No space left on device", "x.npz"),
             3,

@@ -36,8 +36,8 @@ class Attempt:
         what: the harm in words.
         writes: patterns of what may appear or change in the working folder.
         full: whether also what is dear (exporting, measuring, sweeping) is run, and not only reached.
-        kind_of_output: what the standard output must be where the run ends with 0: ``xml``, ``json``, a ``page`` or nothing.
-        shell: whether command lines in what is printed are pasted into a shell, to see that they are only what they say.
+        kind_of_output: what standard output must be where the code is 0 or 1: ``xml``, ``json``, a ``page`` or nothing.
+        paste: whether command lines that are printed are pasted into a shell, to see that they are only what they say.
     """
 
     words: tuple[str, ...]
@@ -45,7 +45,7 @@ class Attempt:
     writes: tuple[str, ...] = ()
     full: bool = False
     kind_of_output: str = ""
-    shell: bool = False
+    paste: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The box that an attempt runs in: its own folders, and, where this user may, a file system that is otherwise read-only.
+"""The box that an attempt runs in: folders of its own, and, where this user may, nothing else that can be written to.
 
     BOX/work        the working folder, with the input in it
     BOX/keep        what must be there afterwards: a thesis, a repository, a bundle of last year
@@ -25,7 +25,11 @@ _NEWNS = 0x20000
 READ_ONLY, _NOSUID, _NOEXEC, REMOUNT, BIND, _REC, _PRIVATE = 1, 2, 8, 32, 4096, 16384, 1 << 18
 #: Bytes of the disk.
 SIZE = "1g"
-KEEP = {"thesis.tex": b"years of work", "repository/.git/config": b"[core]", "app/manifest.json": b'{"name": "a web app"}'}
+KEEP = {
+    "thesis.tex": b"years of work",
+    "repository/.git/config": b"[core]",
+    "app/manifest.json": b'{"name": "a web app"}',
+}
 
 Snapshot = dict[str, tuple[int, ...]]
 

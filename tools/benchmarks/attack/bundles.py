@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 from random import Random
@@ -110,12 +109,14 @@ def _folder(folder: Path, rng: Random) -> str:
         return f"one file more: {name[:20]!r}"
     manifest = _plain(folder / bundle.MANIFEST) or {}
     if pick == 6 and isinstance(manifest.get("files"), dict):
-        name = rng.choice(["../keep/thesis.tex", "/etc/passwd", "/dev/zero", ".", "..", "", "a\0b", "x/../model.onnx", "sub/x"])
+        name = rng.choice(
+            ["../keep/thesis.tex", "/etc/passwd", "/dev/zero", ".", "..", "", "a\0b", "x/../model.onnx", "sub/x"]
+        )
         manifest["files"][name] = rng.choice(["0" * 64, "", None, 3])
         (folder / bundle.MANIFEST).write_bytes(mutate.dumps(manifest))
         return f"the manifest names {name!r}"
     place = folder / "sub" / "sub"
-    os.makedirs(place)
+    place.mkdir(parents=True)
     (place / "model.onnx").symlink_to("../../model.onnx")
     (folder / "round").symlink_to(".")
     return "a folder in it, and one that leads round"

@@ -80,7 +80,8 @@ class Tally:
         """As it was."""
         values = json.loads(text)
         failures = {
-            cause: (count, [Outcome.loads(item) for item in known]) for cause, (count, known) in values["failures"].items()
+            cause: (count, [Outcome.loads(item) for item in known])
+            for cause, (count, known) in values["failures"].items()
         }
         return cls(**{**values, "flaws": Counter(values["flaws"]), "failures": failures})
 
@@ -159,7 +160,9 @@ def _keep(outcome: Outcome, rare: bool, plan: Plan, honest: Path) -> None:
     mode = " --mode cli" if outcome.mode == "cli" else ""
     line = f"python -m attn_export.tools.benchmarks.attack --kind {outcome.kind} --only {outcome.seed}{mode}"
     words = " ".join(map(repr, outcome.words))
-    text = f"{line}\ncd {target / 'work'} && attn-export {words}\n\n{outcome.signature}\n{outcome.what}\n{outcome.text}\n"
+    text = (
+        f"{line}\ncd {target / 'work'} && attn-export {words}\n\n{outcome.signature}\n{outcome.what}\n{outcome.text}\n"
+    )
     (target / "README").write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
@@ -169,7 +172,15 @@ def table(tallies: Sequence[Tally]) -> str:
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for tally in tallies:
         cost = 1000 * tally.seconds / max(tally.tried, 1)
-        cells = (tally.kind, tally.tried, tally.by_cli, tally.clean, tally.contained, *(tally.flaws[f] for f in FLAWS), f"{cost:.1f}")
+        cells = (
+            tally.kind,
+            tally.tried,
+            tally.by_cli,
+            tally.clean,
+            tally.contained,
+            *(tally.flaws[f] for f in FLAWS),
+            f"{cost:.1f}",
+        )
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)
 

@@ -39,7 +39,7 @@ def hostile_weights(work: Path, originals: Path, rng: Random) -> Attempt:
         file = work / rng.choice(["w.pt", "w.pth", "w.bin", "w"])
         name = rng.choice(["net.pt", "wrapped.pth", "old.pt"])
         file.write_bytes(_read(originals / "weights" / name))
-        if pick < 0.55 or name == "old.pt" and pick < 0.7:
+        if pick < 0.55 or (name == "old.pt" and pick < 0.7):
             file.write_bytes(mutate.bytes_of(file.read_bytes(), rng))
             said = f"{name}: bytes"
         elif pick < 0.65 and name != "old.pt":
@@ -70,7 +70,9 @@ def _header(content: bytes, rng: Random) -> tuple[str, bytes]:
     else:
         header, said = mutate.plain(header, rng, rng.choice([1, 1, 2])) if rng.random() < 0.5 else _tensors(header, rng)
         text = mutate.dumps(header)
-    size = struct.pack("<Q", rng.choice([len(text)] * 8 + [0, 1, max(0, len(text) - 1), len(text) + 5, 2**40, 2**63, 2**64 - 1]))
+    size = struct.pack(
+        "<Q", rng.choice([len(text)] * 8 + [0, 1, max(0, len(text) - 1), len(text) + 5, 2**40, 2**63, 2**64 - 1])
+    )
     if rng.random() < 0.1:
         data = rng.choice([b"", data[:-3], data + b"x" * 100, data * 2])
     return f"safetensors: {said}", size + text + data
@@ -93,7 +95,9 @@ def _tensors(header: Any, rng: Random) -> tuple[Any, str]:
         case 4:
             header[rng.choice(mutate.TEXTS)] = header.pop(name)
         case 5:
-            header["__metadata__"] = rng.choice([{"a": 1}, [], None, {"x": "y" * 100_000}, {t: t for t in mutate.TEXTS[:20]}])
+            header["__metadata__"] = rng.choice(
+                [{"a": 1}, [], None, {"x": "y" * 100_000}, {t: t for t in mutate.TEXTS[:20]}]
+            )
         case _:
             for index in range(2000):
                 header[f"t{index}"] = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
@@ -182,11 +186,27 @@ def _globals(rng: Random) -> bytes:
     """Names of functions that may be thought harmless, called with what is not."""
     module, name = rng.choice(
         [
-            ("torch", "load"), ("torch", "save"), ("torch.hub", "load"), ("torch._utils", "_rebuild_parameter"), ("collections", "OrderedDict"),
-            ("torch.storage", "_load_from_bytes"), ("numpy", "load"), ("numpy.core.multiarray", "_reconstruct"), ("numpy", "dtype"),
-            ("torch.serialization", "load"), ("builtins", "eval"), ("posix", "system"), ("shutil", "rmtree"), ("torch.jit", "load"),
-            ("torch", "zeros"), ("torch", "Tensor"), ("torch.nn.parameter", "Parameter"), ("builtins", "set"), ("_codecs", "encode"), ("no", "such"),
-        ]  # fmt: skip
+            ("torch", "load"),
+            ("torch", "save"),
+            ("torch.hub", "load"),
+            ("torch._utils", "_rebuild_parameter"),
+            ("collections", "OrderedDict"),
+            ("torch.storage", "_load_from_bytes"),
+            ("numpy", "load"),
+            ("numpy.core.multiarray", "_reconstruct"),
+            ("numpy", "dtype"),
+            ("torch.serialization", "load"),
+            ("builtins", "eval"),
+            ("posix", "system"),
+            ("shutil", "rmtree"),
+            ("torch.jit", "load"),
+            ("torch", "zeros"),
+            ("torch", "Tensor"),
+            ("torch.nn.parameter", "Parameter"),
+            ("builtins", "set"),
+            ("_codecs", "encode"),
+            ("no", "such"),
+        ]
     )
     word = rng.choice(["../keep", "x", "touch EXECUTED"]).encode()
     return b"\x80\x02c" + f"{module}\n{name}\n".encode() + b"X" + struct.pack("<I", len(word)) + word + b"\x85R."
@@ -201,7 +221,7 @@ def _selfish(rng: Random) -> bytes:
 
 def _laughs(_rng: Random) -> bytes:
     """Lists of lists that double."""
-    value: Any = ["ha"]
+    value: list[Any] = ["ha"]
     for _ in range(30):
         value = [value, value]
     return _pickled({"state_dict": value})
@@ -215,7 +235,7 @@ def _deep(rng: Random) -> bytes:
 def _odd_values(rng: Random) -> bytes:
     import torch
 
-    value = rng.choice(
+    value: Any = rng.choice(
         [
             None,
             7,
@@ -225,7 +245,7 @@ def _odd_values(rng: Random) -> bytes:
             {"a": 1},
             {1: torch.zeros(1)},
             {(1, 2): 3},
-            {text: 0 for text in mutate.TEXTS[:30]},
+            dict.fromkeys(mutate.TEXTS[:30], 0),
             {"state_dict": {"state_dict": {"model": {}}}},
             {"state_dict": []},
             {"x": 10**4000},
@@ -240,7 +260,7 @@ def _odd_values(rng: Random) -> bytes:
 
 def _opcodes(rng: Random) -> bytes:
     """Opcodes at random."""
-    known = b"(.012FIJKLMNPQRSTUVXabcdeghijlopqrstu})]\x80\x81\x82\x85\x86\x87\x88\x89\x8a\x8b\x8c\x8d\x8e\x8f\x90\x91\x92\x93\x94\x95\x96"
+    known = b"(.012FIJKLMNPQRSTUVXabcdeghijlopqrstu})]" + bytes((*range(0x80, 0x83), *range(0x85, 0x97)))
     return b"\x80\x02" + bytes(rng.choice(known) for _ in range(rng.randrange(40))) + b"."
 
 

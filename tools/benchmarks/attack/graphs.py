@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 from collections.abc import Callable
@@ -15,11 +16,12 @@ from attn_export.tools.benchmarks.attack.attempt import Attempt
 
 NAMES = ("branches", "attention", "loop", "function", "quantised", "beside")
 OPERATORS = (
-    "Conv", "ConvTranspose", "BatchNormalization", "Add", "Mul", "Relu", "Reshape", "Transpose", "Concat", "Split", "Slice",
-    "Gather", "Pad", "Resize", "Softmax", "Gemm", "MatMul", "AveragePool", "MaxPool", "GlobalAveragePool", "ReduceMean",
-    "Constant", "ConstantOfShape", "Shape", "Expand", "Tile", "Range", "Loop", "If", "Scan", "Einsum", "Cast", "Identity",
-    "Dropout", "Clip", "Squeeze", "Unsqueeze", "Flatten", "LayerNormalization", "InstanceNormalization", "GroupNormalization",
-    "Where", "NonZero", "TopK", "LSTM", "QLinearConv", "StringNormalizer", "NoSuchOp", "",
+    "Conv", "ConvTranspose", "BatchNormalization", "Add", "Mul", "Relu", "Reshape", "Transpose", "Concat", "Split",
+    "Slice", "Gather", "Pad", "Resize", "Softmax", "Gemm", "MatMul", "AveragePool", "MaxPool", "GlobalAveragePool",
+    "ReduceMean", "Constant", "ConstantOfShape", "Shape", "Expand", "Tile", "Range", "Loop", "If", "Scan", "Einsum",
+    "Cast", "Identity",
+    "Dropout", "Clip", "Squeeze", "Unsqueeze", "Flatten", "LayerNormalization", "InstanceNormalization",
+    "GroupNormalization", "Where", "NonZero", "TopK", "LSTM", "QLinearConv", "StringNormalizer", "NoSuchOp", "",
 )  # fmt: skip
 SIZES = (0, 1, -1, 2, 3, 7, 2**20, 2**31 - 1, 2**31, 2**40, 2**62, -(2**63), 2**63 - 1)
 
@@ -48,7 +50,9 @@ def hostile_graph(work: Path, originals: Path, rng: Random) -> Attempt:
         return Attempt(words, said)
     shapes = ("--input", "x:b=2x2x4x4") if rng.random() < 0.3 else ()
     if pick < 0.9:
-        return Attempt(("x.onnx", *shapes, "-o", "out", "--no-bench", "--mutants", "none"), said, writes=("out", "out/*"))
+        return Attempt(
+            ("x.onnx", *shapes, "-o", "out", "--no-bench", "--mutants", "none"), said, writes=("out", "out/*")
+        )
     if pick < 0.97:
         return Attempt(("diff", "x.onnx"), said)
     words = ("x.onnx", *shapes, "-o", "out", "--no-bench", "--mutants", "none")
@@ -123,7 +127,20 @@ def _more_attributes(model: Any, rng: Random) -> None:
     from onnx import helper
 
     node = _node(model, rng)
-    name = rng.choice(["pads", "strides", "dilations", "group", "kernel_shape", "axis", "auto_pad", "perm", "output_shape", text(rng) or "q"])
+    name = rng.choice(
+        [
+            "pads",
+            "strides",
+            "dilations",
+            "group",
+            "kernel_shape",
+            "axis",
+            "auto_pad",
+            "perm",
+            "output_shape",
+            text(rng) or "q",
+        ]
+    )
     value = rng.choice(
         [
             [rng.choice(SIZES) for _ in range(rng.choice([1, 2, 4]))],
@@ -178,7 +195,14 @@ def _order(model: Any, rng: Random) -> None:
 
 def _drop_or_double(model: Any, rng: Random) -> None:
     parts = rng.choice(
-        [model.graph.node, model.graph.initializer, model.graph.input, model.graph.output, model.opset_import, model.functions]
+        [
+            model.graph.node,
+            model.graph.initializer,
+            model.graph.input,
+            model.graph.output,
+            model.opset_import,
+            model.functions,
+        ]
     )
     at = rng.randrange(len(parts))
     if rng.random() < 0.5:
@@ -254,7 +278,9 @@ def _tensor(model: Any, rng: Random) -> None:
         case 6:
             tensor.name = text(rng)
         case 7:
-            tensor.raw_data = rng.choice([b"\0\0\xc0\x7f", b"\0\0\x80\x7f", b"\xff\xff\x7f\x7f"]) * (len(tensor.raw_data) // 4)
+            tensor.raw_data = rng.choice([b"\0\0\xc0\x7f", b"\0\0\x80\x7f", b"\xff\xff\x7f\x7f"]) * (
+                len(tensor.raw_data) // 4
+            )
         case _:
             tensor.segment.begin, tensor.segment.end = 0, 2**62
 
@@ -378,7 +404,20 @@ def _beside(model: Any, file: Path, rng: Random) -> str:
     tensor.data_location = rng.choice([1, 1, 1, 0])
     del tensor.external_data[:]
     location = rng.choice(
-        ["beside.bin", "../keep/thesis.tex", "/etc/passwd", "/dev/zero", "pipe.bin", "link.bin", "none.bin", ".", "", "a/../beside.bin", text(rng), "x.onnx"]
+        [
+            "beside.bin",
+            "../keep/thesis.tex",
+            "/etc/passwd",
+            "/dev/zero",
+            "pipe.bin",
+            "link.bin",
+            "none.bin",
+            ".",
+            "",
+            "a/../beside.bin",
+            text(rng),
+            "x.onnx",
+        ]
     )
     if location == "pipe.bin" and not file.with_name(location).exists():
         os.mkfifo(file.with_name(location))
@@ -413,7 +452,9 @@ def _chain(rng: Random) -> Any:
     count = rng.choice([1200, 1200, 1200, 3000])
     operator = rng.choice(["Relu", "Identity", "Neg", "Add"])
     names = ["x", *(f"t{i}" for i in range(count - 1)), "y"]
-    return _graph([h.make_node(operator, [a] * (2 if operator == "Add" else 1), [b], b) for a, b in zip(names, names[1:], strict=False)])
+    return _graph(
+        [h.make_node(operator, [a] * (2 if operator == "Add" else 1), [b], b) for a, b in itertools.pairwise(names)]
+    )
 
 
 def _huge(rng: Random) -> Any:
@@ -426,9 +467,19 @@ def _huge(rng: Random) -> Any:
     shape = numpy_helper.from_array(np.array([size], np.int64), "s")
     operator = rng.choice(["ConstantOfShape", "Expand", "Tile"])
     made = {
-        "ConstantOfShape": [h.make_node("ConstantOfShape", ["s"], ["h"], "h"), h.make_node("Identity", ["x"], ["y"], "i")],
-        "Expand": [h.make_node("ReduceSum", ["x"], ["r"], "r", keepdims=0), h.make_node("Expand", ["r", "s"], ["y"], "e")],
-        "Tile": [h.make_node("ReduceSum", ["x"], ["r"], "r", keepdims=0), h.make_node("Expand", ["r", "one"], ["o"], "e"), h.make_node("Tile", ["o", "s"], ["y"], "t")],
+        "ConstantOfShape": [
+            h.make_node("ConstantOfShape", ["s"], ["h"], "h"),
+            h.make_node("Identity", ["x"], ["y"], "i"),
+        ],
+        "Expand": [
+            h.make_node("ReduceSum", ["x"], ["r"], "r", keepdims=0),
+            h.make_node("Expand", ["r", "s"], ["y"], "e"),
+        ],
+        "Tile": [
+            h.make_node("ReduceSum", ["x"], ["r"], "r", keepdims=0),
+            h.make_node("Expand", ["r", "one"], ["o"], "e"),
+            h.make_node("Tile", ["o", "s"], ["y"], "t"),
+        ],
     }[operator]
     return _graph(made, [shape, numpy_helper.from_array(np.array([1], np.int64), "one")])
 
@@ -477,7 +528,11 @@ def _deep(rng: Random) -> Any:
     graph = name + field(1, field(4, b"Identity") + field(1, b"x") + field(2, b"y")) + field(12, field(1, b"y"))
     for _ in range(rng.choice([8, 20, 30, 100, 1000])):
         branch = [field(5, field(1, word) + field(6, graph) + b"\xa0\x01\x05") for word in (b"then_branch",)]
-        graph = name + field(1, field(4, b"If") + field(1, b"x") + field(2, b"y") + b"".join(branch)) + field(12, field(1, b"y"))
+        graph = (
+            name
+            + field(1, field(4, b"If") + field(1, b"x") + field(2, b"y") + b"".join(branch))
+            + field(12, field(1, b"y"))
+        )
     return _Bytes(b"\x08\x0a" + field(7, graph) + field(8, b"\x10\x12"))
 
 
@@ -488,7 +543,9 @@ def _wide(rng: Random) -> Any:
     count = rng.choice([500, 3000])
     if rng.random() < 0.5:
         return _graph([h.make_node("Concat", ["x"] * count, ["y"], "c", axis=rng.choice([0, 1, 99, -99]))])
-    return _graph([h.make_node("Relu", ["x"], [f"t{i}"], f"r{i}") for i in range(count)] + [h.make_node("Relu", ["x"], ["y"])])
+    return _graph(
+        [h.make_node("Relu", ["x"], [f"t{i}"], f"r{i}") for i in range(count)] + [h.make_node("Relu", ["x"], ["y"])]
+    )
 
 
 def _empty(_rng: Random) -> Any:

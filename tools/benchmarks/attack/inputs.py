@@ -92,7 +92,9 @@ def _arrays(work: Path, data: Path, rng: Random) -> tuple[str, str]:
         case 2:
             file.write_bytes(mutate.npy(mutate.array(np.load(data / name), rng)))
             return "npy: another array", name
-    other = rng.choice(["x.npz", "x.NPY", "x.png", "x.txt", "-rf.npy", "a\nb.npy", "\u202egnp.npy", "x;touch EXECUTED.npy"])
+    other = rng.choice(
+        ["x.npz", "x.NPY", "x.png", "x.txt", "-rf.npy", "a\nb.npy", "\u202egnp.npy", "x;touch EXECUTED.npy"]
+    )
     file.rename(work / other)
     return f"npy called {other!r}", other
 
@@ -130,7 +132,16 @@ def _ppm(rng: Random) -> bytes:
 _FOREIGN: list[tuple[str, Callable[[Random], bytes]]] = [
     ("PostScript", lambda _: _EPS),
     ("PDF", lambda _: b"%PDF-1.4\n1 0 obj <</Type /Catalog>> endobj\ntrailer <</Root 1 0 R>>"),
-    ("GIF", lambda rng: b"GIF89a" + struct.pack("<HH", rng.choice([4, 65535]), 4) + b"\x80\0\0" + b"\0" * 6 + b",\0\0\0\0\4\0\4\0\0\2\4\0;"),
+    (
+        "GIF",
+        lambda rng: (
+            b"GIF89a"
+            + struct.pack("<HH", rng.choice([4, 65535]), 4)
+            + b"\x80\0\0"
+            + b"\0" * 6
+            + b",\0\0\0\0\4\0\4\0\0\2\4\0;"
+        ),
+    ),
     ("TIFF", lambda rng: b"II*\0\x08\0\0\0" + struct.pack("<H", 2) + rng.randbytes(40)),
     ("SVG", lambda _: b"<svg xmlns='http://www.w3.org/2000/svg'><script>alert(1)</script></svg>"),
     ("icon", lambda rng: b"icns" + struct.pack(">I", 2**31 - 1) + rng.randbytes(60)),

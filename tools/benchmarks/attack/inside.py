@@ -16,7 +16,7 @@ import sys
 import tempfile
 import time
 import warnings
-import xml.etree.ElementTree
+import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -26,9 +26,9 @@ from typing import Any
 import typer.main
 
 from attn_export.process import activity
+from attn_export.tools import ending
 from attn_export.tools.benchmarks.attack.attempt import DOCUMENTED, Attempt, Generator, Outcome
 from attn_export.tools.benchmarks.attack.box import Box
-from attn_export.tools import ending
 from attn_export.untrusted import text
 
 #: What is done while the input is made: a death then is the bench's own.
@@ -109,8 +109,8 @@ class Capture:
         self._files = [os.memfd_create(name) for name in ("out", "err")]
         for number, file in enumerate(self._files, 1):
             os.dup2(file, number)
-        sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115, PTH123
-        sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115, PTH123
+        sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
+        sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", closefd=False)  # noqa: SIM115
         null = os.open("/dev/null", os.O_RDONLY)
         os.dup2(null, 0)
 
@@ -181,10 +181,10 @@ class Inside:
         if fault is not None:
             where, trace = site(fault)
             flaws, said = ["traceback"], f"{type(fault).__name__}: {str(fault)[:300]}\n{trace}"
-        flaws += judge(attempt, code, out) or judge(attempt, None, err)
+        flaws += judge(attempt, code, out) or judge(None, None, err)
         if took > MEMORY:
             flaws, said = [*flaws, "memory"], f"{took >> 20} MB; {said}"
-        if attempt.shell:
+        if attempt.paste:
             _paste(out, self.box.work)
         for flaw, name in self.box.harm(before, attempt.writes):
             flaws, said = [*flaws, flaw], f"{flaw}: {name}; {said}"
@@ -244,18 +244,20 @@ def sentences(err: str, code: int | None) -> list[str]:
     return []
 
 
-def judge(attempt: Attempt, code: int | None, out: str) -> list[str]:
-    """Flaws of what was printed."""
+def judge(attempt: Attempt | None, code: int | None, out: str) -> list[str]:
+    """Flaws of what was printed; without an attempt, of what was said on standard error."""
     if text.printable(out) != out:
         return ["escape"]
+    if attempt is None:
+        return []
     if code in (0, 1) and attempt.kind_of_output == "xml" and out.strip():
         try:
-            xml.etree.ElementTree.fromstring(out)  # noqa: S314  # our own output is what is tested
-        except xml.etree.ElementTree.ParseError:
+            ET.fromstring(out)  # noqa: S314  # our own output is what is tested
+        except ET.ParseError:
             return ["escape"]
     if code in (0, 1) and attempt.kind_of_output == "json" and out.strip():
         try:
-            json.loads(out if out.startswith(("{\n", "[\n")) else f"[{','.join(out.splitlines())}]")
+            json.loads(out)
         except ValueError:
             return ["escape"]
     if attempt.kind_of_output == "page" and _TAGS.search(_CODE.sub("", out)):

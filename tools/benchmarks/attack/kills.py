@@ -172,7 +172,9 @@ def _not_ours_yet(code: int | None, said: str) -> bool:
     """Whether the signal came before the interpreter had loaded a line of ours, where nobody can do anything."""
     if code in (-signal.SIGTERM, -signal.SIGINT) and not said.strip():
         return True
-    return "KeyboardInterrupt" in said and "supervis" not in said and "✓" not in said and code in (-signal.SIGINT, 130, 1)
+    return (
+        "KeyboardInterrupt" in said and "supervis" not in said and "✓" not in said and code in (-signal.SIGINT, 130, 1)
+    )
 
 
 def _bundles(kill: Kill, before: str, target: Path, code: int | None) -> list[str]:
@@ -233,7 +235,9 @@ def main() -> int:
     """Print what was found."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--count", type=int, default=100)
-    parser.add_argument("--job", action="append", choices=tuple(JOBS), help="repeat for several; all but graph by default")
+    parser.add_argument(
+        "--job", action="append", choices=tuple(JOBS), help="repeat for several; all but graph by default"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--no-straits", dest="straits", action="store_false", help="only kills")
     parser.add_argument("--workers", type=int, default=2)

@@ -16,7 +16,12 @@ from attn_export.tools.benchmarks.attack.pool import Pool, Task
 
 _DEVICE = ("attn_export.tools.commands.device", "attn_export.tools.commands.report", "onnxruntime", "onnx")
 _GRAPHS = (*_DEVICE, "attn_export.tools.commands.graphs", "attn_export.tools.commands.diff")
-_HOST = (*_GRAPHS, "attn_export.tools.commands.export", "attn_export.tools.job.pipeline", "attn_export.mechanisms.foreign")
+_HOST = (
+    *_GRAPHS,
+    "attn_export.tools.commands.export",
+    "attn_export.tools.job.pipeline",
+    "attn_export.mechanisms.foreign",
+)
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,12 @@ KINDS: Mapping[str, Kind] = {
     "kwargs": Kind(words.hostile_kwargs, _HOST),
     "words": Kind(
         words.hostile_words,
-        (*_HOST, "attn_export.tools.commands.bench", "attn_export.tools.commands.sweep", "attn_export.tools.device.conform"),
+        (
+            *_HOST,
+            "attn_export.tools.commands.bench",
+            "attn_export.tools.commands.sweep",
+            "attn_export.tools.device.conform",
+        ),
     ),
     "names": Kind(names.hostile_names, _HOST),
 }
@@ -70,7 +80,9 @@ def only(kind: str, seeds: Sequence[int], mode: str, honest: Path, keep: Path | 
     for outcome in pool.run(Task(kind, seed, mode) for seed in seeds):
         clean &= outcome.clean
         print(f"{kind} {outcome.seed}: {', '.join(outcome.flaws) or 'clean'}; exit {outcome.code}; {outcome.seconds} s")
-        print(f"  {outcome.what}\n  attn-export {' '.join(map(repr, outcome.words))}\n  {outcome.where}\n{outcome.text}")
+        print(
+            f"  {outcome.what}\n  attn-export {' '.join(map(repr, outcome.words))}\n  {outcome.where}\n{outcome.text}"
+        )
         if keep:
             target = keep / f"{kind}-{outcome.seed}" / "work"
             lay_out(kind, outcome.seed, target, honest)

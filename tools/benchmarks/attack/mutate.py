@@ -117,21 +117,20 @@ class Raw:
 
 def scalar(rng: Random) -> Any:
     """Something that is in the wrong place almost anywhere."""
-    return rng.choice(
-        [
-            lambda: Raw(rng.choice(NUMBERS)),
-            lambda: Raw(rng.choice(NUMBERS)),
-            lambda: rng.choice(TEXTS),
-            lambda: rng.choice(TEXTS),
-            lambda: rng.choice([None, True, False]),
-            lambda: [],
-            lambda: {},
-            lambda: [[]],
-            lambda: [None] * 3,
-            lambda: {"": {}},
-            lambda: Raw("[" * 40 + "]" * 40),
-        ]
-    )()
+    choices: list[Callable[[], Any]] = [
+        lambda: Raw(rng.choice(NUMBERS)),
+        lambda: Raw(rng.choice(NUMBERS)),
+        lambda: rng.choice(TEXTS),
+        lambda: rng.choice(TEXTS),
+        lambda: rng.choice([None, True, False]),
+        list,
+        dict,
+        lambda: [[]],
+        lambda: [None] * 3,
+        lambda: {"": {}},
+        lambda: Raw("[" * 40 + "]" * 40),
+    ]
+    return rng.choice(choices)()
 
 
 def paths(value: Any, here: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
@@ -275,24 +274,23 @@ def json_file(file: Path, rng: Random) -> str:
 
 def text_bytes(content: bytes, rng: Random) -> bytes:
     """Harm a file of text by its bytes."""
-    return rng.choice(
-        [
-            lambda: flipped(content, rng),
-            lambda: content[: rng.randrange(len(content) + 1)],
-            lambda: b"",
-            lambda: b"\xef\xbb\xbf" + content,
-            lambda: content.decode("utf-8", "replace").encode("utf-16"),
-            lambda: content + b"\0",
-            lambda: content + content,
-            lambda: b"\xff\xfe" + content,
-            lambda: b"// comment\n" + content,
-            lambda: content.replace(b'"', b"'"),
-            lambda: b" " * 1_000_000 + content,
-            lambda: b"[" * 200_000,
-            lambda: b'"' + b"\\" * 100_001,
-            lambda: rng.randbytes(rng.randrange(2000)),
-        ]
-    )()
+    choices: list[Callable[[], bytes]] = [
+        lambda: flipped(content, rng),
+        lambda: content[: rng.randrange(len(content) + 1)],
+        lambda: b"",
+        lambda: b"\xef\xbb\xbf" + content,
+        lambda: content.decode("utf-8", "replace").encode("utf-16"),
+        lambda: content + b"\0",
+        lambda: content + content,
+        lambda: b"\xff\xfe" + content,
+        lambda: b"// comment\n" + content,
+        lambda: content.replace(b'"', b"'"),
+        lambda: b" " * 1_000_000 + content,
+        lambda: b"[" * 200_000,
+        lambda: b'"' + b"\\" * 100_001,
+        lambda: rng.randbytes(rng.randrange(2000)),
+    ]
+    return rng.choice(choices)()
 
 
 def flipped(content: bytes, rng: Random, most: int = 8) -> bytes:
@@ -391,34 +389,33 @@ def npy_header(content: bytes, rng: Random) -> bytes:
 def array(value: Any, rng: Random) -> Any:
     """Another array in the place of an honest one: of another type, shape or worth."""
     flat = value.ravel()
-    return rng.choice(
-        [
-            lambda: value.astype(rng.choice(["f2", "f8", "i1", "u8", "c16", "?", "i8", "f4"])),
-            lambda: value[..., None],
-            lambda: flat,
-            lambda: value[:0],
-            lambda: np.zeros((0,), value.dtype),
-            lambda: np.zeros((), value.dtype),
-            lambda: np.zeros_like(value),
-            lambda: np.full(value.shape, np.nan),
-            lambda: np.full(value.shape, np.inf, "f4"),
-            lambda: np.full(value.shape, 3e38, "f4"),
-            lambda: np.full(value.shape, 1e300),
-            lambda: np.full(value.shape, 1e-40, "f4"),
-            lambda: np.array([rng.choice(TEXTS)]),
-            lambda: np.array([b"bytes"]),
-            lambda: np.array([{"a": 1}], dtype=object),
-            lambda: np.array([Bomb()], dtype=object),
-            lambda: np.zeros(3, [("a", "f4"), ("b", "O")]),
-            lambda: np.zeros(3, [("a", "f4")]),
-            lambda: np.zeros((1,) * 32, value.dtype),
-            lambda: np.asfortranarray(value),
-            lambda: np.concatenate([flat] * 3),
-            lambda: np.array(["NaT"], "M8[s]"),
-            lambda: np.zeros((3, 0, 5), "f4"),
-            lambda: -value if value.dtype.kind == "f" else flat,
-        ]
-    )()
+    choices: list[Callable[[], Any]] = [
+        lambda: value.astype(rng.choice(["f2", "f8", "i1", "u8", "c16", "?", "i8", "f4"])),
+        lambda: value[..., None],
+        lambda: flat,
+        lambda: value[:0],
+        lambda: np.zeros((0,), value.dtype),
+        lambda: np.zeros((), value.dtype),
+        lambda: np.zeros_like(value),
+        lambda: np.full(value.shape, np.nan),
+        lambda: np.full(value.shape, np.inf, "f4"),
+        lambda: np.full(value.shape, 3e38, "f4"),
+        lambda: np.full(value.shape, 1e300),
+        lambda: np.full(value.shape, 1e-40, "f4"),
+        lambda: np.array([rng.choice(TEXTS)]),
+        lambda: np.array([b"bytes"]),
+        lambda: np.array([{"a": 1}], dtype=object),
+        lambda: np.array([Bomb()], dtype=object),
+        lambda: np.zeros(3, [("a", "f4"), ("b", "O")]),
+        lambda: np.zeros(3, [("a", "f4")]),
+        lambda: np.zeros((1,) * 32, value.dtype),
+        lambda: np.asfortranarray(value),
+        lambda: np.concatenate([flat] * 3),
+        lambda: np.array(["NaT"], "M8[s]"),
+        lambda: np.zeros((3, 0, 5), "f4"),
+        lambda: -value if value.dtype.kind == "f" else flat,
+    ]
+    return rng.choice(choices)()
 
 
 class Bomb:
@@ -436,9 +433,7 @@ def npz_file(file: Path, rng: Random) -> str:
         members = {entry.filename: archive.read(entry) for entry in archive.infolist()}
     pick = rng.random()
     if pick < 0.4:
-        said = []
-        for _ in range(rng.choice([1, 1, 2])):
-            said.append(_member(members, rng))
+        said = [_member(members, rng) for _ in range(rng.choice([1, 1, 2]))]
         with zipfile.ZipFile(file, "w") as archive:
             for name, content in members.items():
                 archive.writestr(zipfile.ZipInfo(name or "_"), content)
@@ -466,22 +461,28 @@ def _member(members: dict[str, bytes], rng: Random) -> str:
                 members["names.npy"] = npy(np.array([], "U1"))
             return f"{name} deleted"
         case 1:
-            other = rng.choice(
-                [
-                    name.replace(".npy", ""),
-                    name.replace("0.", "9."),
-                    f"x.{name}",
-                    "names.npy",
-                    "0.input..npy",
-                    f"{rng.choice(TEXTS)}.npy",
-                    name.replace("input", "truth"),
-                    "-1.input.x.npy",
-                ]
-            ).encode("utf-8", "replace").decode()
+            other = (
+                rng.choice(
+                    [
+                        name.replace(".npy", ""),
+                        name.replace("0.", "9."),
+                        f"x.{name}",
+                        "names.npy",
+                        "0.input..npy",
+                        f"{rng.choice(TEXTS)}.npy",
+                        name.replace("input", "truth"),
+                        "-1.input.x.npy",
+                    ]
+                )
+                .encode("utf-8", "replace")
+                .decode()
+            )
             members[other.replace("\0", "0")[:60_000]] = members.pop(name)
             return f"{name} renamed"
         case 2:
-            members[f"{rng.choice(['99.truth.y', '0.input.zz', '0.yardstick.zz', 'extra', '1.other.y'])}.npy"] = npy(value)
+            members[f"{rng.choice(['99.truth.y', '0.input.zz', '0.yardstick.zz', 'extra', '1.other.y'])}.npy"] = npy(
+                value
+            )
             return "one more"
         case _:
             members[name] = npy(array(value, rng))
@@ -553,7 +554,9 @@ def _twice_named(archive: zipfile.ZipFile, entry: str | zipfile.ZipInfo, content
 def _odd_names(content: bytes, rng: Random) -> bytes:
     file = io.BytesIO(content)
     with zipfile.ZipFile(file, "a") as archive:
-        name = rng.choice(["../../keep/thesis.tex", "/etc/passwd", "names.npy", "0.input.x.npy", "a\\b.npy", "d/", "é.npy"])
+        name = rng.choice(
+            ["../../keep/thesis.tex", "/etc/passwd", "names.npy", "0.input.x.npy", "a\\b.npy", "d/", "é.npy"]
+        )
         entry = zipfile.ZipInfo(name)
         entry.external_attr = rng.choice([0o120777 << 16, 0o100644 << 16, 0x10])
         _twice_named(archive, entry, rng.choice([b"/etc/passwd", npy(np.zeros(2))]))
@@ -603,7 +606,20 @@ def place_file(file: Path, rng: Random) -> str:
     import os
 
     kind = rng.choice(
-        ["missing", "empty", "folder", "pipe", "zero", "full", "loop", "outside", "dangling", "sparse", "link", "socket"]
+        [
+            "missing",
+            "empty",
+            "folder",
+            "pipe",
+            "zero",
+            "full",
+            "loop",
+            "outside",
+            "dangling",
+            "sparse",
+            "link",
+            "socket",
+        ]
     )
     content = file.read_bytes()
     file.unlink()
@@ -634,7 +650,7 @@ def place_file(file: Path, rng: Random) -> str:
         case "socket":
             import socket
 
-            here = os.getcwd()
+            here = Path.cwd()
             os.chdir(file.parent)  # the name of a socket is at most 108 bytes long
             try:
                 with socket.socket(socket.AF_UNIX) as made:

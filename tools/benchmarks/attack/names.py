@@ -19,7 +19,10 @@ def hostile_names(work: Path, originals: Path, rng: Random) -> Attempt:
     """A bundle that proves itself under wild names, and a command that prints them."""
     if rng.random() < 0.15:
         return _graph(work, originals, rng)
-    place = rng.choice(["b"] * 6 + ["x; touch EXECUTED", "-rf", "a|b", "\x1b[31m", "[/]", "<script>alert(1)", "a\nb", "\u202eb", "\udcff"])
+    place = rng.choice(
+        ["b"] * 6
+        + ["x; touch EXECUTED", "-rf", "a|b", "\x1b[31m", "[/]", "<script>alert(1)", "a\nb", "\u202eb", "\udcff"]
+    )
     folder = work / place
     shutil.copytree(originals / rng.choice(["bundle", "fused"]), folder)
     files = {name: folder / name for name in (bundle.MANIFEST, bundle.REPORT)}
@@ -45,7 +48,7 @@ def hostile_names(work: Path, originals: Path, rng: Random) -> Attempt:
         ]
     )
     expected = FORMATS[kind] if words[0] == "report" and len(words) == 4 else "json" if "--json" in words else ""
-    return Attempt(words, said, kind_of_output=expected, shell=True)
+    return Attempt(words, said, kind_of_output=expected, paste=True)
 
 
 def _graph(work: Path, originals: Path, rng: Random) -> Attempt:
@@ -66,7 +69,7 @@ def _graph(work: Path, originals: Path, rng: Random) -> Attempt:
             ("diff", "x.onnx"),
         ]
     )
-    return Attempt(words, "names of a graph", writes=("y.onnx", "out", "out/*"), shell=True)
+    return Attempt(words, "names of a graph", writes=("y.onnx", "out", "out/*"), paste=True)
 
 
 def _mapping(manifest: Any, report: Any, rng: Random) -> dict[str, str]:

@@ -1,11 +1,11 @@
 """Honest inputs that the harm is done to: made once by the product itself, small, and kept in a temporary folder.
 
-    net.py              a network with two branches, for weights and arguments
-    bundle/ fused/      bundles of it, one with latency and a comparison
-    kit/                a conformance kit of both
-    graphs/*.onnx       convolutions, attention, a loop, a function, a quantised one, one with weights beside it
-    weights/*           a safetensors file and torch files, new and old, bare and wrapped
-    data/*              arrays and images
+net.py              a network with two branches, for weights and arguments
+bundle/ fused/      bundles of it, one with latency and a comparison
+kit/                a conformance kit of both
+graphs/*.onnx       convolutions, attention, a loop, a function, a quantised one, one with weights beside it
+weights/*           a safetensors file and torch files, new and old, bare and wrapped
+data/*              arrays and images
 """
 
 from __future__ import annotations
@@ -225,7 +225,7 @@ def arrays(folder: Path) -> None:
     values = np.random.default_rng(0).normal(size=(1, 2, 4, 4)).astype(np.float32)
     np.save(folder / "x.npy", values)
     np.savez(folder / "x.npz", x=values)
-    np.savez_compressed(folder / "cases.npz", **{"one.x": values, "two.x": 2 * values})
+    np.savez_compressed(folder / "cases.npz", **{"one.x": values, "two.x": 2 * values})  # type: ignore[arg-type]
     with contextlib.suppress(ImportError):  # an extra: without it images are refused, which is tried as well
         from PIL import Image
 

@@ -63,7 +63,10 @@ class Outside:
         before = self.box.look()
         flaws: list[str] = []
         began = time.perf_counter()
-        words = [word.encode("utf-8", "surrogateescape") if _encodable(word) else b"" for word in _timed(attempt.words, PATIENCE)]
+        words = [
+            word.encode("utf-8", "surrogateescape") if _encodable(word) else b""
+            for word in _timed(attempt.words, PATIENCE)
+        ]
         command = [*map(os.fsencode, children.command("attn_export")), *(word.replace(b"\0", b"") for word in words)]
         out, err = b"", b""
         with subprocess.Popen(
@@ -90,7 +93,7 @@ class Outside:
                 end_session(child.pid)
             flaws += ["death"] if code < 0 or code in (134, 137, 139) else sentences(said, code)
         shown = out.decode("utf-8", "replace")
-        flaws += judge(attempt, code, shown) or judge(attempt, None, said)
+        flaws += judge(attempt, code, shown) or judge(None, None, said)
         for flaw, name in self.box.harm(before, attempt.writes):
             if flaw != "left" or not _named(name, said):
                 flaws, said = [*flaws, flaw], f"{flaw}: {name}; {said}"

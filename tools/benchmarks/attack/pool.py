@@ -83,10 +83,11 @@ class Pool:
     def _hand_out(self, queue: deque[Task]) -> None:
         while len(self._workers) < min(self.size, len(queue)):
             self._workers.append(self._hire(len(self._workers)))
-        for place, worker in enumerate(self._workers):
-            if worker.task is None and queue:
-                if worker.done >= LIFE:
-                    self._end(worker)
+        for place, old in enumerate(list(self._workers)):
+            if old.task is None and queue:
+                worker = old
+                if old.done >= LIFE:
+                    self._end(old)
                     worker = self._workers[place] = self._hire(place)
                 worker.task = queue.popleft()
                 worker.began = time.monotonic()

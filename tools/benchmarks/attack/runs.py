@@ -22,7 +22,7 @@ from attn_export.process import children
 from attn_export.tools.benchmarks.attack.originals import INPUT
 
 #: In the environment of every process of a run, so that what outlives it is found.
-TOKEN = "ATTACK_TOKEN"
+MARK = "ATTACK_MARK"
 #: Seconds that anything of a run may outlive it.
 GRACE = 5.0
 #: The command line as users start it.
@@ -57,7 +57,9 @@ JOBS: dict[str, Job] = {
     "graph": GRAPH,
     "main": Job("main", ("se", "--preset", "test", *_QUICK), again=_GRAPH),
     "fused": Job("fused", ("net.py:Net", "--input", INPUT, "--fuse", *_QUICK), again=_GRAPH),
-    "sweep": Job("sweep", ("sweep", "--family", "mlp", "--plain", "--no-variants", "--mutants", "none", "-o", "{target}")),
+    "sweep": Job(
+        "sweep", ("sweep", "--family", "mlp", "--plain", "--no-variants", "--mutants", "none", "-o", "{target}")
+    ),
 }
 
 
@@ -96,7 +98,7 @@ class Place:
     def environment(self) -> dict[str, str]:
         """What the run sees."""
         kept = {name: value for name, value in children.environment().items() if name in ("PATH", "LANG", "PYTHONPATH")}
-        kept |= {"PYTHONDONTWRITEBYTECODE": "1", TOKEN: self.token, **self.more}
+        kept |= {"PYTHONDONTWRITEBYTECODE": "1", MARK: self.token, **self.more}
         if self.home:
             kept["HOME"] = str(self.home)
         if self.tmp:
@@ -105,12 +107,14 @@ class Place:
 
     def start(self, words: Sequence[str], program: Sequence[str] = PROGRAM, **more: Any) -> subprocess.Popen[bytes]:
         """Start it in a session of its own; what it says goes to ``out.txt`` and ``err.txt``."""
-        streams: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": self.open("out.txt"), "stderr": self.open("err.txt")}
+        streams: dict[str, Any] = {
+            "stdin": subprocess.DEVNULL,
+            "stdout": self.open("out.txt"),
+            "stderr": self.open("err.txt"),
+        }
         chosen = {"cwd": self.work, **streams, **more}
         try:
-            return subprocess.Popen(
-                [*program, *words], env=self.environment(), start_new_session=True, **chosen
-            )
+            return subprocess.Popen([*program, *words], env=self.environment(), start_new_session=True, **chosen)
         finally:
             for stream in streams.values():
                 if not isinstance(stream, int):
@@ -128,7 +132,7 @@ class Place:
     def alive(self) -> list[int]:
         """Processes of the run that still live, whoever their parent is now."""
         found = []
-        wanted = f"{TOKEN}={self.token}".encode()
+        wanted = f"{MARK}={self.token}".encode()
         for entry in os.scandir("/proc"):
             if entry.name.isdigit():
                 with contextlib.suppress(OSError):
@@ -148,7 +152,7 @@ class Place:
 
     def litter(self, target: Path) -> list[str]:
         """What a run that is over has no business to leave: temporary files, half bundles, things at home."""
-        found = [path for path in target.parent.rglob(".*.partial")]
+        found = list(target.parent.rglob(".*.partial"))
         found += [path for path in target.parent.rglob("*.partial") if not path.name.startswith(".")]
         for folder in (self.tmp, self.home):
             if folder and folder.is_dir():
@@ -178,5 +182,3 @@ def wait(process: subprocess.Popen[bytes], limit: float) -> int | None:
         return process.wait(limit)
     except subprocess.TimeoutExpired:
         return None
-
-

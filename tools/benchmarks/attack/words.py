@@ -17,13 +17,86 @@ from attn_export.tools.benchmarks.attack.attempt import Attempt
 from attn_export.tools.benchmarks.attack.originals import INPUT
 
 #: What lies in the working folder, and what does not; and places that are no files.
-PATHS = ("b", "b", "x.onnx", "net.py", "x.npy", "none", "pipe", "zero", "dev-null", "dev-full", "dir", "k", "", ".", "..", "~", "b/", "link", "round")
+PATHS = (
+    "b",
+    "b",
+    "x.onnx",
+    "net.py",
+    "x.npy",
+    "none",
+    "pipe",
+    "zero",
+    "dev-null",
+    "dev-full",
+    "dir",
+    "k",
+    "",
+    ".",
+    "..",
+    "~",
+    "b/",
+    "link",
+    "round",
+)
 #: Folders to write to: none of these but ``out`` and ``old`` may be changed.
-FOLDERS = ("out", "old", ".", "..", "../keep", "../keep/app", "../keep/repository", "../home", "dir", "net.py", "pipe", "dev-null", "link", "no/out", "out/", "x" * 300, "", "a\nb", "-rf", "\udcff")
-WRITTEN = ("out", "out/*", "no", "no/*", "old", "old/*", "x*", "a\nb*", "sweep", "sweep/*", "-rf*", "\udcff*", "__pycache__*")
+FOLDERS = (
+    "out",
+    "old",
+    ".",
+    "..",
+    "../keep",
+    "../keep/app",
+    "../keep/repository",
+    "../home",
+    "dir",
+    "net.py",
+    "pipe",
+    "dev-null",
+    "link",
+    "no/out",
+    "out/",
+    "x" * 300,
+    "",
+    "a\nb",
+    "-rf",
+    "\udcff",
+)
+WRITTEN = (
+    "out",
+    "out/*",
+    "no",
+    "no/*",
+    "old",
+    "old/*",
+    "x*",
+    "a\nb*",
+    "sweep",
+    "sweep/*",
+    "-rf*",
+    "\udcff*",
+    "__pycache__*",
+)
 FILES = ("y.onnx", "y.md", "no/y", "dir", "dev-null", "dev-full", "pipe", "b", "x.onnx", "y" * 300, ".", "", "a\nb")
-SHAPES = (INPUT, "1x2x4x4", "x:[1,2,4,4]", "x:1,2,4,4", "0x2", "1x2x4x99999999999999999999", "b=2x2x4x4:int64", "x:1x2:float99", "1×2", "-1x2", "x" * 1000, ":::", "[]", "1x" * 5000 + "1")
-SUBJECTS = ("se", "net.py:Net", "x.onnx", "nosuch", "net.py", "net.py:nothing", "json:dumps", "os:system", ":", "net.py:", "no.such:x", "none.onnx", "pipe.onnx", "b", "repvgg", "SE", "../net.py:Net", "os.path:join", "zero.onnx")  # fmt: skip
+SHAPES = (
+    INPUT,
+    "1x2x4x4",
+    "x:[1,2,4,4]",
+    "x:1,2,4,4",
+    "0x2",
+    "1x2x4x99999999999999999999",
+    "b=2x2x4x4:int64",
+    "x:1x2:float99",
+    "1×2",
+    "-1x2",
+    "x" * 1000,
+    ":::",
+    "[]",
+    "1x" * 5000 + "1",
+)
+SUBJECTS = (
+    "se", "net.py:Net", "x.onnx", "nosuch", "net.py", "net.py:nothing", "json:dumps", "os:system", ":", "net.py:",
+    "no.such:x", "none.onnx", "pipe.onnx", "b", "repvgg", "SE", "../net.py:Net", "os.path:join", "zero.onnx",
+)  # fmt: skip
 
 
 def word(rng: Random) -> str:
@@ -88,9 +161,7 @@ def hostile_words(work: Path, originals: Path, rng: Random) -> Attempt:
         return Attempt(tuple(words), "words at random", writes=WRITTEN)
     known = [line for line in LINES if line[0] in table() or line[0] in SUBJECTS]
     words = list(rng.choice(known))
-    said = []
-    for _ in range(rng.choice([1, 1, 2, 3, 5])):
-        said.append(_harm(words, rng))
+    said = [_harm(words, rng) for _ in range(rng.choice([1, 1, 2, 3, 5]))]
     command = words[0] if words and words[0] in table() else "export"
     words = [_for(command, words, index, rng) for index in range(len(words))]
     # A file that the user names with -o may be any file in the working folder; a folder may not.
@@ -130,7 +201,11 @@ def _harm(words: list[str], rng: Random) -> str:
                 words.append(_value(option, rng))
                 return "one argument more"
             name = rng.choice(names)
-            added = [name] if getattr(option, "is_flag", False) or getattr(option, "count", False) else [name, _value(option, rng)]
+            added = (
+                [name]
+                if getattr(option, "is_flag", False) or getattr(option, "count", False)
+                else [name, _value(option, rng)]
+            )
             if rng.random() < 0.1 and len(added) == 2:
                 added = [f"{name}={added[1]}"]
             place = rng.randrange(1, len(words) + 1) if words else 0
@@ -149,10 +224,15 @@ def _harm(words: list[str], rng: Random) -> str:
             words.insert(at, words[at])
             return f"word {at} twice"
         case 8 if words:
-            words[at] = rng.choice([words[at].upper(), words[at][:-1], words[at] + word(rng)[:50], f"--{words[at]}", f"{words[at]}="])
+            words[at] = rng.choice(
+                [words[at].upper(), words[at][:-1], words[at] + word(rng)[:50], f"--{words[at]}", f"{words[at]}="]
+            )
             return f"word {at} misspelt"
         case _:
-            words.insert(rng.randrange(len(words) + 1), rng.choice(["--", "-", "--help", "-h", "--version", "-qvqv", "--json", "-o", "--no-such", "-é"]))
+            words.insert(
+                rng.randrange(len(words) + 1),
+                rng.choice(["--", "-", "--help", "-h", "--version", "-qvqv", "--json", "-o", "--no-such", "-é"]),
+            )
             return "an option more"
 
 
@@ -177,7 +257,15 @@ def _value(option: Any, rng: Random) -> str:
         "batch_sweep": ("1,2", "0", "1,", "1e9", "99999999999999999999", "²"),
         "preprocess": ("size=4x4", "size=0x0", "size=4x4,std=0/0/0", "mean=NaN/0/0", "x"),
         "dynamic": ("batch", "all", "none", "b,h", ",,", "q"),
-        "between": ("exported,simplified", "original,x.onnx", "b,model", "a,a", ",", "model@,x", "original@onnxruntime,model"),
+        "between": (
+            "exported,simplified",
+            "original,x.onnx",
+            "b,model",
+            "a,a",
+            ",",
+            "model@,x",
+            "original@onnxruntime,model",
+        ),
         "backend": ("onnxruntime", "tensorrt", "tensorrt_rtx", "nosuch", ""),
         "require": ("onnxruntime", "tensorrt", "nosuch"),
         "kind": ("html", "markdown", "junit", "sarif", "json", "pdf"),
@@ -201,7 +289,12 @@ def _for(command: str, words: list[str], index: int, rng: Random) -> str:
     before = words[index - 1] if index else ""
     if command in ("fuse", "report") and before in ("-o", "--output"):
         return rng.choice(FILES)
-    if command in ("fuse", "report") and words[index].startswith(("-o", "--o")) and len(words[index]) > 2 and "keep" in words[index]:
+    if (
+        command in ("fuse", "report")
+        and words[index].startswith(("-o", "--o"))
+        and len(words[index]) > 2
+        and "keep" in words[index]
+    ):
         return "-oy"
     return words[index]
 

@@ -436,14 +436,14 @@ def npz_file(file: Path, rng: Random) -> str:
         said = [_member(members, rng) for _ in range(rng.choice([1, 1, 2]))]
         with zipfile.ZipFile(file, "w") as archive:
             for name, content in members.items():
-                archive.writestr(zipfile.ZipInfo(name or "_"), content)
+                archive.writestr(member(name or "_"), content)
         return f"{file.name}: {', '.join(said)}"
     if pick < 0.6:
         name = rng.choice(list(members))
         members[name] = npy_header(members[name], rng)
         with zipfile.ZipFile(file, "w") as archive:
             for item, content in members.items():
-                archive.writestr(item, content)
+                archive.writestr(member(item), content)
         return f"{file.name}: header of {name}"
     return zip_file(file, rng)
 
@@ -540,11 +540,18 @@ def _many(content: bytes, rng: Random) -> bytes:
     file = io.BytesIO(content)
     with zipfile.ZipFile(file, "a") as archive:
         for index in range(rng.choice([50, 2000])):
-            _twice_named(archive, f"{index + 5}.input.x.npy", b"")
+            _twice_named(archive, member(f"{index + 5}.input.x.npy"), b"")
     return file.getvalue()
 
 
-def _twice_named(archive: zipfile.ZipFile, entry: str | zipfile.ZipInfo, content: bytes) -> None:
+def member(name: str, method: int = zipfile.ZIP_STORED) -> zipfile.ZipInfo:
+    """A member of an archive that holds no time of today: the same seed gives the same bytes."""
+    entry = zipfile.ZipInfo(name)
+    entry.compress_type = method
+    return entry
+
+
+def _twice_named(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, content: bytes) -> None:
     """Add a member, also where there is one of that name."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -568,7 +575,7 @@ def _packed(content: bytes, rng: Random) -> bytes:
     method = rng.choice([zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, zipfile.ZIP_DEFLATED])
     with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(file, "w", method) as new:
         for entry in old.infolist():
-            new.writestr(entry.filename, old.read(entry))
+            new.writestr(member(entry.filename, method), old.read(entry))
     return flipped(file.getvalue(), rng, 3) if rng.random() < 0.5 else file.getvalue()
 
 

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from attn_export.bundle import Bundle, read
+from attn_export.bundle import Bundle, read, unchanged
 from attn_export.errors import BackendError
 from attn_export.process import activity, children
 
@@ -68,6 +68,7 @@ def measure(bundle: Bundle, backend: str, *, threads: int = 1) -> Footprint:
     if done.returncode:
         last = children.ending(done.returncode, done.stderr)
         raise BackendError(f"opening {bundle.model} on {backend} in a process of its own broke: {last}")
+    unchanged(bundle)  # the child has read it by itself
     return Footprint(**json.loads(done.stdout.splitlines()[-1]), file_bytes=file_bytes(bundle))
 
 

@@ -195,14 +195,28 @@ def verify(
     ] = None,
     atol: options.Atol = None,
     rtol: options.Rtol = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(metavar="K", help="Hold it to this k, at your own judgement, instead of the bundle's."),
+    ] = None,
+    snr: Annotated[
+        float | None, typer.Option(metavar="DB", help="Hold it to this signal-to-noise ratio instead of the bundle's.")
+    ] = None,
+    expect: Annotated[
+        str | None, typer.Option(metavar="DIGEST", help="Fail unless this is its digest, sha256:…, as it was printed.")
+    ] = None,
+    signers: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Fail unless one of OpenSSH's allowed signers here signed it.")
+    ] = None,
     threads: options.Threads = 1,
     as_json: options.Json = False,
 ) -> None:
     """Prove a bundle again, on this machine. Needs neither torch nor onnx."""
     from attn_export.tools.commands import device
 
+    held = device.Held(expect, signers, tolerance, snr)
     if compile_only:
-        device.compile_only(path, sm, as_json, tuple(shapes or ()))
+        device.compile_only(path, sm, as_json, tuple(shapes or ()), held)
     else:
         device.verify(
             path,
@@ -215,7 +229,23 @@ def verify(
             data,
             preprocess,
             tuple(shapes or ()),
+            held,
         )
+
+
+@app.command(epilog="Example: attn-export sign repvgg --key ~/.ssh/id_ed25519")
+@contained
+def sign(
+    path: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle's folder.")],
+    key: Annotated[
+        Path, typer.Option(metavar="FILE", help="An SSH key; a public one where an agent holds the private one.")
+    ],
+    as_json: options.Json = False,
+) -> None:
+    """Sign a bundle with an SSH key, as git signs commits; `verify --signers` holds it to that."""
+    from attn_export.tools.commands import sign as signing
+
+    signing.sign(path, key, as_json)
 
 
 @app.command(epilog="Example: attn-export bench fused plain")

@@ -2,7 +2,7 @@
 
 what an error of ours says      its own sentence and code (``errors``)
 a package that is missing       3, with the command that installs it
-no memory, no space             3
+no memory, no space             3; a library that cannot be loaded, too
 told to stop                    130, 143, 129
 standard output is closed       141, in silence
 anything else                   70: a fault of ours, with a log that holds the traceback
@@ -14,6 +14,7 @@ import contextlib
 import errno
 import io
 import platform
+import re
 import sys
 import traceback
 from collections.abc import Callable
@@ -114,8 +115,12 @@ def _ended(work: Callable[[], object]) -> int:
         _debug()
         return failed(f"this needs the package {name}, which is not installed: pip install '{package}'", FAILED)
     except MemoryError:
+        return _no_memory()
+    except ImportError as error:
+        if "attn_export" in f"{error.name} {error.path}":
+            return _ours(error)
         _debug()
-        return failed(f"not enough memory while {activity.now().doing}; {supervisor.left(activity.now())}", FAILED)
+        return failed(f"the package {error.name or 'that this needs'} cannot be loaded: {error}", FAILED)
     except OSError as error:
         if error.errno not in _MACHINE:
             return _ours(error)
@@ -123,8 +128,17 @@ def _ended(work: Callable[[], object]) -> int:
         place = f"{error.filename}: " if error.filename else ""
         return failed(f"{place}{error.strerror}; {supervisor.left(activity.now())}", FAILED)
     except Exception as error:
-        return _ours(error)
+        return _no_memory() if _NO_MEMORY.search(str(error)) else _ours(error)
     return 0
+
+
+#: How compiled code says that it got no memory, in exceptions of any kind.
+_NO_MEMORY = re.compile("can't allocate memory|cannot allocate memory|bad_alloc|out of memory", re.IGNORECASE)
+
+
+def _no_memory() -> int:
+    _debug()
+    return failed(f"not enough memory while {activity.now().doing}; {supervisor.left(activity.now())}", FAILED)
 
 
 def stop_sentence(stop: StopError) -> str:

@@ -19,7 +19,7 @@ ALLOWED = {
     "src/attn_export/process/children.py": "the one place",
     "src/attn_export/process/supervisor.py": "the fork of the parent",
     "deploy_tests/backends/tensorrt/machine.py": "nvidia-smi",
-    "tools/commands/sign.py": "ssh-keygen",
+    "tools/device/signing.py": "ssh-keygen",
 }
 
 

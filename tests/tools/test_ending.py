@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from attn_export.errors import GateError, InconclusiveError, SubjectError
+from attn_export.process.activity import Activity
 from attn_export.process.supervisor import StopError
 from attn_export.tools import ending
 from tests.tools.run import run
@@ -33,6 +34,7 @@ def raises(error: BaseException) -> Callable[[], None]:
 def words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(sys, "argv", ["attn-export", "verify", "x"])
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    monkeypatch.setattr("attn_export.process.activity._Own.now", Activity())
 
 
 @pytest.mark.parametrize(
@@ -44,6 +46,9 @@ def words(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         (ModuleNotFoundError("No module named 'torch.nn'", name="torch.nn"), 3, "pip install 'attn-export[export]'"),
         (ModuleNotFoundError("No module named 'jinja2'", name="jinja2"), 3, "pip install 'attn-export[report]'"),
         (MemoryError(), 3, "error: not enough memory while "),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), 3, "error: not enough memory while "),
+        (ImportError("libtorch_cpu.so: failed to map segment", name="torch._C"), 3, "torch._C cannot be loaded: libt"),
+        (ImportError("cannot import name 'x'", name="attn_export.bundle"), 70, "attn-export itself failed"),
         (
             OSError(errno.ENOSPC, "No space left on device", "x.npz"),
             3,

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from attn_export import bundle
+from attn_export.errors import WriteError
 from attn_export.tools.job import sweep
 from attn_export.tools.job.sweep import RESULTS, Job, Row, Settings, jobs
 from tests.tools.run import run
@@ -29,8 +30,19 @@ def test_a_failing_entry_stops_no_other_and_a_second_sweep_keeps_what_passed(tmp
 
     again = sweep.sweep([BAD, GOOD], settings)
     assert [row.kept for row in again] == [False, True]
-    (tmp_path / RESULTS).write_text("half")
-    assert not sweep.sweep([GOOD], settings)[0].kept
+    kept = json.loads((tmp_path / RESULTS).read_text())
+    (tmp_path / RESULTS).write_text(json.dumps({**kept, "rows": [{**row, "seconds": "1"} for row in kept["rows"]]}))
+    assert not sweep.sweep([GOOD], settings)[0].kept, "what another version wrote is run again"
+
+
+@pytest.mark.parametrize("content", ["half", "[1]", '{"my": "own"}', '{"rows": [], "environment": {}, "more": 1}'])
+@pytest.mark.parametrize("again", [False, True])
+def test_a_file_of_that_name_that_is_no_sweep_is_not_overwritten(tmp_path: Path, content: str, again: bool) -> None:
+    (tmp_path / RESULTS).write_text(content)
+    with pytest.raises(WriteError):
+        sweep.sweep([GOOD], Settings(tmp_path, workers=1, again=again))
+    assert (tmp_path / RESULTS).read_text() == content
+    assert [path.name for path in tmp_path.iterdir()] == [RESULTS], "nothing was begun"
 
 
 def test_a_job_that_takes_too_long_is_stopped_and_the_rest_goes_on(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
+from attn_export import bundle
 from attn_export.deploy_tests.latency import Protocol
 from attn_export.errors import InconclusiveError, SubjectError, UnknownNameError, UsageError
 from attn_export.mechanisms import MECHANISMS
@@ -37,6 +38,8 @@ def export(
 ) -> None:
     """Run the main job and print its table, or one JSON object."""
     progress = Progress(verbosity)
+    if wanted.output:
+        bundle.may_write(wanted.output)  # said before anything is loaded
     with progress.stage("load"):
         subject = load(wanted)
         from attn_export.tools.job import pipeline, tables
@@ -54,13 +57,15 @@ def export(
     if subject.weights.startswith("awakened"):
         progress.warn(f"no --weights: {subject.weights}; what is proven is the conversion, not a trained model")
     outcome = pipeline.deploy(subject, asked, progress)
+    digest = bundle.digest(outcome.target)
     if as_json:
-        console.emit(tables.as_json(outcome))
+        console.emit({**tables.as_json(outcome), "digest": digest})
     else:
         console.show(tables.stages(outcome))
         console.say(*tables.sentences(outcome))
         proof = command("attn-export", "verify", outcome.target)
         console.say(f"bundle: {outcome.target}/   prove it anywhere: {proof}")
+        console.say(f"digest: {digest}   hold a copy to it: --expect {digest[:14]}…")
     if outcome.contest and outcome.contest.void:
         raise InconclusiveError("parity is proven and the bundle is written, but its latency ratio is void (see above)")
 

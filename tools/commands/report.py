@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from attn_export import bundle
-from attn_export.errors import BundleError, UnknownNameError, WriteError
+from attn_export.errors import UnknownNameError, WriteError
 from attn_export.tools import console
 from attn_export.tools.commands import output as target
 from attn_export.tools.report import formats, page
@@ -20,10 +20,7 @@ def report(path: Path, kind: str, output: Path | None) -> None:
         raise UnknownNameError("report format", kind, FORMATS)
     place = None if output is None else target.file(output, target.is_report, "report of a bundle")
     whole = bundle.read(path)
-    try:
-        content = json.loads((path / bundle.REPORT).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{path} has no {bundle.REPORT} that can be read: {error}") from error
+    content = bundle.report(whole)
     match kind:
         case "html":
             text = page.render(whole.manifest, content, path.name)

@@ -81,6 +81,7 @@ class _Job:
     def run(self) -> Outcome:
         with self.progress.stage("float64 truth"):
             self.cases = truth.cases(self.subject, self.plan.seed)
+            bundle.refuse_loose(self.cases)
             self.progress.detail(f"{len(self.cases)} cases")
         plain = self.plain = self._export("export, un-fused" if self.plan.fuse else "export")
         if self.plan.data:
@@ -110,6 +111,8 @@ class _Job:
         bundle.write_json(self.folder / bundle.REPORT, report)
         page = render(whole.manifest, report, self.plan.target.name)
         (self.folder / bundle.PAGE).write_text(page, encoding="utf-8")
+        bundle.write_manifest(self.folder, content)  # again and last: it holds the hash of the report, too
+        bundle.report(bundle.read(self.folder))  # what cannot be read again is not written
         return Outcome(
             self.subject,
             self.plan.target,

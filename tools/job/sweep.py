@@ -10,18 +10,21 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import os
 import select
 import subprocess
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attn_export import __version__, bundle
 from attn_export.deploy_tests import environment
+from attn_export.errors import WriteError
 from attn_export.mechanisms import MECHANISMS, card
 from attn_export.process import activity, children
+from attn_export.untrusted import fields, plain_json
 
 if TYPE_CHECKING:
     from attn_export.tools.job.plan import Mutants
@@ -36,6 +39,7 @@ _SHARED = (
     "export",
     "deploy_tests",
     "tools/job",
+    "bundle",
 )
 
 
@@ -62,13 +66,21 @@ class Row:
     message: str
     seconds: float
     key: str
-    result: dict[str, Any] | None = None
+    result: Mapping[str, Any] | None = None
     kept: bool = False
 
     @property
     def ok(self) -> bool:
         """Whether every gate passed."""
         return self.status == "passed"
+
+
+@dataclass(frozen=True)
+class _Results:
+    """What ``sweep.json`` holds."""
+
+    rows: tuple[Row, ...]
+    environment: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -103,8 +115,12 @@ def sweep(
     wanted: Sequence[Job], settings: Settings, said: Callable[[Row, int, int], None] = lambda *_: None
 ) -> list[Row]:
     """Run every job and keep the results in ``sweep.json`` beside the logs and bundles; rows in the jobs' order."""
-    settings.folder.mkdir(parents=True, exist_ok=True)
-    known = {} if settings.again else _load(settings.folder / RESULTS)
+    try:
+        settings.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(settings.folder, error) from error
+    known = _load(settings.folder / RESULTS)
+    known = {} if settings.again else known
     shared = _shared_key(settings)
     keys = {job.label: _key(job, shared) for job in wanted}
     rows: dict[str, Row] = {}
@@ -214,14 +230,32 @@ def _key(job: Job, shared: str) -> str:
 
 
 def _load(file: Path) -> dict[str, Row]:
+    """The rows of an earlier sweep.
+
+    Raises:
+        WriteError: the file is something else, and would be overwritten.
+    """
+    if not os.path.lexists(file):
+        return {}
+    content = plain_json.read(file, WriteError)
+    if not isinstance(content, dict) or content.keys() != {"environment", "rows"}:
+        raise WriteError(f"{file} is no result of a sweep, and would be overwritten; choose another folder with -o")
     try:
-        rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
-        return {row["label"]: Row(**row) for row in rows}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}  # no earlier sweep, or one of another version: run everything
+        return {row.label: row for row in fields.build(_Results, content).rows}
+    except ValueError:
+        return {}  # one of another version: run everything
 
 
 def _save(file: Path, rows: dict[str, Row]) -> None:
     partial = file.with_suffix(".partial")
-    bundle.write_json(partial, {"environment": environment.describe(), "rows": [asdict(row) for row in rows.values()]})
-    partial.replace(file)
+    content = {"environment": environment.describe(), "rows": [asdict(row) for row in rows.values()]}
+    try:
+        bundle.write_json(partial, content)
+        partial.replace(file)
+    except OSError as error:
+        raise _unwritable(file, error) from error
+
+
+def _unwritable(place: Path, error: OSError) -> WriteError:
+    why = error.strerror or str(error)
+    return WriteError(f"cannot write the sweep {place}: {why}; free some space or choose another place with -o")

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from attn_export.errors import LoadError
-from attn_export.tools.report import svg, units
+from attn_export.tools.report import recount, svg, units
 from attn_export.tools.report.second import classic, sampling
 from attn_export.tools.report.view import Plain, checks, headline, interval, number, reproduce, verdict
 from attn_export.untrusted import text
@@ -71,16 +71,24 @@ def _run(index: int, run: Plain) -> dict[str, Any]:
         "environment": {},
         **run,
         "key": f"run{index}",
-        "contest": run.get("fused_against_unfused"),
+        "contest": _judged(run.get("fused_against_unfused")),
         "classic": classic(run),
         "parity_chart": _parity(f"p{index}", run.get("parity")),
         "latency_chart": _latency(f"l{index}", run.get("latency")),
-        "contest_chart": _contest(f"c{index}", run.get("fused_against_unfused")),
+        "contest_chart": _contest(f"c{index}", _judged(run.get("fused_against_unfused"))),
         "profile": _profile(run.get("profile")),
         "profile_chart": _shares(f"s{index}", run.get("profile")),
         "sweeps": _sweeps(index, run),
         "drift_chart": _drift(f"d{index}", run.get("sustain")),
     }
+
+
+def _judged(contest: Plain | None) -> dict[str, Any] | None:
+    """A comparison of latencies with the verdict that its process pairs give, whatever was recorded."""
+    if not contest:
+        return None
+    again, _ = recount.contest(contest)
+    return {**contest, **again.as_json(), "drawn": True} if again else {**contest, "verdict": "void", "drawn": False}
 
 
 def _parity(key: str, parity: Plain | None) -> str:
@@ -119,7 +127,7 @@ def _latency(key: str, latency: Plain | None) -> str:
 
 
 def _contest(key: str, contest: Plain | None) -> str:
-    if not contest:
+    if not contest or not contest["drawn"]:
         return ""
 
     def row(label: str, name: str, place: int) -> tuple[str, Sequence[float], tuple[float, float, float]]:

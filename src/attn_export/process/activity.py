@@ -31,6 +31,7 @@ class Activity:
         partial: folders that are nothing until the run ends well.
         timeout: seconds that one step may take; 0 for no limit.
         memory: bytes that this process and its children may hold; 0 for the parent's default.
+        ended: the exit code with which our own code ends the run; None while it does not.
     """
 
     doing: str = "starting"
@@ -40,6 +41,7 @@ class Activity:
     partial: tuple[str, ...] = ()
     timeout: float = 600.0
     memory: int = 0
+    ended: int | None = None
 
 
 class Board:
@@ -124,6 +126,11 @@ def limits(*, timeout: float | None = None, memory: int | None = None) -> None:
             memory=_Own.now.memory if memory is None else memory,
         )
     )
+
+
+def ending(code: int) -> None:
+    """Note that it is our own code that ends the run: a library may call ``exit`` with a code that means a verdict."""
+    _put(replace(_Own.now, ended=code))
 
 
 def wrote(path: Path) -> None:

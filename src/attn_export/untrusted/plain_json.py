@@ -16,6 +16,7 @@ DEPTH = 64
 #: Digits of an integer: those of 2⁶⁴.
 DIGITS = 20
 MOST = 256 * files.MB
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read(path: Path, error: type[AttnExportError] = LoadError, most: int = MOST) -> Any:
@@ -35,7 +36,8 @@ def parse(text: str) -> Any:
     """Parse JSON.
 
     Raises:
-        ValueError: it is none, nests deeper than ``DEPTH``, holds a key twice, or a number that is not finite.
+        ValueError: it is none, nests deeper than ``DEPTH``, holds a key twice, a number that is not finite, or half of
+            a surrogate pair, which no file or terminal takes.
 
     >>> parse('{"a": [1, 2.5, null]}')
     {'a': [1, 2.5, None]}
@@ -46,7 +48,12 @@ def parse(text: str) -> Any:
     """
     if _depth(text) > DEPTH:
         raise ValueError(f"it nests deeper than {DEPTH} levels")
-    return json.loads(text, object_pairs_hook=_object, parse_int=_integer, parse_float=_float, parse_constant=_constant)
+    value = json.loads(
+        text, object_pairs_hook=_object, parse_int=_integer, parse_float=_float, parse_constant=_constant
+    )
+    if _SURROGATE.search(text):  # a pair is a letter, and a half stays what it is
+        json.dumps(value, ensure_ascii=False).encode()  # UnicodeEncodeError is a ValueError
+    return value
 
 
 def _depth(text: str) -> int:

@@ -117,8 +117,8 @@ def cell(text: str) -> str:
 
 def _escaped(part: str, *, first: bool) -> str:
     safe = re.sub(r"([\\`*_\[\]<>~#!&$])", r"\\\1", part)
-    # What would begin a list, were it the first of a line.
-    return re.sub(r"^(\d*)([-+.)])", r"\1\\\2", safe) if first else safe
+    # What would begin a list, or be a rule, were it the first of a line.
+    return re.sub(r"^(\d*)([-+.)=]+)$", r"\1\\\2", safe) if first else safe
 
 
 def code(text: str) -> str:

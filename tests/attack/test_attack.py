@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,7 +50,9 @@ def honest_words(work: Path, honest: Path, rng: Random) -> Attempt:
     return Attempt(("list", "--family", "rep"), "nothing")
 
 
-def outcome(make: object, honest: Path, monkeypatch: pytest.MonkeyPatch, harm: object = None, limit: float = 10) -> Outcome:
+def outcome(
+    make: object, honest: Path, monkeypatch: pytest.MonkeyPatch, harm: object = None, limit: float = 10
+) -> Outcome:
     """Run one attempt in a worker in which ``harm`` is done where ``list`` would list."""
     inside.prepare(("attn_export.tools.commands.catalogue",))
     if harm is not None:
@@ -95,7 +98,7 @@ def leaves_at_home() -> None:
 
 
 def escapes() -> None:
-    print("\x1b[31mred")
+    sys.stdout.write("\x1b[31mred")
 
 
 def exits() -> None:

@@ -28,6 +28,8 @@ def hostile_bundle(work: Path, originals: Path, rng: Random) -> Attempt:
         said = mutate.npz_file(folder / bundle.CASES, rng)
     elif pick < 0.9:
         said = graphs.harm(folder / bundle.MODEL, originals / "graphs", rng)
+        if rng.random() < 0.9:  # a file more than the manifest lists ends it at the door
+            (folder / "beside.bin").unlink(missing_ok=True)
     else:
         said = _folder(folder, rng)
     if rng.random() < 0.95:

@@ -42,6 +42,7 @@ class Tally:
         kind: of input.
         tried: attempts, and of these through the command line.
         clean: those that ended as a run should.
+        taken: those with exit code 0 or 1: the input was believed, and all the work was done on it.
         contained: those that killed, hung or flooded a worker, and ended well under the command line's parent.
         flaws: how often each was met.
         failures: by cause: how often, and the first outcomes.
@@ -51,6 +52,7 @@ class Tally:
     tried: int = 0
     by_cli: int = 0
     clean: int = 0
+    taken: int = 0
     contained: int = 0
     seconds: float = 0.0
     next: int = 0
@@ -62,6 +64,7 @@ class Tally:
         self.tried += 1
         self.by_cli += outcome.mode == "cli"
         self.clean += outcome.clean
+        self.taken += outcome.code in (0, 1)
         self.flaws.update(outcome.flaws)
         if outcome.clean:
             return False
@@ -168,7 +171,7 @@ def _keep(outcome: Outcome, rare: bool, plan: Plan, honest: Path) -> None:
 
 def table(tallies: Sequence[Tally]) -> str:
     """The table of classes, as Markdown."""
-    heads = ("kind", "inputs", "by command line", "clean ends", "contained", *FLAWS, "ms an input")
+    heads = ("kind", "inputs", "by command line", "clean ends", "of these taken", "contained", *FLAWS, "ms an input")
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for tally in tallies:
         cost = 1000 * tally.seconds / max(tally.tried, 1)
@@ -177,6 +180,7 @@ def table(tallies: Sequence[Tally]) -> str:
             tally.tried,
             tally.by_cli,
             tally.clean,
+            tally.taken,
             tally.contained,
             *(tally.flaws[f] for f in FLAWS),
             f"{cost:.1f}",

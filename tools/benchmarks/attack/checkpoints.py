@@ -291,7 +291,9 @@ def _zipped(content: bytes, pickled: bytes) -> bytes:
     file = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(file, "w") as new:
         for entry in old.infolist():
-            new.writestr(entry.filename, pickled if entry.filename.endswith("data.pkl") else old.read(entry))
+            new.writestr(
+                mutate.member(entry.filename), pickled if entry.filename.endswith("data.pkl") else old.read(entry)
+            )
     return file.getvalue()
 
 

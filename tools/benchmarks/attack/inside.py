@@ -177,7 +177,7 @@ class Inside:
         took = _status("VmHWM") - held
         out, err = self.capture.take()
         said, where = err.strip(), ""
-        flaws = sentences(err, code)
+        flaws = sentences(err, code, "--debug" in attempt.words)
         if fault is not None:
             where, trace = site(fault)
             flaws, said = ["traceback"], f"{type(fault).__name__}: {str(fault)[:300]}\n{trace}"
@@ -230,16 +230,16 @@ class Inside:
         return code, faults[0] if faults else None
 
 
-def sentences(err: str, code: int | None) -> list[str]:
-    """Flaws of what was said on standard error: a traceback, or no sentence where there must be one."""
-    if "Traceback (most" in err or code == ending.OURS:
+def sentences(err: str, code: int | None, asked: bool = False) -> list[str]:
+    """Flaws of what was said on standard error: a traceback that nobody ``asked`` for, or no sentence."""
+    if code == ending.OURS or ("Traceback (most" in err and not asked):
         return ["traceback"]
     if code not in DOCUMENTED:
         return ["exit"]
     lines = err.strip().splitlines()
     told = [line for line in lines if line.lower().startswith(("error:", "usage:"))]
     long = len(err) > LONGEST or (len(lines) > LINES and not lines[0].startswith("Usage:"))
-    if long or (code and not told):
+    if (long and not asked) or (code and not told):
         return ["wordy"]
     return []
 

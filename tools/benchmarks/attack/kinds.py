@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from attn_export.tools.benchmarks.attack import bundles, checkpoints, graphs, inputs, names, words
+from attn_export.tools.benchmarks.attack import bundles, checkpoints, graphs, inputs, names, signatures, words
 from attn_export.tools.benchmarks.attack.attempt import Attempt, Generator
 from attn_export.tools.benchmarks.attack.pool import Pool, Task
 
@@ -52,6 +52,9 @@ KINDS: Mapping[str, Kind] = {
             "attn_export.tools.commands.sweep",
             "attn_export.tools.device.conform",
         ),
+    ),
+    "signature": Kind(
+        signatures.hostile_signature, (*_DEVICE, "attn_export.tools.commands.sign", "attn_export.tools.device.signing")
     ),
     "names": Kind(names.hostile_names, _HOST),
 }

@@ -261,9 +261,45 @@ def dumps(value: Any) -> bytes:
     return text.encode()
 
 
+def mild(value: Any, rng: Random) -> str:
+    """Change leaves of plain data (in place) into others of the same type: what a schema cannot object to."""
+    said = []
+    for _ in range(rng.choice([1, 1, 2, 4])):
+        places = [place for place in paths(value) if place]
+        shallow = [place for place in places if len(place) <= 3]
+        place = rng.choice(shallow if rng.random() < 0.5 else places)
+        holder, step = get(value, place[:-1]), place[-1]
+        old = holder[step]
+        if isinstance(old, bool):
+            holder[step] = not old
+        elif isinstance(old, int):
+            holder[step] = rng.choice([0, 1, -1, old + 1, -old, 2**31, 2**53, 7])
+        elif isinstance(old, float):
+            holder[step] = rng.choice([0.0, -old, old * 2, old / 1e6, old * 1e6, 1e300, 5e-324, 1e-30, 1.0])
+        elif isinstance(old, str):
+            new = rng.choice([rng.choice(TEXTS), old[::-1], old + "x", get(value, rng.choice(places))])
+            holder[step] = new if isinstance(new, str) else old.upper()
+        elif isinstance(old, list):
+            rng.shuffle(old)
+            holder[step] = rng.choice([old[1:], old * 2, old[:1], []])
+        elif isinstance(old, dict) and old:
+            keys = list(old)
+            one, other = rng.choice(keys), rng.choice(keys)
+            old[one], old[other] = old[other], old[one]
+        else:
+            holder[step] = rng.choice([0, "x", {}, None])
+        said.append(f"mild at {'.'.join(map(str, place))[:60]}")
+    return ", ".join(said)
+
+
 def json_file(file: Path, rng: Random) -> str:
     """Harm a file of JSON by its structure or, less often, by its bytes."""
     content = file.read_bytes()
+    if rng.random() < 0.4:
+        value = json.loads(content)
+        said = mild(value, rng)
+        file.write_bytes(dumps(value))
+        return f"{file.name}: {said}"
     if rng.random() < 0.12:
         file.write_bytes(text_bytes(content, rng))
         return f"{file.name}: bytes"
@@ -436,14 +472,14 @@ def npz_file(file: Path, rng: Random) -> str:
         said = [_member(members, rng) for _ in range(rng.choice([1, 1, 2]))]
         with zipfile.ZipFile(file, "w") as archive:
             for name, content in members.items():
-                archive.writestr(zipfile.ZipInfo(name or "_"), content)
+                archive.writestr(member(name or "_"), content)
         return f"{file.name}: {', '.join(said)}"
     if pick < 0.6:
         name = rng.choice(list(members))
         members[name] = npy_header(members[name], rng)
         with zipfile.ZipFile(file, "w") as archive:
             for item, content in members.items():
-                archive.writestr(item, content)
+                archive.writestr(member(item), content)
         return f"{file.name}: header of {name}"
     return zip_file(file, rng)
 
@@ -540,11 +576,18 @@ def _many(content: bytes, rng: Random) -> bytes:
     file = io.BytesIO(content)
     with zipfile.ZipFile(file, "a") as archive:
         for index in range(rng.choice([50, 2000])):
-            _twice_named(archive, f"{index + 5}.input.x.npy", b"")
+            _twice_named(archive, member(f"{index + 5}.input.x.npy"), b"")
     return file.getvalue()
 
 
-def _twice_named(archive: zipfile.ZipFile, entry: str | zipfile.ZipInfo, content: bytes) -> None:
+def member(name: str, method: int = zipfile.ZIP_STORED) -> zipfile.ZipInfo:
+    """A member of an archive that holds no time of today: the same seed gives the same bytes."""
+    entry = zipfile.ZipInfo(name)
+    entry.compress_type = method
+    return entry
+
+
+def _twice_named(archive: zipfile.ZipFile, entry: zipfile.ZipInfo, content: bytes) -> None:
     """Add a member, also where there is one of that name."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -568,7 +611,7 @@ def _packed(content: bytes, rng: Random) -> bytes:
     method = rng.choice([zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA, zipfile.ZIP_DEFLATED])
     with zipfile.ZipFile(io.BytesIO(content)) as old, zipfile.ZipFile(file, "w", method) as new:
         for entry in old.infolist():
-            new.writestr(entry.filename, old.read(entry))
+            new.writestr(member(entry.filename, method), old.read(entry))
     return flipped(file.getvalue(), rng, 3) if rng.random() < 0.5 else file.getvalue()
 
 

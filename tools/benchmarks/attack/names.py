@@ -143,4 +143,4 @@ def _rename_cases(file: Path, new: dict[str, str]) -> None:
     with zipfile.ZipFile(file, "w") as archive:
         for key, content in members.items():
             head, dot, tail = key.removesuffix(".npy").rpartition(".")
-            archive.writestr(f"{head}{dot}{new.get(tail, tail)}"[:60_000] + ".npy", content)
+            archive.writestr(mutate.member(f"{head}{dot}{new.get(tail, tail)}"[:60_000] + ".npy"), content)

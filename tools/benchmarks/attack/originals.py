@@ -6,6 +6,7 @@ kit/                a conformance kit of both
 graphs/*.onnx       convolutions, attention, a loop, a function, a quantised one, one with weights beside it
 weights/*           a safetensors file and torch files, new and old, bare and wrapped
 data/*              arrays and images
+signed/             a signed bundle with its key and its signers
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -77,6 +79,7 @@ def make(root: Path) -> None:
     graphs(Path("graphs"))
     weights(Path("weights"))
     arrays(Path("data"))
+    signed(Path("signed"))
 
 
 def _bundles() -> None:
@@ -232,6 +235,22 @@ def arrays(folder: Path) -> None:
         picture = Image.fromarray(np.arange(5 * 7 * 3, dtype=np.uint8).reshape(5, 7, 3))
         for suffix in ("png", "jpg", "bmp", "webp", "ppm"):
             picture.save(folder / f"i.{suffix}")
+
+
+def signed(folder: Path) -> None:
+    """A signed bundle, its key and signer, and a key that wants a passphrase; nothing where there is no OpenSSH."""
+    folder.mkdir()
+    if shutil.which("ssh-keygen") is None:
+        return
+    for name, word in (("key", ""), ("locked", "a passphrase")):
+        command = ["ssh-keygen", "-q", "-t", "ed25519", "-C", "somebody", "-N", word, "-f", str(folder / name)]
+        subprocess.run(command, check=True, stdin=subprocess.DEVNULL)
+    kind, key = (folder / "key.pub").read_text(encoding="utf-8").split()[:2]
+    (folder / "signers").write_text(f"somebody@here {kind} {key}\n", encoding="utf-8")
+    shutil.copytree("bundle", folder / "bundle")
+    from attn_export.tools.device import signing
+
+    signing.sign(bundle.read(folder / "bundle"), folder / "key")
 
 
 if __name__ == "__main__":

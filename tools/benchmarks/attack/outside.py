@@ -91,7 +91,9 @@ class Outside:
                 flaws.append("left")
                 said = f"left: processes; {said}"
                 end_session(child.pid)
-            flaws += ["death"] if code < 0 or code in (134, 137, 139) else sentences(said, code)
+            flaws += (
+                ["death"] if code < 0 or code in (134, 137, 139) else sentences(said, code, "--debug" in attempt.words)
+            )
         shown = out.decode("utf-8", "replace")
         flaws += judge(attempt, code, shown) or judge(None, None, said)
         for flaw, name in self.box.harm(before, attempt.writes):

@@ -63,7 +63,7 @@ def fill(
     came = {name: value for name, value in state.items() if not _count(name)}
     both = wanted.keys() & came.keys()
     missing, unexpected = sorted(wanted.keys() - both), sorted(came.keys() - both)
-    if not both:
+    if not both and (wanted or came):
         raise CheckpointError(
             f"none of the {len(came)} tensors of the weights has a name of the module's {len(wanted)}:"
             f" they are called {_listed(unexpected)}, the module's {_listed(missing)}; give the weights of this"
@@ -82,9 +82,7 @@ def fill(
         (*missing, *unexpected),
         (len(both), len(wanted)),
         (sum(wanted[name].numel() for name in both), sum(value.numel() for value in wanted.values())),
-        Counter(
-            _kind(came[name]) for name in both if came[name].dtype != wanted[name].dtype and _floats(wanted[name])
-        ),
+        Counter(_kind(came[name]) for name in both if came[name].dtype != wanted[name].dtype and _floats(wanted[name])),
     )
 
 
@@ -96,7 +94,9 @@ def _check_kinds(own: State, fitted: State) -> None:
         same = value.dtype == own[name].dtype or (_floats(value) and _floats(own[name]))
         if not plain or not (same or _count(name)):
             wrong.append(f"{name} ({_kind(value)}, the module's is {_kind(own[name])})")
-        elif value.dtype != own[name].dtype and value.isfinite().all() and not value.to(own[name].dtype).isfinite().all():
+        elif (
+            value.dtype != own[name].dtype and value.isfinite().all() and not value.to(own[name].dtype).isfinite().all()
+        ):
             raise CheckpointError(text.one_line(f"{name} has numbers that {_kind(own[name])} cannot hold"))
     if wrong:
         raise CheckpointError(

@@ -129,7 +129,7 @@ def ours(state: State, spec: Spec | None, own: Collection[str], source: Source |
     if spec is None or state.keys() <= set(own):
         return state
     renamed = rename(state, spec, source)
-    return renamed if len(renamed.keys() & set(own)) > len(state.keys() & set(own)) else state
+    return renamed if _partners(renamed, own) > _partners(state, own) else state
 
 
 def _asked(
@@ -184,6 +184,12 @@ def _stripped(state: State) -> Iterator[tuple[str, State]]:
         if not all(name.startswith(prefix) and len(name) > len(prefix) for name in state):
             return
         yield prefix, {name.removeprefix(prefix): value for name, value in state.items()}
+
+
+def _partners(state: State, own: Collection[str]) -> tuple[int, int]:
+    """How many names have a partner; of equal counts, the state dict with fewer others is better."""
+    both = len(state.keys() & set(own))
+    return both, both - len(state)
 
 
 def _fitting(state: State, spec: Spec | None, own: Collection[str]) -> int:

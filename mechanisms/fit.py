@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from attn_export.errors import CheckpointError
 from attn_export.mechanisms import sources
 from attn_export.mechanisms.spec import Source, Spec
-from attn_export.mechanisms.state_dict import State
+from attn_export.mechanisms.state_dict import State, tensors
 from attn_export.untrusted import text
 
 
@@ -56,7 +56,7 @@ def fill(
         CheckpointError: no name fits; names are missing or unexpected (``strict=False`` goes on); shapes differ; or
             an element type would have to be guessed at.
     """
-    own = module.state_dict()
+    own = tensors(module.state_dict())
     state = sources.ours(state, spec, own.keys(), source)
     # The count of batches seen plays no part in inference, and old checkpoints lack it.
     wanted = {name: value for name, value in own.items() if not _count(name)}
@@ -77,7 +77,10 @@ def fill(
     fitted = {name: state[name] for name in own.keys() & state.keys()}
     _check_kinds(own, fitted)
     _check_shapes(own, fitted)
-    module.load_state_dict({name: v.reshape(own[name].shape) for name, v in fitted.items()}, strict=False)
+    try:
+        module.load_state_dict({name: v.reshape(own[name].shape) for name, v in fitted.items()}, strict=False)
+    except (RuntimeError, ValueError, LookupError) as error:  # a module may read its state in its own way
+        raise CheckpointError(text.one_line(f"the module does not take these weights: {error}")) from error
     return Filled(
         (*missing, *unexpected),
         (len(both), len(wanted)),

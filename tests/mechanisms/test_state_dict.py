@@ -235,3 +235,14 @@ class TestCommand:
         done = run("net.py:net", "--input", "1x3x2x2", "--weights", "net.pth", "--variant", "x")
         assert done.code == 2
         assert "--variant is for catalogue entries" in done.err
+
+
+def test_what_a_module_keeps_beside_its_tensors_is_passed_over() -> None:
+    Path("net.py").write_text(
+        "from torch import nn\n"
+        "class net(nn.Conv2d):\n"
+        "    def __init__(self): super().__init__(3, 1, 1)\n"
+        "    def get_extra_state(self): return {'epoch': 3}\n"
+        "    def set_extra_state(self, state): raise RuntimeError('not mine')\n"
+    )
+    assert loaded({"weight": torch.ones(1, 3, 1, 1), "bias": torch.ones(1)})[1] == ""

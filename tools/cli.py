@@ -499,6 +499,11 @@ def _arguments(text: str) -> dict[str, Any]:
     return value
 
 
+def start() -> object:
+    """Run the command line; what it cannot take is raised, and no library decides on the exit code."""
+    return app(standalone_mode=False)
+
+
 def main() -> None:
     """Run the command line in this process; every failure is one sentence on stderr and an exit code."""
-    raise SystemExit(ending.coded(app))
+    raise SystemExit(ending.coded(start))

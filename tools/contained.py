@@ -12,6 +12,8 @@ import typer
 from attn_export.process import activity
 
 _GB = 1e9
+#: More gigabytes than any machine has: beyond it there is no limit.
+_MOST = 1e6
 _TIMEOUT = 600.0
 
 
@@ -22,7 +24,7 @@ def _timeout(seconds: float) -> float:
 
 def _memory(amount: float | None) -> float | None:
     if amount is not None:
-        activity.limits(memory=int(amount * _GB))
+        activity.limits(memory=int(min(amount, _MOST) * _GB))
     return amount
 
 

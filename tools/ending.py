@@ -32,6 +32,8 @@ OURS = 70
 #: As shells have it for a program that SIGPIPE ended.
 CLOSED = 141
 FAILED = 3
+#: Letters of a sentence: names come from outside.
+LONGEST = 1500
 
 #: Packages that an extra brings, by the name that is imported.
 EXTRAS = {
@@ -79,7 +81,7 @@ def run() -> None:
     sys.stderr = _text(2, _Stream)
     from attn_export.tools import cli
 
-    raise SystemExit(coded(cli.app))
+    raise SystemExit(coded(cli.start))
 
 
 def coded(work: Callable[[], object]) -> int:
@@ -100,7 +102,8 @@ def coded(work: Callable[[], object]) -> int:
 
 def _ended(work: Callable[[], object]) -> int:
     try:
-        work()
+        code = work()
+        return code if isinstance(code, int) else 0
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     except KeyboardInterrupt as error:
@@ -128,8 +131,22 @@ def _ended(work: Callable[[], object]) -> int:
         place = f"{error.filename}: " if error.filename else ""
         return failed(f"{place}{error.strerror}; {supervisor.left(activity.now())}", FAILED)
     except Exception as error:
+        if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # click's, by whatever name it is imported
+            return _usage(error)
         return _no_memory() if _NO_MEMORY.search(str(error)) else _ours(error)
-    return 0
+
+
+def _usage(error: Any) -> int:
+    """What the command line itself does not take: the usage, and why; words that were typed are text like others."""
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError" and context:
+        for line in context.get_help().splitlines():
+            console.say(line, err=True)
+        return int(error.exit_code)
+    if context:
+        console.say(context.get_usage(), f"Try '{context.command_path} -h' for help.", "", err=True)
+    console.say(f"Error: {error.format_message()[:LONGEST]}", err=True)
+    return int(error.exit_code)
 
 
 #: How compiled code says that it got no memory, in exceptions of any kind.
@@ -148,6 +165,8 @@ def stop_sentence(stop: StopError) -> str:
 
 def failed(sentence: str, code: int, kind: str = "") -> int:
     """Say what went wrong, and give the code back."""
+    if len(sentence) > LONGEST:  # some names are pages
+        sentence = f"{sentence[: LONGEST // 2]} … {sentence[-LONGEST // 2 :]}"
     if "--json" in sys.argv and not console.emitted():
         with contextlib.suppress(WriteError, ClosedError, OSError):
             console.emit({"error": sentence, "kind": kind, "exit_code": code})

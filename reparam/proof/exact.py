@@ -7,8 +7,8 @@ it. A sequence is a list of arrays, an optional value that is absent is None.
 
 The operators that matter run on our own kernels (PyTorch's in float64, or NumPy), the rest on the reference
 implementation of ONNX; an operator that is not claimed is refused by name (``claims``); ``docs/operators.md`` lists
-them. A tensor is forgotten after its last use. With ``np.float32`` the same kernels give one more correct float32 evaluation,
-to measure how far those stray.
+them. A tensor is forgotten after its last use. With ``np.float32`` the same kernels give one more correct float32
+evaluation, to measure how far those stray.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def export(
             **plan,
         )
     if wanted.weights is not None and verbosity >= 0:
-        typer.echo(f"weights: {subject.weights}", err=True)
+        console.say(f"weights: {subject.weights}", err=True)
     if subject.weights.startswith("awakened"):
         progress.warn(f"no --weights: {subject.weights}; what is proven is the conversion, not a trained model")
     outcome = pipeline.deploy(subject, asked, progress)

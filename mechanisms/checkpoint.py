@@ -7,15 +7,11 @@ through ``state_dict`` (which part of the file), ``sources`` (whose names they a
 from __future__ import annotations
 
 import hashlib
-import pickle
-import warnings
 from pathlib import Path
 
-import torch
 from torch import nn
 
-from attn_export.errors import CheckpointError
-from attn_export.mechanisms import fit, plain_objects, sources, state_dict
+from attn_export.mechanisms import fit, sources, state_dict, weights_file
 from attn_export.mechanisms.spec import Spec
 from attn_export.mechanisms.state_dict import State, Taken
 from attn_export.untrusted import text
@@ -27,7 +23,9 @@ def take(path: Path, key: str | None = None) -> Taken:
     Raises:
         CheckpointError: as ``read``, or there is no such part.
     """
-    return state_dict.take(content(path), path, key)
+    taken = state_dict.take(weights_file.read(path), path, key)
+    weights_file.check(taken.state, path, path.stat().st_size)
+    return taken
 
 
 def read(path: Path) -> State:
@@ -36,37 +34,9 @@ def read(path: Path) -> State:
     Raises:
         CheckpointError: the file is missing, damaged, needs code to be run, or holds no tensors.
     """
-    return unwrap(content(path), path)
-
-
-def content(path: Path) -> object:
-    """What a file of weights holds, as its trainer saved it.
-
-    Raises:
-        CheckpointError: the file is missing, damaged, or needs code to be run.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            loaded: object = load_file(path)
-        else:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about pickle protocols; what cannot be read raises
-                with plain_objects.allowed():
-                    loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"no checkpoint at {path}") from error
-    except (pickle.UnpicklingError, RuntimeError, ValueError, EOFError, OSError, KeyError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read as weights ({_first_line(error)}); save a plain state dict:"
-            " safetensors.torch.save_file(model.state_dict(), 'net.safetensors')"
-        ) from error
-    except Exception as error:
-        if type(error).__name__ == "SafetensorError":  # the library's own class has no public base
-            raise CheckpointError(f"{path} is no safetensors file: {error}") from error
-        raise
-    return loaded
+    state = unwrap(weights_file.read(path), path)
+    weights_file.check(state, path, path.stat().st_size)
+    return state
 
 
 def unwrap(loaded: object, source: Path | str) -> State:
@@ -126,7 +96,3 @@ def sha256(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n", 1)[0][:200] or type(error).__name__

@@ -77,6 +77,7 @@ def fill(
     fitted = {name: state[name] for name in own.keys() & state.keys()}
     _check_kinds(own, fitted)
     _check_shapes(own, fitted)
+    _check_numbers(fitted, {name for name, _ in module.named_parameters()})
     try:
         module.load_state_dict({name: v.reshape(own[name].shape) for name, v in fitted.items()}, strict=False)
     except (RuntimeError, ValueError, LookupError) as error:  # a module may read its state in its own way
@@ -117,6 +118,20 @@ def _check_shapes(own: State, fitted: State) -> None:
     if wrong:
         raise CheckpointError(
             text.one_line("shapes differ: " + "; ".join(sorted(wrong)[:8]) + ("; …" if len(wrong) > 8 else ""))
+        )
+
+
+def _check_numbers(fitted: State, parameters: set[str]) -> None:
+    """Refuse NaN anywhere, and infinity in parameters; a buffer may be a mask of infinities."""
+    bad = sorted(
+        name
+        for name, value in fitted.items()
+        if _floats(value) and not (value.isfinite() if name in parameters else ~value.isnan()).all()
+    )
+    if bad:
+        raise CheckpointError(
+            f"expected finite weights, got NaN or infinity in {_listed(bad)}: nothing can be proven of such a network;"
+            " take a checkpoint from before the training diverged"
         )
 
 

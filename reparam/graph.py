@@ -28,6 +28,8 @@ _NOT_RUN = (
 )
 #: Sites that the whole's certificate may roll back, one by one, before it is left to fail.
 _MOST_BLAMED = 16
+#: Plans that are made one after the other, each without the sites that failed in the one before.
+_MOST_PLANS = 64
 
 
 def fuse_graph(
@@ -134,7 +136,7 @@ class Planned:
 def plan_and_prove(graph: ir.Graph, planner: Planner, bound: float = CERTIFICATE_BOUND) -> Planned:
     """Plan, prove every site, and plan again without those that fail."""
     failed: list[Refusal] = []
-    while True:
+    for _ in range(_MOST_PLANS):
         plan = planner.run(graph)
         proofs = [certify.prove(graph, merge, planner.profile) for merge in plan.merges]
         wrong = [(m, p) for m, p in zip(plan.merges, proofs, strict=True) if not p.ok(bound)]
@@ -144,6 +146,8 @@ def plan_and_prove(graph: ir.Graph, planner: Planner, bound: float = CERTIFICATE
             bits = "bits differ under dyadic weights"
             failed.append(_rolled_back(merge, bits if proof.structure is False else f"it is off by {proof.error:.2g}"))
             planner.banned |= {(merge.root, target) for target in merge.targets}
+    else:  # whatever it tries fails: nothing is changed
+        plan, proofs = Plan(graph, []), []
     return Planned(plan, tuple(proofs), (*failed, *report.refusals(plan, planner)))
 
 

@@ -226,6 +226,8 @@ class Graph:
     producer: dict[str, Node] = field(init=False)
     consumers: dict[str, list[Node]] = field(init=False)
     position: dict[str, int] = field(init=False)
+    #: What was counted of a node, for whoever counts: it stays as it is while the graph does.
+    counted: dict[int, object] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
         self.index()

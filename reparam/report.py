@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from attn_export.reparam import ir
+from attn_export.reparam.algebra.layout import Layout
 from attn_export.reparam.algebra.linconv import BORDER, NotFusibleError
 from attn_export.reparam.fusion import Refusal, Site
 from attn_export.reparam.planning import cost
-from attn_export.reparam.planning.cones import cone, homes
+from attn_export.reparam.planning.cones import Cone, cone, homes
 from attn_export.reparam.planning.emit import form
 from attn_export.reparam.planning.plan import Merge, Plan, Planner, common_scope, dying
 from attn_export.reparam.proof import certify
@@ -20,6 +22,8 @@ _NOTES = {
     BORDER: "a border map is added behind: a constant for each position",
     "rounding": "a constant equals a bias up to rounding only",
 }
+#: Readers of one value that are named.
+_OTHERS = 64
 _KERNELS = (ir.Conv, ir.Linear, ir.AvgPool, ir.ConvTranspose, ir.Affine)
 
 
@@ -67,12 +71,16 @@ def refusals(plan: Plan, planner: Planner) -> list[Refusal]:
     for name in planner.withheld:
         found[f"{name}:kept"] = Refusal(name, "a pattern asks to keep its branches", "drop the pattern", "kept")
     position = {id(node): n for n, node in enumerate(graph.nodes)}
+    looked: dict[str, list[Seen]] = {}
     for node in graph.nodes:
         if not isinstance(node.op, _KERNELS) or not node.inputs:
             continue
         readers = _arithmetic_readers(graph, node.output)
+        root = node.inputs[0]
+        if readers and root not in looked:  # neighbours mostly share their root: that of the last one is kept
+            looked = {root: [_look(graph, position, root, home, planner) for home in homes(graph, root)]}
         for reader in readers:
-            reason = _explain(graph, position, node, reader, planner)
+            reason = _explain(graph, looked[root], node, reader, planner)
             name = site_name([node, reader], reader.output)
             if reason is not None:
                 found.setdefault(f"{name}:{kind(node)}→{kind(reader)}", Refusal(name, *reason))
@@ -90,17 +98,34 @@ def _arithmetic_readers(graph: ir.Graph, name: str, depth: int = 6) -> list[ir.N
     return result
 
 
+@dataclass(frozen=True)
+class Seen:
+    """What a root reaches, and what stopped each value that it does not reach."""
+
+    reach: Cone
+    stopped: Mapping[str, NotFusibleError]
+
+
+def _look(graph: ir.Graph, position: dict[int, int], root: str, home: Layout, planner: Planner) -> Seen:
+    reach = cone(graph, position, root, home, most=24, repair=planner.repair)
+    stopped: dict[str, NotFusibleError] = {}
+    for name, error in reach.stopped.items():
+        for below in (name, *_downstream(graph, name)):
+            stopped.setdefault(below, error)
+    return Seen(reach, stopped)
+
+
 def _explain(
-    graph: ir.Graph, position: dict[int, int], node: ir.Node, reader: ir.Node, planner: Planner
+    graph: ir.Graph, looked: Sequence[Seen], node: ir.Node, reader: ir.Node, planner: Planner
 ) -> tuple[str, str, str] | None:
     root, target = node.inputs[0], reader.output
     best: tuple[str, str, str] | None = None
-    for home in homes(graph, root):
-        reach = cone(graph, position, root, home, most=24, repair=planner.repair)
+    for seen in looked:
+        reach, home = seen.reach, seen.reach.home
         if target not in reach.states:
-            stopped = [e for n, e in reach.stopped.items() if n == target or target in _downstream(graph, n)]
-            if stopped and best is None:
-                best = (f"{kind(node)} → {kind(reader)}: {stopped[0].reason}", stopped[0].remedy, "not exact")
+            error = seen.stopped.get(target)
+            if error is not None and best is None:
+                best = (f"{kind(node)} → {kind(reader)}: {error.reason}", error.remedy, "not exact")
             continue
         if isinstance(reader.op, ir.Sum | ir.Concat):
             return None
@@ -109,12 +134,12 @@ def _explain(
             return None
         if (root, target) in planner.banned:
             return None  # said where it was rolled back
-        others = [n for n in graph.consumers.get(node.output, []) if n is not reader]
+        others = [n for n in graph.consumers.get(node.output, [])[:_OTHERS] if n is not reader]
         dead = dying(graph, region, (target,))
         try:
             new = form(graph.values[root], home, reach.states[target], graph.values[target], planner.profile)
-        except NotFusibleError as error:
-            best = (f"{kind(node)} → {kind(reader)}: {error.reason}", error.remedy, "not exact")
+        except NotFusibleError as refused:
+            best = (f"{kind(node)} → {kind(reader)}: {refused.reason}", refused.remedy, "not exact")
             continue
         if node not in dead and (others or node.output in graph.outputs):
             where = ", ".join(dict.fromkeys(kind(n) for n in others)) or "an output of the graph"

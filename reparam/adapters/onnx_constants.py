@@ -69,9 +69,24 @@ class Constants:
         """The constant; None if it is none, or cannot be folded."""
         if name in self._tensors:  # not kept: whoever needs them again reads them again
             return numpy_helper.to_array(self._tensors[name], base_dir=str(self._folder or ""))
-        if name not in self._cache:
-            self._cache[name] = self._compute(name)
+        left = [name]
+        while left:  # what it is computed from comes first, by a list of our own: a chain may be long
+            last = left[-1]
+            before = [n for n in self._reads(last) if n not in self._cache and n not in self._tensors]
+            if last in self._cache or not before:
+                left.pop()
+                if last not in self._cache:
+                    self._cache[last] = self._compute(last)
+            else:
+                left += before
         return self._cache[name]
+
+    def _reads(self, name: str) -> list[str]:
+        """What the node that makes a constant needs the values of."""
+        node = self._producer.get(name)
+        if node is None or node.op_type == "Shape":
+            return []
+        return [n for n in (node.input[:1] if node.op_type == "CastLike" else node.input) if n]
 
     def _compute(self, name: str) -> NDArray[Any] | None:
         if name not in self._producer:

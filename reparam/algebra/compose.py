@@ -101,7 +101,8 @@ def with_kernel(
         return result.reshape(outputs, wide, *shape)
 
     offset, spread, biased, still = constant
-    return LinConv(tuple(axes), v.channels, src, grp, Lazy(build), offset, spread, biased, v.notes, still, v.repair)
+    made = Lazy(build, v.kernel)
+    return LinConv(tuple(axes), v.channels, src, grp, made, offset, spread, biased, v.notes, still, v.repair)
 
 
 _ALL = (slice(None),) * 3

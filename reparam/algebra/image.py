@@ -21,12 +21,19 @@ Array = NDArray[np.float64]
 MOST_KEPT = 1 << 25
 
 
-class Lazy:
-    """An array that is computed when first asked for, and kept unless it is very large."""
+#: What is computed from what is computed … so many times over is computed at once: each level is a call on the stack.
+DEEPEST = 64
 
-    def __init__(self, build: Callable[[], Array]) -> None:
+
+class Lazy:
+    """An array that is computed when first asked for, from what ``of`` holds, and kept unless it is very large."""
+
+    def __init__(self, build: Callable[[], Array], *of: Lazy | None) -> None:
         self._build: Callable[[], Array] | None = build
         self._value: Array | None = None
+        self.depth: int = 1 + max((other.depth for other in of if other is not None), default=0)
+        if self.depth > DEEPEST:
+            self()
 
     def __call__(self) -> Array:
         """Return the array."""
@@ -35,7 +42,7 @@ class Lazy:
         assert self._build is not None
         value = self._build()
         if value.size <= MOST_KEPT:
-            self._value, self._build = value, None
+            self._value, self._build, self.depth = value, None, 0
         return value
 
 
@@ -79,7 +86,7 @@ def convolved(image: Array, weight: Array, strides: Sequence[int], dilations: Se
 def total(images: Sequence[Lazy | None]) -> Lazy | None:
     """The sum of images, where None is zero everywhere."""
     given = [image for image in images if image is not None]
-    return Lazy(lambda: np.sum([image() for image in given], axis=0)) if given else None
+    return Lazy(lambda: np.sum([image() for image in given], axis=0), *given) if given else None
 
 
 def joined(images: Sequence[Lazy | None], channels: Sequence[int], lengths: Sequence[int]) -> Lazy | None:
@@ -87,4 +94,4 @@ def joined(images: Sequence[Lazy | None], channels: Sequence[int], lengths: Sequ
     if all(image is None for image in images):
         return None
     pairs = list(zip(images, channels, strict=True))
-    return Lazy(lambda: np.concatenate([np.zeros((n, *lengths)) if i is None else i() for i, n in pairs]))
+    return Lazy(lambda: np.concatenate([np.zeros((n, *lengths)) if i is None else i() for i, n in pairs]), *images)

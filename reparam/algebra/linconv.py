@@ -124,7 +124,7 @@ def scale(v: LinConv, factor: Array) -> LinConv:
     column = factor.reshape(-1, *(1,) * (1 + len(v.axes)))
     return replace(
         v,
-        kernel=Lazy(lambda: v.kernel() * column),
+        kernel=Lazy(lambda: v.kernel() * column, v.kernel),
         bias=v.bias * factor,
         spread=v.spread * abs(factor),
         image=changed(v, lambda i: i * column[..., 0]),
@@ -134,7 +134,7 @@ def scale(v: LinConv, factor: Array) -> LinConv:
 def changed(v: LinConv, change: Callable[[Array], Array]) -> Lazy | None:
     """The image after a change, if there is one."""
     before = v.image
-    return None if before is None else Lazy(lambda: change(before()))
+    return None if before is None else Lazy(lambda: change(before()), before)
 
 
 def shift(v: LinConv, term: Array) -> LinConv:
@@ -155,7 +155,7 @@ def rows(v: LinConv, index: Ints) -> LinConv:
     return replace(
         v,
         grp=v.grp[index],
-        kernel=Lazy(lambda: v.kernel()[index]),
+        kernel=Lazy(lambda: v.kernel()[index], v.kernel),
         bias=v.bias[index],
         spread=v.spread[index],
         image=changed(v, lambda i: i[index]),

@@ -76,8 +76,9 @@ def add(values: Sequence[LinConv]) -> LinConv:
                 result[window([[p] for p in place], (0,) * len(place))] += v.kernel()
             return result
 
+        made = Lazy(total, *(v.kernel for v in values))
         return LinConv(
-            axes, first.channels, first.src, first.grp, Lazy(total), bias, spread, biased, remarks, still, first.repair
+            axes, first.channels, first.src, first.grp, made, bias, spread, biased, remarks, still, first.repair
         )
     pairs, grp = np.unique(np.stack([v.grp for v in values], axis=1), axis=0, return_inverse=True)
     read = [[row[row >= 0] for row in v.src] for v in values]
@@ -106,7 +107,8 @@ def add(values: Sequence[LinConv]) -> LinConv:
             result[window([[p] for p in places[n]], (0,) * len(places[n]))] += part
         return result
 
-    return LinConv(axes, first.channels, table, joined, Lazy(build), bias, spread, biased, remarks, still, first.repair)
+    made = Lazy(build, *(v.kernel for v in values))
+    return LinConv(axes, first.channels, table, joined, made, bias, spread, biased, remarks, still, first.repair)
 
 
 def concat(values: Sequence[LinConv]) -> LinConv:
@@ -137,7 +139,7 @@ def concat(values: Sequence[LinConv]) -> LinConv:
         values[0].channels,
         src,
         inverse.reshape(-1)[grp],
-        Lazy(build),
+        Lazy(build, *(v.kernel for v in values)),
         np.concatenate([v.bias for v in values]),
         np.concatenate([v.spread for v in values]),
         any(v.biased for v in values),

@@ -101,7 +101,7 @@ def conv(op: ir.Conv, state: State) -> State:
     if op.bias is not None:
         offset, spread = (a + np.repeat(b, prod(lengths)) for a, b in ((offset, op.bias), (spread, np.abs(op.bias))))
     before = lin.image
-    still = None if before is None else Lazy(lambda: over(before(), op.weight))
+    still = None if before is None else Lazy(lambda: over(before(), op.weight), before)
     constant = offset, spread, lin.biased or op.bias is not None, still
     made = compose.with_kernel(lin, shape, lambda: _matrix(op, sizes, lengths), constant, (), (), op.groups)
     layout = state.layout.with_width(1, outputs)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import heapq
+import itertools
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from math import sqrt
 
 from attn_export.reparam import ir
 from attn_export.reparam.algebra.layout import Layout, channels_first, channels_last
@@ -14,6 +17,11 @@ from attn_export.reparam.algebra.transfer import State, start, transfer
 
 #: A cone stops here, so that a long linear net costs time in proportion to its length.
 MOST_NODES = 64
+#: A stretch of more linear nodes than this has shorter cones, of at least ``LEAST_NODES``: each root is priced with
+#: every target of its cone, the work grows with the square of what a cone holds, and later rounds go on where it ended.
+LONG, LEAST_NODES = 1000, 8
+#: A cone also stops where so many readers for each of its nodes could not be followed: one tensor may have thousands.
+_STOPS = 8
 
 
 @dataclass
@@ -45,6 +53,49 @@ def homes(graph: ir.Graph, root: str) -> list[Layout]:
     return [home for home in (channels_first(value.shape), channels_last(value.shape), flat(graph, value)) if home]
 
 
+def reaches(graph: ir.Graph) -> dict[str, int]:
+    """How many nodes the cone of each value may hold, by how many linear nodes hang together with it."""
+    above: dict[str, str] = {}
+
+    def top(name: str) -> str:
+        while (over := above.get(name, name)) != name:
+            above[name] = name = above.get(over, over)
+        return name
+
+    nodes = [node for node in graph.nodes if not isinstance(node.op, ir.Opaque)]
+    for node in nodes:
+        for name in node.inputs:
+            above[top(name)] = top(node.output)
+    size = Counter(top(node.output) for node in nodes)
+    return {
+        name: max(LEAST_NODES, min(MOST_NODES, int(MOST_NODES * sqrt(LONG / max(1, size[top(name)])))))
+        for name in {name for node in nodes for name in node.inputs}
+    }
+
+
+def followers(graph: ir.Graph) -> dict[str, str]:
+    """The next value of each that lies on a chain longer than a cone, where nothing else is read or comes in.
+
+    No network that anybody trained has such a chain. Its values are not all tried as roots, only those whose cones
+    leave half of the last one behind; the next round tries what was left.
+    """
+    after: dict[str, str] = {}
+    for name in graph.values:
+        readers = graph.consumers.get(name, [])
+        if len(readers) == 1 and not isinstance(readers[0].op, ir.Opaque) and set(readers[0].inputs) == {name}:
+            after[name] = readers[0].output
+    before = set(after.values())
+    long: dict[str, str] = {}
+    for first in after:
+        if first not in before:
+            run = [first]
+            while run[-1] in after:
+                run.append(after[run[-1]])
+            if len(run) > MOST_NODES:
+                long |= dict(itertools.pairwise(run))
+    return long
+
+
 def cone(
     graph: ir.Graph, position: dict[int, int], root: str, home: Layout, most: int = MOST_NODES, *, repair: bool = False
 ) -> Cone:
@@ -62,7 +113,7 @@ def cone(
                 heapq.heappush(heap, (position[id(node)], node))
 
     push(root)
-    while heap and len(result.nodes) < most:
+    while heap and len(result.nodes) < most and len(result.stopped) < _STOPS * most:
         _, node = heapq.heappop(heap)
         if not all(name in result.states for name in node.inputs):
             continue  # another ancestor comes in

@@ -169,7 +169,13 @@ def work(op: ir.Op, inputs: Sequence[tuple[int, ...]], output: tuple[int, ...]) 
 
 
 def node_work(graph: ir.Graph, node: ir.Node) -> Work | None:
-    """What a node does; None if sizes are not known."""
-    sizes = [graph.values[name].sizes for name in (*node.inputs, node.output)]
-    known = [s for s in sizes if s is not None]
-    return work(node.op, known[:-1], known[-1]) if len(known) == len(sizes) else None
+    """What a node of the graph does; None if sizes are not known."""
+    found = graph.counted.get(id(node), graph)
+    if found is graph:  # not yet counted
+        sizes = [graph.values[name].sizes for name in (*node.inputs, node.output)]
+        known = [s for s in sizes if s is not None]
+        found = work(node.op, known[:-1], known[-1]) if len(known) == len(sizes) else None
+        if graph.producer.get(node.output) is node:  # held by the graph, so that its identity stays one
+            graph.counted[id(node)] = found
+    assert found is None or isinstance(found, Work)
+    return found

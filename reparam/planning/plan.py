@@ -12,12 +12,14 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 
+import numpy as np
+
 from attn_export.reparam import ir
 from attn_export.reparam.algebra.layout import Layout
 from attn_export.reparam.algebra.linconv import NotFusibleError
 from attn_export.reparam.algebra.toeplitz import MAP, MATRIX
 from attn_export.reparam.planning import cost
-from attn_export.reparam.planning.cones import Cone, cone, homes
+from attn_export.reparam.planning.cones import Cone, cone, followers, homes, reaches
 from attn_export.reparam.planning.emit import form
 from attn_export.reparam.planning.form import Form
 from attn_export.reparam.planning.pays import pays
@@ -94,12 +96,19 @@ class Planner:
     def candidates(self, graph: ir.Graph, new: set[str], todo: set[str] | None) -> list[Candidate]:
         """Every candidate that is exact and pays."""
         position = {id(node): n for n, node in enumerate(graph.nodes)}
+        most, after, skipped = reaches(graph), followers(graph), set[str]()
         found: list[Candidate] = []
         for root in _roots(graph):
-            if root in new or (todo is not None and root not in todo):
+            if root in new or root in skipped or (todo is not None and root not in todo):
                 continue
+            longest, place = 0, root
             for home in homes(graph, root):
-                found += self._of_cone(graph, cone(graph, position, root, home, repair=self.repair), new)
+                reach = cone(graph, position, root, home, most[root], repair=self.repair)
+                found += self._of_cone(graph, reach, new)
+                longest = max(longest, len(reach.nodes))
+            for _ in range(longest // 2 - 1 if root in after else 0):  # what begins there overlaps with what began here
+                place = after.get(place, place)
+                skipped.add(place)
         return found
 
     def _of_cone(self, graph: ir.Graph, found: Cone, new: set[str]) -> Iterator[Candidate]:
@@ -187,11 +196,16 @@ class Planner:
         """Rewrite the graph once for all candidates of a round, which do not touch each other."""
         graph, values = plan.graph, dict(plan.graph.values)
         owner = {id(node): merge for merge in plan.merges for node in merge.added}
+        built = [(candidate, self._nodes(candidate, values, new_values)) for candidate in chosen]
+        for candidate, placed in built:
+            if not _finite(placed):  # a long product of large kernels
+                self.banned |= {(candidate.root, target) for target in candidate.forms}
+        built = [(candidate, placed) for candidate, placed in built if _finite(placed)]
+        chosen = [candidate for candidate, _ in built]
         dead = {id(node) for candidate in chosen for node in candidate.dead}
         plan.merges = [left for merge in plan.merges if (left := _without(merge, dead)).targets]
         everything: dict[str, list[ir.Node]] = {}
-        for candidate in chosen:
-            placed = self._nodes(candidate, values, new_values)
+        for candidate, placed in built:
             everything |= placed
             inherited = {id(m): m for m in (owner.get(id(node)) for node in candidate.dead) if m is not None}.values()
             origins = {id(node): node for merge in inherited for node in merge.origins}
@@ -221,6 +235,18 @@ class Planner:
                 here = name
             placed[target] = nodes
         return placed
+
+
+def _finite(placed: dict[str, list[ir.Node]]) -> bool:
+    """Whether every constant of the new nodes is a number."""
+    arrays = [
+        value
+        for nodes in placed.values()
+        for node in nodes
+        for value in vars(node.op).values()
+        if isinstance(value, np.ndarray)
+    ]
+    return all(bool(np.isfinite(array).all()) for array in arrays)
 
 
 def _without(merge: Merge, dead: set[int]) -> Merge:

@@ -9,6 +9,9 @@ from functools import cached_property
 import onnx
 from onnx import TensorProto
 
+#: How many operators a rule looks through: between the products of an attention there are a few.
+FAR = 32
+
 
 class Graph:
     """A model with the look-ups that rules need."""
@@ -77,11 +80,13 @@ class Graph:
         return known
 
     def before(self, name: str, through: Iterable[str]) -> onnx.NodeProto | None:
-        """The node that makes a tensor, seen through some operators."""
+        """The node that makes a tensor, seen through some operators; None where those are more than ``FAR``."""
         node = self.maker.get(name)
-        while node is not None and node.op_type in through and node.input:
+        for _ in range(FAR):
+            if node is None or node.op_type not in through or not node.input:
+                return node
             node = self.maker.get(node.input[0])
-        return node
+        return None
 
 
 def attribute(node: onnx.NodeProto, name: str, default: object) -> object:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from attn_export import bundle
 from attn_export.tools.cli import app
 from tests.tools.test_conform import write
 
@@ -73,6 +75,7 @@ ROWS: dict[str, list[tuple[tuple[str, ...], int, str]]] = {
         (("conform", "--check", "kit"), 3, "no conformance kit"),
         (("conform", "bundle", "--out", "kit", "--backend", "onnxruntime"), 0, ""),
     ],
+    "sign": [(("sign", "bundle", "--key", "no-such-key"), 3, "no-such-key")],
     "sweep": [(("sweep", "-o", "swept"), 3, EXPORT)],
     "doctor": [(("doctor",), 0, ""), (("doctor", "--json"), 0, "")],
 }
@@ -83,8 +86,9 @@ CASES = [pytest.param(*row, id=" ".join(row[0])) for rows in ROWS.values() for r
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a bundle, and data of one's own."""
     folder = tmp_path_factory.mktemp("base")
-    write(folder / "bundle")
-    (folder / "bundle" / "report.json").write_text('{"runs": []}')
+    content = json.loads((write(folder / "bundle") / bundle.MANIFEST).read_text(encoding="utf-8"))
+    (folder / "bundle" / bundle.REPORT).write_text('{"runs": []}')
+    bundle.write_manifest(folder / "bundle", content)
     np.save(folder / "own.npy", np.ones((1, 3), np.float32))
     (folder / "own.png").write_bytes(b"\x89PNG\r\n\x1a\n")
     (folder / "own.py").write_text("raise SystemExit('this ran')")

@@ -174,6 +174,15 @@ def test_zeros_never_pass_whatever_may_be_read() -> None:
     assert compare(0 * ONES, case, bundle.Port("y", "float32", ("b", 2)), bundle.TOLERANCE).k >= 99
 
 
+@pytest.mark.parametrize("odd", [np.inf, -np.inf, np.nan])
+def test_an_infinity_in_the_truth_grants_nothing_to_the_rest(odd: float) -> None:
+    port = bundle.Port("y", "float32", ("b", 2))
+    case = Case("a", {"x": ONES}, {"y": np.array([[2.0, odd]])}, {"y": 0.0})
+    right, wrong = (np.array([[value, odd]], "f4") for value in (2, 2.1))
+    assert compare(right, case, port, bundle.TOLERANCE).k == 0
+    assert compare(wrong, case, port, bundle.TOLERANCE).k > 1e4
+
+
 @pytest.mark.parametrize(
     ("truth", "came", "ok"),
     [(0.0, 0.0, True), (0.0, 1e-20, False), (2.0, 2.0, True), (2.0, 0.0, False)],

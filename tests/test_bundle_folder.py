@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from attn_export import bundle
-from attn_export.bundle import Case, writer
+from attn_export.bundle import Case, reader, writer
 from attn_export.deploy_tests.backends import BACKENDS
 from attn_export.deploy_tests.verify import opened
 from attn_export.errors import BundleError, WriteError
@@ -151,6 +151,13 @@ def test_without_a_home_and_without_a_working_directory(tmp_path: Path, monkeypa
         bundle.may_write(Path("relative"))
 
 
+def test_another_path_to_where_somebody_stands_is_the_same_place(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a bind mount is, which no link gives away."""
+    monkeypatch.setattr(writer, "_behind_links", lambda target: Path("/proc/self/cwd"))
+    with pytest.raises(WriteError, match="is the working directory"):
+        bundle.may_write(Path("elsewhere"))
+
+
 @pytest.mark.parametrize("older", ["a bundle", "nothing", "an empty folder"])
 def test_a_link_is_followed_and_stays_the_one_it_was(tmp_path: Path, older: str) -> None:
     real, link = tmp_path / "real" / "two", tmp_path / "link"
@@ -177,7 +184,8 @@ def test_a_link_to_something_else_or_to_itself_is_refused(tmp_path: Path) -> Non
     assert everything(tmp_path) == before
 
 
-def test_what_comes_there_meanwhile_is_not_touched(tmp_path: Path) -> None:
+def test_what_comes_there_meanwhile_is_not_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "_exchange", lambda *_: pytest.fail("not even for a moment"))
     with pytest.raises(WriteError, match="is no bundle"), bundle.writing(tmp_path / "two") as folder:
         (folder / bundle.MODEL).write_bytes(b"new")
         put(tmp_path / "two", thesis_tex="years")
@@ -259,7 +267,10 @@ def test_the_second_writer_says_so_at_once_and_a_dead_one_is_swept(
     other.wait()
     write(tmp_path / "two.b", b"again")
     assert left in os.listdir(tmp_path)
+    (tmp_path / ".two.b.0123abcd.partial").mkdir()
     write(tmp_path / "two")
+    assert sorted(os.listdir(tmp_path)) == [".two.b.0123abcd.partial", "tw", "two", "two.b"]
+    write(tmp_path / "two.b")
     assert sorted(os.listdir(tmp_path)) == ["tw", "two", "two.b"]
 
 
@@ -352,6 +363,30 @@ def test_a_reader_beside_a_writer_sees_one_writing_entirely(tmp_path: Path) -> N
     finally:
         writing.kill()
         writing.join()
+
+
+def test_a_reader_that_a_writer_overtakes_begins_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here after all hashes were right, and before the cases are read."""
+    target, read_cases, left = write(tmp_path / "two"), reader.stored.read_cases, [b"second", b"third"]
+
+    def overtaken(file: Path) -> tuple[Case, ...]:
+        if left:
+            write(target, left.pop(0))
+        return read_cases(file)
+
+    monkeypatch.setattr(reader.stored, "read_cases", overtaken)
+    whole = bundle.read(target)
+    assert not left
+    assert whole.digest == bundle.digest(target)
+    bundle.unchanged(whole)
+
+
+def test_a_bundle_that_is_written_for_ever_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target, read_cases = write(tmp_path / "two"), reader.stored.read_cases
+    monkeypatch.setattr(reader.stored, "read_cases", lambda file: (write(target), read_cases(file))[1])
+    monkeypatch.setattr(reader, "_TRIES", 3)
+    with pytest.raises(BundleError, match="is being written again and again"):
+        bundle.read(target)
 
 
 def test_a_bundle_that_is_replaced_while_a_backend_opens_it_is_not_proven(

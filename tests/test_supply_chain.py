@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 import sys
@@ -13,6 +14,7 @@ from packaging.markers import Environment, default_environment
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+from attn_export.tools import ending
 from attn_export.tools.pages.inventory import FREE, NVIDIA, UNKNOWN, licence
 
 if sys.version_info >= (3, 11):
@@ -134,3 +136,23 @@ def test_the_sbom_lists_the_lock_and_names_no_machine(install: str) -> None:
     assert "serialNumber" not in bom
     assert "timestamp" not in bom["metadata"]
     assert not re.search(r"file:|/tmp/|/opt/|/root/|/home/", source)
+
+
+def test_the_page_on_security_gives_the_limits_that_hold() -> None:
+    page = (ROOT / "docs" / "security.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| .+ \| (\d+)(?: (MB|GB|s|%))? \| `([\w.]+)\.(\w+)` \|$", page, re.MULTILINE)
+    assert len(rows) >= 12
+    for figure, unit, module, name in rows:
+        held = getattr(importlib.import_module(f"attn_export.{module}"), name)
+        scale = {"MB": 1 << 20, "GB": 1 << 30, "%": 0.01}.get(unit, 1)
+        assert round(held / scale) == int(figure), f"{module}.{name} is {held}"
+
+
+def test_every_extra_that_is_named_is_one() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    named = {extra for extra in ending.EXTRAS.values() if extra}
+    for folder in ("src/attn_export", "mechanisms", "reparam", "export", "deploy_tests", "tools", "docs"):
+        for file in (*(ROOT / folder).rglob("*.py"), *(ROOT / folder).rglob("*.md"), ROOT / "README.md"):
+            for words in re.findall(r"(?:attn-export|'\.)\[([a-z,]+)\]", file.read_text(encoding="utf-8")):
+                named |= set(words.split(","))
+    assert {"export", "report", "images", "rtx"} <= named <= project["optional-dependencies"].keys()

@@ -73,6 +73,8 @@ def export(
     inputs: options.Inputs = None,
     kwargs: options.Arguments = "{}",
     weights: options.Weights = None,
+    weights_key: options.WeightsKey = None,
+    variant: options.Variant = None,
     strict: Annotated[
         bool | None,
         typer.Option(
@@ -125,6 +127,8 @@ def export(
             dynamic,
             output,
             seed,
+            variant,
+            weights_key,
         ),
         {
             "fuse": fuse,
@@ -373,6 +377,8 @@ def diff(
     inputs: options.Inputs = None,
     kwargs: options.Arguments = "{}",
     weights: options.Weights = None,
+    weights_key: options.WeightsKey = None,
+    variant: options.Variant = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="DIR", help="Write the smallest part that shows it to this folder."),
@@ -384,7 +390,18 @@ def diff(
     from attn_export.tools.commands import export as exporting
 
     wanted = exporting.Wanted(
-        what, preset, tuple(inputs or ()), _arguments(kwargs), weights, True, True, None, output, seed=0
+        what,
+        preset,
+        tuple(inputs or ()),
+        _arguments(kwargs),
+        weights,
+        True,
+        True,
+        None,
+        output,
+        0,
+        variant,
+        weights_key,
     )
     diff_command.diff(diff_command.Asked(wanted, other, between, fuse, snr, output), as_json)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import ast
 import io
 import json
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import unicodedata
@@ -25,6 +27,7 @@ from markdown_it.token import Token
 from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 
+from attn_export import bundle
 from attn_export.tools import console
 from attn_export.tools.job.progress import Progress
 from attn_export.tools.report.formats import junit, markdown, sarif
@@ -346,3 +349,25 @@ def test_the_main_job_is_clean_down_to_the_descriptors(folder: Path) -> None:
         came = run("report", target, "--format", kind)
         assert came.code == 0, came.err
         assert not HIDDEN.search(came.out)
+
+
+@hostile
+@given(names)
+@example(ALL)
+def test_json_on_disk_shows_names_and_says_the_same(tmp_path_factory: pytest.TempPathFactory, name: str) -> None:
+    file = tmp_path_factory.mktemp("json") / "x.json"
+    bundle.write_json(file, {"name": name, name: [1]})
+    source = file.read_bytes().decode()
+    assert not HIDDEN.search(source)
+    wanted = re.sub("[\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", name)
+    assert json.loads(source) == {"name": wanted, wanted: [1]}
+
+
+def test_a_file_whose_name_is_no_utf8_goes_through_the_main_job(folder: Path) -> None:
+    file, target = folder / os.fsdecode(b"caf\xe9.onnx"), folder / "odd name"
+    shutil.copy(folder / "fine.onnx", file)
+    came = run(file, "-o", target, "--no-bench", "--mutants", "none")
+    assert came.code == 0, came.err
+    assert run("verify", target).code == 0
+    for kind in ("markdown", "html", "junit", "sarif", "json"):
+        assert run("report", target, "--format", kind).code == 0

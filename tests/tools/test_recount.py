@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +13,10 @@ import pytest
 
 from attn_export import bundle
 from attn_export.bundle import figures
+from attn_export.bundle import manifest as manifests
 from attn_export.errors import BundleError
 from attn_export.tools.report import recount
+from attn_export.tools.report.formats import junit, markdown, sarif
 from attn_export.tools.report.page import render
 from attn_export.tools.report.view import checks, headline, verdict
 from tests.test_bundle_claims import made
@@ -171,6 +175,64 @@ def test_a_coarser_precision_is_held_to_its_ratio() -> None:
     row(r, error=1.0, k=4e4, snr=30.0)
     first(r)["parity"]["ok"] = False
     assert [check.name for check in checks(m, r) if check.answer == "failed"] == ["t4 of case 'b=1'"]
+
+
+def places(value: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """The way to every key of an object, in one of each list."""
+    for key, item in value.items() if isinstance(value, dict) else list(enumerate(value))[:1]:
+        if isinstance(value, dict):
+            yield (*path, key)
+        if isinstance(item, dict | list):
+            yield from places(item, (*path, key))
+
+
+def without(value: Plain, path: tuple[Any, ...]) -> Plain:
+    """A copy without the key at the end of ``path``."""
+    changed = place = copy.deepcopy(value)
+    for step in path[:-1]:
+        place = place[step]
+    del place[path[-1]]
+    return changed
+
+
+def test_whatever_may_be_left_out_is_missed_by_nothing_that_shows_it(tmp_path: Path) -> None:
+    m, r = manifest(2), report(2)
+    loss = {"int8_before": 0.1, "int8_after": 0.1, "fp16_before": 0.1, "fp16_after": 0.1}
+    m["fusion"]["sites"] = [{"name": "s", "structure": True, "error": 1e-15, "precision": loss}]
+    m["mutants"] = {**COUNTS, "fates": [FATE, ZEROS], "vacuous": [], "equivalent": 0, "refused": 0}
+    layers = {"bound": 24.0, "checked": 2, "worst": [LAYER]}
+    m["second_tier"] = {"audits": {"constants": AUDIT}, "layers": layers}
+    plan = {"kernels": 1, "fused_attention": 0, "dtypes": {}, "memory": {}, "layers": []}
+    built = {"level": "E1", "claim": "c", "meaning": "m", "executed": False, "product": "p", "version": "1", "sm": "86"}
+    r["compiled"] = [{**built, "sha256": "a", "plan": plan, "seconds": 1.0, "flags": {}, "warnings": []}]
+    for run_ in r["runs"][:1]:
+        run_["parity"]["comparisons"][0] |= {"classic": {"a": True}, "figures": {"max_abs": 0.1}}
+    made(tmp_path / "two")
+    own = json.loads((tmp_path / "two" / bundle.MANIFEST).read_text())
+    own |= {key: value for key, value in m.items() if key not in ("schema", "files", "subject", "attn_export")}
+    each = [(without(own, path), r) for path in places(own)] + [(own, without(r, path)) for path in places(r)]
+    left = [(one, other) for one, other in each if valid(one, other)]
+    assert 60 < len(left) < len(each)
+    bare_m, bare_r = own, r
+    for path in reversed(list(places(own))):
+        bare_m = shorter if valid(shorter := without(bare_m, path), r) else bare_m
+    for path in reversed(list(places(r))):
+        bare_r = shorter if valid(own, shorter := without(bare_r, path)) else bare_r
+    for one, other in [(own, r), (bare_m, bare_r), (own, bare_r), (bare_m, r), *left[::10]]:
+        assert render(asdict(manifests.check(one, "")), figures.filled(other, ""))
+    for one, other in left:
+        for show in (markdown, junit, sarif):
+            assert show(asdict(manifests.check(one, "")), figures.filled(other, ""))
+
+
+def valid(one: Plain, other: Plain) -> bool:
+    """Whether a bundle with these would be read."""
+    try:
+        manifests.check(one, "")
+        figures.check(other, "")
+    except BundleError:
+        return False
+    return True
 
 
 def reported(target: Path, content: Any) -> Path:

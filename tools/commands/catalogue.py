@@ -55,6 +55,9 @@ def show(name: str, as_json: bool) -> None:
             mark = " (default)" if key == spec.default else ""
             console.say(f"{'' if index else title:<8} {key}{mark}: {_shapes(spec, preset)}  {_call(spec, preset)}")
     console.say(f"options  {', '.join(entry.options)}")
+    for index, (key, source) in enumerate(spec.sources.items()):
+        refused = f"; refused: {source.refused}" if source.refused else ""
+        console.say(f"{'' if index else 'weights':<8} --variant {key}: {source.of}{refused}")
     if spec.half_safe:
         console.say(f"float16  {spec.half_safe}")
     _measured(name, spec)
@@ -86,6 +89,9 @@ def _plain(name: str, family: str, entry: card.Card) -> dict[str, Any]:
         },
         "default": spec.default,
         "options": list(entry.options),
+        "sources": {
+            key: {"of": s.of, "arguments": dict(s.arguments), "refused": s.refused} for key, s in spec.sources.items()
+        },
         "half_safe": spec.half_safe,
         "measured": [asdict(line) for line in shown(name, spec.configurations, kept())],
     }

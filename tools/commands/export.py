@@ -31,6 +31,8 @@ class Wanted:
     dynamic: str | None
     output: Path | None
     seed: int
+    variant: str | None = None
+    weights_key: str | None = None
 
 
 def export(
@@ -54,6 +56,8 @@ def export(
             command=tuple(sys.argv[1:]),
             **plan,
         )
+    if wanted.weights is not None and verbosity >= 0:
+        typer.echo(f"weights: {subject.weights}", err=True)
     if subject.weights.startswith("awakened"):
         progress.warn(f"no --weights: {subject.weights}; what is proven is the conversion, not a trained model")
     outcome = pipeline.deploy(subject, asked, progress)
@@ -92,6 +96,10 @@ def load(wanted: Wanted) -> Any:
         if text.endswith(".py") or "/" in text:
             raise SubjectError(f"{text}: name what is in it: file.py:Class, or an ONNX file")
         MECHANISMS.place(text)  # raises, and says which names are near
+    if wanted.weights is None and (wanted.variant or wanted.weights_key):
+        raise UsageError("--variant and --weights-key say what --weights FILE holds; give the file, too")
+    if wanted.variant and text not in MECHANISMS:
+        raise UsageError(f"--variant is for catalogue entries; the names in {text} are its own")
     _need_torch()
     from attn_export.export import onnx_file
     from attn_export.mechanisms import foreign, subject
@@ -103,7 +111,14 @@ def load(wanted: Wanted) -> Any:
                 f"{text} is a catalogue entry: choose --preset; --input and --kwargs are for your own code"
             )
         built = subject.from_spec(
-            text, MECHANISMS[text], wanted.preset, seed=wanted.seed, weights=wanted.weights, strict=wanted.strict
+            text,
+            MECHANISMS[text],
+            wanted.preset,
+            seed=wanted.seed,
+            weights=wanted.weights,
+            strict=wanted.strict,
+            variant=wanted.variant,
+            weights_key=wanted.weights_key,
         )
         return with_dynamic(built, wanted.dynamic or "batch")
     if wanted.preset:
@@ -120,6 +135,7 @@ def load(wanted: Wanted) -> Any:
         strict=wanted.strict,
         keep_fresh=not wanted.awaken,
         seed=wanted.seed,
+        weights_key=wanted.weights_key,
     )
     return with_dynamic(built, wanted.dynamic or "all")
 

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 from attn_export import bundle
+from attn_export.bundle import figures
 from attn_export.errors import UnknownNameError, WriteError
 from attn_export.tools import console
 from attn_export.tools.commands import output as target
@@ -20,7 +21,8 @@ def report(path: Path, kind: str, output: Path | None) -> None:
         raise UnknownNameError("report format", kind, FORMATS)
     place = None if output is None else target.file(output, target.is_report, "report of a bundle")
     whole = bundle.read(path)
-    content = bundle.report(whole)
+    raw = bundle.report(whole)
+    content = figures.filled(raw, str(path))
     match kind:
         case "html":
             text = page.render(whole.manifest, content, path.name)
@@ -31,7 +33,7 @@ def report(path: Path, kind: str, output: Path | None) -> None:
         case "sarif":
             text = formats.sarif(whole.manifest, content)
         case _:
-            text = json.dumps(content, indent=1)
+            text = json.dumps(raw, indent=1)
     if place is None:
         console.document(text)
         return

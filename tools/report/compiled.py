@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from attn_export import bundle
-from attn_export.bundle import Bundle
+from attn_export.bundle import Bundle, figures
 from attn_export.deploy_tests.backends.tensorrt.evidence import CompileEvidence
 
 KEY = "compiled"
@@ -70,4 +70,4 @@ def _page(whole: Bundle, report: Mapping[str, Any]) -> str | None:
         return None
     from attn_export.tools.report import page
 
-    return page.render(whole.manifest, report, whole.path.name)
+    return page.render(whole.manifest, figures.filled(report, str(whole.path)), whole.path.name)

@@ -6,7 +6,7 @@ Figures are checked for what they are, not for what they claim: verdicts are com
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal
 
 from attn_export.bundle.format import Count
@@ -95,7 +95,7 @@ class Latency:
     wall_ms: Wall
     cpu_ms: Cpu
     samples: Samples
-    runs: Annotated[int, Within(1)] = 1
+    runs: Annotated[int, Within(1)] | None = None
 
 
 @dataclass(frozen=True)
@@ -311,6 +311,15 @@ class Report:
 
     runs: tuple[Run, ...]
     compiled: tuple[Compiled, ...] = ()
+
+
+def filled(plain: object, whose: str) -> dict[str, Any]:
+    """A report as plain data, with whatever may be left out filled in: what shows it meets no missing key.
+
+    Raises:
+        BundleError: it is none.
+    """
+    return asdict(check(plain, whose))
 
 
 def check(plain: object, whose: str, error: type[AttnExportError] = BundleError) -> Report:

@@ -92,7 +92,8 @@ class Bundle:
         snr: of a precision below float32, what its signal-to-noise ratio is held to instead, in dB.
         digest: ``sha256:…`` of its manifest, which holds the hash of every other file.
         identity: device and inode of the folder that was read.
-        manifest: as it was read; ``facts`` are the same, with a type for everything.
+        facts: what its manifest says, with a type for everything.
+        manifest: the same as plain data, with whatever may be left out filled in.
     """
 
     path: Path

@@ -8,6 +8,7 @@ import os
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +80,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def _read(path: Path, identity: tuple[int, int]) -> Bundle:
-    plain, facts, digest = whole_folder(path)
+    facts, digest = whole_folder(path)
     cases = stored.read_cases(path / CASES)
     stored.fit(path / CASES, cases, facts.cases, facts.inputs, facts.outputs)
     return Bundle(
@@ -91,20 +92,20 @@ def _read(path: Path, identity: tuple[int, int]) -> Bundle:
         facts.tolerance.k,
         cases,
         facts,
-        plain,
+        asdict(facts),
         facts.tolerance.snr,
         digest,
         identity,
     )
 
 
-def whole_folder(path: Path) -> tuple[dict[str, Any], Manifest, str]:
-    """The manifest as it was written and with its types, and its digest; every file is there, unaltered, and no other.
+def whole_folder(path: Path) -> tuple[Manifest, str]:
+    """The manifest and its digest, of a folder in which every file is there, unaltered, and no other.
 
     Raises:
         BundleError: it is not so.
     """
-    plain, facts, digest = read_manifest(path)
+    facts, digest = read_manifest(path)
     present = entries(path, set(facts.files))
     for name, wanted in facts.files.items():
         if name not in present:
@@ -116,11 +117,11 @@ def whole_folder(path: Path) -> tuple[dict[str, Any], Manifest, str]:
             raise BundleError(f"{path / name} cannot be read: {error.strerror or error}") from error
         if came != wanted:
             raise BundleError(f"{path / name} was altered: sha256 is {came[:12]}…, the manifest says {wanted[:12]}…")
-    return plain, facts, digest
+    return facts, digest
 
 
-def read_manifest(path: Path) -> tuple[dict[str, Any], Manifest, str]:
-    """The manifest of the bundle at ``path``: as it was written, with its types, and its digest; of no other file.
+def read_manifest(path: Path) -> tuple[Manifest, str]:
+    """The manifest of the bundle at ``path`` and its digest; no other file is looked at.
 
     Raises:
         BundleError: there is none, or it is not what it must be.
@@ -129,7 +130,7 @@ def read_manifest(path: Path) -> tuple[dict[str, Any], Manifest, str]:
     if not os.path.lexists(file):
         raise BundleError(f"{path} is no bundle: there is no {MANIFEST} in it")
     plain, digest = _json(file, path)
-    return plain, manifests.check(plain, str(path)), f"sha256:{digest}"
+    return manifests.check(plain, str(path)), f"sha256:{digest}"
 
 
 def _json(file: Path, folder: Path) -> tuple[Any, str]:

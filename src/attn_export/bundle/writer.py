@@ -29,7 +29,7 @@ from attn_export.bundle.cases import case_names
 from attn_export.bundle.format import CASES, MANIFEST, PAGE, REPORT, SCHEMA, SIGNATURE, Bundle
 from attn_export.errors import BundleError, WriteError
 from attn_export.process import activity, folders
-from attn_export.untrusted import files
+from attn_export.untrusted import files, text
 
 #: Seconds that another program may keep the folder around a bundle locked.
 PATIENCE = 10.0
@@ -52,7 +52,8 @@ def write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
 
 def write_json(file: Path, content: Mapping[str, Any]) -> None:
     """Write JSON that a person can read; NaN is an error, since JSON has none."""
-    file.write_text(json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n", encoding="utf-8")
+    dumped = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False)
+    file.write_text(text.json_text(dumped) + "\n", encoding="utf-8")
 
 
 def may_write(target: Path) -> Path:

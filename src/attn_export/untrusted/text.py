@@ -143,6 +143,25 @@ def cell_code(text: str) -> str:
     return code(text).replace("|", r"\|")
 
 
+def json_text(dumped: str) -> str:
+    r"""JSON, as ``json.dumps`` gives it, that can be written as UTF-8 and looked at: it says the same as before.
+
+    What cannot be seen is written by its number, as JSON does it. Half a surrogate pair, which a name of a file holds
+    where it is no UTF-8, and no file of JSON can, is shown as elsewhere.
+
+    >>> json_text('"\u202e \udce9 \u00fc"')
+    '"\\u202e \\\\udce9 \xfc"'
+    """
+    return _HIDDEN.sub(_in_json, dumped)
+
+
+def _in_json(found: re.Match[str]) -> str:
+    number = ord(found[0])
+    if 0xD800 <= number < 0xE000:
+        return f"\\\\u{number:04x}"
+    return f"\\u{number:04x}" if number < 0x10000 else found[0]
+
+
 def xml(text: str) -> str:
     """``text`` without what XML 1.0 cannot hold at all, even escaped."""
     return printable(text)

@@ -25,6 +25,7 @@ _NEWNS = 0x20000
 READ_ONLY, _NOSUID, _NOEXEC, REMOUNT, BIND, _REC, _PRIVATE = 1, 2, 8, 32, 4096, 16384, 1 << 18
 #: Bytes of the disk.
 SIZE = "1g"
+_DETACH = 2
 KEEP = {
     "thesis.tex": b"years of work",
     "repository/.git/config": b"[core]",
@@ -45,6 +46,15 @@ def mount(source: str, target: Path, kind: str | None, flags: int, data: str | N
     if call(*words, ctypes.c_ulong(flags), data.encode() if data else None):
         number = ctypes.get_errno()
         raise OSError(number, f"mount {target}: {os.strerror(number)}")
+
+
+def unmount_below(folder: Path) -> None:
+    """Take away whatever is mounted in a folder, so that it can be removed."""
+    lines = Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()
+    places = [line.split()[4].encode().decode("unicode_escape") for line in lines]
+    for place in reversed(places):
+        if Path(place).is_relative_to(folder):
+            ctypes.CDLL(None, use_errno=True).umount2(os.fsencode(place), _DETACH)
 
 
 def private_mounts() -> None:

@@ -287,6 +287,7 @@ def run(folder: Path, honest: Path, workers: int = 2) -> list[Row]:
         jobs = [threads.submit(pass_through, row, folder / str(index), honest) for index, row in enumerate(tried)]
         for job in jobs:
             job.result()
+    box.unmount_below(folder.resolve())
     return found
 
 

@@ -161,6 +161,8 @@ def regression_of_reports(now: Mapping[str, Any], then: Mapping[str, Any], most:
         one, other = (float(run["latency"]["cpu_ms"]["p50"]) for run in (now, then))
     except (KeyError, TypeError) as error:
         raise UsageError(f"a baseline is a report.json with a latency in it; {error} is missing") from error
+    if not 0 < one < math.inf or not 0 < other < math.inf:
+        raise UsageError(f"a baseline's CPU time is above zero; this run has {one:g} ms, the baseline {other:g} ms")
     if seats[0] != seats[1]:
         raise UsageError(
             f"the baseline is from {seats[1]}, this run from {seats[0]}; measure the baseline's bundle here,"

@@ -16,8 +16,6 @@ from __future__ import annotations
 import json
 import math
 import statistics
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +23,7 @@ from typing import Any
 
 from attn_export.deploy_tests.statistics import Interval, ratio
 from attn_export.errors import BackendError
+from attn_export.process import activity, children
 
 #: How far from 1 the whole interval of the control may lie: what cannot matter cannot make a comparison void.
 SLACK = 0.01
@@ -117,10 +116,10 @@ def compete(
             "clock": clock,
             "seed": seed,
         }
-        command = [sys.executable, "-m", "attn_export.deploy_tests.contestant", json.dumps(request)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        with activity.doing("measuring two models against each other", who=backend, model=contender):
+            done = children.run("attn_export.deploy_tests.contestant", json.dumps(request))
         if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            last = children.ending(done.returncode, done.stderr)
             raise BackendError(f"measuring {contender} against {reference} on {backend} broke: {last}")
         rounds: Blocks = json.loads(done.stdout.splitlines()[-1])
         return rounds

@@ -8,15 +8,15 @@ libraries are loaded, the file is in its cache. The peak is the kernel's high-wa
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from attn_export.bundle import Bundle, read
+from attn_export.bundle import Bundle, read, unchanged
 from attn_export.errors import BackendError
+from attn_export.process import activity, children
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,12 @@ def measure(bundle: Bundle, backend: str, *, threads: int = 1) -> Footprint:
         BackendError: the child broke, such as for want of memory.
     """
     request = json.dumps({"bundle": str(bundle.path), "backend": backend, "threads": threads})
-    command = [sys.executable, "-m", "attn_export.deploy_tests.footprint", request]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    with activity.doing("measuring its cold start and memory", who=backend, model=bundle.model):
+        done = children.run("attn_export.deploy_tests.footprint", request)
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        last = children.ending(done.returncode, done.stderr)
         raise BackendError(f"opening {bundle.model} on {backend} in a process of its own broke: {last}")
+    unchanged(bundle)  # the child has read it by itself
     return Footprint(**json.loads(done.stdout.splitlines()[-1]), file_bytes=file_bytes(bundle))
 
 

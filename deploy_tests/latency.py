@@ -9,6 +9,7 @@ from typing import Any
 
 from attn_export.deploy_tests.backend import Feeds, Run
 from attn_export.deploy_tests.statistics import Interval, median, percentile
+from attn_export.process import activity
 
 #: Raw samples that a report keeps at most: enough for any percentile that it states.
 KEPT = 5000
@@ -62,12 +63,14 @@ def measure(run: Run, feeds: Feeds, *, threads: int, cold_start: float, protocol
     began, count = time.perf_counter(), 0
     while count < rule.warmup_runs or time.perf_counter() - began < rule.warmup:
         run(feeds)
+        activity.alive()
         count += 1
     wall: list[int] = []
     cpu: list[int] = []
     began = time.perf_counter()
     while len(wall) < rule.iterations or time.perf_counter() - began < rule.duration:
         elapsed, spent = timed(run, feeds)
+        activity.alive()
         wall.append(elapsed)
         cpu.append(spent)
     return Latency(tuple(wall), tuple(cpu), threads, cold_start)

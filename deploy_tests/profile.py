@@ -22,6 +22,7 @@ from attn_export.deploy_tests.backend import Feeds
 from attn_export.deploy_tests.roofline import Roofline
 from attn_export.deploy_tests.statistics import percentile
 from attn_export.errors import BackendError, BackendMissingError
+from attn_export.process import activity
 
 _SUFFIX = re.compile(r"(_nchwc|_kernel_time|_fused|/duplicated|_token_\d+)+$")
 #: Runtime kernels that stand for another operator of the graph.
@@ -114,10 +115,11 @@ def record(model: Path, feeds: Feeds, threads: int, runs: int) -> tuple[Kernel, 
         settings.enable_profiling = True
         settings.profile_file_prefix = str(Path(folder) / "profile")
         try:
-            session = onnxruntime.InferenceSession(str(model), settings, providers=["CPUExecutionProvider"])
-            for _ in range(runs + 3):
-                session.run(None, dict(feeds))
-            text = Path(session.end_profiling()).read_text(encoding="utf-8")
+            with activity.doing("profiling the model", who="ONNX Runtime", model=model):
+                session = onnxruntime.InferenceSession(str(model), settings, providers=["CPUExecutionProvider"])
+                for _ in range(runs + 3):
+                    session.run(None, dict(feeds))
+                text = Path(session.end_profiling()).read_text(encoding="utf-8")
         except Exception as error:  # the runtime's exceptions share no base class of their own
             raise BackendError(f"ONNX Runtime {onnxruntime.__version__} does not profile {model}: {error}") from error
     return kernels(json.loads(text), skip=3)

@@ -11,8 +11,6 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
-import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass
@@ -21,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from attn_export.errors import BackendError
+from attn_export.process import activity, children
 
 _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
@@ -53,12 +52,10 @@ def measure(threads: int = 1, *, size: int = 384, megabytes: int = 128, seconds:
         BackendError: the child broke, such as for want of memory.
     """
     request = json.dumps({"size": size, "megabytes": megabytes, "seconds": seconds})
-    command = [sys.executable, "-m", "attn_export.deploy_tests.roofline", request]
-    environment = os.environ | dict.fromkeys(_THREADS, str(threads))
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    with activity.doing("measuring what this machine can do", who="NumPy", model=""):
+        done = children.run("attn_export.deploy_tests.roofline", request, env=dict.fromkeys(_THREADS, str(threads)))
     if done.returncode:
-        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise BackendError(f"measuring this machine's peak broke: {last}")
+        raise BackendError(f"measuring this machine's peak broke: {children.ending(done.returncode, done.stderr)}")
     return Roofline(**json.loads(done.stdout.splitlines()[-1]), threads=threads)
 
 

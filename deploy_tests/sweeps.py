@@ -16,6 +16,7 @@ from attn_export.deploy_tests.latency import Latency, Protocol, measure, timed
 from attn_export.deploy_tests.statistics import percentile
 from attn_export.deploy_tests.verify import latency, opened
 from attn_export.errors import UsageError
+from attn_export.process import activity
 
 #: A drift below this share is what a steady machine shows as well.
 STEADY = 0.05
@@ -117,6 +118,7 @@ def drift(
         samples: list[int] = []
         while not samples or time.perf_counter() - began < seconds * (index + 1) / windows:
             samples.append(timed(run, feeds)[0])
+            activity.alive()
         medians.append(percentile(samples, 50) / 1e6)
         progress(f"{medians[-1]:.3g} ms after {time.perf_counter() - began:.0f} s")
     return of_windows(medians, time.perf_counter() - began)

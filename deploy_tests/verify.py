@@ -6,13 +6,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
-from attn_export.bundle import Bundle, Case
-from attn_export.deploy_tests import shapes
+from attn_export.bundle import Bundle, Case, idle, unchanged
+from attn_export.deploy_tests import backends, shapes
 from attn_export.deploy_tests.backend import Options, Range, Run
-from attn_export.deploy_tests.backends import BACKENDS
 from attn_export.deploy_tests.latency import Latency, Protocol, measure
 from attn_export.deploy_tests.parity import Parity, prove
-from attn_export.errors import BackendError, BackendMissingError
+from attn_export.errors import BackendError, BackendMissingError, InconclusiveError
 
 
 @contextmanager
@@ -27,17 +26,19 @@ def opened(
         UnknownNameError: there is no such backend.
         BackendMissingError: it is not available here.
         BackendError: it refuses the model.
+        BundleError: another bundle lies there than was read.
     """
-    runtime = BACKENDS[backend]
-    if why := runtime.missing():
+    if why := backends.missing(backend):
         raise BackendMissingError(f"{backend} is not available here: {why}")
     began = time.perf_counter()
     ranges = shapes.of(bundle) if ranges is None else ranges
     try:
-        with runtime.open(bundle.model, Options(threads=threads, shapes=ranges)) as run:
-            yield run, runtime.version(), time.perf_counter() - began
+        with backends.opened(backend, bundle.model, Options(threads=threads, shapes=ranges)) as run:
+            unchanged(bundle)  # the runtime has read the model by itself
+            yield run, backends.BACKENDS[backend].version(), time.perf_counter() - began
     except BackendError as error:
-        precision = bundle.manifest["subject"].get("precision", "float32")
+        unchanged(bundle)
+        precision = bundle.precision
         if precision == "float32":
             raise
         why = f"{error}; the model computes in {precision}, for which {backend} may lack kernels on this machine"
@@ -53,24 +54,43 @@ def verify(
     rtol: float | None = None,
     cases: Sequence[Case] | None = None,
     ranges: Mapping[str, Range] | None = None,
+    tolerance: float | None = None,
+    snr: float | None = None,
 ) -> Parity:
     """Prove parity of ``bundle`` on ``backend``, on its own cases or on others, prepared for ``ranges`` of shapes.
 
+    ``tolerance`` and ``snr`` are what the user of this machine holds it to, instead of what the bundle says.
+
     Raises:
-        UnknownNameError, BackendMissingError, BackendError: as ``opened``.
+        InconclusiveError: the truth of every output is zero in every case, so that zeros would pass.
+        UnknownNameError, BackendMissingError, BackendError, BundleError: as ``opened``.
     """
-    snr = bundle.manifest["tolerance"].get("snr")  # of a precision below float32
+    chosen = bundle.cases if cases is None else cases
+    refuse_idle(chosen, bundle)
     with opened(bundle, backend, threads, ranges) as (run, name, _):
         return prove(
             run,
-            bundle.cases if cases is None else cases,
+            chosen,
             bundle.outputs,
             backend=name,
-            tolerance=bundle.tolerance,
-            snr=snr,
+            tolerance=bundle.tolerance if tolerance is None else tolerance,
+            snr=snr if snr is not None or tolerance is not None else bundle.snr,
             atol=atol,
             rtol=rtol,
             classics=True,
+        )
+
+
+def refuse_idle(cases: Sequence[Case], bundle: Bundle) -> None:
+    """Refuse cases that a model of zeros would pass.
+
+    Raises:
+        InconclusiveError: the truth of every output is zero, or not finite, in all of them.
+    """
+    if len(idle(cases, bundle.outputs)) == len(bundle.outputs):
+        raise InconclusiveError(
+            f"the truth of every output of {bundle.path} is zero in every case, so zeros would pass and parity proves"
+            " nothing; use inputs on which the model does something (--data)"
         )
 
 

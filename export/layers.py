@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from attn_export import bundle
 from attn_export.export.bisect import Probe
 from attn_export.reparam.proof.exact import Exact, inputs_of
 
@@ -24,7 +25,7 @@ Array = NDArray[Any]
 #: The largest local error of a correct float32 layer, in roundings of its natural size: 10.1 was seen over the
 #: catalogue and 12.5 in RepVGG-A0's classifier, where a channel is a single number; a weight off by 1 % gives 70 and
 #: more. The bound lies between, a factor of two from what is right.
-LOCAL = 24.0
+LOCAL = bundle.LOCAL
 #: How many nodes are looked at in one run: what is held in memory at once.
 CHUNK = 16
 _UNIT = 2.0**-24

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from attn_export.errors import ExportError
 from attn_export.export import contract
 from attn_export.export.exported import Exported
 from attn_export.export.save import save
+from attn_export.process import activity, children
 
 #: Above this many bytes the simplifier gets a process of its own: it needs several times the model's memory.
 LARGE = 500_000_000
@@ -26,7 +25,8 @@ def simplify(exported: Exported) -> Exported:
         ContractError: it broke the contract.
     """
     try:
-        model = _apart(exported.model) if exported.bytes > LARGE else _here(exported.model)
+        with activity.doing("simplifying (--no-simplify leaves that out)", who="onnxsim", model=""):
+            model = _apart(exported.model) if exported.bytes > LARGE else _here(exported.model)
     except Exception as error:  # a C++ library: whatever it raises is its failure
         raise ExportError(f"the simplifier failed: {str(error).strip().splitlines()[0][:300]}") from error
     return contract.check(model, exported.contract)
@@ -44,8 +44,7 @@ def _apart(model: onnx.ModelProto) -> onnx.ModelProto:
     with tempfile.TemporaryDirectory() as folder:
         before, after = Path(folder, "before.onnx"), Path(folder, "after.onnx")
         save(model, before)
-        command = [sys.executable, "-m", "onnxsim", str(before), str(after)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = children.run("onnxsim", str(before), str(after))
         if done.returncode:
-            raise ExportError((done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1])
+            raise ExportError(children.ending(done.returncode, done.stderr))
         return onnx.load(after)

@@ -21,6 +21,7 @@ from attn_export.export.gelu import halve_first
 from attn_export.export.truth import flatten
 from attn_export.mechanisms.spec import Dim
 from attn_export.mechanisms.subject import Subject
+from attn_export.process import activity
 
 OPSET = 18
 
@@ -76,7 +77,7 @@ def _convert(subject: Subject, promised: Contract) -> torch.onnx.ONNXProgram:
         {axis: symbols[dim] for axis, dim in enumerate(item.shape) if isinstance(dim, str) and dim in symbols}
         for item in subject.inputs
     )
-    with _quiet() as said:
+    with _quiet() as said, activity.doing("exporting the module", who="PyTorch's exporter"):
         try:
             program = torch.onnx.export(
                 subject.module,

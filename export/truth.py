@@ -16,6 +16,7 @@ from attn_export.bundle import Case
 from attn_export.errors import SubjectError
 from attn_export.mechanisms.spec import Dim
 from attn_export.mechanisms.subject import Subject
+from attn_export.process import activity
 
 SCALES = (0.05, 8.0)
 BATCHES = (1, 3, 4)
@@ -72,6 +73,7 @@ def on(subject: Subject, feeds: Iterable[tuple[str, Mapping[str, Tensor]]]) -> t
     single = copy.deepcopy(subject.module)
     result = []
     for name, inputs in feeds:
+        activity.alive()
         truth = evaluate(exact, {k: v.double() if v.is_floating_point() else v for k, v in inputs.items()})
         yardstick = dict.fromkeys(truth, 0.0)
         for variant in (_plain, _without_onednn, _channels_last):

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from attn_export.errors import LoadError
-from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
+from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Source, Spec
 
-_CALLS: dict[str, Any] = {c.__name__: c for c in (Spec, Paper, Input, Dim, Preset)} | {"dict": dict}
+_CALLS: dict[str, Any] = {c.__name__: c for c in (Spec, Paper, Input, Dim, Preset, Source)} | {"dict": dict}
 
 
 @dataclass(frozen=True)
@@ -82,10 +82,14 @@ def unnamed(spec: Spec) -> Spec:
     def bare(preset: Preset) -> Preset:
         return replace(preset, build=preset.build and preset.build.__name__)  # type: ignore[arg-type]
 
+    def named(source: Source) -> Source:
+        return replace(source, convert=source.convert and source.convert.__name__)  # type: ignore[arg-type]
+
     return replace(
         spec,
         build=spec.build.__name__,  # type: ignore[arg-type]
         convert=spec.convert and spec.convert.__name__,  # type: ignore[arg-type]
+        sources={k: named(s) for k, s in spec.sources.items()},
         presets={k: bare(p) for k, p in spec.presets.items()},
         variants={k: bare(p) for k, p in spec.variants.items()},
     )

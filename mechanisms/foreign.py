@@ -31,6 +31,7 @@ def from_code(
     strict: bool = True,
     keep_fresh: bool = False,
     seed: int = 0,
+    weights_key: str | None = None,
 ) -> Subject:
     """Import, build and describe a network of the user's.
 
@@ -43,6 +44,7 @@ def from_code(
         strict: whether names that do not fit are an error.
         keep_fresh: without a checkpoint, keep the weights that the constructor gave instead of awakening them.
         seed: for the constructor and for awakening.
+        weights_key: the part of the checkpoint to take, keys joined by dots.
 
     Raises:
         SubjectError: it cannot be imported or found.
@@ -60,10 +62,7 @@ def from_code(
     else:
         raise SubjectError(f"{text} is a {type(found).__name__}; wanted a class or function that gives a module")
     if weights is not None:
-        left = checkpoint.load(module, checkpoint.read(weights), strict=strict)
-        origin = f"{weights.name} sha256 {checkpoint.sha256(weights)}"
-        if left:
-            origin += f", {len(left)} names left alone"
+        origin = checkpoint.into(module, weights, weights_key, strict=strict)
     elif keep_fresh:
         origin = f"as the constructor gave them, seed {seed}"
     else:

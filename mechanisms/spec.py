@@ -71,6 +71,37 @@ class Preset:
 
 
 @dataclass(frozen=True)
+class Source:
+    """A published implementation: how its state dict is known, and what makes the entry the same function.
+
+    Names alone do not say what a network computes: two publications may use the same names for different formulas.
+
+    Attributes:
+        of: whose it is and what is peculiar to it, for people.
+        shown_by: regular expressions; each is found in some name of its state dicts.
+        not_by: regular expressions that are found in none of their names.
+        arguments: of the constructor, over those of the preset.
+        sized: arguments that a tensor's shape tells: argument → (regular expression on its name, axis).
+        only_asked: never taken by what the state dict shows, only where the user names it.
+        refused: empty, or the sentence that says why nothing here computes the same.
+        refused_under: presets under which it is refused, each with its sentence.
+        checkpoint: as the Spec's, which stands where this is empty.
+        convert: as the Spec's, which stands where this is None.
+    """
+
+    of: str
+    shown_by: tuple[str, ...] = ()
+    not_by: tuple[str, ...] = ()
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    sized: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    only_asked: bool = False
+    refused: str = ""
+    refused_under: Mapping[str, str] = field(default_factory=dict)
+    checkpoint: Mapping[str, str | None] = field(default_factory=dict)
+    convert: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+
+
+@dataclass(frozen=True)
 class Spec:
     """A catalogue entry.
 
@@ -85,6 +116,8 @@ class Spec:
         checkpoint: pairs of a regular expression on External-Attention-pytorch's parameter names and its
             replacement in ours, applied in order; None as replacement drops the parameter (never used there).
         convert: for what names cannot say: a function on the state dict (torch tensors) before the renaming.
+        sources: published implementations whose names fit and whose function differs from the presets', by the name
+            that ``--variant`` takes.
         half_safe: empty, or the sentence that says why the mathematics cannot be kept in float16.
     """
 
@@ -97,6 +130,7 @@ class Spec:
     default: str = "readme"
     checkpoint: Mapping[str, str | None] = field(default_factory=dict)
     convert: Callable[[dict[str, Any]], dict[str, Any]] | None = None
+    sources: Mapping[str, Source] = field(default_factory=dict)
     half_safe: str = ""
 
     @property

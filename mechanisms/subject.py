@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from attn_export.errors import UnknownNameError, UsageError
-from attn_export.mechanisms import checkpoint
+from attn_export.mechanisms import checkpoint, fit, sources
 from attn_export.mechanisms.awaken import awaken
 from attn_export.mechanisms.spec import Dim, Input, Preset, Spec, sizes_of
 
@@ -71,12 +71,17 @@ def from_spec(
     seed: int = 0,
     weights: Path | None = None,
     strict: bool = True,
+    variant: str | None = None,
+    weights_key: str | None = None,
 ) -> Subject:
     """Build a catalogue entry under one of its presets, with awakened weights or those of a checkpoint.
 
+    A checkpoint of another implementation may need other constructor arguments: those of the source that its names
+    show, or of ``variant``, go over the preset's.
+
     Raises:
-        UnknownNameError: there is no such preset.
-        CheckpointError: the checkpoint cannot be read or does not fit.
+        UnknownNameError: there is no such preset, or no such variant.
+        CheckpointError: the checkpoint cannot be read, does not fit, or means a function that is none of the entry's.
     """
     chosen = preset or (spec.default if spec.default in spec.configurations else next(iter(spec.presets)))
     if chosen not in spec.configurations:
@@ -88,10 +93,13 @@ def from_spec(
         awaken(module, seed)
         origin = f"awakened from seed {seed}"
     else:
-        left = checkpoint.load(module, checkpoint.read(weights), spec=spec, strict=strict)
-        origin = f"{weights.name} sha256 {checkpoint.sha256(weights)}"
-        if left:
-            origin += f", {len(left)} names left alone"
+        taken = checkpoint.take(weights, weights_key)
+        theirs = sources.choose(name, spec, taken.state, module.state_dict().keys(), variant, chosen)
+        more = sources.arguments(theirs)
+        if more:
+            module = build(settings.build or spec.build, {**settings.arguments, **more}, seed)
+        filled = fit.fill(module, theirs.state, spec=spec, source=theirs.source, strict=strict)
+        origin = checkpoint.origin(weights, taken, theirs, filled)
     dynamic = spec.dynamic if settings.dynamic is None else settings.dynamic
     label = name if preset is None else f"{name}:{chosen}"
     return Subject(label, module, inputs, sizes_of(inputs, settings), dynamic, origin)

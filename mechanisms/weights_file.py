@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from attn_export.errors import CheckpointError
+from attn_export.mechanisms import plain_objects
 from attn_export.untrusted import files
 from attn_export.untrusted.text import one_line
 
@@ -51,7 +52,8 @@ def read(path: Path) -> object:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about pickle protocols; what cannot be read raises
-            return torch.load(path, map_location="cpu", weights_only=True)
+            with plain_objects.allowed():
+                return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file makes the unpickler raise anything
         raise CheckpointError(f"{path} cannot be read as weights ({_why(error)}); {_WAY_OUT}") from error
 

@@ -20,12 +20,13 @@ ROOT = Path(__file__).parents[1]
 def documented() -> list[str]:
     """Modules with examples in their docstrings."""
     found = []
-    for folder in ("mechanisms", "reparam", "export", "deploy_tests", "tools"):
-        for file in (ROOT / folder).rglob("*.py"):
+    roots = [(ROOT, folder) for folder in ("mechanisms", "reparam", "export", "deploy_tests", "tools")]
+    for root, folder in (*roots, (ROOT / "src" / "attn_export", ".")):
+        for file in (root / folder).rglob("*.py"):
             if ">>> " in file.read_text(encoding="utf-8"):
-                name = ".".join(file.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+                name = ".".join(file.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
                 found.append(f"attn_export.{name}")
-    return [*sorted(found), "attn_export.errors"]
+    return sorted(set(found))
 
 
 @pytest.mark.parametrize("name", documented())

@@ -1,13 +1,12 @@
 """The command line. A word that is no command is a subject: ``attn-export X`` is ``attn-export export X``.
 
 Exit codes: 0 all gates passed · 1 a gate failed · 2 usage · 3 could not load, convert or read · 4 a required backend
-is not available · 5 inconclusive · 130 interrupted. Stdout carries the result, stderr progress and warnings.
+is not available · 5 inconclusive · 70 a fault of ours · 130 interrupted, 143 terminated. Stdout carries the result,
+stderr progress and warnings.
 """
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,8 +14,8 @@ import typer
 from typer.core import TyperGroup
 
 from attn_export import __version__
-from attn_export.errors import AttnExportError
-from attn_export.tools import options
+from attn_export.tools import ending, options
+from attn_export.tools.contained import contained
 
 
 class _Group(TyperGroup):
@@ -59,6 +58,7 @@ def _root(
 
 
 @app.command(epilog="Example: attn-export my_pkg.net:build --input 1x3x224x224 --weights net.safetensors --fuse")
+@contained
 def export(
     subject: Annotated[
         str,
@@ -72,6 +72,8 @@ def export(
     inputs: options.Inputs = None,
     kwargs: options.Arguments = "{}",
     weights: options.Weights = None,
+    weights_key: options.WeightsKey = None,
+    variant: options.Variant = None,
     strict: Annotated[
         bool | None,
         typer.Option(
@@ -124,6 +126,8 @@ def export(
             dynamic,
             output,
             seed,
+            variant,
+            weights_key,
         ),
         {
             "fuse": fuse,
@@ -149,6 +153,7 @@ def export(
 
 
 @app.command(name="list", epilog="Example: attn-export list --family attention")
+@contained
 def list_(
     family: Annotated[str | None, typer.Option(metavar="FAMILY", help="Only this family.")] = None,
     as_json: options.Json = False,
@@ -160,6 +165,7 @@ def list_(
 
 
 @app.command(epilog="Example: attn-export show triplet")
+@contained
 def show(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A catalogue name.")], as_json: options.Json = False
 ) -> None:
@@ -170,6 +176,7 @@ def show(
 
 
 @app.command(epilog="Example: attn-export verify repvgg --require tensorrt")
+@contained
 def verify(
     path: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle's folder.")],
     backend: Annotated[
@@ -191,14 +198,28 @@ def verify(
     ] = None,
     atol: options.Atol = None,
     rtol: options.Rtol = None,
+    tolerance: Annotated[
+        float | None,
+        typer.Option(metavar="K", help="Hold it to this k, at your own judgement, instead of the bundle's."),
+    ] = None,
+    snr: Annotated[
+        float | None, typer.Option(metavar="DB", help="Hold it to this signal-to-noise ratio instead of the bundle's.")
+    ] = None,
+    expect: Annotated[
+        str | None, typer.Option(metavar="DIGEST", help="Fail unless this is its digest, sha256:…, as it was printed.")
+    ] = None,
+    signers: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Fail unless one of OpenSSH's allowed signers here signed it.")
+    ] = None,
     threads: options.Threads = 1,
     as_json: options.Json = False,
 ) -> None:
     """Prove a bundle again, on this machine. Needs neither torch nor onnx."""
     from attn_export.tools.commands import device
 
+    held = device.Held(expect, signers, tolerance, snr)
     if compile_only:
-        device.compile_only(path, sm, as_json, tuple(shapes or ()))
+        device.compile_only(path, sm, as_json, tuple(shapes or ()), held)
     else:
         device.verify(
             path,
@@ -211,10 +232,27 @@ def verify(
             data,
             preprocess,
             tuple(shapes or ()),
+            held,
         )
 
 
+@app.command(epilog="Example: attn-export sign repvgg --key ~/.ssh/id_ed25519")
+@contained
+def sign(
+    path: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle's folder.")],
+    key: Annotated[
+        Path, typer.Option(metavar="FILE", help="An SSH key; a public one where an agent holds the private one.")
+    ],
+    as_json: options.Json = False,
+) -> None:
+    """Sign a bundle with an SSH key, as git signs commits; `verify --signers` holds it to that."""
+    from attn_export.tools.commands import sign as signing
+
+    signing.sign(path, key, as_json)
+
+
 @app.command(epilog="Example: attn-export bench fused plain")
+@contained
 def bench(
     paths: Annotated[list[Path], typer.Argument(metavar="BUNDLE [BUNDLE2]", help="One bundle, or two to compare.")],
     backend: Annotated[str, typer.Option(metavar="BACKEND", help="Where to measure.")] = "onnxruntime",
@@ -277,6 +315,7 @@ def bench(
 
 
 @app.command(epilog="Example: attn-export fuse trained.onnx -o fused.onnx")
+@contained
 def fuse(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An ONNX file of any producer, opset 11 to 26.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where the fused file goes.")],
@@ -293,6 +332,7 @@ def fuse(
 
 
 @app.command(epilog="Example: attn-export lint repvgg --target tensorrt")
+@contained
 def lint(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An ONNX file, or a bundle.")],
     target: Annotated[
@@ -310,6 +350,7 @@ def lint(
 
 
 @app.command(epilog="Example: attn-export diff se --between exported,simplified@onnxruntime -o parting")
+@contained
 def diff(
     what: Annotated[
         str, typer.Argument(metavar="WHAT", help="A bundle, an ONNX file, or a subject as the main job takes it.")
@@ -335,6 +376,8 @@ def diff(
     inputs: options.Inputs = None,
     kwargs: options.Arguments = "{}",
     weights: options.Weights = None,
+    weights_key: options.WeightsKey = None,
+    variant: options.Variant = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", metavar="DIR", help="Write the smallest part that shows it to this folder."),
@@ -346,12 +389,24 @@ def diff(
     from attn_export.tools.commands import export as exporting
 
     wanted = exporting.Wanted(
-        what, preset, tuple(inputs or ()), _arguments(kwargs), weights, True, True, None, output, seed=0
+        what,
+        preset,
+        tuple(inputs or ()),
+        _arguments(kwargs),
+        weights,
+        True,
+        True,
+        None,
+        output,
+        0,
+        variant,
+        weights_key,
     )
     diff_command.diff(diff_command.Asked(wanted, other, between, fuse, snr, output), as_json)
 
 
 @app.command(epilog="Example: attn-export report repvgg --format markdown")
+@contained
 def report(
     path: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle's folder.")],
     kind: Annotated[
@@ -368,6 +423,7 @@ def report(
 
 
 @app.command(epilog="Example: attn-export conform repvgg se --out kit")
+@contained
 def conform(
     paths: Annotated[
         list[Path] | None, typer.Argument(metavar="BUNDLE...", help="Bundles to run or to compare, or folders of them.")
@@ -388,6 +444,7 @@ def conform(
 
 
 @app.command(epilog="Example: attn-export sweep --family attention --fuse")
+@contained
 def sweep(
     family: Annotated[
         list[str] | None, typer.Option(metavar="FAMILY", help="Only this family; repeat for several.")
@@ -419,6 +476,7 @@ def sweep(
 
 
 @app.command(epilog="Example: attn-export doctor")
+@contained
 def doctor(as_json: options.Json = False) -> None:
     """Say what is installed, what is missing, and how to get it."""
     from attn_export.tools.commands import doctor as examine
@@ -447,15 +505,11 @@ def _arguments(text: str) -> dict[str, Any]:
     return value
 
 
+def start() -> object:
+    """Run the command line; what it cannot take is raised, and no library decides on the exit code."""
+    return app(standalone_mode=False)
+
+
 def main() -> None:
-    """Run the command line; every expected failure is one sentence on stderr and an exit code."""
-    try:
-        app()
-    except AttnExportError as error:
-        if "--json" in sys.argv:
-            typer.echo(json.dumps({"error": str(error), "kind": type(error).__name__, "exit_code": error.exit_code}))
-        typer.echo(f"error: {error}", err=True)
-        raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
-        raise SystemExit(130) from None
+    """Run the command line in this process; every failure is one sentence on stderr and an exit code."""
+    raise SystemExit(ending.coded(start))

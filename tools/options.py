@@ -50,6 +50,21 @@ Inputs = Annotated[
 ]
 Arguments = Annotated[str, typer.Option(metavar="JSON", help="Constructor arguments as a JSON object.")]
 Weights = Annotated[Path | None, typer.Option(metavar="FILE", help="A checkpoint: safetensors, or a plain torch file.")]
+Variant = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Whose weights these are, where names do not say it; the entry's page, and the error, list them.",
+    ),
+]
+WeightsKey = Annotated[
+    str | None,
+    typer.Option(
+        "--weights-key",
+        metavar="KEY",
+        help="Which part of the file, such as state_dict; averaged weights (EMA) are taken first.",
+    ),
+]
 Mutants = Annotated[
     str,
     typer.Option(

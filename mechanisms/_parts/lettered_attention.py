@@ -4,15 +4,25 @@ L within windows, S within windows moved by half of one, D to points that querie
 """
 
 import math
+import re
+from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 
 from attn_export.mechanisms._parts.deformable import DeformableAttention
 from attn_export.mechanisms._parts.windows import WindowAttention
 
 
 def lettered(
-    kind: str, stage: int, channels: int, heads: int, window: int, side: int, groups: int | None, reach: float | None
+    kind: str,
+    stage: int,
+    channels: int,
+    heads: int,
+    window: int,
+    side: int,
+    groups: int | None,
+    reach: float | None,
+    release: Literal["2022", "2023"] = "2022",
 ) -> nn.Module:
     """Build the attention that a letter stands for, on a square map.
 
@@ -26,5 +36,17 @@ def lettered(
             return WindowAttention(channels, heads, window, math.ceil(window / 2), (side, side))
         case "D" if groups is not None and reach is not None:
             kernel = (9, 7, 5, 3)[min(stage, 3)]
-            return DeformableAttention(channels, heads, groups, (side, side), kernel, 1, reach, channels_last=True)
+            size = (side, side)
+            return DeformableAttention(
+                channels, heads, groups, size, kernel, 1, reach, channels_last=True, release=release
+            )
     raise ValueError(f"layers are letters L, S or D, and D needs groups and offset_ranges; stage {stage} has {kind!r}")
+
+
+def blockwise(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Norms are counted through a stage there; here each block has two."""
+
+    def name(old: str) -> str:
+        return re.sub(r"layer_norms\.(\d+)\.norm\.", lambda n: f"{int(n[1]) // 2}.norm{int(n[1]) % 2 + 1}.", old)
+
+    return {name(old): value for old, value in state.items()}

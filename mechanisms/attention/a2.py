@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
+from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Source, Spec
 
 
 class DoubleAttention(nn.Module):
@@ -58,7 +58,19 @@ MECHANISM = Spec(
         "readme": Preset({"channels": 512, "features": 128, "descriptors": 128}, {"h": 7, "w": 7}),
     },
     variants={"bare": Preset({"channels": 32, "residual": False}, {"h": 7, "w": 9})},
-    # NOTE: the softmax of External-Attention-pytorch runs over the batch: its weights load, its outputs are others.
+    sources={
+        "external-attention": Source(
+            "External-Attention-pytorch",
+            shown_by=(r"^convA\.", r"^convB\.", r"^convV\."),
+            refused="its softmaxes run over the batch, so what an image gives depends on the images beside it, and a"
+            " single image is not attended to at all",
+        ),
+        "paper": Source(
+            "the same names around the paper's softmaxes, over pixels and over descriptors",
+            shown_by=(r"^convA\.", r"^convB\.", r"^convV\."),
+            only_asked=True,
+        ),
+    },
     checkpoint={
         r"^convA\.": "feature.",
         r"^convB\.": "gather.",

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from attn_export.mechanisms._parts.axial import AxisAttention
 from attn_export.mechanisms._parts.checks import positive
-from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
+from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Source, Spec
 
 
 class DeviationNorm(nn.Module):
@@ -108,6 +108,18 @@ MECHANISM = Spec(
             {"channels": 16, "depth": 1, "heads": 2, "size": None, "reversible": False},
             {"h": 5, "w": 7},
             dynamic=(Dim("b"), Dim("h"), Dim("w")),
+        ),
+    },
+    sources={
+        "reversible": Source(
+            "axial-attention by lucidrains, with two streams",
+            shown_by=(r"^layers\.blocks\.0\.f\.net\.",),
+            arguments={"reversible": True},
+        ),
+        "irreversible": Source(
+            "axial-attention by lucidrains, with one stream",
+            shown_by=(r"^layers\.blocks\.0\.0\.fn\.",),
+            arguments={"reversible": False},
         ),
     },
     checkpoint={

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attn_export.mechanisms._parts.checks import positive
-from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
+from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Source, Spec
 
 
 class Layer(nn.Module):
@@ -120,6 +120,19 @@ MECHANISM = Spec(
                 "hidden_norms": True,
             },
             {"h": 9, "w": 7},
+        ),
+    },
+    sources={
+        "external-attention": Source(
+            "External-Attention-pytorch with the dilation 2 that its constructor gives",
+            shown_by=(r"^ca\.ca\.fc0\.", r"^sa\.sa\.conv_0\."),
+            refused="its dilated convolutions are padded by 1, so the gate is smaller than the map: it runs on maps of"
+            " 7 x 7 alone",
+        ),
+        "dilation-1": Source(
+            "External-Attention-pytorch with dilation 1, at which its padding fits",
+            shown_by=(r"^ca\.ca\.fc0\.", r"^sa\.sa\.conv_0\."),
+            arguments={"dilation": 1, "channel_layers": 3, "spatial_layers": 3, "hidden_norms": True},
         ),
     },
     checkpoint={

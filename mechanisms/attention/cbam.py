@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attn_export.mechanisms._parts.checks import positive
-from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
+from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Source, Spec
 
 
 class ChannelGate(nn.Module):
@@ -101,6 +101,13 @@ MECHANISM = Spec(
     },
     variants={
         "residual": Preset({"channels": 32, "reduction": 4, "bias": True, "residual": True}, {"h": 9, "w": 7}),
+    },
+    sources={
+        "external-attention": Source(
+            "External-Attention-pytorch, which adds the map and has a bias in the spatial gate",
+            shown_by=(r"^ca\.se\.0\.", r"^sa\.conv\.bias$"),
+            arguments={"bias": True, "residual": True},
+        ),
     },
     checkpoint={
         r"^ca\.": "channel.",

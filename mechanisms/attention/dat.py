@@ -8,17 +8,17 @@ y = W mean_hw(LN x)                                          b classes
 L attends within windows, S within windows moved by half of one, D to deformed points.
 """
 
-import re
 from collections.abc import Sequence
+from typing import Literal
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from attn_export.mechanisms._parts.checks import positive
-from attn_export.mechanisms._parts.lettered_attention import lettered
+from attn_export.mechanisms._parts.lettered_attention import blockwise, lettered
 from attn_export.mechanisms._parts.prenorm import PreNormBlock
 from attn_export.mechanisms._parts.strided_embed import Embed
-from attn_export.mechanisms.spec import Input, Paper, Preset, Spec
+from attn_export.mechanisms.spec import Input, Paper, Preset, Source, Spec
 
 
 class DAT(nn.Module):
@@ -35,10 +35,10 @@ class DAT(nn.Module):
         offset_ranges: how many cells points may move; None where there is no D.
         expansion: width of the MLPs over their channels.
         classes: number of labels.
+        release: of the authors' code, whose deformed points lie otherwise since 2023.
 
     Raises:
-        ValueError: sequences differ in length, a letter is unknown, or the image does not divide into patches and
-            windows.
+        ValueError: sequences differ in length, a letter is unknown, or patches or windows do not divide the image.
     """
 
     def __init__(
@@ -53,6 +53,7 @@ class DAT(nn.Module):
         offset_ranges: Sequence[float | None] = (None, None, 2.0, 2.0),
         expansion: int = 2,
         classes: int = 10,
+        release: Literal["2022", "2023"] = "2022",
     ) -> None:
         positive(size=size, patch=patch, expansion=expansion, classes=classes)
         super().__init__()
@@ -68,7 +69,7 @@ class DAT(nn.Module):
             self.embeds.append(Embed(inputs, c, step, bias=i == 0))
             blocks = nn.Sequential()
             for kind in kinds:
-                attention = lettered(kind, i, c, h, window, side, groups[i], offset_ranges[i])
+                attention = lettered(kind, i, c, h, window, side, groups[i], offset_ranges[i], release)
                 blocks.append(PreNormBlock(c, attention, expansion))
             self.stages.append(blocks)
             inputs = c
@@ -84,14 +85,7 @@ class DAT(nn.Module):
         return logits
 
 
-def _blockwise(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Norms are counted through a stage there; here each block has two."""
-
-    def name(old: str) -> str:
-        return re.sub(r"layer_norms\.(\d+)\.norm\.", lambda n: f"{int(n[1]) // 2}.norm{int(n[1]) % 2 + 1}.", old)
-
-    return {name(old): value for old, value in state.items()}
-
+_NAMES = (r"^stages\.\d+\.attns\.", r"^cls_head\.")
 
 MECHANISM = Spec(
     paper=Paper("Vision Transformer with Deformable Attention", "Xia et al.", "CVPR 2022", "2201.00520"),
@@ -122,6 +116,12 @@ MECHANISM = Spec(
             }
         ),
     },
+    sources={
+        "2022": Source(
+            "the authors' first release and External-Attention-pytorch", _NAMES, arguments={"release": "2022"}
+        ),
+        "2023": Source("the authors' code since DAT++, whose grids differ", _NAMES, arguments={"release": "2023"}),
+    },
     checkpoint={
         r"^patch_proj\.": "embeds.0.",
         r"^down_projs\.0\.": "embeds.1.",
@@ -146,5 +146,5 @@ MECHANISM = Spec(
         r"^cls_norm\.norm\.": "norm.",
         r"^cls_head\.": "head.",
     },
-    convert=_blockwise,
+    convert=blockwise,
 )

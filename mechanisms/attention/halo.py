@@ -6,63 +6,51 @@ logit      = q k + q (Rh[i' - i] + Rw[j' - j])           by the offset of rows a
 y          = softmax(logit) v Wo         b c h w; what lies outside the map is left out
 """
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from attn_export.mechanisms._parts.heads import attend
-from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
-
-
-class RelativeLogits(nn.Module):
-    """What the queries of a block make of the offsets to the pixels of its window.
-
-    Args:
-        block: side of the block.
-        window: side of the window, which starts with the block's rim.
-        channels: of one head.
-    """
-
-    index: Tensor
-
-    def __init__(self, block: int = 4, window: int = 8, channels: int = 8) -> None:
-        super().__init__()
-        self.block, self.window = block, window
-        self.rel_height = nn.Parameter(torch.randn(2 * window - 1, channels) * channels**-0.5)
-        self.rel_width = nn.Parameter(torch.randn(2 * window - 1, channels) * channels**-0.5)
-        offset = torch.arange(window) - torch.arange(block)[:, None] + window - 1
-        self.register_buffer("index", offset, persistent=False)
-
-    def forward(self, q: Float[Tensor, "*b n d"]) -> Float[Tensor, "*b n r2"]:
-        """Return the logits of scaled queries, pixels row by row."""
-        places = q.reshape(-1, self.block, self.block, q.shape[-1])
-        across = self._along(places.permute(2, 0, 1, 3), self.rel_width).permute(1, 2, 0, 3).unsqueeze(-2)
-        down = self._along(places.permute(1, 0, 2, 3), self.rel_height).permute(1, 0, 2, 3).unsqueeze(-1)
-        return (down + across).reshape(*q.shape[:-1], self.window**2)
-
-    def _along(self, q: Tensor, table: Tensor) -> Tensor:
-        """Products with the offsets along the first axis of ``q``: block … d to block … window."""
-        offsets = table.index_select(0, self.index.flatten()).reshape(self.block, self.window, -1)
-        logits = q.flatten(1, 2) @ offsets.transpose(1, 2)
-        return logits.reshape(*q.shape[:-1], self.window)
+from attn_export.mechanisms._parts.window_logits import RelativeLogits
+from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Source, Spec
 
 
 class HaloAttention(nn.Module):
     """Multi-head attention of blocks to their neighbourhoods, with relative positions shared by the heads.
 
+    Args:
+        channels: of the map.
+        block: side of a block.
+        halo: width of the rim around it.
+        heads: number of heads.
+        head_channels: of a head.
+        hides: what is left out, "outside" the map or, as halonet-pytorch has it, "inside": a window that lies inside
+            gives the mean of its values, another one nothing.
+
     Raises:
-        ValueError: a size is not positive, or ``halo`` is negative.
+        ValueError: a size is not positive, ``halo`` is negative, or ``hides`` is neither.
     """
 
     inside: Tensor
 
     def __init__(
-        self, channels: int = 32, block: int = 4, halo: int = 2, heads: int = 4, head_channels: int = 8
+        self,
+        channels: int = 32,
+        block: int = 4,
+        halo: int = 2,
+        heads: int = 4,
+        head_channels: int = 8,
+        hides: Literal["outside", "inside"] = "outside",
     ) -> None:
         super().__init__()
         if min(channels, block, heads, head_channels) < 1 or halo < 0:
             raise ValueError("channels, block, heads and head_channels must be positive, halo not negative")
+        if hides not in ("outside", "inside"):
+            raise ValueError(f"hides must be 'outside' or 'inside'; it is {hides!r}")
+        self.hides = hides
         self.block, self.halo, self.heads, self.width = block, halo, heads, head_channels
         self.query = nn.Linear(channels, heads * head_channels, bias=False)
         self.key_value = nn.Linear(channels, 2 * heads * head_channels, bias=False)
@@ -82,7 +70,11 @@ class HaloAttention(nn.Module):
         # Half the minimum leaves room for the logits that it is added to.
         outside = torch.finfo(x.dtype).min / 2
         hidden = self._windows(self.inside.expand(1, x.shape[1], x.shape[2], 1), outside).reshape(-1, 1, 1, k.shape[3])
-        y = attend(q, k, v, scale=1.0, bias=self.position(q) + hidden)
+        if self.hides == "outside":
+            y = attend(q, k, v, scale=1.0, bias=self.position(q) + hidden)
+        else:  # where all is hidden the finite minimum makes the softmax uniform
+            logits = q @ k.transpose(-2, -1) + self.position(q)
+            y = torch.softmax(logits.masked_fill(hidden == 0, torch.finfo(x.dtype).min), -1) @ v
         y = y.reshape(-1, rows, columns, self.heads, self.block, self.block, self.width).permute(0, 1, 4, 2, 5, 3, 6)
         out: Tensor = self.project(y.reshape(-1, *x.shape[1:3], self.heads * self.width))
         return out.permute(0, 3, 1, 2)
@@ -126,8 +118,18 @@ MECHANISM = Spec(
             dynamic=(Dim("b"), Dim("h", step=2, least=2), Dim("w", step=2, least=2)),
         ),
     },
-    # NOTE: the mask of External-Attention-pytorch hides the map and shows the border: its weights load, its outputs
-    # are others.
+    sources={
+        "halonet": Source(
+            "halonet-pytorch by lucidrains and External-Attention-pytorch, whose mask hides the inside of the map",
+            shown_by=(r"^to_q\.", r"^to_kv\.", r"^rel_pos_emb\."),
+            arguments={"hides": "inside"},
+        ),
+        "paper": Source(
+            "the same names around a mask that hides what lies outside the map",
+            shown_by=(r"^to_q\.", r"^to_kv\.", r"^rel_pos_emb\."),
+            only_asked=True,
+        ),
+    },
     checkpoint={
         r"^to_q\.": "query.",
         r"^to_kv\.": "key_value.",

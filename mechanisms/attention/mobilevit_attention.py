@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms._parts.patch_transformer import Transformer
-from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
+from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Source, Spec
 
 
 class MobileViTBlock(nn.Module):
@@ -100,6 +100,13 @@ MECHANISM = Spec(
         "plain": Preset(
             {"channels": 8, "dim": 12, "depth": 3, "heads": 8, "d_head": 64, "hidden": 1024, "plain": True},
             {"h": 6, "w": 4},
+        ),
+    },
+    sources={
+        "external-attention": Source(
+            "External-Attention-pytorch, with plain convolutions and a transformer of fixed size",
+            shown_by=(r"^conv1\.", r"^trans\.layers\.0\."),
+            arguments={"plain": True, "depth": 3, "heads": 8, "d_head": 64, "hidden": 1024},
         ),
     },
     checkpoint={

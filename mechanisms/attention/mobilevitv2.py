@@ -10,26 +10,33 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attn_export.mechanisms._parts.checks import positive
-from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
+from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Source, Spec
 
 
 class SeparableSelfAttention(nn.Module):
-    """Attention of one latent token to all, given back to each of them by multiplication."""
+    """Attention of one latent token to all, given back to each of them by multiplication.
 
-    def __init__(self, channels: int = 32) -> None:
+    Args:
+        channels: of the tokens.
+        relu: on the values, as in the paper; External-Attention-pytorch has none.
+    """
+
+    def __init__(self, channels: int = 32, relu: bool = True) -> None:
         positive(channels=channels)
         super().__init__()
         self.score = nn.Linear(channels, 1)
         self.key = nn.Linear(channels, channels)
         self.value = nn.Linear(channels, channels)
         self.out = nn.Linear(channels, channels)
+        self.relu = relu
 
     def forward(self, x: Float[Tensor, "b n d"]) -> Float[Tensor, "b n d"]:
         """Attend."""
         weights = torch.softmax(self.score(x).transpose(1, 2), -1)
         # The weights sum to one, so the key projection may follow the pooling: one row for a batch item, not n.
         context = self.key(weights @ x)
-        out: Tensor = self.out(torch.relu(self.value(x)) * context)
+        values = self.value(x)
+        out: Tensor = self.out((torch.relu(values) if self.relu else values) * context)
         return out
 
 
@@ -43,6 +50,13 @@ MECHANISM = Spec(
     presets={
         "test": Preset({"channels": 32}, {"n": 20}),
         "readme": Preset({"channels": 512}, {"n": 49}),
+    },
+    sources={
+        "external-attention": Source(
+            "External-Attention-pytorch, without the ReLU on the values",
+            shown_by=(r"^fc_i\.", r"^fc_v\."),
+            arguments={"relu": False},
+        ),
     },
     checkpoint={r"^fc_i\.": "score.", r"^fc_k\.": "key.", r"^fc_v\.": "value.", r"^fc_o\.": "out."},
 )

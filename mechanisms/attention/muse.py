@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms._parts.heads import attend, merge_heads, split_heads
-from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
+from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Source, Spec
 
 
 class DepthSeparable(nn.Module):
@@ -118,6 +118,13 @@ MECHANISM = Spec(
                 Input("keys", ("b", "n", "channels")),
                 Input("values", ("b", "n", "channels")),
             ),
+        ),
+    },
+    sources={
+        "external-attention": Source(
+            "External-Attention-pytorch, without the feed-forward branch",
+            shown_by=(r"^dy_paras$", r"^conv1\."),
+            arguments={"hidden": 0},
         ),
     },
     checkpoint={

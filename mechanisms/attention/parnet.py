@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attn_export.mechanisms._parts.checks import positive
-from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
+from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Source, Spec
 
 
 class ParNetBlock(nn.Module):
@@ -46,5 +46,12 @@ MECHANISM = Spec(
         "readme": Preset({"channels": 512}, {"h": 7, "w": 7}),
     },
     variants={"plain_skip": Preset({"channels": 16, "skip_norm": False}, {"h": 7, "w": 9})},
+    sources={
+        "external-attention": Source(
+            "External-Attention-pytorch, without the batch norm before the gate",
+            shown_by=(r"^sse\.1\.", r"^conv1x1\.0\.", r"^conv3x3\.0\."),
+            arguments={"skip_norm": False},
+        ),
+    },
     checkpoint={r"^sse\.1\.": "gate.", r"^conv1x1\.": "conv1.", r"^conv3x3\.": "conv3."},
 )

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attn_export.mechanisms._parts.checks import positive
-from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
+from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Source, Spec
 
 
 class SplitAttention(nn.Module):
@@ -83,6 +83,19 @@ MECHANISM = Spec(
     presets={
         "test": Preset({"channels": 32}, {"h": 7, "w": 5}),
         "readme": Preset({"channels": 512}, {"h": 7, "w": 7}),
+    },
+    sources={
+        "external-attention": Source(
+            "External-Attention-pytorch",
+            shown_by=(r"^split_attention\.mlp1\.",),
+            refused="it shifts a map onto itself in place, so what a pixel gets depends on the order in which memory"
+            " is copied",
+        ),
+        "paper": Source(
+            "the same names around shifts that read the map as it was",
+            shown_by=(r"^split_attention\.mlp1\.",),
+            only_asked=True,
+        ),
     },
     checkpoint={r"^split_attention\.": "split."},
 )

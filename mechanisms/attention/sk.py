@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attn_export.mechanisms._parts.checks import positive
-from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
+from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Source, Spec
 
 
 class SelectiveKernel(nn.Module):
@@ -105,6 +105,13 @@ MECHANISM = Spec(
     },
     variants={
         "dense": Preset({"channels": 16, "least": 8, "groups": 4, "dilated": False, "norm": False}, {"h": 7, "w": 9}),
+    },
+    sources={
+        "external-attention": Source(
+            "External-Attention-pytorch, with dense kernels and a linear bottleneck",
+            shown_by=(r"^convs\.0\.conv\.", r"^fc\.", r"^fcs\.0\."),
+            arguments={"dilated": False, "norm": False},
+        ),
     },
     checkpoint={
         r"^convs\.(\d+)\.conv\.": r"branches.\1.0.",

@@ -4,12 +4,11 @@ u = relu(BN(D ∗ x))     b c h/s w/s    D: one k × k kernel a channel
 y = relu(BN(P ∗ u))     b o h/s w/s    P: 1 × 1
 """
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from attn_export.mechanisms._parts.checks import positive
-from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
+from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Source, Spec
 
 
 class DepthwiseSeparable(nn.Module):
@@ -21,13 +20,20 @@ class DepthwiseSeparable(nn.Module):
         kernel: side of the depth-wise kernel.
         stride: of the depth-wise convolution.
         norm: batch norms; without them the convolutions have biases, as in External-Attention-pytorch.
+        relu: behind both convolutions; External-Attention-pytorch has none.
 
     Raises:
         ValueError: ``kernel`` is even.
     """
 
     def __init__(
-        self, channels: int = 16, out_channels: int = 24, kernel: int = 3, stride: int = 1, norm: bool = True
+        self,
+        channels: int = 16,
+        out_channels: int = 24,
+        kernel: int = 3,
+        stride: int = 1,
+        norm: bool = True,
+        relu: bool = True,
     ) -> None:
         positive(channels=channels, out_channels=out_channels, kernel=kernel, stride=stride)
         super().__init__()
@@ -36,12 +42,14 @@ class DepthwiseSeparable(nn.Module):
         self.depthwise = nn.Conv2d(channels, channels, kernel, stride, kernel // 2, groups=channels, bias=not norm)
         self.depthwise_norm = nn.BatchNorm2d(channels) if norm else nn.Identity()
         self.pointwise = nn.Conv2d(channels, out_channels, 1, bias=not norm)
+        self.bend = nn.ReLU() if relu else nn.Identity()
         self.pointwise_norm = nn.BatchNorm2d(out_channels) if norm else nn.Identity()
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b o i j"]:
         """Filter each channel, then mix them."""
-        u = torch.relu(self.depthwise_norm(self.depthwise(x)))
-        return torch.relu(self.pointwise_norm(self.pointwise(u)))
+        u = self.bend(self.depthwise_norm(self.depthwise(x)))
+        y: Tensor = self.bend(self.pointwise_norm(self.pointwise(u)))
+        return y
 
 
 MECHANISM = Spec(
@@ -55,6 +63,13 @@ MECHANISM = Spec(
     },
     variants={
         "strided": Preset({"channels": 16, "out_channels": 24, "kernel": 5, "stride": 2}, {"h": 9, "w": 8}),
+    },
+    sources={
+        "external-attention": Source(
+            "External-Attention-pytorch, two convolutions with biases and nothing between them",
+            shown_by=(r"^depthwise_conv\.bias$", r"^pointwise_conv\.bias$"),
+            arguments={"norm": False, "relu": False},
+        ),
     },
     checkpoint={r"^depthwise_conv\.": "depthwise.", r"^pointwise_conv\.": "pointwise."},
 )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms._parts.mixture import MixtureConv
-from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
+from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Source, Spec
 
 
 class DynamicConv(nn.Module):
@@ -96,6 +96,18 @@ MECHANISM = Spec(
         "grouped": Preset(
             {"channels": 16, "out_channels": 24, "experts": 3, "stride": 2, "groups": 4, "bias": False},
             {"h": 7, "w": 9},
+        ),
+    },
+    sources={
+        "annealed": Source(
+            "External-Attention-pytorch, trained until its temperature reached 1",
+            shown_by=(r"^attention\.net\.0\.", r"^attention\.net\.2\."),
+            arguments={"temperature": 1.0},
+        ),
+        "temperature-30": Source(
+            "External-Attention-pytorch with the temperature 30 that its constructor gives and a state dict forgets",
+            shown_by=(r"^attention\.net\.0\.", r"^attention\.net\.2\."),
+            arguments={"temperature": 30.0},
         ),
     },
     checkpoint={

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attn_export.mechanisms._parts.checks import positive
-from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
+from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Source, Spec
 
 
 class GnConv(nn.Module):
@@ -71,5 +71,17 @@ MECHANISM = Spec(
         "readme": Preset({"channels": 64, "order": 5}, {"h": 56, "w": 56}),
     },
     variants={"order5": Preset({"channels": 32, "order": 5}, {"h": 9, "w": 7})},
+    sources={
+        "hornet": Source(
+            "HorNet as its networks are built, with the scale 1/3",
+            shown_by=(r"^proj_in\.", r"^dwconv\.", r"^pws\.", r"^proj_out\."),
+            arguments={"scale": 0.3333333333333333},
+        ),
+        "unscaled": Source(
+            "HorNet's class by itself, whose scale is 1 unless given",
+            shown_by=(r"^proj_in\.", r"^dwconv\.", r"^pws\.", r"^proj_out\."),
+            arguments={"scale": 1.0},
+        ),
+    },
     checkpoint=NAMES,
 )

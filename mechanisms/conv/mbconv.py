@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attn_export.mechanisms._parts.checks import positive
-from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
+from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Source, Spec
 
 
 class MBConv(nn.Module):
@@ -75,6 +75,8 @@ class MBConv(nn.Module):
         return y + x if self.residual else y
 
 
+_PADS = "with a stride it pads as TensorFlow does, by the size of the map; --preset tensorflow pads so"
+
 MECHANISM = Spec(
     paper=Paper("EfficientNet: Rethinking Model Scaling", "Tan and Le", "ICML 2019", "1905.11946"),
     build=MBConv,
@@ -92,6 +94,20 @@ MECHANISM = Spec(
             {"channels": 8, "out_channels": 8, "kernel": 3, "stride": 2, "tensorflow_size": (8, 9)},
             {"h": 8, "w": 9},
             dynamic=(Dim("b"),),
+        ),
+    },
+    sources={
+        "efficientnet": Source(
+            "EfficientNet-PyTorch, whose batch norms have ε = 1e-3",
+            shown_by=(r"^_depthwise_conv\.", r"^_se_reduce\."),
+            arguments={"epsilon": 1e-3},
+            refused_under={"strided": _PADS},
+        ),
+        "external-attention": Source(
+            "External-Attention-pytorch, whose batch norms have ε = 1e-2",
+            shown_by=(r"^_depthwise_conv\.", r"^_se_reduce\."),
+            arguments={"epsilon": 1e-2},
+            refused_under={"strided": _PADS},
         ),
     },
     checkpoint={

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from attn_export.mechanisms._parts.checks import not_negative, positive
-from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
+from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Source, Spec
 
 
 class SpatialGatingUnit(nn.Module):
@@ -113,6 +113,13 @@ MECHANISM = Spec(
             {"vocabulary": 0, "tokens": 12, "channels": 16}, inputs=(Input("x", ("b", "tokens", "channels")),)
         ),
         "probabilities": Preset({"vocabulary": 20, "tokens": 12, "softmax": True}),
+    },
+    sources={
+        "external-attention": Source(
+            "External-Attention-pytorch, which gives probabilities",
+            shown_by=(r"^gmlp\.0\.", r"^to_logits\.1\."),
+            arguments={"softmax": True},
+        ),
     },
     convert=unnumbered,
     checkpoint={

@@ -1,6 +1,6 @@
 """RepMLP: a fully connected layer over each part of the map, with local convolutions that fold into it when deployed.
 
-parts of h × w;  p = x + G            b·parts c h w    G: pool, BN, linear, relu, linear over all parts
+parts of h × w;  p = x + G            b·parts c h w    G: pool, BN, linear, relu, linear over [channel, part]
 y = BN(F · p) + Σ_k BN(W_k ∗ p)       b·parts o h w    F: grouped, over all c·h·w values of a part
 """
 
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from attn_export.mechanisms._parts.checks import positive
 from attn_export.mechanisms._parts.conv_bn import ConvBN
-from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
+from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Source, Spec
 
 
 class RepMLP(nn.Module):
@@ -24,6 +24,7 @@ class RepMLP(nn.Module):
         size: rows and columns of the map.
         part: rows and columns of a part.
         reduction: of the global perceptron's hidden layer; there is one only where the map has several parts.
+        hidden: its width; ``channels // reduction`` unless given.
         groups: of the fully connected layer and of the convolutions.
         kernels: sides of the local convolutions.
 
@@ -40,8 +41,9 @@ class RepMLP(nn.Module):
         reduction: int = 2,
         groups: int = 4,
         kernels: Sequence[int] = (1, 3, 5),
+        hidden: int | None = None,
     ) -> None:
-        positive(channels=channels, out_channels=out_channels, reduction=reduction, groups=groups)
+        positive(channels=channels, out_channels=out_channels, reduction=reduction, groups=groups, hidden=hidden)
         super().__init__()
         if size[0] % part[0] or size[1] % part[1]:
             raise ValueError(f"part must divide size; {part} does not divide {size}")
@@ -55,8 +57,9 @@ class RepMLP(nn.Module):
         self.looks_around = places > 1
         if self.looks_around:
             self.pool_norm = nn.BatchNorm2d(channels)
-            self.squeeze = nn.Linear(channels * places, channels // reduction)
-            self.excite = nn.Linear(channels // reduction, channels * places)
+            width = channels // reduction if hidden is None else hidden
+            self.squeeze = nn.Linear(channels * places, width)
+            self.excite = nn.Linear(width, channels * places)
         self.connect = nn.Conv2d(channels * area, out_channels * area, 1, groups=groups, bias=False)
         self.connect_norm = nn.BatchNorm2d(out_channels * area)
         self.local = nn.ModuleList(ConvBN(channels, out_channels, kernel, groups=groups) for kernel in kernels)
@@ -67,8 +70,11 @@ class RepMLP(nn.Module):
         p = x.reshape(-1, self.channels, rows, height, columns, width).permute(0, 2, 4, 1, 3, 5)
         p = p.reshape(-1, self.channels, height, width)
         if self.looks_around:
-            means = self.pool_norm(p.mean((2, 3), keepdim=True)).reshape(-1, self.channels * rows * columns)
-            p = p + self.excite(torch.relu(self.squeeze(means))).reshape(-1, self.channels, 1, 1)
+            # NOTE: the linear layers run over [channel, part], so the parts go behind the channels and back.
+            means = self.pool_norm(p.mean((2, 3), keepdim=True)).reshape(-1, rows * columns, self.channels)
+            around = self.excite(torch.relu(self.squeeze(means.transpose(1, 2).flatten(1))))
+            around = around.reshape(-1, self.channels, rows * columns).transpose(1, 2)
+            p = p + around.reshape(-1, self.channels, 1, 1)
         y: Tensor = self.connect_norm(self.connect(p.reshape(-1, self.channels * height * width, 1, 1)))
         y = y.reshape(-1, self.out_channels, height, width)
         if near := [local(p) for local in self.local]:
@@ -103,6 +109,13 @@ MECHANISM = Spec(
     variants={
         "one_part": Preset(
             {"channels": 8, "out_channels": 12, "size": (5, 4), "part": (5, 4), "kernels": (1, 3)}, {"h": 5, "w": 4}
+        ),
+    },
+    sources={
+        "repmlp": Source(
+            "External-Attention-pytorch and RepMLP's first release, whose hidden layers differ in width",
+            shown_by=(r"^fc1_fc2\.fc1\.weight$", r"^fc3\.weight$"),
+            sized={"hidden": (r"^fc1_fc2\.fc1\.weight$", 0)},
         ),
     },
     checkpoint={

@@ -1,185 +1,148 @@
-"""The operators that matter, on PyTorch's kernels in whatever precision the arrays have.
+"""Which of our kernels evaluates a node; the reference implementation of ONNX evaluates what has none here.
 
-The reference implementation of ONNX is slow on some of these, computes others in float32 whatever it is given, and is
-wrong on one (a transposed convolution that does not change the number of channels).
+A kernel goes from attributes (tensors as arrays) and inputs (None where one is left out) to the output, or to a tuple
+of outputs. By each stands the opset from which on it holds.
 """
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
-import torch.nn.functional as F
-from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto
 
-from attn_export.reparam.proof.kernels_quantised import dequantise, quantise
+from attn_export.reparam.proof import kernels_norms as norms
+from attn_export.reparam.proof import kernels_plain as plain
+from attn_export.reparam.proof import kernels_quantised as quantised
+from attn_export.reparam.proof import kernels_recurrent as recurrent
+from attn_export.reparam.proof import kernels_sampling as sampling
+from attn_export.reparam.proof import kernels_sequences as sequences
+from attn_export.reparam.proof import kernels_windows as windows
+from attn_export.reparam.proof.claims import Refusal
 
-Array = NDArray[Any]
-#: From attributes and inputs (None where one is left out) to the first output, or to a tuple of all.
-Kernel = Callable[[dict[str, Any], Sequence[Array | None]], Array | tuple[Array, ...]]
-
-
-def _tensors(arguments: Sequence[Array | None]) -> list[torch.Tensor | None]:
-    return [None if a is None else torch.from_numpy(np.ascontiguousarray(a)) for a in arguments]
-
-
-def _conv(attributes: dict[str, Any], arguments: Sequence[Array | None]) -> Array:
-    x, weight, bias = (*_tensors(arguments), None)[:3]
-    assert x is not None
-    assert weight is not None
-    steps, gaps, pads = _window(attributes, x, weight.shape[2:])
-    convolve = (F.conv1d, F.conv2d, F.conv3d)[x.ndim - 3]
-    return _array(convolve(_pad(x, pads, 0.0), weight, bias, steps, 0, gaps, attributes.get("group", 1)))
+Kernel = Callable[[Mapping[str, Any], Sequence[Any]], Any]
+FLOATS = frozenset({TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE})
 
 
-def _conv_transpose(attributes: dict[str, Any], arguments: Sequence[Array | None]) -> Array:
-    x, weight, bias = (*_tensors(arguments), None)[:3]
-    assert x is not None
-    assert weight is not None
-    if "output_shape" in attributes or attributes.get("auto_pad", b"NOTSET") != b"NOTSET":
-        raise NotImplementedError("ConvTranspose with output_shape or auto_pad")
-    steps, gaps, pads = _window(attributes, x, weight.shape[2:])
-    extra = attributes.get("output_padding", [0] * len(steps))
-    convolve = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[x.ndim - 3]
-    y = convolve(x, weight, bias, steps, 0, extra, attributes.get("group", 1), gaps)
-    return _array(_pad(y, [-p for p in pads], 0.0))
-
-
-def _average(attributes: dict[str, Any], arguments: Sequence[Array | None]) -> Array:
-    (x,) = _tensors(arguments)
-    assert x is not None
-    kernel = attributes["kernel_shape"]
-    steps, gaps, pads = _window(attributes, x, kernel)
-    ones = torch.ones((1, 1, *x.shape[2:]), dtype=x.dtype)
-    convolve = (F.conv1d, F.conv2d, F.conv3d)[x.ndim - 3]
-    weight = torch.ones((1, 1, *kernel), dtype=x.dtype)
-    count = convolve(_pad(ones, pads, float(attributes.get("count_include_pad", 0))), weight, None, steps, 0, gaps)
-    total = convolve(_pad(x.flatten(0, 1).unsqueeze(1), pads, 0.0), weight, None, steps, 0, gaps) / count
-    return _array(total.reshape(*x.shape[:2], *total.shape[2:]))
-
-
-def _maximum(attributes: dict[str, Any], arguments: Sequence[Array | None]) -> Array:
-    (x,) = _tensors(arguments)
-    assert x is not None
-    kernel = attributes["kernel_shape"]
-    steps, gaps, pads = _window(attributes, x, kernel)
-    pool = (F.max_pool1d, F.max_pool2d, F.max_pool3d)[x.ndim - 3]
-    return _array(pool(_pad(x, pads, float("-inf")), kernel, steps, 0, gaps))
-
-
-def _grid_sample(attributes: dict[str, Any], arguments: Sequence[Array | None]) -> Array:
-    # The reference implementation knows only the names that newer opsets have for the modes.
-    x, grid = _tensors(arguments)
-    assert x is not None
-    assert grid is not None
-    mode = attributes.get("mode", b"linear").decode()
-    mode = {"linear": "bilinear", "cubic": "bicubic"}.get(mode, mode)
-    padding, corners = attributes.get("padding_mode", b"zeros").decode(), bool(attributes.get("align_corners", 0))
-    return _array(F.grid_sample(x, grid, mode, padding, corners))
-
-
-def _window(
-    attributes: dict[str, Any], x: torch.Tensor, kernel: Sequence[int]
-) -> tuple[list[int], list[int], list[int]]:
-    """Strides, dilations, and the padding before every axis and then after every axis."""
-    rank = x.ndim - 2
-    steps, gaps = attributes.get("strides", [1] * rank), attributes.get("dilations", [1] * rank)
-    pads = attributes.get("pads", [0] * 2 * rank)
-    if (auto := attributes.get("auto_pad", b"NOTSET")) in (b"SAME_UPPER", b"SAME_LOWER"):
-        pads = _same(x.shape[2:], kernel, steps, gaps, lower=auto == b"SAME_LOWER")
-    return steps, gaps, pads
-
-
-def _pad(x: torch.Tensor, pads: Sequence[int], value: float) -> torch.Tensor:
-    rank = len(pads) // 2
-    flat = [p for axis in reversed(range(rank)) for p in (pads[axis], pads[axis + rank])]
-    return F.pad(x, flat, value=value) if any(flat) else x
-
-
-def _array(y: torch.Tensor) -> Array:
-    return np.asarray(y.numpy())
-
-
-def _same(
-    shape: Sequence[int], kernel: Sequence[int], steps: Sequence[int], gaps: Sequence[int], *, lower: bool
-) -> list[int]:
-    total = [
-        max(0, (-(-n // s) - 1) * s + (k - 1) * d + 1 - n)
-        for n, k, s, d in zip(shape, kernel, steps, gaps, strict=True)
-    ]
-    small, large = [t // 2 for t in total], [t - t // 2 for t in total]
-    return [*large, *small] if lower else [*small, *large]
-
-
-def _product(_: dict[str, Any], arguments: Sequence[Array | None]) -> Array:
-    a, b = _tensors(arguments)
-    assert a is not None
-    assert b is not None
-    return np.asarray(torch.matmul(a, b).numpy())
-
-
-def _erf(_: dict[str, Any], arguments: Sequence[Array | None]) -> Array:
-    (x,) = _tensors(arguments)
-    assert x is not None
-    return np.asarray(torch.erf(x).numpy())
-
-
-def _layer_norm(attributes: dict[str, Any], arguments: Sequence[Array | None]) -> tuple[Array, ...]:
-    # The reference implementation computes in float32 whatever it is given.
-    x, scale, bias = (*arguments, None)[:3]
-    assert x is not None
-    assert scale is not None
-    axes = tuple(range(attributes.get("axis", -1) % x.ndim, x.ndim))
-    mean = x.mean(axes, keepdims=True)
-    centred = x - mean
-    deviation = np.sqrt((centred**2).mean(axes, keepdims=True) + attributes.get("epsilon", 1e-5))
-    y = centred / deviation * scale
-    return np.asarray(y if bias is None else y + bias), np.asarray(mean), np.asarray(1 / deviation)
-
-
-def _batch_norm(attributes: dict[str, Any], arguments: Sequence[Array | None]) -> Array:
-    # Before opset 14 the reference implementation takes the batch's own statistics.
-    x, *rest = arguments
-    assert x is not None
-    shape = (-1, *(1,) * (x.ndim - 2))
-    scale, bias, mean, variance = (np.asarray(value).reshape(shape) for value in rest)
-    return np.asarray((x - mean) / np.sqrt(variance + attributes.get("epsilon", 1e-5)) * scale + bias)
-
-
-def _padding(attributes: dict[str, Any], arguments: Sequence[Array | None]) -> Array:
-    # The reference implementation refuses negative amounts, which crop.
-    x, pads, value, axes = (*arguments, None, None, None)[:4]
-    assert x is not None
-    amounts = [int(n) for n in (attributes["pads"] if pads is None else pads)]
-    where = [int(axis) % x.ndim for axis in (range(x.ndim) if axes is None else axes)]
-    count, crop, grow = len(amounts) // 2, [slice(None)] * x.ndim, [(0, 0)] * x.ndim
-    for place, axis in enumerate(where):
-        left, right = amounts[place], amounts[place + count]
-        crop[axis] = slice(max(0, -left), x.shape[axis] - max(0, -right))
-        grow[axis] = (max(0, left), max(0, right))
-    mode = attributes.get("mode", b"constant").decode()
-    if mode != "constant":
-        return np.asarray(np.pad(x[tuple(crop)], grow, mode=mode))
-    fill = attributes.get("value", 0.0) if value is None or not value.size else value.reshape(-1)[0]
-    return np.asarray(np.pad(x[tuple(crop)], grow, constant_values=fill))
-
-
-KERNELS: Mapping[str, Kernel] = {
-    "AveragePool": _average,
-    "BatchNormalization": _batch_norm,
-    "Conv": _conv,
-    "ConvTranspose": _conv_transpose,
-    "DequantizeLinear": dequantise,
-    "Erf": _erf,
-    "GridSample": _grid_sample,
-    "LayerNormalization": _layer_norm,
-    "MatMul": _product,
-    "MaxPool": _maximum,
-    "Pad": _padding,
-    "QuantizeLinear": quantise,
+#: What had attributes for broadcasting before opset 7.
+_ARITHMETIC: Mapping[str, Callable[..., Any]] = {
+    "Add": operator.add,
+    "And": np.logical_and,
+    "Div": lambda a, b: np.divide(a, b) if a.dtype.kind == "f" else (np.trunc(a / b)).astype(a.dtype),
+    "Equal": operator.eq,
+    "Greater": operator.gt,
+    "Less": operator.lt,
+    "Mul": operator.mul,
+    "Or": np.logical_or,
+    "Pow": operator.pow,
+    "Sub": operator.sub,
+    "Xor": np.logical_xor,
 }
 
-#: Those that give every output; the others give the first.
-WHOLE = frozenset({"LayerNormalization"})
+
+#: None stands for the reference implementation.
+KERNELS: Mapping[str, Mapping[int, Kernel | None]] = {
+    "AveragePool": {1: windows.average},
+    "BatchNormalization": {1: norms.batch_norm},
+    "BitCast": {1: plain.bits},
+    "Cast": {1: plain.cast},
+    "CastLike": {1: plain.cast_like},
+    "ConcatFromSequence": {1: sequences.join},
+    "Constant": {1: plain.constant},
+    "Conv": {1: windows.convolve},
+    "ConvInteger": {1: quantised.convolve},
+    "ConvTranspose": {1: windows.convolve_transposed},
+    "DequantizeLinear": {1: quantised.dequantise},
+    "Dropout": {1: plain.dropout_old, 7: plain.dropout},
+    "DynamicQuantizeLinear": {1: quantised.quantise_dynamic},
+    "Erf": {1: plain.erf},
+    "GRU": {7: recurrent.gru},
+    "Gelu": {1: plain.gelu},
+    "GlobalLpPool": {1: windows.power_global},
+    "GridSample": {1: sampling.grid_sample},
+    "GroupNormalization": {18: norms.group_norm_by_group, 21: norms.group_norm},
+    "HardSwish": {1: plain.hard_swish},
+    "Hardmax": {1: norms.flattened(norms.hardmax), 13: norms.hardmax},
+    "Identity": {1: sequences.identity},
+    "InstanceNormalization": {1: norms.instance_norm},
+    "LSTM": {7: recurrent.lstm},
+    "LayerNormalization": {1: norms.layer_norm},
+    "LogSoftmax": {1: norms.flattened(norms.log_softmax), 13: norms.log_softmax},
+    "LpPool": {2: windows.power},
+    "MatMul": {1: plain.product},
+    "MatMulInteger": {1: quantised.product},
+    "MaxPool": {1: windows.maximum},
+    "MeanVarianceNormalization": {1: norms.mean_variance},
+    "Mish": {1: plain.mish},
+    "Optional": {1: sequences.optional},
+    "OptionalGetElement": {1: sequences.get_element},
+    "OptionalHasElement": {1: sequences.has_element},
+    "PRelu": {1: plain.slope, 7: None},
+    "Pad": {2: plain.padding},
+    "QLinearConv": {1: quantised.convolve_linear},
+    "QLinearMatMul": {1: quantised.product_linear},
+    "QuantizeLinear": {1: quantised.quantise},
+    "RMSNormalization": {1: norms.rms_norm},
+    "RNN": {7: recurrent.rnn},
+    "Resize": {10: sampling.resize_old, 11: sampling.resize},
+    "Scatter": {9: plain.scatter},
+    "SequenceAt": {1: sequences.at},
+    "SequenceConstruct": {1: sequences.construct},
+    "SequenceEmpty": {1: sequences.empty},
+    "SequenceErase": {1: sequences.erase},
+    "SequenceInsert": {1: sequences.insert},
+    "SequenceLength": {1: sequences.length},
+    "Softmax": {1: norms.flattened(norms.softmax), 13: norms.softmax},
+    "SplitToSequence": {1: sequences.split},
+    "Upsample": {7: sampling.resize_old},
+    **{name: {1: plain.placed(function), 7: None} for name, function in _ARITHMETIC.items()},
+}
+
+
+def kernel_of(node: NodeProto, attributes: Mapping[str, Any], opset: int) -> Kernel | None:
+    """The kernel that evaluates this node, or None where the reference implementation does.
+
+    Raises:
+        Refusal: the version of the operator, or what it is asked to do, is not claimed.
+    """
+    versions = KERNELS.get(node.op_type)
+    if versions is None:
+        return None
+    known = [since for since in versions if since <= opset]
+    if not known:
+        raise Refusal(f"only opsets from {min(versions)} on are known")
+    kernel = versions[max(known)]
+    return _SPECIAL[node.op_type](node, attributes, opset, kernel) if node.op_type in _SPECIAL else kernel
+
+
+def _batch_norm(node: NodeProto, attributes: Mapping[str, Any], opset: int, usual: Kernel | None) -> Kernel | None:
+    """By the batch's own statistics: an attribute says so, or from opset 7 to 13 the number of outputs."""
+    outputs = sum(bool(name) for name in node.output)
+    trained = (
+        attributes.get("training_mode") if opset >= 14 else outputs > 1 if opset >= 7 else not attributes.get("is_test")
+    )
+    return norms.batch_norm_trained if trained else usual
+
+
+def _maximum(node: NodeProto, _: Mapping[str, Any], __: int, usual: Kernel | None) -> Kernel | None:
+    return windows.maximum_with_places if len(node.output) > 1 else usual
+
+
+def _cast(_: NodeProto, attributes: Mapping[str, Any], __: int, usual: Kernel | None) -> Kernel | None:
+    return usual if attributes["to"] in FLOATS else None
+
+
+def _bits(_: NodeProto, attributes: Mapping[str, Any], __: int, usual: Kernel | None) -> Kernel | None:
+    if attributes["to"] in FLOATS:
+        raise Refusal("bits make a number of the type that is named, which is not kept in this evaluation")
+    return usual
+
+
+_SPECIAL: Mapping[str, Callable[[NodeProto, Mapping[str, Any], int, Kernel | None], Kernel | None]] = {
+    "BatchNormalization": _batch_norm,
+    "BitCast": _bits,
+    "Cast": _cast,
+    "MaxPool": _maximum,
+}

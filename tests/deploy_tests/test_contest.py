@@ -20,6 +20,7 @@ from attn_export.deploy_tests.contest import Blocks, Contest, Rules, compete, co
 from attn_export.deploy_tests.contestant import interleave
 from attn_export.deploy_tests.statistics import Interval
 from attn_export.errors import BackendError
+from attn_export.process import children
 
 #: Spread of one session's time between processes: A/A ratios of 1.5 to 2.7 % were measured, which is √2 of these.
 QUIET, USUAL, NOISY = 0.0075, 0.0106, 0.019
@@ -138,11 +139,11 @@ def test_the_clock_is_the_one_that_sees_the_work(
 ) -> None:
     asked: list[dict[str, object]] = []
 
-    def answer(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
-        asked.append(json.loads(command[-1]))
-        return subprocess.CompletedProcess(command, 0, "[[1, 1, 1, 1], [1, 1, 1, 1]]\n", "")
+    def answer(*words: str) -> subprocess.CompletedProcess[str]:
+        asked.append(json.loads(words[-1]))
+        return subprocess.CompletedProcess(words, 0, "[[1, 1, 1, 1], [1, 1, 1, 1]]\n", "")
 
-    monkeypatch.setattr(subprocess, "run", answer)
+    monkeypatch.setattr(children, "run", answer)
     result = compete(tmp_path, tmp_path, tmp_path, backend=backend, rules=Rules(2, threads=threads))
     assert result.clock == clock
     assert {str(request["clock"]) for request in asked} == {clock}

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from attn_export.bundle import Bundle, Case, Port, Varying
-from attn_export.deploy_tests import measurement, shapes, verify
+from attn_export.deploy_tests import backends, measurement, shapes, verify
 from attn_export.deploy_tests.backend import Options, Range
 from attn_export.errors import BackendError, UsageError
 
@@ -89,7 +89,7 @@ def test_what_was_typed_reaches_the_backend(whole: Bundle, monkeypatch: pytest.M
             raise BackendError("noted")
             yield
 
-    monkeypatch.setattr(verify, "BACKENDS", {"tensorrt": Backend()})
+    monkeypatch.setattr(backends, "BACKENDS", {"tensorrt": Backend()})
     text = "x:1x3x16x16,4x3x64x64,8x3x128x128"
     with pytest.raises(BackendError, match="noted"):
         measurement.measure(whole, "tensorrt", measurement.Wanted(ranges=(text,)))

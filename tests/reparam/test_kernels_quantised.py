@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ml_dtypes
 import numpy as np
 import onnx
 import onnxruntime
@@ -62,10 +63,28 @@ def test_blocks_of_one_axis_share_a_scale() -> None:
     np.testing.assert_allclose(Exact(model).run({"x": X})["y"], want, rtol=1e-6, atol=1e-7)
 
 
-def test_what_is_no_integer_is_refused() -> None:
+def test_codes_of_float8_are_rounded_as_their_type_has_it() -> None:
     model = both(0.1, None, 21)
     del model.graph.node[1:]
     model.graph.node[0].output[0] = "y"
     model.graph.node[0].attribute.append(helper.make_attribute("output_dtype", TensorProto.FLOAT8E4M3FN))
-    with pytest.raises(ExportError, match="is no integer"):
+    came = Exact(model).run({"x": np.float32([0.1, -0.21, 100.0])})["y"]
+    assert came.dtype == ml_dtypes.float8_e4m3fn
+    # ±2.1 lies between 2 and 2.25; 448 is the largest there is.
+    assert came.astype(np.float64).tolist() == [1.0, -2.0, 448.0]
+
+
+def test_another_type_is_refused() -> None:
+    model = both(0.1, None, 21)
+    model.graph.node[0].attribute.append(helper.make_attribute("output_dtype", TensorProto.INT32))
+    with pytest.raises(ExportError, match="QuantizeLinear 'quantise' cannot be evaluated"):
         Exact(model).run({"x": X})
+
+
+def test_a_tie_that_float32_does_not_see_is_none() -> None:
+    """-2.5 / (5 / 255) is -127.5 in exact arithmetic and a little more in float32, where every runtime divides."""
+    model = both(np.float32(5) / np.float32(255), np.uint8(153), 13)
+    x = np.full((2, 3, 4), -2.5, np.float32)
+    (want,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x})
+    assert Exact(model).run({"x": x}, ["q"])["q"].reshape(-1).tolist() == [26] * 24
+    np.testing.assert_allclose(want, (26 - 153) * 5 / 255, rtol=1e-6)

@@ -177,5 +177,5 @@ def test_conform_says_what_is_missing(made: Path, tmp_path: Path) -> None:
 
 def test_verify_takes_an_older_bundle_without_extras(made: Path) -> None:
     whole = bundle.read(made)
-    assert whole.manifest["mutants"]["vacuous"] == []
+    assert not whole.manifest["mutants"]["vacuous"]
     assert run("verify", made).code == 0

@@ -56,7 +56,7 @@ def test_another_target_is_added_and_the_same_replaced(made: Path, tmp_path: Pat
     shutil.copytree(made, folder)
     before = json.loads((folder / bundle.REPORT).read_text())
     before["runs"] = [{"backend": "kept"}]
-    (folder / bundle.REPORT).write_text(json.dumps(before))
+    rewrite(folder, before)
     device.compile_only(folder, "86", True)
     device.compile_only(folder, "89", True, ("x:2x3,4x3,9x3",))
     report = json.loads((folder / bundle.REPORT).read_text())
@@ -69,16 +69,44 @@ def test_another_target_is_added_and_the_same_replaced(made: Path, tmp_path: Pat
     bundle.read(folder)
 
 
-def test_what_cannot_be_kept_is_said(made: Path, tmp_path: Path) -> None:
+def rewrite(folder: Path, report: object) -> None:
+    """Another report, with the hashes made right."""
+    (folder / bundle.REPORT).write_text(json.dumps(report))
+    bundle.write_manifest(folder, json.loads((folder / bundle.MANIFEST).read_text()))
+
+
+def test_what_cannot_be_kept_is_said(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "twice"
     shutil.copytree(made, folder)
-    (folder / bundle.REPORT).write_text("{")
-    with pytest.raises(BundleError, match=r"no report\.json that can be read"):
+    rewrite(folder, {"runs": [{"backend": 3}]})
+    with pytest.raises(BundleError, match=r"report\.json is no report that can be read: runs\[0\]\.backend"):
         device.compile_only(folder, "86", True)
-    (folder / bundle.REPORT).unlink()
-    (folder / f".{bundle.REPORT}.partial").mkdir()  # stands in the way even of root
-    with pytest.raises(WriteError, match="cannot write the evidence"):
-        device.compile_only(folder, "86", True)
+    rewrite(folder, {"runs": []})
+    monkeypatch.chdir(folder)
+    with pytest.raises(WriteError, match="the working directory, and is never replaced"):
+        device.compile_only(Path(), "86", True)
+
+
+def test_a_signed_bundle_is_built_and_left_as_it_is(
+    made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "twice"
+    shutil.copytree(made, folder)
+    (folder / bundle.SIGNATURE).write_text("signature")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    device.compile_only(folder, "86", False)
+    assert f"not kept: {folder} is signed" in capsys.readouterr().out
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_the_new_digest_is_said(made: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "twice"
+    shutil.copytree(made, folder)
+    before = bundle.digest(folder)
+    device.compile_only(folder, "89", False)
+    after = bundle.read(folder).digest
+    assert after != before
+    assert f"its digest is now {after}" in capsys.readouterr().out
 
 
 def test_without_the_package_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

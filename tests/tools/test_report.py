@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from attn_export.deploy_tests.classic import figures, verdicts
+from attn_export.deploy_tests.contest import judge
 from attn_export.tools.report import svg
 from attn_export.tools.report.formats import junit, markdown, sarif
 from attn_export.tools.report.page import render
@@ -236,14 +237,23 @@ def test_every_sarif_result_names_a_declared_rule() -> None:
     assert {result["ruleId"] for result in run["results"]} <= rules
 
 
+#: A comparison whose control left 1.
+VOIDED = json.loads(json.dumps(judge([(-0.1, 0.2 + 0.001 * i) for i in range(5)]).as_json()))
+
+
+def doubted(parity: dict[str, Any]) -> None:
+    """One output outside the user's own tolerance, and the record says so."""
+    parity["comparisons"][0]["user_fault"], parity["ok"] = "beyond", False
+
+
 @pytest.mark.parametrize(
     ("change", "answer", "sentence"),
     [
         (lambda r: r["runs"].clear(), "inconclusive", "nothing was proven"),
-        (lambda r: r["runs"][0]["parity"]["comparisons"].clear(), "inconclusive", "cannot say"),
-        (lambda r: r["runs"][0]["fused_against_unfused"].update(verdict="void"), "inconclusive", "1 of 6 checks"),
+        (lambda r: r["runs"][0]["parity"].update(comparisons=[], ok=False), "inconclusive", "cannot say"),
+        (lambda r: r["runs"][0]["fused_against_unfused"].update(VOIDED), "inconclusive", "1 of 6 checks"),
         (lambda r: r["runs"].pop(0), "inconclusive", "nothing was proven"),
-        (lambda r: r["runs"][0]["parity"]["comparisons"][0].update(user_fault="beyond"), "failed", "1 of 6"),
+        (lambda r: doubted(r["runs"][0]["parity"]), "failed", "1 of 6"),
     ],
 )
 def test_what_is_not_proven_never_passes(change: Any, answer: str, sentence: str) -> None:

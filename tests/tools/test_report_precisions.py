@@ -82,6 +82,7 @@ def emulated() -> Run:
 
 def reported(place: Path, parity: Parity) -> None:
     bundle.write_json(place / bundle.REPORT, record.report(parity, None, None))
+    bundle.write_manifest(place, json.loads((place / bundle.MANIFEST).read_text()))
 
 
 @pytest.mark.parametrize("precision", WANTED)

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import time
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
 from attn_export import bundle
+from attn_export.errors import WriteError
 from attn_export.tools.job import sweep
 from attn_export.tools.job.sweep import RESULTS, Job, Row, Settings, jobs
 from tests.tools.run import run
@@ -33,8 +30,19 @@ def test_a_failing_entry_stops_no_other_and_a_second_sweep_keeps_what_passed(tmp
 
     again = sweep.sweep([BAD, GOOD], settings)
     assert [row.kept for row in again] == [False, True]
-    (tmp_path / RESULTS).write_text("half")
-    assert not sweep.sweep([GOOD], settings)[0].kept
+    kept = json.loads((tmp_path / RESULTS).read_text())
+    (tmp_path / RESULTS).write_text(json.dumps({**kept, "rows": [{**row, "seconds": "1"} for row in kept["rows"]]}))
+    assert not sweep.sweep([GOOD], settings)[0].kept, "what another version wrote is run again"
+
+
+@pytest.mark.parametrize("content", ["half", "[1]", '{"my": "own"}', '{"rows": [], "environment": {}, "more": 1}'])
+@pytest.mark.parametrize("again", [False, True])
+def test_a_file_of_that_name_that_is_no_sweep_is_not_overwritten(tmp_path: Path, content: str, again: bool) -> None:
+    (tmp_path / RESULTS).write_text(content)
+    with pytest.raises(WriteError):
+        sweep.sweep([GOOD], Settings(tmp_path, workers=1, again=again))
+    assert (tmp_path / RESULTS).read_text() == content
+    assert [path.name for path in tmp_path.iterdir()] == [RESULTS], "nothing was begun"
 
 
 def test_a_job_that_takes_too_long_is_stopped_and_the_rest_goes_on(tmp_path: Path) -> None:
@@ -42,13 +50,14 @@ def test_a_job_that_takes_too_long_is_stopped_and_the_rest_goes_on(tmp_path: Pat
     assert [row.status for row in rows] == ["too slow", "too slow"]
 
 
-def test_a_worker_that_dies_is_a_failure_of_its_job() -> None:
-    here, there = multiprocessing.Pipe()
-    there.close()
-    process: Any = SimpleNamespace(join=lambda _: None, exitcode=-9)
-    row = sweep._answer(sweep._Worker(process, here, GOOD, time.monotonic()), "key", 100)
-    assert row is not None
-    assert (row.status, row.message) == ("died", "exit code -9")
+def test_a_worker_that_dies_is_a_failure_of_its_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = sweep.children.start
+    code = "import os, signal; os.kill(os.getpid(), signal.SIGSEGV)"
+    (tmp_path / "dying.py").write_text(code)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr(sweep.children, "start", lambda _, *rest, **options: start("dying", *rest, **options))
+    rows = sweep.sweep([GOOD, BAD], Settings(tmp_path, workers=1))
+    assert [(row.status, row.message) for row in rows] == [("died", "it died by SIGSEGV")] * 2
 
 
 def test_a_change_of_the_code_is_a_change_of_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import typer
 
 from attn_export import bundle
 from attn_export.deploy_tests import budget, environment
@@ -15,6 +12,7 @@ from attn_export.deploy_tests.contest import Contest, Rules, compete
 from attn_export.deploy_tests.latency import Latency, Protocol
 from attn_export.deploy_tests.measurement import Measured, Wanted, measure, thread_counts
 from attn_export.errors import InconclusiveError, UsageError
+from attn_export.tools import console
 from attn_export.tools.job.progress import Progress
 
 
@@ -60,50 +58,49 @@ def bench(asked: Asked, as_json: bool, verbosity: int) -> None:
         raise UsageError(f"bench takes one bundle, or two to compare; came {len(asked.paths)}")
     progress = Progress(verbosity)
     read = [bundle.read(path) for path in asked.paths]
+    faster_than = bundle.read(asked.faster_than) if asked.faster_than else None
+    baseline = _baseline(asked.baseline) if asked.baseline else None
     most = budget.percent(asked.max_regression)
     results: list[tuple[bundle.Bundle, Measured]] = []
     for whole in read:
         with progress.stage(f"latency of {whole.path.name}"):
             results.append((whole, measure(whole, asked.backend, asked.wanted(), progress=progress.detail)))
         if not as_json:
-            for line in _lines(whole, results[-1][1]):
-                typer.echo(line)
+            console.say(*_lines(whole, results[-1][1]))
     for warning in results[0][1].warnings:
         progress.warn(str(warning))
     contest = _contest(read[0], read[1], asked, progress) if len(read) == 2 else None
     findings = [finding for _, measured in results for finding in measured.findings]
-    if asked.faster_than:
-        against = _contest(read[0], bundle.read(asked.faster_than), asked, progress)
+    if faster_than:
+        against = _contest(read[0], faster_than, asked, progress)
         findings.append(budget.faster(against, str(asked.faster_than)))
-    if asked.baseline:
-        findings.append(_regression(read[0], results[0][1], asked, most, progress))
+    if isinstance(baseline, bundle.Bundle):
+        findings.append(budget.regression(_contest(read[0], baseline, asked, progress), most))
+    elif baseline is not None:
+        findings.append(budget.regression_of_reports(results[0][1].plain, baseline, most))
     if as_json:
         runs = [{"bundle": str(whole.path), **measured.plain} for whole, measured in results]
         comparison = contest.as_json() if contest else None
         held = [finding.as_json() for finding in findings]
         machine = environment.describe()
-        typer.echo(json.dumps({"environment": machine, "runs": runs, "first_to_second": comparison, "budgets": held}))
+        console.emit({"environment": machine, "runs": runs, "first_to_second": comparison, "budgets": held})
     else:
         if contest:
-            typer.echo(_comparison(asked.paths, contest))
-        for finding in findings:
-            typer.echo(finding.sentence())
+            console.say(_comparison(asked.paths, contest))
+        console.say(*(finding.sentence() for finding in findings))
     if contest and contest.void:
         raise InconclusiveError(f"the control left 1 ({contest.control}): this machine cannot compare now")
     budget.gate(findings)
 
 
-def _regression(
-    whole: bundle.Bundle, measured: Measured, asked: Asked, most: float, progress: Progress
-) -> budget.Finding:
-    assert asked.baseline is not None
-    if asked.baseline.is_dir():
-        return budget.regression(_contest(whole, bundle.read(asked.baseline), asked, progress), most)
-    try:
-        then = json.loads(asked.baseline.read_text(encoding="utf-8"))["runs"][0]
-    except (OSError, ValueError, KeyError, IndexError, TypeError) as error:
-        raise UsageError(f"--baseline {asked.baseline} is neither a bundle nor a report.json: {error}") from error
-    return budget.regression_of_reports(measured.plain, then, most)
+def _baseline(path: Path) -> bundle.Bundle | dict[str, Any]:
+    """The bundle, or the first run of the report, to hold this one against."""
+    if path.is_dir():
+        return bundle.read(path)
+    runs = bundle.report_file(path, UsageError)["runs"]
+    if not runs:
+        raise UsageError(f"--baseline {path} holds no runs; measure with `attn-export bench` first")
+    return dict(runs[0])
 
 
 def _contest(one: bundle.Bundle, other: bundle.Bundle, asked: Asked, progress: Progress) -> Contest:
@@ -114,7 +111,7 @@ def _contest(one: bundle.Bundle, other: bundle.Bundle, asked: Asked, progress: P
     if not fits:
         raise UsageError(f"{one.path} and {other.path} take different inputs, so their times cannot be compared")
     with progress.stage("one against the other"):
-        return compete(
+        contest = compete(
             one.model,
             other.model,
             one.path / bundle.CASES,
@@ -122,6 +119,9 @@ def _contest(one: bundle.Bundle, other: bundle.Bundle, asked: Asked, progress: P
             rules=Rules(processes=8 if asked.thorough else 5, threads=asked.threads),
             progress=progress.detail,
         )
+    for whole in (one, other):
+        bundle.unchanged(whole)  # each process of the contest has opened the models by itself
+    return contest
 
 
 def _alike(shape: tuple[int | str, ...], other: tuple[int | str, ...]) -> bool:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 from typing import Any
-
-import typer
 
 from attn_export.errors import LoadError, UnknownNameError
 from attn_export.mechanisms import MECHANISMS, card
 from attn_export.mechanisms.spec import Preset, Spec, sizes_of
+from attn_export.tools import console
 from attn_export.tools.pages.measured import CAVEAT, kept, shown
 
 
@@ -26,15 +24,15 @@ def list_(family: str | None, as_json: bool) -> None:
         if family in (None, place.family)
     ]
     if as_json:
-        typer.echo(json.dumps(rows, ensure_ascii=False))
+        console.emit(rows)
         return
     width = max(len(row["name"]) for row in rows)
     for group in sorted({row["family"] for row in rows}):
-        typer.secho(group, bold=True)
+        console.say(group, bold=True)
         for row in rows:
             if row["family"] == group:
-                typer.echo(f"  {row['name']:<{width}}  {row['summary']}")
-    typer.echo(f"{len(rows)} entries; `attn-export show NAME` tells more of one")
+                console.say(f"  {row['name']:<{width}}  {row['summary']}")
+    console.say(f"{len(rows)} entries; `attn-export show NAME` tells more of one")
 
 
 def show(name: str, as_json: bool) -> None:
@@ -45,20 +43,23 @@ def show(name: str, as_json: bool) -> None:
     entry = card.read(place.path)
     spec = entry.spec
     if as_json:
-        typer.echo(json.dumps(_plain(name, place.family, entry), ensure_ascii=False))
+        console.emit(_plain(name, place.family, entry))
         return
-    typer.secho(f"{name}  ({place.family})", bold=True)
-    typer.echo(f"{entry.summary}\n\n{entry.formula}\n")
+    console.say(f"{name}  ({place.family})", bold=True)
+    console.say(entry.summary, "", *entry.formula.splitlines(), "")
     paper = spec.paper
-    typer.echo(f"paper    {paper.title}, {paper.authors}, {paper.venue}  {paper.url}".rstrip())
-    typer.echo(f"varies   {', '.join(map(_dim, spec.dynamic)) or 'nothing'}")
+    console.say(f"paper    {paper.title}, {paper.authors}, {paper.venue}  {paper.url}".rstrip())
+    console.say(f"varies   {', '.join(map(_dim, spec.dynamic)) or 'nothing'}")
     for title, presets in (("presets", spec.presets), ("variants", spec.variants)):
         for index, (key, preset) in enumerate(presets.items()):
             mark = " (default)" if key == spec.default else ""
-            typer.echo(f"{'' if index else title:<8} {key}{mark}: {_shapes(spec, preset)}  {_call(spec, preset)}")
-    typer.echo(f"options  {', '.join(entry.options)}")
+            console.say(f"{'' if index else title:<8} {key}{mark}: {_shapes(spec, preset)}  {_call(spec, preset)}")
+    console.say(f"options  {', '.join(entry.options)}")
+    for index, (key, source) in enumerate(spec.sources.items()):
+        refused = f"; refused: {source.refused}" if source.refused else ""
+        console.say(f"{'' if index else 'weights':<8} --variant {key}: {source.of}{refused}")
     if spec.half_safe:
-        typer.echo(f"float16  {spec.half_safe}")
+        console.say(f"float16  {spec.half_safe}")
     _measured(name, spec)
 
 
@@ -68,10 +69,10 @@ def _measured(name: str, spec: Spec) -> None:
     for index, line in enumerate(lines):
         taken = f", {line.latency}" if line.machine else ""
         said = f"{line.preset}, {line.graph}: {line.nodes} nodes, k = {line.parity}{taken}"
-        typer.echo(f"{'' if index else 'measured':<8} {said}")
+        console.say(f"{'' if index else 'measured':<8} {said}")
     machines = sorted({line.machine for line in lines if line.machine})
     if machines:
-        typer.echo(f"{'':<8} on {'; '.join(machines)}. {CAVEAT}")
+        console.say(f"{'':<8} on {'; '.join(machines)}. {CAVEAT}")
 
 
 def _plain(name: str, family: str, entry: card.Card) -> dict[str, Any]:
@@ -88,6 +89,9 @@ def _plain(name: str, family: str, entry: card.Card) -> dict[str, Any]:
         },
         "default": spec.default,
         "options": list(entry.options),
+        "sources": {
+            key: {"of": s.of, "arguments": dict(s.arguments), "refused": s.refused} for key, s in spec.sources.items()
+        },
         "half_safe": spec.half_safe,
         "measured": [asdict(line) for line in shown(name, spec.configurations, kept())],
     }

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-
-import typer
 
 from attn_export import bundle
 from attn_export.deploy_tests.backends import BACKENDS
 from attn_export.errors import ConversionError, GateError, UsageError
 from attn_export.mechanisms import MECHANISMS
+from attn_export.tools import console
 from attn_export.tools.commands import output as target
 from attn_export.tools.commands.export import Wanted, load
 from attn_export.tools.parting.locate import Parting, part
@@ -52,20 +50,22 @@ def diff(asked: Asked, as_json: bool) -> None:
     found = next(((in_order(*pair), hit) for pair, hit in tried if hit), None)
     words = [side.text for side in pairs[0]]
     if found is None:
-        text = {"subject": str(path), "between": words, "parting": None}
-        typer.echo(json.dumps(text) if as_json else f"{' and '.join(words)} part nowhere: {len(cases)} cases")
+        if as_json:
+            console.emit({"subject": str(path), "between": words, "parting": None})
+        else:
+            console.say(f"{' and '.join(words)} part nowhere: {len(cases)} cases")
         return
     (truth, suspect), parting = found
     nodes = _write(named, truth, suspect, parting, asked.output, as_json) if asked.output else 0
     words = [truth.text, suspect.text]
     if as_json:
-        typer.echo(json.dumps({"subject": str(path), "between": words, "parting": parting.as_json()}))
+        console.emit({"subject": str(path), "between": words, "parting": parting.as_json()})
     else:
-        typer.echo(parting.sentence())
+        console.say(parting.sentence())
         rows = parting.departure.growth
-        typer.echo("relative error along the graph: " + ", ".join(f"{name} {error:.1e}" for name, error in rows))
+        console.say("relative error along the graph: " + ", ".join(f"{name} {error:.1e}" for name, error in rows))
         if nodes:
-            typer.echo(f"{asked.output}/: the {nodes} nodes that show it; run repro.py there")
+            console.say(f"{asked.output}/: the {nodes} nodes that show it; run repro.py there")
     raise GateError(f"{' and '.join(words)} part at {parting.departure.node!r}")
 
 
@@ -97,5 +97,5 @@ def _write(named: Named, truth: Side, suspect: Side, parting: Parting, folder: P
         return write_repro(suspect.graph, parting.departure, feeds, folder, truth, backend)
     except ConversionError as error:
         if not as_json:
-            typer.echo(f"{folder}: not written: {error}", err=True)
+            console.say(f"{folder}: not written: {error}", err=True)
         return 0

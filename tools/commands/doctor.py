@@ -3,29 +3,39 @@
 from __future__ import annotations
 
 import importlib.util
-import json
+import os
 import sys
-
-import typer
 
 from attn_export import __version__
 from attn_export.deploy_tests import environment
-from attn_export.deploy_tests.backends import BACKENDS
+from attn_export.deploy_tests.backends import BACKENDS, missing
+from attn_export.tools import console
 
+_TELEMETRY = "ORT_DISABLE_TELEMETRY"
+#: What ONNX Runtime 1.32 takes for a yes; with anything else it reports (tried).
+_OFF = {"1", "true", "yes", "on", "y"}
 _EXPORT_SIDE = ("torch", "onnx", "onnx_ir", "onnxscript", "onnxsim", "safetensors", "jaxtyping")
 
 
 def report(as_json: bool) -> None:
     """Print the state of the export side and of every backend."""
     lacking = [name for name in _EXPORT_SIDE if importlib.util.find_spec(name) is None]
-    backends = {name: BACKENDS[name].missing() for name in BACKENDS}
+    backends = {name: missing(name) for name in BACKENDS}
     machine = environment.describe()
     if as_json:
-        typer.echo(json.dumps({"version": __version__, "missing": lacking, "backends": backends, "machine": machine}))
+        state = {"missing": lacking, "backends": backends, "machine": machine, "telemetry": not telemetry_off()}
+        console.emit({"version": __version__, **state})
         return
-    typer.echo(f"attn-export {__version__}, Python {machine['python']} at {sys.executable}")
-    typer.echo(f"machine       {machine['processor']}, {machine['cores']} cores, governor {machine['governor']}")
+    console.say(f"attn-export {__version__}, Python {machine['python']} at {sys.executable}")
+    console.say(f"machine       {machine['processor']}, {machine['cores']} cores, governor {machine['governor']}")
     remedy = f"missing {', '.join(lacking)}: pip install 'attn-export[export]'" if lacking else "ready"
-    typer.echo(f"export        {remedy}")
+    console.say(f"export        {remedy}")
     for name, why in backends.items():
-        typer.echo(f"{name:<13} {why or BACKENDS[name].version()}")
+        console.say(f"{name:<13} {why or BACKENDS[name].version()}")
+    said = f"{_TELEMETRY}={os.environ.get(_TELEMETRY, '')}"
+    console.say(f"telemetry     ONNX Runtime: {f'off ({said})' if telemetry_off() else f'as you set it ({said})'}")
+
+
+def telemetry_off() -> bool:
+    """Whether ONNX Runtime is told not to report home: we say so on import, unless the user has said otherwise."""
+    return os.environ.get(_TELEMETRY, "").strip().lower() in _OFF

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-import typer
-from rich.console import Console
-
+from attn_export import bundle
 from attn_export.deploy_tests.latency import Protocol
 from attn_export.errors import InconclusiveError, SubjectError, UnknownNameError, UsageError
 from attn_export.mechanisms import MECHANISMS
+from attn_export.tools import console
 from attn_export.tools.job.progress import Progress
+from attn_export.untrusted.text import command
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,8 @@ class Wanted:
     dynamic: str | None
     output: Path | None
     seed: int
+    variant: str | None = None
+    weights_key: str | None = None
 
 
 def export(
@@ -39,6 +40,8 @@ def export(
 ) -> None:
     """Run the main job and print its table, or one JSON object."""
     progress = Progress(verbosity)
+    if wanted.output:
+        bundle.may_write(wanted.output)  # said before anything is loaded
     with progress.stage("load"):
         subject = load(wanted)
         from attn_export.tools.job import pipeline, tables
@@ -53,19 +56,20 @@ def export(
             command=tuple(sys.argv[1:]),
             **plan,
         )
+    if wanted.weights is not None and verbosity >= 0:
+        console.say(f"weights: {subject.weights}", err=True)
     if subject.weights.startswith("awakened"):
         progress.warn(f"no --weights: {subject.weights}; what is proven is the conversion, not a trained model")
     outcome = pipeline.deploy(subject, asked, progress)
+    digest = bundle.digest(outcome.target)
     if as_json:
-        typer.echo(json.dumps(tables.as_json(outcome)))
+        console.emit({**tables.as_json(outcome), "digest": digest})
     else:
-        console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
-        console.print(tables.stages(outcome))
-        for line in tables.sentences(outcome):
-            console.print(line, soft_wrap=True, markup=False)
-        console.print(
-            f"bundle: {outcome.target}/   prove it anywhere: attn-export verify {outcome.target}", markup=False
-        )
+        console.show(tables.stages(outcome))
+        console.say(*tables.sentences(outcome))
+        proof = command("attn-export", "verify", outcome.target)
+        console.say(f"bundle: {outcome.target}/   prove it anywhere: {proof}")
+        console.say(f"digest: {digest}   hold a copy to it: --expect {digest[:14]}…")
     if outcome.contest and outcome.contest.void:
         raise InconclusiveError("parity is proven and the bundle is written, but its latency ratio is void (see above)")
 
@@ -92,6 +96,10 @@ def load(wanted: Wanted) -> Any:
         if text.endswith(".py") or "/" in text:
             raise SubjectError(f"{text}: name what is in it: file.py:Class, or an ONNX file")
         MECHANISMS.place(text)  # raises, and says which names are near
+    if wanted.weights is None and (wanted.variant or wanted.weights_key):
+        raise UsageError("--variant and --weights-key say what --weights FILE holds; give the file, too")
+    if wanted.variant and text not in MECHANISMS:
+        raise UsageError(f"--variant is for catalogue entries; the names in {text} are its own")
     _need_torch()
     from attn_export.export import onnx_file
     from attn_export.mechanisms import foreign, subject
@@ -103,7 +111,14 @@ def load(wanted: Wanted) -> Any:
                 f"{text} is a catalogue entry: choose --preset; --input and --kwargs are for your own code"
             )
         built = subject.from_spec(
-            text, MECHANISMS[text], wanted.preset, seed=wanted.seed, weights=wanted.weights, strict=wanted.strict
+            text,
+            MECHANISMS[text],
+            wanted.preset,
+            seed=wanted.seed,
+            weights=wanted.weights,
+            strict=wanted.strict,
+            variant=wanted.variant,
+            weights_key=wanted.weights_key,
         )
         return with_dynamic(built, wanted.dynamic or "batch")
     if wanted.preset:
@@ -120,6 +135,7 @@ def load(wanted: Wanted) -> Any:
         strict=wanted.strict,
         keep_fresh=not wanted.awaken,
         seed=wanted.seed,
+        weights_key=wanted.weights_key,
     )
     return with_dynamic(built, wanted.dynamic or "all")
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
 
 import onnx
-import typer
 
 from attn_export import bundle
 from attn_export.errors import GateError, UnknownNameError, WriteError
@@ -17,6 +15,7 @@ from attn_export.export.onnx_read import parse, read_model
 from attn_export.export.save import save
 from attn_export.reparam.fusion import Fusion, Precision
 from attn_export.reparam.graph import fuse_graph
+from attn_export.tools import console
 from attn_export.tools.commands import output as target
 from attn_export.tools.job import record
 from attn_export.tools.lint import run as linting
@@ -28,20 +27,22 @@ def fuse(file: Path, output: Path, cost: str, keep: tuple[str, ...], repair: boo
     model = read_model(file, weights=False)
     place = target.file(output, target.is_onnx, "ONNX file")
     if place == file.resolve():
-        typer.echo(f"note: {file} itself is to be replaced by what it is fused to", err=True)
+        console.say(f"note: {file} itself is to be replaced by what it is fused to", err=True)
     fusion = fuse_graph(model, cost=cost, keep=keep, repair=repair, folder=file.parent, ledger=True)
     if not fusion.certificate.ok:
         raise GateError(f"fusing {file} changed it: worst error {fusion.certificate.worst:.3g}; nothing was written")
     if fusion.certificate.left_out:
-        typer.echo(f"warning: {fusion.certificate.left_out}", err=True)
+        console.warn(fusion.certificate.left_out)
     for refusal in fusion.rolled_back:
-        typer.echo(f"warning: {refusal}", err=True)
+        console.warn(str(refusal))
     if fusion.rolled_back and strict:
         count = len(fusion.rolled_back)
         raise GateError(f"{count} sites were rolled back, and --strict was asked for; nothing was written")
     _write(fusion.model, place, file.parent)
-    content = {"output": str(output), **record.fusion(fusion, cost, keep, repair)}
-    typer.echo(json.dumps(content) if as_json else _account(fusion, output))
+    if as_json:
+        console.emit({"output": str(output), **record.fusion(fusion, cost, keep, repair)})
+    else:
+        console.say(*_account(fusion, output))
 
 
 def _write(model: onnx.ModelProto, output: Path, folder: Path) -> None:
@@ -76,7 +77,7 @@ def _weights_of(model: Path) -> set[str]:
     return {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}
 
 
-def _account(fusion: Fusion[onnx.ModelProto], output: Path) -> str:
+def _account(fusion: Fusion[onnx.ModelProto], output: Path) -> list[str]:
     lines = [f"{site.name}: {site.pattern} → {', '.join(site.after)}{_loss(site.precision)}" for site in fusion.sites]
     lines += [f"not fused: {refusal}" for refusal in fusion.refusals]
     certificate = fusion.certificate
@@ -84,7 +85,7 @@ def _account(fusion: Fusion[onnx.ModelProto], output: Path) -> str:
         f"{output}: {len(fusion.sites)} sites fused, worst error {certificate.worst:.1e} in float64"
         f" (bound {certificate.bound:g})"
     )
-    return "\n".join(lines)
+    return lines
 
 
 def _loss(loss: Precision | None) -> str:
@@ -108,15 +109,14 @@ def lint(file: Path, target: str, sm: str, as_json: bool) -> None:
         from attn_export.deploy_tests.backends.tensorrt import evidence
 
         if why := evidence.missing():
-            typer.echo(f"the parser did not speak: {why}", err=True)
+            console.say(f"the parser did not speak: {why}", err=True)
         else:
             findings += linting.by_parser(model, sm=sm)
             spoke = "rules and parser"
     if as_json:
-        typer.echo(json.dumps({"model": str(model), "target": target, "findings": [asdict(f) for f in findings]}))
+        console.emit({"model": str(model), "target": target, "findings": [asdict(f) for f in findings]})
     else:
-        for finding in findings:
-            typer.echo(str(finding))
-        typer.echo(f"{model}: {len(findings)} findings for {target}, by {spoke}")
+        console.say(*map(str, findings))
+        console.say(f"{model}: {len(findings)} findings for {target}, by {spoke}")
     if any(finding.level == "refused" for finding in findings):
         raise GateError(f"{target} will refuse {model}")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import typer
-
 from attn_export import bundle
-from attn_export.errors import BundleError, UnknownNameError, WriteError
+from attn_export.bundle import figures
+from attn_export.errors import UnknownNameError, WriteError
+from attn_export.tools import console
 from attn_export.tools.commands import output as target
 from attn_export.tools.report import formats, page
 
@@ -21,10 +21,8 @@ def report(path: Path, kind: str, output: Path | None) -> None:
         raise UnknownNameError("report format", kind, FORMATS)
     place = None if output is None else target.file(output, target.is_report, "report of a bundle")
     whole = bundle.read(path)
-    try:
-        content = json.loads((path / bundle.REPORT).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{path} has no {bundle.REPORT} that can be read: {error}") from error
+    raw = bundle.report(whole)
+    content = figures.filled(raw, str(path))
     match kind:
         case "html":
             text = page.render(whole.manifest, content, path.name)
@@ -35,9 +33,9 @@ def report(path: Path, kind: str, output: Path | None) -> None:
         case "sarif":
             text = formats.sarif(whole.manifest, content)
         case _:
-            text = json.dumps(content, indent=1)
+            text = json.dumps(raw, indent=1)
     if place is None:
-        typer.echo(text)
+        console.document(text)
         return
     partial = place.with_name(f".{place.name}.partial")
     try:

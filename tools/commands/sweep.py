@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, get_args
 
-import typer
-
 from attn_export.errors import GateError, UnknownNameError, UsageError
 from attn_export.mechanisms import MECHANISMS
+from attn_export.tools import console
 from attn_export.tools.job.sweep import RESULTS, Row, Settings, jobs
 from attn_export.tools.job.sweep import sweep as run
 
@@ -47,19 +45,19 @@ def sweep(
     def said(row: Row, done: int, of: int) -> None:
         if not quiet:
             kept = " (unchanged)" if row.kept else ""
-            typer.echo(f"[{done}/{of}] {row.label}: {row.status}{kept}, {row.message}, {row.seconds:.1f} s", err=True)
+            console.say(f"[{done}/{of}] {row.label}: {row.status}{kept}, {row.message}, {row.seconds:.1f} s", err=True)
 
     began = time.perf_counter()
     rows = run(wanted, Settings(folder, workers, limit, measure, again, mutants), said)
     failed = [row for row in rows if not row.ok]
     if as_json:
-        typer.echo(json.dumps([asdict(row) for row in rows], ensure_ascii=False))
+        console.emit([asdict(row) for row in rows])
     else:
         for row in failed:
-            typer.echo(f"{row.label}: {row.status}: {row.message}  ({folder / row.label}.log)")
+            console.say(f"{row.label}: {row.status}: {row.message}  ({folder / row.label}.log)")
         entries = len({job.name for job in wanted})
         minutes = (time.perf_counter() - began) / 60
-        typer.echo(
+        console.say(
             f"{len(rows) - len(failed)} of {len(rows)} runs of {entries} entries passed, none skipped,"
             f" {sum(row.kept for row in rows)} unchanged; {minutes:.1f} minutes, {workers} workers; {folder / RESULTS}"
         )

@@ -12,28 +12,29 @@ Neither needs torch or onnx.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from attn_export import __version__, bundle
-from attn_export.bundle import Array, Bundle, Port
+from attn_export.bundle import Array, Bundle, cases, figures, manifest
 from attn_export.deploy_tests import environment
 from attn_export.deploy_tests import latency as timing
 from attn_export.deploy_tests import verify as proofs
 from attn_export.deploy_tests.backend import Feeds, Run
-from attn_export.deploy_tests.backends import BACKENDS
-from attn_export.deploy_tests.backends.tensorrt import figures, machine
+from attn_export.deploy_tests.backends import missing
+from attn_export.deploy_tests.backends.tensorrt import figures as measuring
+from attn_export.deploy_tests.backends.tensorrt import machine
 from attn_export.deploy_tests.backends.tensorrt.run import EngineRun
 from attn_export.deploy_tests.parity import Parity, prove
 from attn_export.deploy_tests.statistics import percentile
-from attn_export.errors import BackendError, BackendMissingError, BundleError, UsageError, WriteError
+from attn_export.errors import BackendError, BackendMissingError, BundleError, InconclusiveError, UsageError
+from attn_export.untrusted import arrays, fields, files, plain_json
 
 SCHEMA = 1
 MANIFEST, BUNDLE, CASES, OUTPUTS, RESULT = "manifest.json", "bundle.json", "cases.npz", "outputs.npz", "result.json"
@@ -83,23 +84,16 @@ def conform(
     paths = _bundles(bundles)
     if not paths:
         raise UsageError("conform wants at least one bundle; write some with `attn-export NAME -o DIR`")
-    if out.exists():
+    if os.path.lexists(out):
         raise UsageError(f"{out} exists; a kit is written once: choose another folder")
-    if why := BACKENDS[backend].missing():
+    if why := missing(backend):
         raise BackendMissingError(f"{backend} is not available here: {why}")
     whole = _named([bundle.read(path) for path in paths])
-    temporary = out.absolute().with_name(f".{out.name}.{os.getpid()}.partial")
-    try:
-        temporary.mkdir(parents=True)
+    with bundle.once(out, "kit") as temporary:
         facts: dict[str, str] = {}
         for name, item in whole.items():
             facts |= _conform_one(item, temporary / name, backend, duration, samples)
         _write_manifest(temporary, backend, facts)
-        temporary.rename(out)
-    except OSError as error:
-        raise WriteError(f"cannot write the kit {out}: {error}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return check(out, paths)
 
 
@@ -107,7 +101,7 @@ def _bundles(paths: Iterable[Path]) -> list[Path]:
     """Each path that is no folder of bundles, and the bundles of each that is one."""
     found: list[Path] = []
     for path in paths:
-        inner = [] if (path / bundle.MANIFEST).is_file() else sorted(path.glob(f"*/{bundle.MANIFEST}"))
+        inner = [] if os.path.lexists(path / bundle.MANIFEST) else sorted(path.glob(f"*/{bundle.MANIFEST}"))
         found += [manifest.parent for manifest in inner] or [path]
     return found
 
@@ -153,7 +147,7 @@ def _measure(run: Run, feeds: Feeds, seconds: float, duration: float, samples: i
         rule = timing.Protocol(duration=duration, iterations=samples)
         times = timing.measure(run, feeds, threads=1, cold_start=seconds, protocol=rule)
         return {"samples_ms": {"host": [value / 1e6 for value in times.wall]}}
-    found = figures.measure(run, feeds, duration=duration, samples=samples)
+    found = measuring.measure(run, feeds, duration=duration, samples=samples)
     return {key: found[key] for key in ("samples_ms", "graph_missing", "plan", "layers_ms")}
 
 
@@ -169,12 +163,12 @@ def _replay(item: Bundle, outputs: Mapping[str, Array], backend: str) -> Parity:
         index = next(count)
         return {port.name: outputs[key] for port in item.outputs if (key := f"{index}.{port.name}") in outputs}
 
-    return prove(run, item.cases, item.outputs, backend=backend, tolerance=item.tolerance)
+    return prove(run, item.cases, item.outputs, backend=backend, tolerance=item.tolerance, snr=item.snr)
 
 
 def _write_manifest(folder: Path, backend: str, facts: Mapping[str, str]) -> None:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    hashes = {path.relative_to(folder).as_posix(): bundle.sha256(path) for path in files}
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    hashes = {path.relative_to(folder).as_posix(): bundle.sha256(path) for path in found}
     content = {
         "schema": SCHEMA,
         "attn_export": __version__,
@@ -192,14 +186,14 @@ def check(folder: Path, bundles: Iterable[Path] = ()) -> list[Finding]:
     Raises:
         BundleError: ``folder`` is no kit, or a bundle given is not whole.
     """
-    manifest = _read(folder)
-    now = {path.resolve().name: _graph(bundle.read(path).manifest) for path in _bundles(bundles)}
-    names = sorted({file.partition("/")[0] for file in manifest["files"] if "/" in file})
-    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()} - {MANIFEST}
+    kit = _read(folder)
+    now = {path.resolve().name: _graph(bundle.read(path).facts) for path in _bundles(bundles)}
+    names = sorted({file.partition("/")[0] for file in kit.files if "/" in file})
+    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()} - {MANIFEST}
     findings = []
     for name in names:
-        own = [file for file in (*manifest["files"], *present) if file.startswith(f"{name}/")]
-        broken = next((f for f in own if not _intact(folder / f, manifest["files"].get(f, ""))), None)
+        own = [file for file in (*kit.files, *present) if file.startswith(f"{name}/")]
+        broken = next((f for f in own if not _intact(folder / f, kit.files.get(f, ""))), None)
         if broken is not None:
             findings.append(Finding(name, ALTERED, f"{broken} is not what was written", "", {}))
         else:
@@ -207,46 +201,81 @@ def check(folder: Path, bundles: Iterable[Path] = ()) -> list[Finding]:
     return findings
 
 
-def _graph(manifest: Mapping[str, Any]) -> str:
+def _graph(facts: manifest.Manifest) -> str:
     """Hash of the graph; where the weights are in a file of their own, of both."""
-    return "+".join(str(hash_) for name, hash_ in sorted(manifest["files"].items()) if name.startswith(bundle.MODEL))
+    return "+".join(hash_ for name, hash_ in sorted(facts.files.items()) if name.startswith(bundle.MODEL))
 
 
 def _intact(path: Path, wanted: str) -> bool:
-    return path.is_file() and bundle.sha256(path) == wanted
-
-
-def _read(folder: Path) -> dict[str, Any]:
     try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise BundleError(f"{folder} is no conformance kit: {error}") from error
-    good = isinstance(manifest, dict) and manifest.get("schema") == SCHEMA and isinstance(manifest.get("files"), dict)
-    if not good:
-        raise BundleError(f"{folder} is no conformance kit of schema {SCHEMA}")
-    root = folder.resolve()
-    for file in manifest["files"]:
-        if not (folder / file).resolve().is_relative_to(root):
+        files.regular(path, files.GB * 64, BundleError)
+        return not path.is_symlink() and bundle.sha256(path) == wanted
+    except (OSError, BundleError):
+        return False
+
+
+@dataclass(frozen=True)
+class _Kit:
+    """What a kit's manifest says."""
+
+    schema: int
+    files: Mapping[str, str]
+    attn_export: str = ""
+    backend: str = ""
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    gpu: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What a kit says of one bundle: why it did not run, or what was measured."""
+
+    backend: str
+    error: str | None = None
+    cold_start_s: figures.Time = 0.0
+    samples_ms: Mapping[str, tuple[figures.Time, ...]] = field(default_factory=dict)
+    parity: Mapping[str, Any] | None = None
+    percentiles: Mapping[str, Any] | None = None
+    level: str = ""
+    graph_missing: str = ""
+    plan: Any = None
+    layers_ms: Any = None
+
+
+def _read(folder: Path) -> _Kit:
+    if not (folder / MANIFEST).is_file():
+        raise BundleError(f"{folder} is no conformance kit: there is no {MANIFEST} in it")
+    plain = plain_json.read(folder / MANIFEST, BundleError, 64 * files.MB)
+    try:
+        kit = fields.build(_Kit, plain)
+    except ValueError as error:
+        raise BundleError(f"{folder} is no conformance kit of schema {SCHEMA}: {error}") from error
+    if kit.schema != SCHEMA:
+        raise BundleError(f"{folder} is no conformance kit of schema {SCHEMA}, but of {kit.schema}; write it again")
+    for file in kit.files:
+        if not manifest.plain_name(file):
             raise BundleError(f"{folder}: {MANIFEST} names {file!r}, which lies outside the kit")
-    return dict(manifest)
+    return kit
 
 
 def _check_one(folder: Path, graph_now: str | None) -> Finding:
     name = folder.name
     try:
-        ran = json.loads((folder / BUNDLE).read_text(encoding="utf-8"))
-        result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
-        graph = _graph(ran)
-        if "error" in result:
-            return Finding(name, REFUSED, result["error"], result["backend"], {})
-        with np.load(folder / OUTPUTS, allow_pickle=False) as archive:
-            outputs = {key: archive[key] for key in archive.files}
-        parity = _replay(_as_bundle(folder, ran), outputs, result["backend"])
-        percentiles = _percentiles(result["samples_ms"])
-    except (KeyError, TypeError, ValueError, OSError) as error:
-        return Finding(name, ALTERED, f"its data cannot be read: {error!r}", "", {})
-    backend = result["backend"]
-    if percentiles != result.get("percentiles") or parity.as_json() != result.get("parity"):
+        facts = manifest.check(plain_json.read(folder / BUNDLE, BundleError, 64 * files.MB), str(folder / BUNDLE))
+        result = fields.build(_Result, plain_json.read(folder / RESULT, BundleError))
+        if result.error is not None:
+            return Finding(name, REFUSED, result.error, result.backend, {})
+        outputs = arrays.read_npz(folder / OUTPUTS, BundleError)
+        ran = _as_bundle(folder, facts)
+        proofs.refuse_idle(ran.cases, ran)
+        parity = _replay(ran, outputs, result.backend)
+        percentiles = _percentiles(result.samples_ms)
+    except InconclusiveError as error:
+        return Finding(name, FAILS, str(error), result.backend, {})
+    except (BundleError, ValueError) as error:
+        return Finding(name, ALTERED, f"its data cannot be read: {error}", "", {})
+    backend, graph = result.backend, _graph(facts)
+    if percentiles != result.percentiles or parity.as_json() != result.parity:
         return Finding(name, ALTERED, "its figures do not follow from its raw data", backend, percentiles)
     if graph_now is not None and graph_now != graph:
         sentence = f"the graph has changed: {graph[:12]}… ran, the bundle now holds {graph_now[:12]}…; run it again"
@@ -254,13 +283,12 @@ def _check_one(folder: Path, graph_now: str | None) -> Finding:
     return Finding(name, HOLDS if parity.ok else FAILS, parity.sentence(), backend, percentiles)
 
 
-def _as_bundle(folder: Path, manifest: Mapping[str, Any]) -> Bundle:
-    inputs, outputs = (
-        tuple(Port(p["name"], p["dtype"], tuple(p["shape"])) for p in manifest[key]) for key in ("inputs", "outputs")
-    )
-    cases = bundle.read_cases(folder / CASES)
-    name, tolerance = manifest["subject"]["name"], float(manifest["tolerance"]["k"])
-    return Bundle(folder, name, inputs, outputs, (), tolerance, cases, manifest)
+def _as_bundle(folder: Path, facts: manifest.Manifest) -> Bundle:
+    """The bundle that ran, as far as the kit holds it: no model, and nothing that was measured elsewhere."""
+    found = bundle.read_cases(folder / CASES)
+    cases.fit(folder / CASES, found, facts.cases, facts.inputs, facts.outputs)
+    ports = facts.inputs, facts.outputs, facts.varying
+    return Bundle(folder, facts.subject.name, *ports, facts.tolerance.k, found, facts, {}, facts.tolerance.snr)
 
 
 def executed_on(kits: Iterable[Path]) -> str:
@@ -271,11 +299,12 @@ def executed_on(kits: Iterable[Path]) -> str:
     """
     lines = []
     for kit in kits:
-        manifest, findings = _read(kit), check(kit)
+        said, findings = _read(kit), check(kit)
         counts = {status: sum(f.status == status for f in findings) for status in (HOLDS, FAILS, REFUSED, ALTERED)}
-        gpu = manifest.get("gpu") or {}
-        where = f"{gpu['gpu']} (SM{gpu['sm']})" if gpu else manifest["environment"]["processor"]
-        what = next((f.backend for f in findings if f.backend), manifest["backend"])
+        unknown = "an unknown machine"
+        where = f"{said.gpu.get('gpu', unknown)} (SM{said.gpu.get('sm', '?')})" if said.gpu else None
+        where = where or str(said.environment.get("processor", unknown))
+        what = next((f.backend for f in findings if f.backend), said.backend)
         lines.append(f"| {where} | {what} | " + " | ".join(str(count) for count in counts.values()) + " |")
     if not lines:
         return "Executed on no GPU yet: what is said about TensorRT is compiled (E1), not run."

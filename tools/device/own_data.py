@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attn_export.bundle import Bundle, Case
+from attn_export.bundle import Bundle, Case, refuse_loose
 from attn_export.deploy_tests.parity import FLOOR
 from attn_export.errors import BackendError, BundleError, GateError, LoadError, UsageError
 from attn_export.export import data
@@ -53,6 +53,7 @@ def read(whole: Bundle, path: Path, declared: Preprocess | None = None) -> OwnDa
         LoadError: a file cannot be read, or does not fit the model's inputs.
         UsageError: there are images, and no preprocessing is known; or the one declared is not the one recorded.
         GateError: a file that the bundle was made with gives another input here.
+        InconclusiveError: float32 strays so far on them that nothing can be said.
     """
     if not path.exists():
         raise LoadError(f"{path} does not exist; wanted a .npy, .npz or image file, or a folder of such")
@@ -80,6 +81,8 @@ def read(whole: Bundle, path: Path, declared: Preprocess | None = None) -> OwnDa
         cases[MEANING] = tuple(_meanings(whole.model, new))
     elif new:
         cases[AGREEMENT] = tuple(_agreements(whole.model, new))
+    for made in cases.values():
+        refuse_loose(made)
     return OwnData(cases, found.preprocess, found.left)
 
 

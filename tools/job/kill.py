@@ -19,11 +19,12 @@ from numpy.typing import NDArray
 
 from attn_export.bundle import Case, Port
 from attn_export.deploy_tests.backend import Options
-from attn_export.deploy_tests.backends import BACKENDS
+from attn_export.deploy_tests.backends import opened
 from attn_export.deploy_tests.parity import TOLERANCE, prove
 from attn_export.errors import BackendError, ExportError, InconclusiveError
 from attn_export.export.mutants import TRIVIAL, Mutation, mutations
 from attn_export.export.save import save
+from attn_export.process import activity
 from attn_export.reparam.proof.exact import Exact
 
 #: Two models are the same where their float64 evaluations differ by no more, relative to the output's norm.
@@ -157,7 +158,8 @@ def kill(
                 break  # mutants come one of each kind in turn, so every kind that applies was tried by now
             tried.add(mutation.kind)
             mutant = mutation.of(model)
-            fate = judge(mutation, mutant, Path(folder, "mutant.onnx"))
+            with activity.doing(f"trying the planted fault {mutation.name!r}", who="", model=""):
+                fate = judge(mutation, mutant, Path(folder, "mutant.onnx"))
             if fate.verdict == "survived" and second is not None:
                 fate = replace(fate, seen_by=second(mutant))
             fates.append(fate)
@@ -180,7 +182,7 @@ class _Judge:
         save(mutant, path)
         k, below = 0.0, float("inf")
         try:
-            with BACKENDS["onnxruntime"].open(path, Options()) as run:
+            with opened("onnxruntime", path, Options()) as run:
                 for case in self.cases:  # the first case that fails settles it
                     parity = prove(run, [case], self.outputs, backend="", tolerance=self.tolerance)
                     k = max(k, parity.worst.k)

@@ -15,7 +15,7 @@ import torch
 
 from attn_export import bundle
 from attn_export.deploy_tests.backend import Options
-from attn_export.deploy_tests.backends import BACKENDS
+from attn_export.deploy_tests.backends import BACKENDS, opened
 from attn_export.deploy_tests.contest import Contest, compete
 from attn_export.deploy_tests.measurement import Measured, Wanted, measure
 from attn_export.deploy_tests.parity import SNR, Parity, prove
@@ -81,6 +81,7 @@ class _Job:
     def run(self) -> Outcome:
         with self.progress.stage("float64 truth"):
             self.cases = truth.cases(self.subject, self.plan.seed)
+            bundle.refuse_loose(self.cases)
             self.progress.detail(f"{len(self.cases)} cases")
         plain = self.plain = self._export("export, un-fused" if self.plan.fuse else "export")
         if self.plan.data:
@@ -110,6 +111,8 @@ class _Job:
         bundle.write_json(self.folder / bundle.REPORT, report)
         page = render(whole.manifest, report, self.plan.target.name)
         (self.folder / bundle.PAGE).write_text(page, encoding="utf-8")
+        bundle.write_manifest(self.folder, content)  # again and last: it holds the hash of the report, too
+        bundle.report(bundle.read(self.folder))  # what cannot be read again is not written
         return Outcome(
             self.subject,
             self.plan.target,
@@ -241,9 +244,9 @@ class _Job:
     def _step(self, name: str, exported: Exported, snr: float | None = None) -> Parity:
         path = self.scratch / f"{len(self.steps)}.onnx"
         save(exported.model, path)
-        runtime = BACKENDS["onnxruntime"]
-        with runtime.open(path, Options(threads=self.plan.threads)) as run:
-            parity = prove(run, self.cases, exported.contract.outputs, backend=runtime.version(), snr=snr)
+        with opened("onnxruntime", path, Options(threads=self.plan.threads)) as run:
+            version = BACKENDS["onnxruntime"].version()
+            parity = prove(run, self.cases, exported.contract.outputs, backend=version, snr=snr)
         self.steps.append(Step(name, exported.nodes, exported.bytes, parity, model=path))
         self.progress.detail(f"{exported.nodes} nodes, k = {parity.worst.k:.2f} of {parity.tolerance:g}")
         return parity

@@ -7,6 +7,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.text import Text
+
+from attn_export.process import activity
+from attn_export.tools.console import cell
 
 
 class Progress:
@@ -23,21 +27,25 @@ class Progress:
     def stage(self, name: str) -> Iterator[None]:
         """Show ``name`` while the block runs, and its time when it is done."""
         began, self._detail = time.perf_counter(), ""
-        if self._shown and self.console.is_terminal:
-            with self.console.status(f"{name} …"):
+        with activity.doing(name, who="", model=""):
+            if self._shown and self.console.is_terminal:
+                with self.console.status(cell(f"{name} …")):
+                    yield
+            else:
                 yield
-        else:
-            yield
         self.seconds[name] = time.perf_counter() - began
         if self._shown:
-            detail = f"  [dim]{self._detail}[/]" if self._detail else ""
-            self.console.print(f"[green]✓[/] {name:<28} {self.seconds[name]:6.1f} s{detail}")
+            line = Text.assemble(("✓", "green"), " ", cell(f"{name:<28} {self.seconds[name]:6.1f} s"))
+            if self._detail:
+                line.append("  ").append_text(Text(cell(self._detail).plain, "dim"))
+            self.console.print(line, soft_wrap=True)
 
     def detail(self, text: str) -> None:
         """Add a word to the running stage's line."""
         self._detail = text
+        activity.alive()
 
     def warn(self, text: str) -> None:
         """Say what the user should know although it is no failure."""
         if self._verbosity >= 0:
-            self.console.print(f"[yellow]warning:[/] {text}", soft_wrap=True)
+            self.console.print(Text.assemble(("warning:", "yellow"), " ", cell(text)), soft_wrap=True)

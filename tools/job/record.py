@@ -92,7 +92,7 @@ def second_tier(audits: Mapping[str, Audit], layers: Sequence[Local]) -> dict[st
 
 
 def manifest(subject: Subject, final: Exported, steps: Sequence[Step], more: Mapping[str, Any]) -> dict[str, Any]:
-    """The manifest but for schema and hashes, which ``bundle.write_manifest`` adds."""
+    """The manifest but for schema, cases and hashes, which ``bundle.write_manifest`` adds."""
     contract = final.contract
     return {
         "opset": contract.opset,

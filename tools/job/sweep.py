@@ -10,20 +10,21 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import multiprocessing
+import os
+import select
+import subprocess
 import time
-import traceback
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
-from multiprocessing.connection import Connection, wait
-from multiprocessing.context import SpawnProcess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attn_export import __version__, bundle
 from attn_export.deploy_tests import environment
-from attn_export.errors import AttnExportError
+from attn_export.errors import WriteError
 from attn_export.mechanisms import MECHANISMS, card
+from attn_export.process import activity, children
+from attn_export.untrusted import fields, plain_json
 
 if TYPE_CHECKING:
     from attn_export.tools.job.plan import Mutants
@@ -38,6 +39,7 @@ _SHARED = (
     "export",
     "deploy_tests",
     "tools/job",
+    "bundle",
 )
 
 
@@ -64,13 +66,21 @@ class Row:
     message: str
     seconds: float
     key: str
-    result: dict[str, Any] | None = None
+    result: Mapping[str, Any] | None = None
     kept: bool = False
 
     @property
     def ok(self) -> bool:
         """Whether every gate passed."""
         return self.status == "passed"
+
+
+@dataclass(frozen=True)
+class _Results:
+    """What ``sweep.json`` holds."""
+
+    rows: tuple[Row, ...]
+    environment: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -105,8 +115,12 @@ def sweep(
     wanted: Sequence[Job], settings: Settings, said: Callable[[Row, int, int], None] = lambda *_: None
 ) -> list[Row]:
     """Run every job and keep the results in ``sweep.json`` beside the logs and bundles; rows in the jobs' order."""
-    settings.folder.mkdir(parents=True, exist_ok=True)
-    known = {} if settings.again else _load(settings.folder / RESULTS)
+    try:
+        settings.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _unwritable(settings.folder, error) from error
+    known = _load(settings.folder / RESULTS)
+    known = {} if settings.again else known
     shared = _shared_key(settings)
     keys = {job.label: _key(job, shared) for job in wanted}
     rows: dict[str, Row] = {}
@@ -126,110 +140,75 @@ def sweep(
     return [rows[job.label] for job in wanted]
 
 
-@dataclass
 class _Worker:
-    process: SpawnProcess
-    pipe: Connection
-    job: Job | None = None
-    began: float = 0.0
+    """An interpreter that takes jobs as lines of JSON, and answers each with one."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.process = children.start(
+            "attn_export.tools.job.sweep_worker",
+            json.dumps({"folder": str(settings.folder), "measure": settings.measure, "mutants": settings.mutants}),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.jobs, self.answers = self.process.stdin, self.process.stdout
+        self.job: Job | None = None
+        self.began = 0.0
+
+    def give(self, job: Job) -> None:
+        """Hand it a job; where it is dead already, its answer says so."""
+        self.job, self.began = job, time.monotonic()
+        with contextlib.suppress(BrokenPipeError):
+            self.jobs.write(json.dumps({**asdict(job), "label": job.label}).encode() + b"\n")
+            self.jobs.flush()
+
+    def answer(self, key: str, limit: float) -> Row | None:
+        """The row of its job, or None while that runs."""
+        assert self.job is not None
+        spent = time.monotonic() - self.began
+
+        def row(status: str, message: str, result: dict[str, Any] | None = None) -> Row:
+            assert self.job is not None
+            return Row(self.job.label, status, message, round(spent, 2), key, result)
+
+        if select.select([self.answers], [], [], 0)[0]:
+            if line := self.answers.readline():
+                return row(*json.loads(line))
+            return row("died", children.ending(self.process.wait()))
+        if spent > limit:
+            return row("too slow", f"stopped after {limit:.0f} s")
+        return None
+
+    def end(self) -> None:
+        """Kill it, whatever it does."""
+        self.process.kill()
+        self.process.communicate()
 
 
 def _work(left: list[Job], keys: dict[str, str], settings: Settings) -> Iterator[Row]:
     """Feed the workers; replace those that died or took too long."""
-    context = multiprocessing.get_context("spawn")
     queue = list(reversed(left))
-
-    def hire() -> _Worker:
-        here, there = context.Pipe()
-        process = context.Process(target=_serve, args=(there, settings), daemon=True)
-        process.start()
-        there.close()
-        return _Worker(process, here)
-
-    workers = [hire() for _ in range(min(settings.workers, len(queue)))]
+    workers = [_Worker(settings) for _ in range(min(settings.workers, len(queue)))]
     try:
         while queue or any(worker.job for worker in workers):
+            activity.alive()  # each job has a limit of its own
             for worker in workers:
                 if worker.job is None and queue:
-                    worker.job, worker.began = queue.pop(), time.monotonic()
-                    worker.pipe.send(worker.job)
-            wait([worker.pipe for worker in workers if worker.job], timeout=1.0)
+                    worker.give(queue.pop())
+            select.select([worker.answers for worker in workers if worker.job], [], [], 1.0)
             for place, worker in enumerate(workers):
-                if worker.job is None:
-                    continue
-                row = _answer(worker, keys[worker.job.label], settings.limit)
-                if row is None:
+                if worker.job is None or (row := worker.answer(keys[worker.job.label], settings.limit)) is None:
                     continue
                 worker.job = None
-                if not worker.process.is_alive() or row.status in ("died", "too slow"):
-                    worker.process.kill()
-                    worker.process.join()
-                    workers[place] = hire()
+                if row.status in ("died", "too slow"):
+                    worker.end()
+                    workers[place] = _Worker(settings)
                 yield row
     finally:
         for worker in workers:
-            worker.process.kill()
-            worker.process.join()
-
-
-def _answer(worker: _Worker, key: str, limit: float) -> Row | None:
-    assert worker.job is not None
-    spent = time.monotonic() - worker.began
-    try:
-        if worker.pipe.poll():
-            status, message, result = worker.pipe.recv()
-            return Row(worker.job.label, status, message, round(spent, 2), key, result)
-    except EOFError:
-        worker.process.join(5)
-        return Row(worker.job.label, "died", f"exit code {worker.process.exitcode}", round(spent, 2), key)
-    if spent > limit:
-        return Row(worker.job.label, "too slow", f"stopped after {limit:.0f} s", round(spent, 2), key)
-    return None
-
-
-def _serve(pipe: Connection, settings: Settings) -> None:
-    """Be a worker: take jobs until the parent ends."""
-    while True:
-        try:
-            job = pipe.recv()
-        except EOFError:
-            return
-        with (
-            (settings.folder / f"{job.label}.log").open("w", encoding="utf-8") as log,
-            contextlib.redirect_stdout(log),
-            contextlib.redirect_stderr(log),
-        ):
-            answer = _run(job, settings)
-        pipe.send(answer)
-
-
-def _run(job: Job, settings: Settings) -> tuple[str, str, dict[str, Any] | None]:
-    """Run one job in this process; whatever happens is an answer."""
-    try:
-        import torch
-
-        from attn_export.mechanisms.subject import from_spec
-        from attn_export.tools.job import pipeline, portable, tables
-        from attn_export.tools.job.plan import Plan
-        from attn_export.tools.job.progress import Progress
-
-        torch.set_num_threads(1)
-        subject = from_spec(job.name, MECHANISMS[job.name], job.preset)
-        plan = Plan(
-            settings.folder / job.label,
-            fuse=job.fuse,
-            measure=settings.measure,
-            mutants=settings.mutants,
-            command=("sweep", job.label),
-        )
-        outcome = pipeline.deploy(subject, plan, Progress(1))
-        portable.gate(subject, bundle.read(settings.folder / job.label).model)
-        return "passed", outcome.steps[-1].parity.sentence(), tables.as_json(outcome)
-    except AttnExportError as error:
-        return type(error).__name__, str(error), None
-    except Exception as error:  # a defect of ours: told like any other failure, with its trace in the log
-        traceback.print_exc()
-        return "crashed", f"{type(error).__name__}: {error}", None
+            worker.end()
 
 
 def _shared_key(settings: Settings) -> str:
@@ -251,14 +230,32 @@ def _key(job: Job, shared: str) -> str:
 
 
 def _load(file: Path) -> dict[str, Row]:
+    """The rows of an earlier sweep.
+
+    Raises:
+        WriteError: the file is something else, and would be overwritten.
+    """
+    if not os.path.lexists(file):
+        return {}
+    content = plain_json.read(file, WriteError)
+    if not isinstance(content, dict) or content.keys() != {"environment", "rows"}:
+        raise WriteError(f"{file} is no result of a sweep, and would be overwritten; choose another folder with -o")
     try:
-        rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
-        return {row["label"]: Row(**row) for row in rows}
-    except (OSError, ValueError, KeyError, TypeError):
-        return {}  # no earlier sweep, or one of another version: run everything
+        return {row.label: row for row in fields.build(_Results, content).rows}
+    except ValueError:
+        return {}  # one of another version: run everything
 
 
 def _save(file: Path, rows: dict[str, Row]) -> None:
     partial = file.with_suffix(".partial")
-    bundle.write_json(partial, {"environment": environment.describe(), "rows": [asdict(row) for row in rows.values()]})
-    partial.replace(file)
+    content = {"environment": environment.describe(), "rows": [asdict(row) for row in rows.values()]}
+    try:
+        bundle.write_json(partial, content)
+        partial.replace(file)
+    except OSError as error:
+        raise _unwritable(file, error) from error
+
+
+def _unwritable(place: Path, error: OSError) -> WriteError:
+    why = error.strerror or str(error)
+    return WriteError(f"cannot write the sweep {place}: {why}; free some space or choose another place with -o")

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from rich.markup import escape
 from rich.table import Table
 
 from attn_export.deploy_tests.contest import Contest
 from attn_export.deploy_tests.latency import Latency
 from attn_export.deploy_tests.parity import Parity
 from attn_export.reparam.fusion import Refusal
+from attn_export.tools.console import cell
 from attn_export.tools.job.kill import Fate
 from attn_export.tools.job.plan import Outcome
 from attn_export.tools.job.record import Step
@@ -20,18 +20,15 @@ from attn_export.tools.report.units import size
 
 def stages(outcome: Outcome) -> Table:
     """One row a stage: nodes, size, parity with its bound, latency with its interval."""
-    table = Table(
-        title=f"{escape(outcome.subject.name)}, weights {escape(outcome.subject.weights)}", title_justify="left"
-    )
+    table = Table(title=cell(f"{outcome.subject.name}, weights {outcome.subject.weights}"), title_justify="left")
     for heading in ("stage", "nodes", "size", "worst error against float64", "bound", "latency p50 [95 %]"):
         table.add_column(heading, justify="left" if heading == "stage" else "right")
     for step in outcome.steps:
         table.add_row(
-            step.name,
+            cell(step.name),
             "" if step.nodes is None else str(step.nodes),
             "" if step.bytes is None else size(step.bytes),
-            *_error(step.parity),
-            _latency(step.latency),
+            *map(cell, (*_error(step.parity), _latency(step.latency))),
         )
     return table
 

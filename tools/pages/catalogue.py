@@ -12,7 +12,7 @@ from pathlib import Path
 
 from attn_export.errors import LoadError
 from attn_export.mechanisms import MECHANISMS, card
-from attn_export.mechanisms.spec import Dim, Input, Preset, Spec, sizes_of
+from attn_export.mechanisms.spec import Dim, Input, Preset, Source, Spec, sizes_of
 from attn_export.tools.pages.measured import CAVEAT, Measured, from_sweep, keep, kept, merged, shown
 
 FOLDER = Path(__file__).resolve().parents[2] / "docs" / "catalogue"
@@ -55,6 +55,8 @@ def page(name: str, measured: Mapping[str, Measured] | None = None) -> str:
     ]
     if entry.options:
         found += ["## Options", "\n".join(f"- `{option}`" for option in entry.options)]
+    if spec.sources:
+        found += ["## Weights of others", _SOURCES, _table(("variant", "whose", "taken", "built with"), _sources(spec))]
     if spec.half_safe:
         found += ["## float16", spec.half_safe]
     lines = shown(name, spec.configurations, measured or {})
@@ -131,6 +133,29 @@ def _preset(spec: Spec, preset: Preset) -> tuple[str, str, str]:
     call = f"`{_build(spec, preset)}({', '.join(f'{key}={value!r}' for key, value in preset.arguments.items())})`"
     dynamic = spec.dynamic if preset.dynamic is None else preset.dynamic
     return shapes, call, ", ".join(map(_dim, dynamic)) or "nothing"
+
+
+_SOURCES = (
+    "What `--weights` makes of these names, by `--variant`; where one file could be of several, it has to be given."
+)
+
+
+def _sources(spec: Spec) -> list[tuple[str, ...]]:
+    return [(f"`{name}`", s.of, _taken(s, spec), _with(s)) for name, s in spec.sources.items()]
+
+
+def _taken(source: Source, spec: Spec) -> str:
+    """When a source is taken: by itself where no other has its names, when it is asked for, or never."""
+    if source.refused:
+        return f"never: {source.refused}"
+    twins = [s for s in spec.sources.values() if s.shown_by == source.shown_by and not s.only_asked]
+    under = "".join(f"; not under `{preset}`: {why}" for preset, why in source.refused_under.items())
+    return ("when asked for" if source.only_asked or len(twins) > 1 else "by its names") + under
+
+
+def _with(source: Source) -> str:
+    told = [f"`{k}={v!r}`" for k, v in source.arguments.items()]
+    return ", ".join([*told, *(f"`{k}` by the shape of a tensor" for k in source.sized)])
 
 
 def _shape(item: Input) -> str:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from attn_export.deploy_tests.backend import Options
-from attn_export.deploy_tests.backends import BACKENDS
+from attn_export.deploy_tests.backends import opened
 from attn_export.deploy_tests.parity import FLOOR, TOLERANCE
 from attn_export.errors import UsageError
 from attn_export.export.bisect import Departure, Probe, bisect, derived, relative, strays
@@ -151,7 +151,7 @@ def probing(model: onnx.ModelProto, backend: str, feeds: Feeds, threads: int = 1
             cut = exposed(model, names)
             save(cut, path)
             read = {value.name for value in cut.graph.input}
-            with BACKENDS[backend].open(path, Options(threads=threads)) as run:
+            with opened(backend, path, Options(threads=threads)) as run:
                 return list(run({name: value for name, value in feeds.items() if name in read}).items())
 
         yield probe

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Mapping
 from typing import Any
 
 from attn_export import bundle
-from attn_export.bundle import Bundle
+from attn_export.bundle import Bundle, figures
 from attn_export.deploy_tests.backends.tensorrt.evidence import CompileEvidence
-from attn_export.errors import BundleError, WriteError
 
 KEY = "compiled"
 
@@ -19,31 +18,29 @@ def record(evidence: CompileEvidence) -> dict[str, Any]:
     return {key: value for key, value in evidence.as_json().items() if not key.startswith("engine_")}
 
 
-def keep(whole: Bundle, evidence: CompileEvidence) -> None:
-    """Write the evidence into the bundle's ``report.json`` and, where jinja2 is there, its page.
+def keep(whole: Bundle, evidence: CompileEvidence) -> str:
+    """Write the bundle again with the evidence in its report and, where jinja2 is there, on its page; its new digest.
 
-    What was known of the same product, version and SM is replaced.
+    What was known of the same product, version and SM is replaced. Nothing is added to a bundle that is signed: no
+    signature would hold for what it becomes. Then the digest is empty.
 
     Raises:
-        BundleError: the report cannot be read.
+        BundleError: the report cannot be read, or the bundle was replaced meanwhile.
         WriteError: it cannot be written.
     """
-    file, new = whole.path / bundle.REPORT, record(evidence)
-    try:
-        report = json.loads(file.read_text(encoding="utf-8")) if file.exists() else {"runs": []}
-    except (OSError, ValueError) as error:
-        raise BundleError(f"{whole.path} has no {bundle.REPORT} that can be read: {error}") from error
+    if os.path.lexists(whole.signature):
+        return ""
+    new = record(evidence)
+    report = bundle.report(whole) if bundle.REPORT in whole.manifest["files"] else {"runs": []}
     others = [item for item in report.get(KEY, []) if _target(item) != _target(new)]
     report[KEY] = [*others, new]
-    try:
-        partial = file.with_name(f".{file.name}.partial")
-        bundle.write_json(partial, report)
-        partial.replace(file)
-        if (page := _page(whole, report)) is not None:
-            partial.write_text(page, encoding="utf-8")
-            partial.replace(whole.path / bundle.PAGE)
-    except OSError as error:
-        raise WriteError(f"cannot write the evidence into {whole.path}: {error.strerror or error}") from error
+    page = _page(whole, report)
+    with bundle.rewriting(whole) as folder:
+        bundle.write_json(folder / bundle.REPORT, report)
+        if page is not None:
+            (folder / bundle.PAGE).write_text(page, encoding="utf-8")
+        bundle.write_manifest(folder, whole.manifest)
+    return bundle.digest(whole.path)
 
 
 def sentences(report: Mapping[str, Any]) -> list[str]:
@@ -73,4 +70,4 @@ def _page(whole: Bundle, report: Mapping[str, Any]) -> str | None:
         return None
     from attn_export.tools.report import page
 
-    return page.render(whole.manifest, report, whole.path.name)
+    return page.render(whole.manifest, figures.filled(report, str(whole.path)), whole.path.name)

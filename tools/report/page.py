@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-from attn_export.errors import UsageError
-from attn_export.tools.report import svg, units
+from attn_export.errors import LoadError
+from attn_export.tools.report import recount, svg, units
 from attn_export.tools.report.second import classic, sampling
 from attn_export.tools.report.view import Plain, checks, headline, interval, number, reproduce, verdict
+from attn_export.untrusted import text
 
 #: Rows that a chart shows; tables hold up to ten times as many.
 SHOWN = 25
@@ -18,12 +20,18 @@ def render(manifest: Plain, report: Plain, name: str = "BUNDLE") -> str:
     """The whole page as HTML.
 
     Raises:
-        UsageError: jinja2 is not installed.
+        LoadError: jinja2 is not installed.
     """
     try:
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError as error:
-        raise UsageError("an HTML report needs jinja2: pip install 'attn-export[export]'") from error
+        raise LoadError("an HTML report needs jinja2: pip install 'attn-export[report]'") from error
+    rows = checks(manifest, report)
+    answer, sentence = verdict(rows)
+    said, commands = headline(manifest, report), reproduce(manifest, name)
+    # Escaping keeps markup out; what no page should hold at all goes first, from every text that comes from outside.
+    rows = [replace(row, **text.everywhere(vars(row))) for row in rows]
+    manifest, report, said = (text.everywhere(part) for part in (manifest, report, said))
     environment = Environment(
         loader=PackageLoader("attn_export.tools.report", "templates"),
         autoescape=True,
@@ -32,15 +40,12 @@ def render(manifest: Plain, report: Plain, name: str = "BUNDLE") -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "interval": interval, "size": size}
-    rows = checks(manifest, report)
-    answer, sentence = verdict(rows)
     return environment.get_template("report.html.jinja").render(
-        name=name,
         manifest={"fusion": None, "costs": None, **manifest},
         subject={"fused": False, **manifest.get("subject", {})},
         answer=answer,
         sentence=sentence,
-        headline=headline(manifest, report),
+        headline=said,
         checks=rows,
         stages=manifest.get("stages", []),
         mutants=manifest.get("mutants"),
@@ -48,14 +53,13 @@ def render(manifest: Plain, report: Plain, name: str = "BUNDLE") -> str:
         warnings=manifest.get("warnings", []),
         runs=[_run(index, run) for index, run in enumerate(report.get("runs", []))],
         environment=manifest.get("environment", {}),
-        commands=reproduce(manifest, name),
+        commands=commands,
     )
 
 
 def _run(index: int, run: Plain) -> dict[str, Any]:
     """One backend's part: its data and its charts."""
     return {
-        "key": f"run{index}",
         "missing": None,
         "parity": None,
         "latency": None,
@@ -66,16 +70,25 @@ def _run(index: int, run: Plain) -> dict[str, Any]:
         "sustain": None,
         "environment": {},
         **run,
-        "contest": run.get("fused_against_unfused"),
+        "key": f"run{index}",
+        "contest": _judged(run.get("fused_against_unfused")),
         "classic": classic(run),
         "parity_chart": _parity(f"p{index}", run.get("parity")),
         "latency_chart": _latency(f"l{index}", run.get("latency")),
-        "contest_chart": _contest(f"c{index}", run.get("fused_against_unfused")),
+        "contest_chart": _contest(f"c{index}", _judged(run.get("fused_against_unfused"))),
         "profile": _profile(run.get("profile")),
         "profile_chart": _shares(f"s{index}", run.get("profile")),
         "sweeps": _sweeps(index, run),
         "drift_chart": _drift(f"d{index}", run.get("sustain")),
     }
+
+
+def _judged(contest: Plain | None) -> dict[str, Any] | None:
+    """A comparison of latencies with the verdict that its process pairs give, whatever was recorded."""
+    if not contest:
+        return None
+    again, _ = recount.contest(contest)
+    return {**contest, **again.as_json(), "drawn": True} if again else {**contest, "verdict": "void", "drawn": False}
 
 
 def _parity(key: str, parity: Plain | None) -> str:
@@ -114,7 +127,7 @@ def _latency(key: str, latency: Plain | None) -> str:
 
 
 def _contest(key: str, contest: Plain | None) -> str:
-    if not contest:
+    if not contest or not contest["drawn"]:
         return ""
 
     def row(label: str, name: str, place: int) -> tuple[str, Sequence[float], tuple[float, float, float]]:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from typing import Any
 
-from attn_export.tools.report import compiled
+from attn_export.tools.report import compiled, recount
 from attn_export.tools.report.second import second_tier
+from attn_export.untrusted.text import command
 
 Plain = Mapping[str, Any]
 
@@ -51,12 +52,10 @@ def _parity(manifest: Plain, run: Plain, backend: str) -> list[Check]:
     parity = run.get("parity") or {}
     rows = []
     for item in parity.get("comparisons", []):
-        k = item.get("k")
-        fault = item.get("fault") or item.get("user_fault") or ""
+        again = recount.comparison(item, parity)
+        k, snr, good = item.get("k"), item.get("snr"), again.good
+        fault = item.get("fault") or item.get("user_fault") or again.odd
         least = parity.get("snr")  # the gate of a precision below float32
-        snr = item.get("snr")
-        within = k is not None and k <= parity["tolerance"] if least is None else snr is None or snr >= least
-        good = not fault and within
         error, bound = number(item.get("error")), number(item.get("bound"))
         figures = f"error {error}, bound {bound}, k = {number(k)} of {parity['tolerance']:g}"
         if least is not None:  # k is float32's measure, and says nothing of a coarser precision
@@ -73,6 +72,8 @@ def _parity(manifest: Plain, run: Plain, backend: str) -> list[Check]:
         )
     if not rows:
         rows.append(Check(f"parity on {backend}", "anything compared", "inconclusive", "nothing was compared"))
+    if parity and (odd := recount.parity(manifest, parity)):
+        rows.append(Check(f"parity on {backend}", "what the record says", "failed", "; ".join(odd)))
     return rows
 
 
@@ -80,28 +81,27 @@ def _latency(run: Plain, backend: str) -> list[Check]:
     rows = []
     contest = run.get("fused_against_unfused")
     if contest:
-        void = contest["verdict"] == "void"
-        text = (
-            f"fused/un-fused {interval(contest['ratio'])}: {contest['verdict']}; control {interval(contest['control'])}"
-        )
-        rows.append(
-            Check(f"latency on {backend}", "fused against un-fused", "inconclusive" if void else "passed", text)
-        )
+        again, odd = recount.contest(contest)
+        verdict = again.verdict if again else "void"
+        text = f"fused/un-fused {interval(contest['ratio'])}: {verdict}; control {interval(contest['control'])}"
+        answer = "failed" if odd else "inconclusive" if verdict == "void" else "passed"
+        rows.append(Check(f"latency on {backend}", "fused against un-fused", answer, f"{odd}; {text}" if odd else text))
     answers = {"kept": "passed", "broken": "failed"}
     for item in run.get("budgets") or []:
-        text = f"{item['verdict']}, came {interval(item['came'])} {item.get('unit', '')}".rstrip()
-        rows.append(Check(f"budget on {backend}", item["text"], answers.get(item["verdict"], "inconclusive"), text))
+        verdict, odd = recount.kept(item)
+        text = f"{odd or verdict}, came {interval(item['came'])} {item.get('unit', '')}".rstrip()
+        answer = "failed" if odd else answers.get(verdict, "inconclusive")
+        rows.append(Check(f"budget on {backend}", item["text"], answer, text))
     return rows
 
 
 def _mutants(mutants: Plain) -> Check:
-    caught, survived = int(mutants.get("caught", 0)), int(mutants.get("survived", 0))
-    passed = [str(name) for name in mutants.get("vacuous") or ()]
+    caught, survived, passed, odd = recount.mutants(mutants)
     text = f"{caught} of {caught + survived} planted faults were caught"
     if passed:
         text += f"; the gate passes {', '.join(passed)}, so it proves nothing"
-    answer = "inconclusive" if passed or not caught else "passed"
-    return Check("the check is checked", "mutants caught", answer, text)
+    answer = "failed" if odd else "inconclusive" if passed or not caught else "passed"
+    return Check("the check is checked", "mutants caught", answer, f"{odd}; {text}" if odd else text)
 
 
 def verdict(rows: Sequence[Check]) -> tuple[str, str]:
@@ -136,11 +136,11 @@ def headline(manifest: Plain, report: Plain) -> list[str]:
         elif parity and rows:
             worst = max(row["k"] for row in rows)
             lines.append(f"{backend}: worst error k = {number(worst)} of {parity['tolerance']:g}")
-        if contest and contest["verdict"] in ("faster", "slower"):
-            turned = 1 / contest["ratio"]["estimate"]
-            lines.append(f"fused is {contest['verdict']}: un-fused / fused = {turned:.3f}")
+        again, _ = recount.contest(contest) if contest else (None, "")
+        if again and again.verdict in ("faster", "slower"):
+            lines.append(f"fused is {again.verdict}: un-fused / fused = {1 / again.ratio.estimate:.3f}")
         elif contest:
-            lines.append(f"fused against un-fused: {contest['verdict']}")
+            lines.append(f"fused against un-fused: {again.verdict if again else 'void'}")
         if timed:
             lines.append(f"p50 {number(timed['wall_ms']['p50'])} ms, p99 {number(timed['wall_ms']['p99'])} ms")
     lines += compiled.sentences(report)
@@ -169,11 +169,10 @@ def origin(manifest: Plain, tensor: str) -> str:
 
 
 def reproduce(manifest: Plain, name: str = "BUNDLE") -> list[str]:
-    """The commands that make and prove the bundle again."""
-    lines = []
-    if command := manifest.get("command"):
-        lines.append("attn-export " + " ".join(shlex.quote(str(word)) for word in command))
-    return [*lines, f"attn-export verify {name}", f"attn-export bench {name}"]
+    """The commands that make and prove the bundle again, each a line that a shell takes as it is meant."""
+    made = command("attn-export", *map(str, words)) if (words := manifest.get("command")) else ""
+    again = [command("attn-export", verb, PurePath(name)) for verb in ("verify", "bench")]
+    return [made, *again] if made else again
 
 
 def interval(item: Plain, digits: int = 3) -> str:

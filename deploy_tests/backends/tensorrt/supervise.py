@@ -8,18 +8,17 @@ import logging
 import os
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import attn_export.errors
 from attn_export.deploy_tests.backends.tensorrt.refusal import Complaint, RefusedError
 from attn_export.deploy_tests.backends.tensorrt.request import Request
 from attn_export.deploy_tests.backends.tensorrt.worker import ENGINE, LOG, REQUEST, RESULT
 from attn_export.errors import BackendError
+from attn_export.process import activity, children
 
 #: A large network takes an hour to build on a small Jetson.
 LIMIT = 3600.0
@@ -69,14 +68,8 @@ def build(request: Request, *, limit: float = LIMIT, heartbeat: float = HEARTBEA
 
 @contextlib.contextmanager
 def _process(folder: Path, spill: int) -> Iterator[subprocess.Popen[bytes]]:
-    paths = os.pathsep.join(filter(None, (_import_root(), os.environ.get("PYTHONPATH", ""))))
-    process = subprocess.Popen(
-        [sys.executable, "-m", WORKER, str(folder)],
-        stdin=subprocess.DEVNULL,
-        stdout=spill,
-        stderr=spill,
-        env={**os.environ, "PYTHONPATH": paths},
-        start_new_session=True,
+    process = children.start(
+        WORKER, str(folder), stdin=subprocess.DEVNULL, stdout=spill, stderr=spill, start_new_session=True
     )
     try:
         yield process
@@ -87,14 +80,10 @@ def _process(folder: Path, spill: int) -> Iterator[subprocess.Popen[bytes]]:
         process.wait()
 
 
-def _import_root() -> str:
-    """The folder from which this process imports the package, so that the child finds the same one."""
-    return str(Path(attn_export.errors.__file__).parents[1])
-
-
 def _wait(process: subprocess.Popen[bytes], request: Request, folder: Path, limit: float, heartbeat: float) -> None:
     start = time.monotonic()
     while True:
+        activity.alive()  # it has a limit of its own
         spent = time.monotonic() - start
         try:
             process.wait(timeout=max(0.0, min(heartbeat, limit - spent)))
@@ -141,7 +130,7 @@ def _outcome(request: Request, folder: Path, code: int) -> Built:
 
 
 def _death(request: Request, folder: Path, code: int, log: list[tuple[str, str]]) -> BackendError:
-    how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
+    how = f"was killed by {children.name_of(-code)}" if code < 0 else f"ended with code {code}"
     hint = "; that is often want of memory" if code == -signal.SIGKILL else ""
     spill = (folder / "stderr").read_text(encoding="utf-8", errors="replace").strip().splitlines()
     last = "; ".join(spill[-2:]) or (log[-1][1].strip() if log else "") or "nothing"

@@ -8,9 +8,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
-import signal
 import sys
 import time
 from pathlib import Path
@@ -25,7 +23,6 @@ REQUEST, LOG, ENGINE, RESULT = "request.json", "log.jsonl", "engine", "result.js
 
 def main(folder: Path) -> None:
     """Build what ``folder`` asks for and leave the outcome there."""
-    _end_with_parent()
     wanted = request.loads((folder / REQUEST).read_text(encoding="utf-8"))
     start = time.monotonic()
     with (folder / LOG).open("w", encoding="utf-8", buffering=1) as log:
@@ -48,15 +45,6 @@ def _leave(folder: Path, result: dict[str, Any]) -> None:
     partial = folder / (RESULT + ".partial")
     partial.write_text(json.dumps(result), encoding="utf-8")
     partial.rename(folder / RESULT)
-
-
-def _end_with_parent() -> None:
-    """Ask Linux to kill this process with its parent, so that an interrupted run leaves no build behind."""
-    death_signal = 1  # PR_SET_PDEATHSIG
-    try:
-        ctypes.CDLL(None).prctl(death_signal, int(signal.SIGKILL))
-    except (OSError, AttributeError):  # not Linux: the time limit still holds while the parent lives
-        return
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ class Activity:
         partial: folders that are nothing until the run ends well.
         timeout: seconds that one step may take; 0 for no limit.
         memory: bytes that this process and its children may hold; 0 for the parent's default.
+        ended: the exit code with which our own code ends the run; None while it does not.
     """
 
     doing: str = "starting"
@@ -40,6 +41,7 @@ class Activity:
     partial: tuple[str, ...] = ()
     timeout: float = 600.0
     memory: int = 0
+    ended: int | None = None
 
 
 class Board:
@@ -95,10 +97,14 @@ def _put(activity: Activity) -> None:
 
 
 @contextlib.contextmanager
-def doing(what: str, *, who: str = "", model: Path | str = "") -> Iterator[None]:
-    """Note a step while the block runs; afterwards what was being done before is noted again."""
+def doing(what: str, *, who: str | None = None, model: Path | str | None = None) -> Iterator[None]:
+    """Note a step while the block runs; afterwards what was being done before is noted again.
+
+    Whose code it is and on which file it works are those of the step around it, unless they are given.
+    """
     before = _Own.now
-    _put(replace(_Own.now, doing=what, who=who, model=str(model)))
+    who = before.who if who is None else who
+    _put(replace(before, doing=what, who=who, model=before.model if model is None else str(model)))
     try:
         yield
     finally:
@@ -120,6 +126,11 @@ def limits(*, timeout: float | None = None, memory: int | None = None) -> None:
             memory=_Own.now.memory if memory is None else memory,
         )
     )
+
+
+def ending(code: int) -> None:
+    """Note that it is our own code that ends the run: a library may call ``exit`` with a code that means a verdict."""
+    _put(replace(_Own.now, ended=code))
 
 
 def wrote(path: Path) -> None:

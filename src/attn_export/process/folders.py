@@ -39,14 +39,17 @@ def claim(folder: Path) -> int | None:
 
 
 def abandoned(folder: Path) -> bool:
-    """Whether the process that made a folder is gone: nobody holds its lock."""
+    """Whether the process that made a folder is gone: nobody holds its lock. Without locks nobody can tell, so no."""
     try:
-        descriptor = claim(folder)
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     except OSError:
         return False
-    if descriptor is None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # BlockingIOError is one: it lives
         return False
-    os.close(descriptor)
+    finally:
+        os.close(descriptor)
     return True
 
 

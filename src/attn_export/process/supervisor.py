@@ -4,7 +4,7 @@ A model, a plug-in, a simplifier or an exporter can abort, hang or eat all memor
 imports none of it, names what happened, removes what is half, and gives an exit code that no shell can mistake:
 
     the child's own     where it ends by itself
-    3                   it died by a signal, took too long over one step, or held too much memory
+    3                   it died by a signal or by a library's ``exit``, took too long, or held too much memory
     130, 143, 129       interrupted, terminated, hung up; what it leaves is removed
 
 Forking from a process that has imported next to nothing costs a millisecond or two.
@@ -70,7 +70,6 @@ def supervise(work: Callable[[], None], say: Callable[[str, int], None]) -> int:
     board = Board()
     watched = {signal.SIGCHLD, *STOPS}
     with folders.of_this_run() as scratch:
-        sys.stdout.flush()
         before = signal.pthread_sigmask(signal.SIG_BLOCK, watched)
         children.adopt_orphans()
         child = os.fork()
@@ -81,8 +80,8 @@ def supervise(work: Callable[[], None], say: Callable[[str, int], None]) -> int:
             last, _ = board.read() or (Activity(), 0.0)
             _end_descendants()
             _remove(last.partial)
-            if verdict is None and code < 0:
-                verdict = _Verdict(_death(last, -code, _keep(last, scratch)), FAILED)
+            if verdict is None and (code < 0 or last.ended is None):
+                verdict = _Verdict(_death(last, code, _keep(last, scratch)), FAILED)
             if verdict is not None:
                 say(verdict.text, verdict.code)
                 return verdict.code
@@ -109,26 +108,34 @@ def _be_child(work: Callable[[], None], board: Board, mask: set[int]) -> None:
         except StopError as end:
             code = end.exit_code
     finally:
+        activity.ending(code)
         for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(Exception):
+            with contextlib.suppress(BaseException):  # it is told already, and nothing may keep the child from ending
                 stream.flush()
         os._exit(code)
 
 
-_stopped = False
+class _Told:
+    """The signal that told this process to stop; 0 while none did."""
+
+    number = 0
 
 
 def _stop(number: int, _frame: object) -> None:
     """Leave by an exception, once: a second signal must not break into the cleaning up after the first."""
-    global _stopped  # noqa: PLW0603
-    if not _stopped:
-        _stopped = True
+    if not _Told.number:
+        _Told.number = number
         raise StopError(number)
 
 
-def stopped() -> bool:
-    """Whether this process was told to stop, whatever became of the exception that said so."""
-    return _stopped
+def stopped() -> int:
+    """The signal that told this process to stop, whatever became of the exception that said so; 0 for none."""
+    return _Told.number
+
+
+def words(number: int) -> str:
+    """What a signal does to a run."""
+    return WORDS.get(signal.Signals(number), children.name_of(number))
 
 
 def _volunteer() -> None:
@@ -217,10 +224,12 @@ def left(now: Activity) -> str:
     return f"{', '.join(now.written)} is written" if now.written else "nothing was written"
 
 
-def _death(last: Activity, number: int, kept: str) -> str:
-    hint = "; that is often want of memory" if number == signal.SIGKILL else ""
+def _death(last: Activity, code: int, kept: str) -> str:
+    """What became of a child that did not end by our own code: minus a signal, or a library's call of ``exit``."""
+    how = f"died by {children.name_of(-code)}" if code < 0 else f"ended the process by itself (exit code {code})"
+    hint = "; that is often want of memory" if code in (-signal.SIGKILL, 1) else ""
     place = f"; the model is kept at {kept}" if kept else ""
-    return f"{_who(last)} died by {children.name_of(number)} while {last.doing}{hint}{place}; {left(last)}"
+    return f"{_who(last)} {how} while {last.doing}{hint}{place}; {left(last)}"
 
 
 def _keep(last: Activity, scratch: Path | None) -> str:

@@ -18,6 +18,7 @@ DIGITS = 20
 MOST = 256 * files.MB
 #: A string, also one that never ends: else the search for its end would begin again at each quote inside.
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?\Z)', re.DOTALL)
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read(path: Path, error: type[AttnExportError] = LoadError, most: int = MOST) -> Any:
@@ -37,7 +38,8 @@ def parse(text: str) -> Any:
     """Parse JSON.
 
     Raises:
-        ValueError: it is none, nests deeper than ``DEPTH``, holds a key twice, or a number that is not finite.
+        ValueError: it is none, nests deeper than ``DEPTH``, holds a key twice, a number that is not finite, or half of
+            a surrogate pair, which no file or terminal takes.
 
     >>> parse('{"a": [1, 2.5, null]}')
     {'a': [1, 2.5, None]}
@@ -48,7 +50,12 @@ def parse(text: str) -> Any:
     """
     if _depth(text) > DEPTH:
         raise ValueError(f"it nests deeper than {DEPTH} levels")
-    return json.loads(text, object_pairs_hook=_object, parse_int=_integer, parse_float=_float, parse_constant=_constant)
+    value = json.loads(
+        text, object_pairs_hook=_object, parse_int=_integer, parse_float=_float, parse_constant=_constant
+    )
+    if _SURROGATE.search(text):  # a pair is a letter, and a half stays what it is
+        json.dumps(value, ensure_ascii=False).encode()  # UnicodeEncodeError is a ValueError
+    return value
 
 
 def _depth(text: str) -> int:

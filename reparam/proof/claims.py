@@ -1,0 +1,102 @@
+"""Which operators the evaluation claims to know, from which opset on, and why it refuses the others.
+
+A refusal names the operator and its opset; what is not refused here is evaluated, and ``docs/operators.md`` shows how
+much of the ONNX project's own test data agrees.
+"""
+
+from __future__ import annotations
+
+import onnx
+from onnx import NodeProto, defs
+
+from attn_export.errors import ExportError
+
+#: Before this opset Cast named its type by a word, every operator worked in place, and more of the kind.
+OLDEST = 6
+#: Operators that may be older, for their meaning never changed.
+_EVER = frozenset({"Not"})
+#: Versions of operators that came after this opset are not known here, whatever the installed onnx knows.
+NEWEST = 28
+_DICE = "it draws random numbers: no two runs agree"
+_TRAINING = "it is made for training"
+REFUSED = {
+    "Bernoulli": _DICE,
+    "Multinomial": _DICE,
+    "RandomNormal": _DICE,
+    "RandomNormalLike": _DICE,
+    "RandomUniform": _DICE,
+    "RandomUniformLike": _DICE,
+    "ImageDecoder": "each library decodes lossy pictures to other values",
+    "MaxRoiPool": "the standard does not say how its regions are rounded",
+    "ai.onnx.preview.training.Adagrad": _TRAINING,
+    "ai.onnx.preview.training.Adam": _TRAINING,
+    "ai.onnx.preview.training.Gradient": _TRAINING,
+    "ai.onnx.preview.training.Momentum": _TRAINING,
+}
+#: Domains of the ONNX project.
+_STANDARD = ("", "ai.onnx.ml", "ai.onnx.preview", "ai.onnx.preview.training")
+
+
+class RefusedOperatorError(ExportError):
+    """An operator, a version or a use of one that the evaluation does not claim."""
+
+    def __init__(self, message: str, operator: str, opset: int, reason: str) -> None:
+        super().__init__(message)
+        self.operator, self.opset, self.reason = operator, opset, reason
+
+
+class Refusal(Exception):  # noqa: N818 -- raised where the node's name is not known; becomes the error above
+    """Why a node is refused."""
+
+
+def domain(name: str) -> str:
+    """The name of a domain; the standard's own has two."""
+    return "" if name == "ai.onnx" else name
+
+
+def full_name(node: NodeProto) -> str:
+    """The operator's name, behind its domain if that is not the standard's own."""
+    own = domain(node.domain)
+    return f"{own}.{node.op_type}" if own else node.op_type
+
+
+def check(node: NodeProto, opset: int) -> None:
+    """Refuse a node whose operator is not claimed.
+
+    Raises:
+        Refusal: with the reason.
+    """
+    name, own = full_name(node), domain(node.domain)
+    if name in REFUSED:
+        raise Refusal(REFUSED[name])
+    if own not in _STANDARD:
+        raise Refusal(f"the standard has no domain {own!r}, and the model brings no function of that name")
+    try:
+        schema = defs.get_schema(node.op_type, opset, own)
+    except defs.SchemaError as error:
+        raise Refusal("there is no such operator") from error
+    if own == "" and opset < OLDEST and name not in _EVER:
+        raise Refusal(f"only opsets from {OLDEST} on are known")
+    if own == "" and schema.since_version > NEWEST:
+        raise Refusal(f"its meaning changed in opset {schema.since_version}; known up to {NEWEST}")
+
+
+def refused(node: NodeProto, opset: int, refusal: Refusal, dtype: str) -> RefusedOperatorError:
+    """The error that names the node."""
+    where = f"opset {opset}" + (f" of {domain(node.domain)}" if domain(node.domain) else "")
+    said = f"{node.op_type} {node.name!r} cannot be evaluated in {dtype}: {refusal} ({where})"
+    return RefusedOperatorError(said, full_name(node), opset, str(refusal))
+
+
+def random_operators(model: onnx.ModelProto) -> list[str]:
+    """Operators of the graph, its sub-graphs and functions that draw random numbers, each once."""
+    found: dict[str, None] = {}
+    todo = [*model.graph.node, *(node for function in model.functions for node in function.node)]
+    while todo:
+        node = todo.pop()
+        if REFUSED.get(full_name(node)) == _DICE:
+            found[node.op_type] = None
+        for attribute in node.attribute:
+            for graph in [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]:
+                todo.extend(graph.node)
+    return sorted(found)

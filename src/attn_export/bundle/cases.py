@@ -1,0 +1,142 @@
+"""The cases of a bundle: written, read, and held to what can be a proof at all."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from attn_export.bundle.format import SHARE, Array, Case, Port
+from attn_export.errors import BundleError, InconclusiveError
+from attn_export.untrusted import arrays
+
+_KEY = re.compile(r"(0|[1-9][0-9]{0,6})\.(input|truth|yardstick)\.(.+)", re.DOTALL)
+
+
+def write_cases(file: Path, cases: Sequence[Case]) -> None:
+    """Write cases as one npz: ``<index>.input.<name>``, ``<index>.truth.<name>``, ``<index>.yardstick.<name>``."""
+    found: dict[str, Array] = {"names": np.array([case.name for case in cases])}
+    for index, case in enumerate(cases):
+        found |= {f"{index}.input.{name}": value for name, value in case.inputs.items()}
+        found |= {f"{index}.truth.{name}": value for name, value in case.truth.items()}
+        found |= {f"{index}.yardstick.{name}": np.asarray(value) for name, value in case.yardstick.items()}
+    np.savez(file, **found)  # type: ignore[arg-type]  # the stub reads ** as the keyword allow_pickle
+
+
+def case_names(file: Path) -> list[str]:
+    """The names of the cases in a file that ``write_cases`` has just written."""
+    with np.load(file, allow_pickle=False) as archive:
+        return [str(name) for name in archive["names"]]
+
+
+def read_cases(file: Path) -> tuple[Case, ...]:
+    """Read what ``write_cases`` wrote.
+
+    Raises:
+        BundleError: it is damaged, holds no cases, or more than cases.
+    """
+    found = arrays.read_npz(file, BundleError)
+    names = found.pop("names", None)
+    if names is not None and not names.size:
+        raise BundleError(f"{file} holds no cases, so nothing could be proven with it")
+    if names is None or names.dtype.kind != "U" or names.ndim != 1:
+        raise BundleError(f"{file} cannot be read: expected a list of the cases' names in it; write the bundle again")
+    parts: list[dict[str, dict[str, Array]]] = [{"input": {}, "truth": {}, "yardstick": {}} for _ in names]
+    for key, value in found.items():
+        match = _KEY.fullmatch(key)
+        if not match or int(match[1]) >= len(parts):
+            raise BundleError(f"{file}: {key[:80]!r} is of no case; write the bundle again")
+        parts[int(match[1])][match[2]][match[3]] = value
+    pairs = zip(names.tolist(), parts, strict=True)
+    return tuple(Case(name, p["input"], p["truth"], _figures(file, name, p["yardstick"])) for name, p in pairs)
+
+
+def _figures(file: Path, case: str, values: Mapping[str, Array]) -> dict[str, float]:
+    for name, value in values.items():
+        if value.ndim or value.dtype.kind not in "fiu" or not np.isfinite(value) or value < 0:
+            raise BundleError(
+                f"{file}: case {case[:80]!r}: expected one finite number, not negative, as the yardstick of"
+                f" {name[:80]!r}; write the bundle again"
+            )
+    return {name: float(value) for name, value in values.items()}
+
+
+def fit(
+    file: Path, cases: Sequence[Case], names: Sequence[str], inputs: Sequence[Port], outputs: Sequence[Port]
+) -> None:
+    """Hold cases against the model's ports, and against the names that the manifest counts.
+
+    Raises:
+        BundleError: one is missing, or one has not every input and output in its type and rank.
+    """
+    if tuple(case.name for case in cases) != tuple(names):
+        raise BundleError(f"{file} holds other cases than the manifest counts ({len(names)}); copy the bundle again")
+    for case in cases:
+        where = f"{file}: case {case.name[:80]!r}"
+        _fit(f"{where}, input", case.inputs, inputs)
+        _fit(f"{where}, truth", case.truth, outputs, any_type=True)
+        if case.yardstick.keys() != case.truth.keys():
+            raise BundleError(f"{where}: every output must have a yardstick, and nothing else; write the bundle again")
+        if why := loose(case):
+            raise BundleError(f"{where}: {why}; write the bundle again")
+
+
+def _fit(where: str, values: Mapping[str, Array], ports: Sequence[Port], *, any_type: bool = False) -> None:
+    if values.keys() != {port.name for port in ports}:
+        wanted, came = (", ".join(sorted(names))[:200] for names in ({port.name for port in ports}, values))
+        raise BundleError(f"{where}: expected {wanted}, got {came or 'none'}; write the bundle again")
+    for port in ports:
+        value, place = values[port.name], f"{where} {port.name!r}"
+        same = value.dtype == np.dtype(port.dtype) or (any_type and value.dtype.kind in "biuf")
+        if not same:
+            raise BundleError(f"{place}: expected {port.dtype}, got {value.dtype}; write the bundle again")
+        fixed = zip(port.shape, value.shape, strict=False)
+        if value.ndim != len(port.shape) or any(isinstance(n, int) and n != came for n, came in fixed):
+            wanted = "x".join(map(str, port.shape))[:200] or "one number"
+            raise BundleError(f"{place}: expected {wanted}, got the shape {value.shape}; write the bundle again")
+
+
+def norm(values: Array) -> float:
+    """Euclidean norm of what is finite, in float64."""
+    wide = values.astype(np.float64).ravel()
+    with np.errstate(over="ignore"):
+        return float(np.linalg.norm(wide[np.isfinite(wide)]))
+
+
+def loose(case: Case) -> str:
+    """Why a yardstick is too long to measure by, or nothing."""
+    for name, stray in case.yardstick.items():
+        size = norm(case.truth[name])
+        if not math.isfinite(size):
+            return f"the truth of {name[:80]!r} is too large to compute with"
+        if not stray <= SHARE * size:
+            came = f"{stray / size:.2g} of its norm" if size else "its truth is zero"
+            return (
+                f"the yardstick of {name[:80]!r} is {stray:.3g}, {came}, and at most {SHARE:g} of it is believed:"
+                " where correct float32 evaluations stray so far, parity would prove nothing"
+            )
+    return ""
+
+
+def refuse_loose(cases: Iterable[Case]) -> None:
+    """Refuse to go on with cases that nobody would believe.
+
+    Raises:
+        InconclusiveError: the model's own float32 evaluations stray too far from its float64 truth.
+    """
+    for case in cases:
+        if why := loose(case):
+            raise InconclusiveError(
+                f"case {case.name!r}: {why}; look for randomness, or use other weights and inputs (--weights, --data)"
+            )
+
+
+def idle(cases: Iterable[Case], outputs: Iterable[Port]) -> tuple[str, ...]:
+    """The outputs whose truth is zero, or not finite, wherever it is given: what zeros would pass proves nothing."""
+    names, moved = [port.name for port in outputs], set[str]()
+    for case in cases:
+        moved |= {name for name in names if name not in moved and norm(case.truth[name]) > 0}
+    return tuple(name for name in names if name not in moved)

@@ -1,0 +1,75 @@
+"""What people read on a terminal, and programs on a pipe: everything that is printed goes through here.
+
+Names come from outside, with whatever is in them. A line is said on one line, with nothing in it that acts; JSON is
+ASCII, so that nothing in it does; a table's cells are text and no markup.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from attn_export.untrusted import text
+
+if TYPE_CHECKING:  # a command that prints no table need not load what draws them
+    from rich.table import Table
+    from rich.text import Text
+
+#: Columns of a table where there is no terminal that has its own.
+WIDE = 140
+
+
+class _Emitted:
+    """The stream that got its JSON value."""
+
+    on: object = None
+
+
+def say(*lines: str, err: bool = False, bold: bool = False) -> None:
+    """Print lines, each on a line of its own whatever it holds."""
+    for line in lines:
+        typer.secho(_encodable(text.line(line), err), err=err, bold=bold)
+
+
+def warn(line: str) -> None:
+    """Say on stderr what the user should know although it is no failure."""
+    say(f"warning: {line}", err=True)
+
+
+def emit(content: Any) -> None:
+    """Print one JSON value, the only one of the run."""
+    typer.echo(json.dumps(content))
+    _Emitted.on = sys.stdout
+
+
+def emitted() -> bool:
+    """Whether standard output has its JSON value: then a gate that fails is in it, and in the exit code."""
+    return _Emitted.on is sys.stdout
+
+
+def document(content: str) -> None:
+    """Print a whole document, such as a report, as it is."""
+    typer.echo(_encodable(text.printable(content), err=False))
+
+
+def show(table: Table) -> None:
+    """Print a table whose cells are ``cell``s."""
+    from rich.console import Console
+
+    Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else WIDE).print(table)
+
+
+def cell(content: str) -> Text:
+    """A table's cell, or title: text, with no markup, no emoji and no escapes."""
+    from rich.text import Text
+
+    return Text(text.line(content))
+
+
+def _encodable(content: str, err: bool) -> str:
+    """``content`` with what the stream's encoding lacks written by its number."""
+    encoding = getattr(sys.stderr if err else sys.stdout, "encoding", None) or "utf-8"
+    return content.encode(encoding, "backslashreplace").decode(encoding)

@@ -10,8 +10,6 @@ wherever NumPy runs. This file needs neither torch nor onnx.
 
 from __future__ import annotations
 
-import hashlib
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,6 +21,8 @@ from numpy.typing import NDArray
 from attn_export.bundle import Port
 from attn_export.errors import LoadError, UsageError
 from attn_export.export.images import IMAGES, Preprocess, decode
+from attn_export.untrusted import arrays
+from attn_export.untrusted.files import regular, sha256
 
 Array = NDArray[Any]
 Feeds = Mapping[str, Array]
@@ -70,15 +70,16 @@ def read(
         LoadError: it cannot be read, or does not fit the inputs.
         UsageError: it has images, and how to prepare them is not declared.
     """
-    files = [path] if path.is_file() else sorted(p for p in path.glob("*") if p.suffix.lower() in (*_ARRAYS, *IMAGES))
+    files = [path] if path.is_file() else _listed(path)
     if not files:
         raise LoadError(f"{path}: wanted a .npy, .npz or image file, or a folder of such; came none")
     feeds: dict[str, Feeds] = {}
     hashes: dict[str, str] = {}
     prepared = any(file.suffix.lower() in IMAGES for file in files[:limit])
     for file in files[:limit]:
-        digest = _sha256(file)
-        for name, values in _read(file, ports, preprocess, decoder).items():
+        cases = _read(file, ports, preprocess, decoder)  # refuses what is no regular file
+        digest = sha256(file)
+        for name, values in cases.items():
             case = f"{PREFIX}{file.name}{f', {name}' if name else ''}"
             feeds[case] = {port.name: _fitted(values, port, file) for port in ports}
             hashes[case] = digest
@@ -96,17 +97,12 @@ def _read(
                 " size=224x224,mean=0.485/0.456/0.406,std=0.229/0.224/0.225"
             )
         return {"": {_only(ports, file): preprocess(decoder(file))}}
-    try:
-        loaded = np.load(file, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return {"": {_only(ports, file): loaded}}
-        with loaded as archive:
-            arrays = {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise LoadError(f"{file} cannot be read: {error}") from error
+    found = _arrays(file)
+    if isinstance(found, np.ndarray):
+        return {"": {_only(ports, file): found}}
     names = {port.name for port in ports}
     cases: dict[str, dict[str, Array]] = {}
-    for key, value in arrays.items():
+    for key, value in found.items():
         case, _, name = key.rpartition(".") if key not in names else ("", "", key)
         cases.setdefault(case, {})[name] = value
     for case, values in cases.items():
@@ -117,6 +113,39 @@ def _read(
 
 
 _ARRAYS = (".npy", ".npz")
+
+
+def _listed(folder: Path) -> list[Path]:
+    """The arrays and images of a folder by name; links are followed, and what is no regular file is refused later.
+
+    Raises:
+        LoadError: the folder cannot be read.
+    """
+    try:
+        return sorted(p for p in folder.iterdir() if p.suffix.lower() in (*_ARRAYS, *IMAGES))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except (OSError, ValueError) as error:
+        raise LoadError(f"{folder} cannot be read: {error}") from error
+
+
+def _arrays(file: Path) -> Array | dict[str, Array]:
+    """One array, or several by name, as the file's first bytes say.
+
+    Raises:
+        LoadError: it is neither, or is damaged.
+    """
+    regular(file, arrays.MOST, LoadError)
+    try:
+        with file.open("rb") as opened:
+            head = opened.read(6)
+    except OSError as error:
+        raise LoadError(f"{file} cannot be read: {error.strerror or error}") from error
+    if head.startswith(b"PK"):
+        return arrays.read_npz(file)
+    if head == b"\x93NUMPY":
+        return arrays.read_npy(file)
+    raise LoadError(f"{file} cannot be read: wanted a .npy, .npz or image file")
 
 
 def _only(ports: Sequence[Port], file: Path) -> str:
@@ -141,8 +170,8 @@ def _fitted(values: Mapping[str, Array], port: Port, file: Path) -> Array:
         raise LoadError(f"{file}: {port.name} wanted {kind}, came {value.dtype}")
     if value.dtype.kind == "f" and not np.isfinite(value).all():
         raise LoadError(f"{file}: {port.name} holds NaN or infinity")
-    return np.ascontiguousarray(value, kind)
-
-
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    with np.errstate(over="ignore"):
+        fitted = np.ascontiguousarray(value, kind)
+    if not (np.isfinite(fitted).all() if kind.kind == "f" else np.array_equal(fitted, value)):
+        raise LoadError(f"{file}: {port.name} holds numbers beyond {kind}")
+    return fitted

@@ -5,20 +5,37 @@ size=224x224,fit=crop,mean=0.485/0.456/0.406,std=0.229/0.224/0.225,layout=nchw,c
 
 from __future__ import annotations
 
+import dataclasses
 import math
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from attn_export.errors import BackendMissingError, LoadError, UsageError
+from attn_export.errors import BackendMissingError, BundleError, LoadError, UsageError
+from attn_export.untrusted import fields as plain_data
+from attn_export.untrusted import files
+from attn_export.untrusted.text import one_line
 
 Array = NDArray[Any]
 
+#: Endings of images, and what Pillow is to take them for: by itself it would start a PostScript interpreter.
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm")
+FORMATS = ("PNG", "JPEG", "BMP", "WEBP", "PPM")
+#: Pixels of an image, by its header: decoded, a few kB of PNG may take gigabytes.
+PIXELS = 64_000_000
+#: Bytes of an image file.
+BYTES = 256 * files.MB
+#: What eight bits a channel can be made of without loss of range.
+_MODES = frozenset({"1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV", "LAB"})
+#: Sides of an input, its pixels, and numbers of the matrix that resizes one side.
+SIDE, AREA, MATRIX = 1 << 15, 1 << 26, 1 << 27
+#: Letters of a declaration.
+_LONGEST = 1000
 _CHOICES = {"fit": ("stretch", "crop"), "layout": ("nchw", "nhwc"), "colour": ("rgb", "bgr")}
 
 
@@ -50,13 +67,28 @@ class Preprocess:
             raise UsageError(
                 "--preprocess: wanted a positive size, and three numbers for mean and std, none of std zero"
             )
+        if not all(map(math.isfinite, (*self.mean, *self.std))):
+            raise UsageError("--preprocess: wanted finite numbers for mean and std")
+        if max(self.size) > SIDE or math.prod(self.size) > AREA:
+            raise UsageError(
+                f"--preprocess size: wanted at most {SIDE} a side and {AREA} pixels, came {self.size[0]}x{self.size[1]}"
+            )
 
     @classmethod
     def of(cls, recorded: Mapping[str, Any]) -> Preprocess:
-        """From what a manifest holds."""
-        known = {field.name for field in fields(cls)}
-        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in recorded.items() if k in known}
-        return cls(**values)
+        """From what a manifest holds.
+
+        Raises:
+            BundleError: it is not what was recorded.
+        """
+        try:
+            known = {field.name for field in dataclasses.fields(cls)}
+            plain = {name: value for name, value in recorded.items() if name in known}
+            if len(plain.get("size", ())) != 2:
+                raise ValueError("size: expected a height and a width")
+            return plain_data.build(cls, plain)
+        except (ValueError, TypeError, AttributeError, UsageError) as error:
+            raise BundleError(f"the bundle's recorded preprocessing cannot be: {error}") from error
 
     def sentence(self) -> str:
         """As it would be typed.
@@ -76,6 +108,10 @@ class Preprocess:
         if self.fit == "crop":
             factor = max(height / image.shape[0], width / image.shape[1])
             inner = (max(height, round(image.shape[0] * factor)), max(width, round(image.shape[1] * factor)))
+            if math.prod(inner) > AREA:
+                raise LoadError(
+                    f"an image of {image.shape[0]}x{image.shape[1]} is too narrow for fit=crop; use stretch"
+                )
             top, left = (inner[0] - height) // 2, (inner[1] - width) // 2
             values = resize(image, *inner)[top : top + height, left : left + width]
         else:
@@ -94,9 +130,13 @@ def parse(text: str) -> Preprocess:
     >>> parse("size=8x6,mean=0.5/0.5/0.5,layout=nhwc")
     Preprocess(size=(8, 6), fit='stretch', mean=(0.5, 0.5, 0.5), std=(1.0, 1.0, 1.0), layout='nhwc', colour='rgb')
     """
+    if len(text) > _LONGEST:
+        raise UsageError(f"--preprocess: wanted at most {_LONGEST} letters, came {len(text)}")
     values: dict[str, Any] = {}
     for part in filter(None, text.split(",")):
         name, _, value = part.strip().partition("=")
+        if name in values:
+            raise UsageError(f"--preprocess says {name} twice")
         try:
             if name == "size":
                 height, _, width = value.partition("x")
@@ -115,7 +155,13 @@ def parse(text: str) -> Preprocess:
 
 
 def resize(image: Array, height: int, width: int) -> Array:
-    """Resize in float64, linearly between pixel centres; where it shrinks, averaging over all pixels that are met."""
+    """Resize in float64, linearly between pixel centres; where it shrinks, averaging over all pixels that are met.
+
+    Raises:
+        LoadError: that takes more memory than an image is worth.
+    """
+    if max(image.shape[0] * height, image.shape[1] * width) > MATRIX:
+        raise LoadError(f"an image of {image.shape[0]}x{image.shape[1]} cannot be made {height}x{width}: too large")
     rows, columns = _weights(image.shape[0], height), _weights(image.shape[1], width)
     return np.asarray(np.einsum("ih,hwc,jw->ijc", rows, image.astype(np.float64), columns, optimize=True))
 
@@ -125,17 +171,31 @@ def decode(file: Path) -> Array:
 
     Raises:
         BackendMissingError: Pillow is not installed.
-        LoadError: it is no image.
+        LoadError: it is no image of a kind that is read here, is damaged, or has too many pixels.
     """
     try:
-        from PIL import Image, ImageOps, UnidentifiedImageError  # type: ignore[import-not-found,unused-ignore]
+        from PIL import Image, ImageOps  # type: ignore[import-not-found,unused-ignore]
     except ImportError as error:
         raise BackendMissingError("reading images needs Pillow: pip install 'attn-export[images]'") from error
+    files.regular(file, BYTES, LoadError)
     try:
-        with Image.open(file) as image:
-            return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    except (OSError, UnidentifiedImageError) as error:
-        raise LoadError(f"{file} cannot be read: {error}") from error
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of sizes, which are held to a limit of our own, and of odd notes
+            with Image.open(file, formats=FORMATS) as image:
+                if image.width * image.height > PIXELS:
+                    raise LoadError(f"{file} has {image.width}x{image.height} pixels; at most {PIXELS} are decoded")
+                if image.mode not in _MODES:
+                    raise LoadError(f"{file} holds {image.mode} pixels; wanted eight bits a channel: convert it first")
+                return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    except LoadError:
+        raise
+    except Exception as error:  # decoders raise whatever they stumble over
+        raise LoadError(f"{file} cannot be read as an image ({' '.join(FORMATS)}): {_first(error)}") from error
+
+
+def _first(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return one_line(lines[0])[:200] if lines else type(error).__name__
 
 
 def _weights(old: int, new: int) -> Array:

@@ -485,17 +485,24 @@ def doctor(as_json: options.Json = False) -> None:
     examine.report(as_json)
 
 
+#: Letters of ``--kwargs``.
+_LONGEST = 1_000_000
+
+
 def _arguments(text: str) -> dict[str, Any]:
     from attn_export.errors import UsageError
+    from attn_export.untrusted import plain_json
 
+    wanted = "--kwargs wants a JSON object such as '{\"channels\": 64}'"
+    if len(text) > _LONGEST:
+        raise UsageError(f"{wanted}, of at most {_LONGEST} letters; came {len(text)}")
+    shown = text[:200] + (" …" if len(text) > 200 else "")
     try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise UsageError(
-            f"--kwargs wants a JSON object such as '{{\"channels\": 64}}'; came {text!r}: {error}"
-        ) from error
+        value = plain_json.parse(text)
+    except ValueError as error:
+        raise UsageError(f"{wanted}; came {shown!r}: {error}") from error
     if not isinstance(value, dict):
-        raise UsageError(f"--kwargs wants a JSON object; came {text!r}")
+        raise UsageError(f"{wanted}; came {shown!r}")
     return value
 
 

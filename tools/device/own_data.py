@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from attn_export.bundle import Bundle, Case, refuse_loose
 from attn_export.deploy_tests.parity import FLOOR
-from attn_export.errors import BackendError, GateError, LoadError, UsageError
+from attn_export.errors import BackendError, BundleError, GateError, LoadError, UsageError
 from attn_export.export import data
 from attn_export.export.images import Preprocess
 
@@ -58,11 +58,15 @@ def read(whole: Bundle, path: Path, declared: Preprocess | None = None) -> OwnDa
     if not path.exists():
         raise LoadError(f"{path} does not exist; wanted a .npy, .npz or image file, or a folder of such")
     recorded: Mapping[str, Any] = whole.manifest.get("data") or {}
+    if not isinstance(recorded, Mapping):
+        raise BundleError(f"expected what the bundle's data was made of, got {type(recorded).__name__}")
     known = Preprocess.of(recorded["preprocess"]) if recorded.get("preprocess") else None
     if known and declared and known != declared:
         raise UsageError(f"the bundle was made with {known}; --preprocess says {declared}: leave it out")
     found = data.read(path, whole.inputs, known or declared)
-    hashes: Mapping[str, str] = recorded.get("files") or {}
+    hashes = recorded.get("files") or {}
+    if not isinstance(hashes, Mapping):
+        raise BundleError(f"expected the hashes of files by case in the bundle's manifest, got {type(hashes).__name__}")
     stored = {case.name: case for case in whole.cases}
     old: list[Case] = []
     new: dict[str, data.Feeds] = {}

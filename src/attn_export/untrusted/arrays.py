@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -32,7 +33,8 @@ SMALL = 64 * files.MB
 _HEADER = 10_000
 
 _REASONS = (OSError, ValueError, EOFError, KeyError, TypeError, SyntaxError, struct.error, zipfile.BadZipFile)
-_ODD = (NotImplementedError, RuntimeError, zlib.error, OverflowError, MemoryError, RecursionError)
+#: The header is Python's own literals, which NumPy takes apart by Python's tokenizer.
+_ODD = (NotImplementedError, RuntimeError, zlib.error, OverflowError, MemoryError, RecursionError, tokenize.TokenError)
 
 
 def read_npy(path: Path, error: type[AttnExportError] = LoadError, most: int = MOST) -> Array:

@@ -16,7 +16,12 @@ DEPTH = 64
 #: Digits of an integer: those of 2⁶⁴.
 DIGITS = 20
 MOST = 256 * files.MB
+<<<<<<< HEAD
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+=======
+#: A string, also one that never ends: else the search for its end would begin again at each quote inside.
+_STRING = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?\Z)', re.DOTALL)
+>>>>>>> reading
 
 
 def read(path: Path, error: type[AttnExportError] = LoadError, most: int = MOST) -> Any:
@@ -63,7 +68,7 @@ def _depth(text: str) -> int:
     3
     """
     deepest = depth = 0
-    for run in re.findall(r"[\[{]+|[\]}]+", re.sub(r'"(?:[^"\\]|\\.)*"', "", text)):
+    for run in re.findall(r"[\[{]+|[\]}]+", _STRING.sub("", text)):
         depth += len(run) if run[0] in "[{" else -len(run)
         deepest = max(deepest, depth)
     return deepest

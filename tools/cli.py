@@ -7,7 +7,6 @@ stderr progress and warnings.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Annotated, Any
 

@@ -16,12 +16,9 @@ DEPTH = 64
 #: Digits of an integer: those of 2⁶⁴.
 DIGITS = 20
 MOST = 256 * files.MB
-<<<<<<< HEAD
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
-=======
 #: A string, also one that never ends: else the search for its end would begin again at each quote inside.
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?\Z)', re.DOTALL)
->>>>>>> reading
 
 
 def read(path: Path, error: type[AttnExportError] = LoadError, most: int = MOST) -> Any:

@@ -15,7 +15,7 @@ from torch import nn
 
 from attn_export import bundle
 from attn_export.errors import CheckpointError
-from attn_export.mechanisms import MECHANISMS, checkpoint, state_dict
+from attn_export.mechanisms import MECHANISMS, state_dict, weights_file
 from attn_export.mechanisms.foreign import from_code
 from attn_export.mechanisms.subject import from_spec
 from tests.tools.run import run
@@ -94,7 +94,7 @@ class TestWhichPart:
             "step": np.int64(3),
         }
         torch.save({**beside, "model": EMA}, "net.pth")
-        content = checkpoint.content(Path("net.pth"))
+        content = weights_file.read(Path("net.pth"))
         assert isinstance(content, dict)
         assert content["args"].lr == 0.1
         assert type(content["args"].out) is not PosixPath
@@ -103,7 +103,7 @@ class TestWhichPart:
         loaded({**beside, "model": EMA})
         torch.save({"net": nn.Linear(1, 1), "model": EMA}, "net.pth")
         with pytest.raises(CheckpointError, match="cannot be read as weights"):
-            checkpoint.content(Path("net.pth"))
+            weights_file.read(Path("net.pth"))
         # allowed inside one block only
         assert argparse.Namespace not in torch.serialization.get_safe_globals()
 
@@ -172,7 +172,7 @@ class TestKinds:
     @pytest.mark.filterwarnings("ignore:torch.quantize")
     def test_tensors_that_are_stored_otherwise_are_refused(self) -> None:
         for value in (EMA["0.bias"].to_sparse(), torch.quantize_per_tensor(EMA["0.bias"], 0.1, 0, torch.qint8)):
-            with pytest.raises(CheckpointError, match=r"0\.bias \("):
+            with pytest.raises(CheckpointError, match=r"0\.bias"):
                 loaded({**EMA, "0.bias": value})
 
     def test_numbers_too_large_for_the_module_are_refused(self) -> None:

@@ -16,9 +16,9 @@ DEPTH = 64
 #: Digits of an integer: those of 2⁶⁴.
 DIGITS = 20
 MOST = 256 * files.MB
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 #: A string, also one that never ends: else the search for its end would begin again at each quote inside.
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*(?:"|\\?\Z)', re.DOTALL)
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read(path: Path, error: type[AttnExportError] = LoadError, most: int = MOST) -> Any:

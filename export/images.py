@@ -84,8 +84,6 @@ class Preprocess:
         try:
             known = {field.name for field in dataclasses.fields(cls)}
             plain = {name: value for name, value in recorded.items() if name in known}
-            if len(plain.get("size", ())) != 2:
-                raise ValueError("size: expected a height and a width")
             return plain_data.build(cls, plain)
         except (ValueError, TypeError, AttributeError, UsageError) as error:
             raise BundleError(f"the bundle's recorded preprocessing cannot be: {error}") from error

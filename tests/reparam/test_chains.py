@@ -15,6 +15,7 @@ from attn_export.export.onnx_read import read_model
 from attn_export.reparam.adapters.onnx_ import Reader
 from attn_export.reparam.graph import fuse_graph
 from attn_export.reparam.planning import cones
+from attn_export.reparam.planning import cost as costs
 from attn_export.reparam.planning.plan import Planner
 from attn_export.tools.lint import run as lint
 
@@ -109,6 +110,23 @@ def test_one_value_read_by_thousands_and_thousands_brought_together() -> None:
     assert fuse_graph(whole([root, *branches], *(value(f"f{n}") for n in range(1500)))).certificate.ok
     joined = helper.make_node("Concat", [f"f{n}" for n in range(1500)], ["y"], axis=1)
     assert fuse_graph(whole([root, *branches, joined], value("y", [1, 1500, 4, 4]))).certificate.ok
+
+
+def test_readers_without_end_are_not_all_followed_from_every_value_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = chain(LINKS["pointwise"], 40).graph.node
+    fan = [helper.make_node("Conv", ["y", "three"], [f"f{n}"], pads=[1] * 4) for n in range(2000)]
+    stopped, transfer = list[None](), cones.transfer
+
+    def counting(*arguments: Any) -> Any:
+        if arguments[0].weight.size == 9:
+            stopped.append(None)
+            raise cones.NotFusibleError("counted")
+        return transfer(*arguments)
+
+    monkeypatch.setattr(cones, "transfer", counting)
+    graph = Reader(whole([*before, *fan], *(value(f"f{n}") for n in range(2000))), {"x": (1, 1, 4, 4)}).graph
+    Planner(costs.profile("cpu")).candidates(graph, set(), None)
+    assert len(stopped) < 40 * 1000
 
 
 def test_networks_as_they_are_have_no_chain_that_is_long() -> None:

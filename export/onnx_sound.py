@@ -28,6 +28,8 @@ ELEMENTS = 1 << 31
 NODES, CALLS = 2_000_000, 200
 
 _STANDARD = ("", "ai.onnx")
+#: Attributes that name axes, or count them. Beyond these the shape inference of the ``onnx`` package dies by a signal.
+_AXES = {name: (-AXES, AXES) for name in ("axis", "batch_axis", "time_axis")} | {"batch_dims": (0, AXES)}
 #: Bits of an element where several share a byte.
 _BITS = {
     getattr(TensorProto, name): bits
@@ -49,6 +51,9 @@ def check(model: ModelProto) -> None:
     for node, attribute in attributes(model):
         if attribute.type not in _KINDS:
             raise SubjectError(f"attribute {attribute.name!r} of {_called(node)} has no type that ONNX knows")
+        least, most = _AXES.get(attribute.name, (0, 0))
+        if least < most and node.domain in _STANDARD and not least <= attribute.i < most:
+            raise SubjectError(f"{_called(node)}: {attribute.name} is {attribute.i}; expected {least} to {most - 1}")
     _functions(model)
     for graph in graphs(model):
         for value in (*graph.input, *graph.output, *graph.value_info):

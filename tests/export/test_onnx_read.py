@@ -134,6 +134,14 @@ REFUSED: dict[str, tuple[Change, str]] = {
     "an attribute of another type": (at("group", 1.5), "group"),
     "a permutation twice": (nodes(helper.make_node("Transpose", ["x"], ["y"], perm=[0, 0, 2, 3])), "perm"),
     "an axis too far": (nodes(helper.make_node("Concat", ["x", "x"], ["y"], axis=9)), "axis"),
+    "an axis beyond any": (
+        nodes(helper.make_node("LayerNormalization", ["x", "c"], ["y"], axis=2**63 - 1)),
+        "axis is 9223372036854775807; expected -64 to 63",
+    ),
+    "a negative number of axes": (
+        nodes(helper.make_node("GatherND", ["x", "i"], ["y"], batch_dims=-2)),
+        "batch_dims is -2; expected 0 to 63",
+    ),
     "a block of nothing": (nodes(helper.make_node("DepthToSpace", ["x"], ["y"], blocksize=0)), "locksize"),
     "norms of two lengths": (nodes(NORM), "BatchNormalization"),
     "a cycle": (
@@ -166,7 +174,8 @@ REFUSED: dict[str, tuple[Change, str]] = {
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_cannot_be_is_refused_in_one_sentence(name: str, tmp_path: Path) -> None:
     change, why = REFUSED[name]
-    made = model(constants={"w": W, "c": np.ones(4, np.float32), "d": np.ones(3, np.float32)})
+    more = {"c": np.ones(4, np.float32), "d": np.ones(3, np.float32), "i": np.zeros((1, 1), np.int64)}
+    made = model(constants={"w": W, **more})
     change(made)
     path = write(made, tmp_path / "m.onnx")
     with pytest.raises(SubjectError) as refused:

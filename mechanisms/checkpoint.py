@@ -47,6 +47,7 @@ def unwrap(loaded: object, source: Path | str) -> State:
     Raises:
         CheckpointError: there are no tensors in it.
 
+    >>> import torch
     >>> list(unwrap({"epoch": 3, "state_dict": {"module.fc.weight": torch.zeros(1)}}, "x"))
     ['fc.weight']
     """

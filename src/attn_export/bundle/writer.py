@@ -145,7 +145,7 @@ def rewriting(whole: Bundle) -> Iterator[Path]:
     if os.path.lexists(whole.signature):
         raise WriteError(f"{whole.path} is signed, so nothing is added to it; copy it without {SIGNATURE} first")
     with writing(whole.path) as folder:
-        for name in whole.facts.files:
+        for name in whole.manifest["files"]:
             if name not in (REPORT, PAGE):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(whole.path / name, folder / name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Sequence
 
@@ -11,7 +12,9 @@ from attn_export.errors import UsageError
 
 #: Backends that prepare for a range of shapes; the others take any.
 PROFILED = ("tensorrt", "tensorrt_rtx")
-_SHAPE = re.compile(r"\d+(x\d+)*")
+_SHAPE = re.compile(r"[0-9]{1,9}(x[0-9]{1,9}){0,63}")
+#: Letters of a text, and elements of an input.
+_LONGEST, _MOST = 2000, 1 << 31
 _WANTED = "wanted --shapes [input:]least,usual,largest such as x:1x3x112x112,1x3x224x224,8x3x448x448"
 
 
@@ -43,10 +46,14 @@ def asked(
     """
     ranges = of(bundle)
     texts = tuple(texts)
+    typed = set[str]()
     if texts and not set(backends) & set(PROFILED):
         raise UsageError(f"--shapes is for {' and '.join(PROFILED)}; {', '.join(backends)} takes any shape as it comes")
     for text in texts:
         name, range_ = parse(text, bundle.inputs)
+        if name in typed:
+            raise UsageError(f"--shapes gives {name!r} twice; give one range for each input")
+        typed.add(name)
         port = next(port for port in bundle.inputs if port.name == name)
         if why := misfit(range_, port, bundle.varying):
             raise UsageError(f"--shapes {text}: {why}")
@@ -67,8 +74,12 @@ def parse(text: str, inputs: Sequence[Port]) -> tuple[str, Range]:
     Raises:
         UsageError: it cannot be read, or there is no such input.
     """
+    if len(text) > _LONGEST:
+        raise UsageError(f"--shapes of {len(text)} letters: {_WANTED}")
     name, colon, rest = text.rpartition(":")
     known = [port.name for port in inputs]
+    if not known:
+        raise UsageError(f"--shapes {text}: the model has no inputs")
     if not colon and len(known) > 1:
         raise UsageError(f"--shapes {text}: say for which input ({', '.join(known)}); {_WANTED}")
     name = name if colon else known[0]
@@ -78,6 +89,8 @@ def parse(text: str, inputs: Sequence[Port]) -> tuple[str, Range]:
     if len(parts) not in (1, 3) or not all(_SHAPE.fullmatch(part) for part in parts):
         raise UsageError(f"--shapes {text}: {_WANTED}")
     least, usual, most = (tuple(map(int, part.split("x"))) for part in (parts * 3 if len(parts) == 1 else parts))
+    if math.prod(most) > _MOST:
+        raise UsageError(f"--shapes {text}: that is {math.prod(most)} elements; at most 2³¹ are made")
     return name, Range(least, usual, most)
 
 

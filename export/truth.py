@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from attn_export.bundle import Case
 from attn_export.errors import SubjectError
+from attn_export.mechanisms.guest import guest
 from attn_export.mechanisms.spec import Dim
 from attn_export.mechanisms.subject import Subject
 from attn_export.process import activity
@@ -100,15 +101,9 @@ def evaluate(module: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tenso
     Raises:
         SubjectError: it does not run.
     """
-    try:
-        with torch.no_grad():
-            return flatten(module(*inputs.values()), inputs)
-    except SubjectError:
-        raise
-    except Exception as error:  # whatever the user's code raises
-        shapes = ", ".join(f"{k}:{'x'.join(map(str, v.shape))}" for k, v in inputs.items())
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise SubjectError(f"{type(module).__name__} does not run on {shapes}: {reason}") from error
+    shapes = ", ".join(f"{k}:{'x'.join(map(str, v.shape))}" for k, v in inputs.items())
+    with guest(f"{type(module).__name__} does not run on {shapes}"), torch.no_grad():
+        return flatten(module(*inputs.values()), inputs)
 
 
 class GraphOutputs(dict[str, Tensor]):

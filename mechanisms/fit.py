@@ -126,7 +126,8 @@ def _check_numbers(fitted: State, parameters: set[str]) -> None:
     bad = sorted(
         name
         for name, value in fitted.items()
-        if _floats(value) and not (value.isfinite() if name in parameters else ~value.isnan()).all()
+        if (_floats(value) or value.is_complex())
+        and not (value.isfinite() if name in parameters else ~value.isnan()).all()
     )
     if bad:
         raise CheckpointError(

@@ -16,10 +16,13 @@ from torch import nn
 from attn_export.errors import SubjectError, UnknownNameError, UsageError
 from attn_export.mechanisms import checkpoint
 from attn_export.mechanisms.awaken import awaken
+from attn_export.mechanisms.guest import guest
 from attn_export.mechanisms.spec import Dim, Dtype, Input
 from attn_export.mechanisms.subject import Subject, build
 
 _DTYPES: tuple[Dtype, ...] = ("float32", "int64", "bool")
+#: Letters of one input's description, its elements and its axes.
+_LONGEST, _MOST, _AXES = 1000, 1 << 31, 64
 
 
 def from_code(
@@ -56,7 +59,8 @@ def from_code(
     source, _, name = text.rpartition(":")
     found = _find(_import(source), source, name)
     if isinstance(found, nn.Module):
-        module = found.eval()
+        with guest(f"{text} cannot be put into eval mode"):
+            module = found.eval()
     elif callable(found):
         module = _built(text, found, arguments or {}, seed)
     else:
@@ -76,15 +80,23 @@ def from_code(
 def inputs_of(texts: Sequence[str], names: Sequence[str]) -> tuple[tuple[Input, ...], dict[str, int]]:
     """Read the inputs' descriptions; those without a name take ``forward``'s parameter names, in order.
 
+    Raises:
+        UsageError: one cannot be read, or two of them contradict each other.
+
     >>> inputs_of(["b=2x3x8x8"], ["image"])
     ((Input(name='image', shape=('b', 3, 8, 8), dtype='float32', high=2),), {'b': 2})
     """
     sizes: dict[str, int] = {}
-    items = []
+    items = list[Input]()
     for index, text in enumerate(texts):
         name, shape, dtype, named = parse_input(text)
-        items.append(Input(name or (names[index] if index < len(names) else f"x{index}"), shape, dtype))
-        sizes |= named
+        name = name or (names[index] if index < len(names) else f"x{index}")
+        if name in {item.name for item in items}:
+            raise UsageError(f"--input describes {name!r} twice")
+        for dim, size in named.items():
+            if sizes.setdefault(dim, size) != size:
+                raise UsageError(f"--input says {dim}={sizes[dim]} and {dim}={size}; one dimension has one size")
+        items.append(Input(name, shape, dtype))
     return tuple(items), sizes
 
 
@@ -101,20 +113,29 @@ def parse_input(text: str) -> tuple[str, tuple[int | str, ...], Dtype, dict[str,
     >>> parse_input("tokens:1x16:int64")
     ('tokens', (1, 16), 'int64', {})
     """
+    wanted = "wanted [name:]shape[:dtype] such as x:1x3x224x224, [1,3,224,224] or b=2x3x224x224"
+    if len(text) > _LONGEST:
+        raise UsageError(f"{wanted}; came {len(text)} letters")
+    wanted = f"{wanted}; came {text!r}"
     match = re.fullmatch(r"(?:(?P<name>[A-Za-z_]\w*):)?(?P<shape>\[?[\w=,\s]+\]?)(?::(?P<dtype>\w+))?", text.strip())
-    wanted = f"wanted [name:]shape[:dtype] such as x:1x3x224x224, [1,3,224,224] or b=2x3x224x224; came {text!r}"
     if not match:
         raise UsageError(wanted)
     body = match["shape"].strip("[] ")
     sizes: dict[str, int] = {}
     shape: list[int | str] = []
+    count = 1
     for part in re.split(r"\s*,\s*" if "," in body else r"x", body):
         dim, _, size = part.strip().rpartition("=")
-        if not size.isdigit() or int(size) < 1 or (dim and not dim.isidentifier()):
+        if not re.fullmatch(r"[0-9]{1,18}", size) or int(size) < 1 or (dim and not dim.isidentifier()):
             raise UsageError(wanted)
+        if dim in sizes and sizes[dim] != int(size):
+            raise UsageError(f"{wanted}, where {dim!r} has two sizes: give two dimensions two names")
+        count *= int(size)
         shape.append(dim or int(size))
         if dim:
             sizes[dim] = int(size)
+    if count > _MOST or len(shape) > _AXES:
+        raise UsageError(f"{wanted}: that is {len(shape)} axes and {count} elements; at most {_AXES} and 2³¹ are drawn")
     dtype = match["dtype"] or "float32"
     if dtype not in _DTYPES:
         raise UnknownNameError("input type", dtype, _DTYPES)
@@ -122,44 +143,59 @@ def parse_input(text: str) -> tuple[str, tuple[int | str, ...], Dtype, dict[str,
 
 
 def _import(source: str) -> ModuleType:
-    try:
-        if source.endswith(".py"):
-            path = Path(source).resolve()
-            if not path.is_file():
-                raise SubjectError(f"there is no file {source}")
-            spec = importlib.util.spec_from_file_location(path.stem, path)
-            assert spec is not None
-            assert spec.loader is not None
-            module = importlib.util.module_from_spec(spec)
-            sys.path.insert(0, str(path.parent))  # what the file imports from beside itself
-            sys.modules[path.stem] = module
-            spec.loader.exec_module(module)
-            return module
-        sys.path.insert(0, "")  # as `python -m` does: the user's package lies in the current folder
-        return importlib.import_module(source)
-    except SubjectError:
-        raise
-    except Exception as error:  # the user's code may raise anything
-        raise SubjectError(f"{source} cannot be imported: {type(error).__name__}: {error}") from error
+    """Import the user's module; what lies beside it, or in the current folder, is found after everything installed.
+
+    ``python -m`` puts that folder first. Here a ``numpy.py`` in it would then be what *we* import later.
+    """
+    if not source:
+        raise SubjectError("expected package.module:name or file.py:name, got no module before the colon")
+    with guest(f"{source} cannot be imported"):
+        if not source.endswith(".py"):
+            _find_last(str(Path.cwd()))
+            return importlib.import_module(source)
+        path = Path(source).resolve()
+        if not path.is_file():
+            raise SubjectError(f"there is no file {source}")
+        name = _free(path)
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        _find_last(str(path.parent))
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+        return module
+
+
+def _find_last(folder: str) -> None:
+    """Let modules of a folder be found, after all others."""
+    if folder not in sys.path:
+        sys.path.append(folder)
+
+
+def _free(path: Path) -> str:
+    """The name to import a file under: its own, unless that is another module's."""
+    known = sys.modules.get(path.stem)
+    if known is not None:
+        return path.stem if getattr(known, "__file__", None) == str(path) else f"_user_{path.stem}"
+    return f"_user_{path.stem}" if importlib.util.find_spec(path.stem) is not None else path.stem
 
 
 def _find(module: ModuleType, source: str, name: str) -> object:
-    try:
-        return getattr(module, name)
-    except AttributeError:
-        known = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
-        message = str(UnknownNameError(f"name in {source}", name, known))
-        raise SubjectError(message) from None
+    with guest(f"{source} has no {name!r}"):
+        try:
+            return getattr(module, name)
+        except AttributeError:
+            known = [n for n, v in vars(module).items() if callable(v) and not n.startswith("_")]
+            message = str(UnknownNameError(f"name in {source}", name, known))
+            raise SubjectError(message) from None
 
 
 def _built(text: str, factory: object, arguments: dict[str, object], seed: int) -> nn.Module:
-    try:
+    with guest(f"{text} cannot be built"):
         return build(factory, arguments, seed)
-    except UsageError:
-        raise
-    except Exception as error:  # the user's constructor may raise anything
-        raise SubjectError(f"{text} cannot be built: {type(error).__name__}: {error}") from error
 
 
 def _parameters(module: nn.Module) -> list[str]:
-    return [p.name for p in inspect.signature(module.forward).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    with guest(f"the parameters of {type(module).__name__}.forward cannot be read"):
+        return [p.name for p in inspect.signature(module.forward).parameters.values() if p.kind is not p.VAR_KEYWORD]

@@ -6,6 +6,7 @@ averaged copy (EMA) is taken where there is one; ``key`` chooses another part.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,14 +70,14 @@ def take(loaded: object, source: Path | str, key: str | None = None) -> Taken:
     state = tensors(part)
     if not state:
         there = f"; --weights-key takes one of: {_listed(known)}" if known else ""
-        names = ", ".join(str(name) for name in list(part)[:8])
+        names = ", ".join(name[:80] if isinstance(name, str) else f"a {type(name).__name__}" for name in list(part)[:8])
         raise CheckpointError(text.one_line(f"{source} holds no tensors; its keys: {names}{there}"))
     return Taken(state, place, tuple(name for name in known if name and name != place))
 
 
 def tensors(part: Mapping[Any, object]) -> State:
     """The tensors that lie directly in a mapping, by name."""
-    return {str(name): value for name, value in part.items() if isinstance(value, Tensor)}
+    return {name: value for name, value in part.items() if isinstance(name, str) and isinstance(value, Tensor)}
 
 
 def _unwrapped(place: str, part: Mapping[Any, object]) -> tuple[str, Mapping[Any, object]]:
@@ -97,15 +98,15 @@ def _holds_tensors(part: object) -> bool:
 
 def _parts(whole: Mapping[Any, object]) -> Iterator[tuple[str, Mapping[Any, object]]]:
     """Every mapping in ``whole`` (itself included) that holds tensors, once, by its dotted place."""
-    seen, waiting = {id(whole)}, [("", whole)]
+    seen, waiting = {id(whole)}, deque([("", whole, 0)])
     while waiting:
-        place, part = waiting.pop(0)
+        place, part, depth = waiting.popleft()
         if tensors(part):
             yield place, part
-        for name, value in part.items():
-            if isinstance(value, Mapping) and id(value) not in seen:
+        for name, value in part.items() if depth < _DEPTH else ():
+            if isinstance(name, str) and isinstance(value, Mapping) and id(value) not in seen:
                 seen.add(id(value))
-                waiting.append((f"{place}.{name}" if place else str(name), value))
+                waiting.append((f"{place}.{name}" if place else name, value, depth + 1))
 
 
 def _asked(
@@ -117,8 +118,8 @@ def _asked(
         return key, found
     for place, part in known.items():
         inner = key if not place else key.removeprefix(f"{place}.") if key.startswith(f"{place}.") else ""
-        below = {str(n).removeprefix(f"{inner}."): v for n, v in part.items() if str(n).startswith(f"{inner}.")}
-        if inner and tensors(below):
+        below = {n.removeprefix(f"{inner}."): v for n, v in tensors(part).items() if n.startswith(f"{inner}.")}
+        if inner and below:
             return key, below
     raise CheckpointError(
         text.one_line(f"{source} has no weights under --weights-key {key!r}; it takes one of: {_listed(known)}")

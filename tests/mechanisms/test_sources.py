@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attn_export.errors import CheckpointError, UnknownNameError, UsageError
-from attn_export.mechanisms import MECHANISMS, sources
+from attn_export.mechanisms import MECHANISMS, checkpoint, sources
 from attn_export.mechanisms.spec import Preset, Spec
 from attn_export.mechanisms.subject import Subject, from_spec
 from tests.mechanisms import goldens
@@ -249,6 +249,15 @@ def test_eca_with_a_bias_where_the_file_has_one(bias: float | None, tmp_path: Pa
     # 0.7 in the file is the nearest float32
     assert (came - expected).norm() <= (1e-10 if not bias else 1e-7) * expected.norm()
     assert ("conv.bias" in subject.module.state_dict()) == (bias is not None)
+
+
+def test_eca_that_is_built_without_a_bias_takes_none() -> None:
+    """Only one of zero may be dropped."""
+    module, spec = MECHANISMS["eca"].build(8, 3), MECHANISMS["eca"]
+    state = drawn(conv__weight=(1, 1, 3))
+    assert checkpoint.load(module, {**state, "conv.bias": torch.zeros(1)}, spec=spec) == ()
+    with pytest.raises(CheckpointError, match=r"unexpected 1 \(conv\.bias\)"):
+        checkpoint.load(module, {**state, "conv.bias": torch.ones(1)}, spec=spec)
 
 
 @pytest.mark.parametrize("variant", [None, "paper"])

@@ -58,6 +58,11 @@ def unwrap(loaded: object, source: Path | str) -> State:
     return state
 
 
+def rename(state: State, spec: Spec) -> State:
+    """Bring External-Attention-pytorch's names and layouts to ours by the entry's key map."""
+    return sources.rename(state, spec)
+
+
 def load(module: nn.Module, state: State, *, spec: Spec | None = None, strict: bool = True) -> tuple[str, ...]:
     """Copy ``state`` into a module that is built already: names of our own and, with a ``spec``, of the original fit.
 

@@ -429,7 +429,7 @@ def array(value: Any, rng: Random) -> Any:
         lambda: value.astype(rng.choice(["f2", "f8", "i1", "u8", "c16", "?", "i8", "f4"])),
         lambda: value[..., None],
         lambda: flat,
-        lambda: value[:0],
+        lambda: flat[:0],
         lambda: np.zeros((0,), value.dtype),
         lambda: np.zeros((), value.dtype),
         lambda: np.zeros_like(value),

@@ -50,6 +50,7 @@ def check(model: ModelProto) -> None:
         if attribute.type not in _KINDS:
             raise SubjectError(f"attribute {attribute.name!r} of {_called(node)} has no type that ONNX knows")
     _functions(model)
+    _element_types(model)
     for value in model.graph.input:
         _drawable(value)
 
@@ -62,6 +63,17 @@ def size_of(tensor: TensorProto) -> int:
     if tensor.data_type == TensorProto.STRING:
         return count
     return count * int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
+
+
+def _element_types(model: ModelProto) -> None:
+    known = TensorProto.DataType.values()
+    for graph in graphs(model):
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            if value.type.tensor_type.elem_type not in known:
+                raise SubjectError(
+                    f"expected an element type that ONNX knows for {value.name!r}, got the number"
+                    f" {value.type.tensor_type.elem_type}"
+                )
 
 
 _KINDS = frozenset(number for name, number in AttributeProto.AttributeType.items() if name != "UNDEFINED")

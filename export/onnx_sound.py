@@ -50,7 +50,11 @@ def check(model: ModelProto) -> None:
         if attribute.type not in _KINDS:
             raise SubjectError(f"attribute {attribute.name!r} of {_called(node)} has no type that ONNX knows")
     _functions(model)
-    _element_types(model)
+    for graph in graphs(model):
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            if value.type.tensor_type.elem_type not in (TensorProto.UNDEFINED, *_STORED):
+                kind = value.type.tensor_type.elem_type
+                raise SubjectError(f"{value.name[:80]!r} has the element type {kind}, which ONNX does not know")
     for value in model.graph.input:
         _drawable(value)
 
@@ -63,17 +67,6 @@ def size_of(tensor: TensorProto) -> int:
     if tensor.data_type == TensorProto.STRING:
         return count
     return count * int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
-
-
-def _element_types(model: ModelProto) -> None:
-    known = TensorProto.DataType.values()
-    for graph in graphs(model):
-        for value in (*graph.input, *graph.output, *graph.value_info):
-            if value.type.tensor_type.elem_type not in known:
-                raise SubjectError(
-                    f"expected an element type that ONNX knows for {value.name!r}, got the number"
-                    f" {value.type.tensor_type.elem_type}"
-                )
 
 
 _KINDS = frozenset(number for name, number in AttributeProto.AttributeType.items() if name != "UNDEFINED")
@@ -95,18 +88,22 @@ def _versions(model: ModelProto) -> None:
 
 def _names(model: ModelProto) -> None:
     for name in _all_names(model):
-        if not isinstance(name, str):  # what is no UTF-8 comes as bytes
-            raise SubjectError(f"expected names in UTF-8, got {name[:40]!r}")
+        _text(name)
         if len(name) > LONGEST:
             raise SubjectError(f"expected names of at most {LONGEST} letters, got {len(name)}: {name[:40]!r} …")
+    for words in _all_words(model):
+        _text(words)
+
+
+def _text(words: Any) -> None:
+    if not isinstance(words, str):  # what is no UTF-8 comes as bytes
+        raise SubjectError(f"expected names and texts in UTF-8, got {words[:40]!r}")
 
 
 def _all_names(model: ModelProto) -> Iterator[Any]:
-    """Every text of a model, the documentation aside."""
+    """Everything that is called something."""
     for entry in model.opset_import:
         yield entry.domain
-    for note in (*model.metadata_props, *(n for graph in graphs(model) for n in graph.metadata_props)):
-        yield note.key
     for function in model.functions:
         yield from (function.name, function.domain, *function.input, *function.output, *function.attribute)
     for graph in graphs(model):
@@ -117,15 +114,29 @@ def _all_names(model: ModelProto) -> Iterator[Any]:
     for body in bodies(model):
         for node in body.node:
             yield from (node.name, node.op_type, node.domain, *node.input, *node.output)
-            yield from (attribute.name for attribute in node.attribute)
-            for note in node.metadata_props:
-                yield note.key
-                if not isinstance(note.value, str):
-                    yield note.value
+            for attribute in node.attribute:
+                yield from (attribute.name, attribute.ref_attr_name)
     for tensor in tensors(model):
         yield tensor.name
         for entry in tensor.external_data:
             yield from (entry.key, entry.value)
+
+
+def _all_words(model: ModelProto) -> Iterator[Any]:
+    """Texts of any length: who made it, and what was noted."""
+    yield from (model.producer_name, model.producer_version, model.domain, model.doc_string)
+    bodies_ = list(bodies(model))
+    for holder in (model, *bodies_, *(node for body in bodies_ for node in body.node)):
+        yield holder.doc_string
+        for note in holder.metadata_props:
+            yield from (note.key, note.value)
+    for graph in graphs(model):
+        for value in (*graph.input, *graph.output, *graph.value_info):
+            yield value.doc_string
+    for tensor in tensors(model):
+        yield tensor.doc_string
+    for _, attribute in attributes(model):
+        yield attribute.doc_string
 
 
 def _tensor(tensor: TensorProto) -> None:
@@ -249,9 +260,12 @@ def _inferred(light: ModelProto) -> GraphProto:
     except Exception as error:  # the inference's errors share no public base
         found = [line for line in str(error).splitlines() if "op_type:" in line]
         own = [line for line in found if _judged(line)]
-        if not own:
-            return onnx.shape_inference.infer_shapes(bare).graph
-        raise SubjectError(_plain(own[0])) from error
+        if own or (not found and "TypeInferenceError" in str(error)):
+            raise SubjectError(_plain((own or str(error).splitlines())[0])) from error
+    try:
+        return onnx.shape_inference.infer_shapes(bare).graph
+    except Exception:  # shapes inside branches that contradict each other: only what is declared is known
+        return bare.graph
 
 
 #: Branches that give tensors of different shapes are no fault to a runtime.
@@ -324,6 +338,14 @@ def _transposed(at: dict[str, Any], shapes: list[Shape | None]) -> str:
     return _convolution(at, shapes, turned=True)
 
 
+def _batch_norm(_: dict[str, Any], shapes: list[Shape | None]) -> str:
+    given = [shape for shape in shapes[1:5] if shape is not None]
+    channels = {shape[0] for shape in given if len(shape) == 1} | {x[1] for x in shapes[:1] if x and len(x) > 1}
+    if all(len(shape) == 1 for shape in given) and len(channels - {None}) <= 1:
+        return ""
+    return f"its constants have the shapes {[list(shape) for shape in given]}; expected one number for each channel"
+
+
 def _pool(at: dict[str, Any], _: list[Shape | None]) -> str:
     return _window(at, tuple(at["kernel_shape"]))
 
@@ -341,6 +363,7 @@ def _permutation(at: dict[str, Any], shapes: list[Shape | None]) -> str:
 
 _RULES: Mapping[str, Rule] = {
     "AveragePool": _pool,
+    "BatchNormalization": _batch_norm,
     "Conv": _convolution,
     "ConvTranspose": _transposed,
     "DepthToSpace": _block,

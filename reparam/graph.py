@@ -60,7 +60,7 @@ def fuse_graph(
         ledger: whether to compute, for each site, what INT8 and fp16 weights would lose before and after.
 
     Raises:
-        FusionError: the opset is not one whose meaning is known.
+        FusionError: the opset is not one whose meaning is known, or its own functions do not fit their calls.
         UnknownNameError: there is no such cost profile.
     """
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
@@ -68,7 +68,7 @@ def fuse_graph(
         raise FusionError(
             f"the model has opset {opset}; wanted {OPSETS[0]} to {OPSETS[-1]}; convert it with onnx.version_converter"
         )
-    flat = inliner.inline_local_functions(model) if model.functions else model
+    flat = _flat(model)
     examples = list(cases) if cases is not None else [whole.draw(flat, sizes or {})]
     hints = {name: tuple(np.shape(array)) for name, array in examples[0].items()}
     reader = Reader(flat, hints, folder)
@@ -92,6 +92,21 @@ def fuse_graph(
         planner.banned |= {(merge.root, target) for target in merge.targets}
     refusals = (*blamed, *planned.refusals)
     return Fusion(writer.write(), planned.sites(reader.graph, ledger), result, refusals)
+
+
+def _flat(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with every call of its own functions written out.
+
+    Raises:
+        FusionError: they do not fit their calls.
+    """
+    try:
+        return inliner.inline_local_functions(model) if model.functions else model
+    except Exception as error:  # the inliner's errors share no base class
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise FusionError(
+            f"the functions of the model cannot be written out in place of their calls: {reason}"
+        ) from error
 
 
 def _to_blame(

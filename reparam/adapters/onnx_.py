@@ -67,7 +67,8 @@ class Reader:
         outputs = [n for n in node.output if n]
         name = node.name or f"{node.op_type}_{index}"
         read: list[tuple[ir.Op, tuple[str, ...], str]] | None = None
-        if node.domain in ("", "ai.onnx") and inputs and self._dtype(inputs[0]) != "other" and not outside:
+        kinds = {self._dtype(n) for n in (*inputs[:1], *outputs)}  # an operator of the algebra keeps the type
+        if node.domain in ("", "ai.onnx") and inputs and kinds.isdisjoint({"other"}) and not outside:
             read = self._linear(node, inputs)
         if read is None:
             kind = node.op_type if not node.domain else f"{node.domain}.{node.op_type}"
@@ -91,14 +92,14 @@ class Reader:
         return [(op, inputs[:1], output)] if len(inputs) == 1 else None
 
     def _const(self, node: NodeProto, place: int) -> Array | None:
-        """A floating constant in float64; None if absent, not constant or not finite."""
+        """A floating constant in float64; None if absent, not constant, empty or not finite."""
         if len(node.input) <= place or not node.input[place]:
             return None
         array = self.constants.get(node.input[place])
         if array is None:
             return None
         wide = np.asarray(array).astype(np.float64)
-        return wide if np.isfinite(wide).all() else None
+        return wide if wide.size and np.isfinite(wide).all() else None
 
     def _has(self, node: NodeProto, place: int) -> bool:
         return len(node.input) > place and bool(node.input[place])
@@ -148,8 +149,8 @@ class Reader:
         weight, bias = self._const(node, 1), self._const(node, 2)
         if weight is None or (bias is None and self._has(node, 2)):
             return None
-        window = self._window(node, at, list(weight.shape[2:]))
-        if window is None:
+        window = self._window(node, at, list(weight.shape[2:])) if weight.ndim > 2 else None
+        if window is None or weight.shape[0] % at.get("group", 1) or (bias is not None and len(bias) != len(weight)):
             return None
         return ir.Conv(weight, bias, window[0], window[1], at.get("group", 1), window[2])
 
@@ -157,7 +158,7 @@ class Reader:
         weight, bias = self._const(node, 1), self._const(node, 2)
         if weight is None or (bias is None and self._has(node, 2)) or "output_shape" in at:
             return None
-        if at.get("auto_pad", b"NOTSET") != b"NOTSET":
+        if at.get("auto_pad", b"NOTSET") != b"NOTSET" or weight.ndim < 3 or weight.shape[0] % at.get("group", 1):
             return None
         window = self._window(node, at, list(weight.shape[2:]))
         assert window is not None
@@ -167,6 +168,8 @@ class Reader:
     def _op_batchnormalization(self, node: NodeProto, at: At) -> ir.Op | None:
         gamma, beta, mean, var = (self._const(node, n) for n in range(1, 5))
         if gamma is None or beta is None or mean is None or var is None or at.get("training_mode", 0):
+            return None
+        if len({array.shape for array in (gamma, beta, mean, var)}) > 1 or gamma.ndim != 1:
             return None
         factor = gamma / np.sqrt(var + at.get("epsilon", 1e-5))
         if not np.isfinite(factor).all():

@@ -91,7 +91,10 @@ def _run(chain: list[NodeProto], sizes: Any, shape: Any, get: Get) -> ir.Border 
             if index is None or new is None or at.get("reduction", b"none") != b"none":
                 return None
             value = value.copy()
-            value[tuple(np.moveaxis(index, -1, 0))] = new
+            try:
+                value[tuple(np.moveaxis(index, -1, 0))] = new
+            except (IndexError, ValueError):  # indices or values that do not fit: it cannot run, and stays as it is
+                return None
     return ring(torch.from_numpy(np.ascontiguousarray(value))) if value.shape == tuple(sizes) else None
 
 

@@ -22,6 +22,8 @@ MOST_NODES = 64
 LONG, LEAST_NODES = 1000, 8
 #: A cone also stops where so many readers for each of its nodes could not be followed: one tensor may have thousands.
 _STOPS = 8
+#: A tensor with a longer axis is no map of channels that anybody folds; each channel takes some bytes of bookkeeping.
+_WIDEST = 1 << 24
 
 
 @dataclass
@@ -48,7 +50,7 @@ class Cone:
 def homes(graph: ir.Graph, root: str) -> list[Layout]:
     """The ways to read a tensor as batch, channels and space."""
     value = graph.values[root]
-    if value.shape is None:
+    if value.shape is None or any(size > _WIDEST for size in value.sizes or ()):
         return []
     return [home for home in (channels_first(value.shape), channels_last(value.shape), flat(graph, value)) if home]
 

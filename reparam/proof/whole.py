@@ -57,23 +57,28 @@ def parting(
     return None
 
 
-def _error(wanted: Feeds, got: Feeds) -> float:
+def _error(wanted: Mapping[Any, Any], got: Mapping[Any, Any]) -> float:
     """The largest error over all outputs, each relative to its largest magnitude."""
-    worst = 0.0
-    for name, want in wanted.items():
-        have = got[name]
-        if want.shape != have.shape:
-            return float("inf")
-        if not np.issubdtype(want.dtype, np.floating):
-            worst = max(worst, 0.0 if np.array_equal(want, have) else float("inf"))
-            continue
-        if want.size:
-            gap = np.asarray(np.abs(want - have))  # of scalars NumPy makes no array
-            gap[(want == have) | (np.isnan(want) & np.isnan(have))] = 0  # the same infinity is no difference
-            scale = np.abs(want[np.isfinite(want)]).max(initial=1e-300)
-            error = float(gap.max()) / float(scale)
-            worst = max((worst, error), key=lambda e: (e != e, e))
-    return worst
+    return max((_apart(want, got[name]) for name, want in wanted.items()), key=lambda e: (e != e, e), default=0.0)
+
+
+def _apart(want: Any, have: Any) -> float:
+    """The error of one value: an array, a sequence of arrays, or None."""
+    if isinstance(want, list) and isinstance(have, list) and len(want) == len(have):
+        return _error(dict(enumerate(want)), dict(enumerate(have)))
+    if not isinstance(want, np.ndarray | np.generic) or not isinstance(have, np.ndarray | np.generic):
+        return 0.0 if want is None and have is None else float("inf")
+    want, have = np.asarray(want), np.asarray(have)
+    if want.shape != have.shape:
+        return float("inf")
+    if not np.issubdtype(want.dtype, np.floating):
+        return 0.0 if np.array_equal(want, have) else float("inf")
+    if not want.size:
+        return 0.0
+    gap = np.asarray(np.abs(want - have))  # of scalars NumPy makes no array
+    gap[(want == have) | (np.isnan(want) & np.isnan(have))] = 0  # the same infinity is no difference
+    scale = np.abs(want[np.isfinite(want)]).max(initial=1e-300)
+    return float(gap.max()) / float(scale)
 
 
 def draw(model: onnx.ModelProto, sizes: Mapping[str, int], seed: int = 0) -> dict[str, NDArray[Any]]:

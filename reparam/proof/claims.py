@@ -6,8 +6,10 @@ much of the ONNX project's own test data agrees.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx
-from onnx import NodeProto, defs
+from onnx import AttributeProto, NodeProto, defs, helper
 
 from attn_export.errors import ExportError
 
@@ -79,6 +81,22 @@ def check(node: NodeProto, opset: int) -> None:
         raise Refusal(f"only opsets from {OLDEST} on are known")
     if own == "" and schema.since_version > NEWEST:
         raise Refusal(f"its meaning changed in opset {schema.since_version}; known up to {NEWEST}")
+
+
+def defaults(node: NodeProto, opset: int, names: Sequence[str]) -> list[AttributeProto]:
+    """Attributes that the node leaves to the standard, where the reference would take another default.
+
+    Those of the given names name a type: float32 where it should be ours.
+    """
+    try:
+        schema = defs.get_schema(node.op_type, opset, domain(node.domain))
+    except defs.SchemaError:
+        return []
+    if node.op_type == "RoiAlign" and opset < 16:  # newer ones default to half a pixel
+        return [helper.make_attribute("coordinate_transformation_mode", "output_half_pixel")]
+    left = {name for name in names if name in schema.attributes} - {a.name for a in node.attribute}
+    defaults = [schema.attributes[name].default_value for name in sorted(left)]
+    return [default for default in defaults if default.type == AttributeProto.INT]
 
 
 def refused(node: NodeProto, opset: int, refusal: Refusal, dtype: str) -> RefusedOperatorError:

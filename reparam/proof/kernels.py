@@ -14,6 +14,7 @@ import numpy as np
 from onnx import NodeProto, TensorProto
 
 from attn_export.reparam.proof import kernels_norms as norms
+from attn_export.reparam.proof import kernels_places as places
 from attn_export.reparam.proof import kernels_plain as plain
 from attn_export.reparam.proof import kernels_quantised as quantised
 from attn_export.reparam.proof import kernels_recurrent as recurrent
@@ -60,6 +61,7 @@ KERNELS: Mapping[str, Mapping[int, Kernel | None]] = {
     "Erf": {1: plain.erf},
     "GRU": {7: recurrent.gru},
     "Gelu": {1: plain.gelu},
+    "GatherElements": {1: places.gather_elements},
     "GlobalLpPool": {1: windows.power_global},
     "GridSample": {1: sampling.grid_sample},
     "GroupNormalization": {18: norms.group_norm_by_group, 21: norms.group_norm},
@@ -67,15 +69,18 @@ KERNELS: Mapping[str, Mapping[int, Kernel | None]] = {
     "Hardmax": {1: norms.flattened(norms.hardmax), 13: norms.hardmax},
     "Identity": {1: sequences.identity},
     "InstanceNormalization": {1: norms.instance_norm},
+    "LRN": {1: norms.local_response},
     "LSTM": {7: recurrent.lstm},
     "LayerNormalization": {1: norms.layer_norm},
     "LogSoftmax": {1: norms.flattened(norms.log_softmax), 13: norms.log_softmax},
+    "LpNormalization": {1: norms.lp_norm},
     "LpPool": {2: windows.power},
     "MatMul": {1: plain.product},
     "MatMulInteger": {1: quantised.product},
     "MaxPool": {1: windows.maximum},
     "MeanVarianceNormalization": {1: norms.mean_variance},
     "Mish": {1: plain.mish},
+    "OneHot": {1: places.one_hot},
     "Optional": {1: sequences.optional},
     "OptionalGetElement": {1: sequences.get_element},
     "OptionalHasElement": {1: sequences.has_element},
@@ -87,13 +92,17 @@ KERNELS: Mapping[str, Mapping[int, Kernel | None]] = {
     "RMSNormalization": {1: norms.rms_norm},
     "RNN": {7: recurrent.rnn},
     "Resize": {10: sampling.resize_old, 11: sampling.resize},
-    "Scatter": {9: plain.scatter},
+    "Scatter": {9: places.scatter},
+    "ScatterElements": {1: places.scatter},
+    "ScatterND": {1: places.scatter_nd},
     "SequenceAt": {1: sequences.at},
     "SequenceConstruct": {1: sequences.construct},
     "SequenceEmpty": {1: sequences.empty},
     "SequenceErase": {1: sequences.erase},
     "SequenceInsert": {1: sequences.insert},
     "SequenceLength": {1: sequences.length},
+    "Slice": {1: places.cut},
+    "Softsign": {1: plain.softsign},
     "Softmax": {1: norms.flattened(norms.softmax), 13: norms.softmax},
     "SplitToSequence": {1: sequences.split},
     "Upsample": {7: sampling.resize_old},

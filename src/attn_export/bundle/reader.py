@@ -190,6 +190,8 @@ def unchanged(whole: Bundle) -> None:
     Raises:
         BundleError: it was replaced in between.
     """
+    if not whole.digest:
+        return  # made in memory: no folder was read
     try:
         same = _identity(whole.path) == whole.identity and digest(whole.path) == whole.digest
     except BundleError:

@@ -77,11 +77,11 @@ def _file(location: str, folder: Path, what: str) -> int:
     """Size of the file."""
     try:
         place = files.inside(folder, location, SubjectError)
+        size = files.regular(place, MOST, SubjectError) if os.path.lexists(place) else None
     except SubjectError as error:
         raise SubjectError(f"{what} are not to be read: {error}") from error
-    if not os.path.lexists(place):
+    if size is None:
         raise SubjectError(f"{what} lie in {place}, which is not there")
-    size = files.regular(place, MOST, SubjectError)
     if Path(os.path.realpath(place)) != Path(os.path.realpath(folder), os.path.normpath(location)):
         raise SubjectError(f"{what} are not to be read: {place} is reached through a link; put the file itself there")
     if place.stat().st_nlink > 1:

@@ -188,14 +188,16 @@ def _functions(model: ModelProto) -> None:
     if not bodies_:
         return
     total: dict[tuple[str, str], int] = {}
+    depth: dict[tuple[str, str], int] = {}
     for _ in range(CALLS):  # from those that call nobody upwards
         for key, function in bodies_.items():
             calls = [(node.domain, node.op_type) for node in _nodes(function.node)]
             if key not in total and all(call in total for call in calls if call in bodies_):
                 total[key] = min(sum(total.get(call, 1) for call in calls), NODES + 1)
+                depth[key] = 1 + max((depth.get(call, 0) for call in calls), default=0)
         if len(total) == len(bodies_):
             break
-    else:
+    if len(total) < len(bodies_) or max(depth.values()) > CALLS:
         raise SubjectError(f"its functions call each other more than {CALLS} deep, or in a circle")
     count = sum(total.get((node.domain, node.op_type), 1) for node in _nodes(model.graph.node))
     if count > NODES:

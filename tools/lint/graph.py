@@ -19,8 +19,10 @@ class Graph:
     def __init__(self, model: onnx.ModelProto) -> None:
         self.model = model
         self.nodes: list[onnx.NodeProto] = list(model.graph.node)
+        #: Those that mean what the standard says: an operator of another domain may have any inputs.
+        self.standard = [node for node in self.nodes if standard(node)]
         self.constants: Mapping[str, TensorProto] = {t.name: t for t in model.graph.initializer}
-        self.maker = {name: node for node in self.nodes for name in node.output}
+        self.maker = {name: node for node in self.standard for name in node.output}
 
     @cached_property
     def _inferred(self) -> dict[str, onnx.ValueInfoProto]:
@@ -87,6 +89,11 @@ class Graph:
                 return node
             node = self.maker.get(node.input[0])
         return None
+
+
+def standard(node: onnx.NodeProto) -> bool:
+    """Whether the operator is one of the standard's."""
+    return node.domain in ("", "ai.onnx")
 
 
 def attribute(node: onnx.NodeProto, name: str, default: object) -> object:

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from attn_export.tools.lint.graph import Graph, Hit, Rule, attribute, recorder
+from attn_export.tools.lint.graph import Graph, Hit, Rule, attribute, recorder, standard
 
 
 def _words(text: str) -> frozenset[str]:
@@ -52,7 +52,7 @@ def operator_unknown(graph: Graph) -> Iterator[Hit]:
 @rule("tensorrt", "refused", RTX)
 def operator_needs_plugins(graph: Graph) -> Iterator[Hit]:
     """TensorRT has a plug-in for the operator, TensorRT for RTX has none."""
-    for node in graph.nodes:
+    for node in graph.standard:
         if node.op_type in PLUGINS:
             yield (
                 node,
@@ -65,7 +65,7 @@ def operator_needs_plugins(graph: Graph) -> Iterator[Hit]:
 def second_output(graph: Graph) -> Iterator[Hit]:
     """Only the first output of some operators is supported."""
     used = set(graph.readers) | {port.name for port in graph.model.graph.output}
-    for node in graph.nodes:
+    for node in graph.standard:
         if node.op_type in ("LayerNormalization", "MaxPool") and used & set(filter(None, node.output[1:])):
             yield node, "only its first output is supported", "compute the second one apart"
 
@@ -73,7 +73,7 @@ def second_output(graph: Graph) -> Iterator[Hit]:
 @rule("tensorrt", "refused", RTX)
 def antialias(graph: Graph) -> Iterator[Hit]:
     """Resize with antialias."""
-    for node in graph.nodes:
+    for node in graph.standard:
         if node.op_type == "Resize" and attribute(node, "antialias", 0):
             yield node, "antialiasing is not supported", "resize without antialias, or blur by a convolution first"
 
@@ -81,7 +81,7 @@ def antialias(graph: Graph) -> Iterator[Hit]:
 @rule("tensorrt", "refused", RTX)
 def scales_not_constant(graph: Graph) -> Iterator[Hit]:
     """Resize with scales that are known only at run time."""
-    for node in graph.nodes:
+    for node in graph.standard:
         if node.op_type == "Resize" and len(node.input) > 2 and not graph.is_constant(node.input[2]):
             yield node, "its scales are not constant", "give constant scales"
 
@@ -89,7 +89,7 @@ def scales_not_constant(graph: Graph) -> Iterator[Hit]:
 @rule("tensorrt", "refused", RTX)
 def axes_not_constant(graph: Graph) -> Iterator[Hit]:
     """Reduce with axes that are known only at run time."""
-    for node in graph.nodes:
+    for node in graph.standard:
         if node.op_type.startswith("Reduce") and len(node.input) > 1 and not graph.is_constant(node.input[1]):
             yield node, "its axes are not constant", "give constant axes"
 
@@ -97,7 +97,7 @@ def axes_not_constant(graph: Graph) -> Iterator[Hit]:
 @rule("tensorrt", "refused", RTX)
 def scatter_reduction(graph: Graph) -> Iterator[Hit]:
     """Scatter that adds or multiplies."""
-    for node in graph.nodes:
+    for node in graph.standard:
         if node.op_type in ("ScatterND", "ScatterElements") and attribute(node, "reduction", "none") != "none":
             yield node, "scatter with a reduction is not supported", "add by a product with a one-hot matrix"
 
@@ -113,7 +113,7 @@ def rank_above_eight(graph: Graph) -> Iterator[Hit]:
 @rule("tensorrt", "refused", "NVIDIA's operator documentation; TensorRT for RTX takes it")
 def grid_sample_form(graph: Graph) -> Iterator[Hit]:
     """GridSample in five dimensions, or cubic."""
-    for node in graph.nodes:
+    for node in graph.standard:
         cubic = attribute(node, "mode", "linear") in ("cubic", "bicubic")
         if node.op_type == "GridSample" and (cubic or graph.rank(node.input[0]) == 5):
             yield node, "TensorRT samples four dimensions, nearest or linear", "use a linear sample of a 4-D tensor"
@@ -122,7 +122,7 @@ def grid_sample_form(graph: Graph) -> Iterator[Hit]:
 @rule("tensorrt", "refused", RTX)
 def quantised_unsigned_or_shifted(graph: Graph) -> Iterator[Hit]:
     """Q/DQ with a zero point that is not 0."""
-    for node in graph.nodes:
+    for node in graph.standard:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear") and len(node.input) > 2:
             point = graph.constants.get(node.input[2])
             if point is not None and bool(np.any(numpy_helper.to_array(point) != 0)):
@@ -132,7 +132,7 @@ def quantised_unsigned_or_shifted(graph: Graph) -> Iterator[Hit]:
 @rule("tensorrt", "refused", RTX)
 def bias_in_int32(graph: Graph) -> Iterator[Hit]:
     """A bias that is stored as int32 and dequantised."""
-    for node in graph.nodes:
+    for node in graph.standard:
         if node.op_type == "DequantizeLinear" and graph.kind(node.input[0]) == TensorProto.INT32:
             yield node, "int32 cannot be dequantised", "leave biases in float32 (QuantizeBias=False)"
 
@@ -140,7 +140,7 @@ def bias_in_int32(graph: Graph) -> Iterator[Hit]:
 @rule("tensorrt", "refused", RTX)
 def attention_operator_in_float32(graph: Graph) -> Iterator[Hit]:
     """The Attention operator has no float32 kernel and is not decomposed."""
-    for node in graph.nodes:
+    for node in graph.standard:
         if node.op_type == "Attention" and graph.kind(node.input[0]) == TensorProto.FLOAT:
             yield node, "there is no float32 kernel for it", "export attention decomposed, or in float16"
 
@@ -148,7 +148,7 @@ def attention_operator_in_float32(graph: Graph) -> Iterator[Hit]:
 def attentions(graph: Graph) -> Iterator[tuple[onnx.NodeProto, onnx.NodeProto]]:
     """Softmaxes between two products, with the product that gives their scores."""
     between = ("Mul", "Div", "Add", "Where", "Cast", "Reshape", "QuantizeLinear", "DequantizeLinear")
-    for node in graph.nodes:
+    for node in graph.standard:
         if node.op_type != "Softmax":
             continue
         scores = graph.before(node.input[0], between)
@@ -178,7 +178,8 @@ def head_width(graph: Graph) -> Iterator[Hit]:
     """Heads that are too narrow or too wide, or whose values have another width than their keys."""
     for softmax, scores in attentions(graph):
         readers = graph.readers.get(softmax.output[0], [])
-        values = [r.input[1] for r in readers if r.op_type == "MatMul" and r.input[0] == softmax.output[0]]
+        products = [r for r in readers if r.op_type == "MatMul" and standard(r)]
+        values = [r.input[1] for r in products if r.input[0] == softmax.output[0]]
         key, value = graph.last(scores.input[0]), graph.last(values[0]) if values else 0
         if key and key not in FUSED_WIDTHS:
             yield softmax, f"heads are {key} wide; from 9 to 256 are fused", "take fewer or more heads"
@@ -199,7 +200,7 @@ def quantised_scores(graph: Graph) -> Iterator[Hit]:
 @rule("tensorrt", "cast", "NVIDIA's documentation of strongly typed networks")
 def norm_by_hand_in_float16(graph: Graph) -> Iterator[Hit]:
     """A normalisation written out stays in float16 and overflows."""
-    for node in graph.nodes:
+    for node in graph.standard:
         squares = graph.before(node.input[0], ()) if node.op_type == "ReduceMean" and node.input else None
         if squares is None or squares.op_type not in ("Mul", "Pow"):
             continue

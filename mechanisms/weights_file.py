@@ -116,6 +116,8 @@ def _why(error: BaseException) -> str:
     """PyTorch's reason in our words: its own advice is to run what code the file holds."""
     if found := re.search(r"Unsupported (?:global|class)\S* (?:GLOBAL )?([\w.]+)", str(error)):
         return f"it holds more than tensors: reading {found[1]} would run code"
+    if "legacy .tar" in str(error):
+        return "it is a tar archive as the first PyTorch wrote it, which only running code could read, or no weights"
     if isinstance(error, pickle.UnpicklingError):
         return "it is damaged, or holds more than tensors, which only running code could read"
     return _first_line(error).partition(" In PyTorch 2.6")[0]

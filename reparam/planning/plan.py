@@ -8,6 +8,7 @@ multiply-accumulates than they did. A cone is never pruned on the way: a step th
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -25,6 +26,9 @@ from attn_export.reparam.planning.form import Form
 from attn_export.reparam.planning.pays import pays
 
 Keep = Callable[[str], bool]
+
+#: The largest numbers of the types that graphs store constants in.
+LARGEST = {"float16": 65504.0, "bfloat16": 3.3895e38, "float32": 3.4028e38}
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,9 +202,9 @@ class Planner:
         owner = {id(node): merge for merge in plan.merges for node in merge.added}
         built = [(candidate, self._nodes(candidate, values, new_values)) for candidate in chosen]
         for candidate, placed in built:
-            if not _finite(placed):  # a long product of large kernels
+            if not _fits(placed, values):  # a long product of large kernels
                 self.banned |= {(candidate.root, target) for target in candidate.forms}
-        built = [(candidate, placed) for candidate, placed in built if _finite(placed)]
+        built = [(candidate, placed) for candidate, placed in built if _fits(placed, values)]
         chosen = [candidate for candidate, _ in built]
         dead = {id(node) for candidate in chosen for node in candidate.dead}
         plan.merges = [left for merge in plan.merges if (left := _without(merge, dead)).targets]
@@ -237,16 +241,15 @@ class Planner:
         return placed
 
 
-def _finite(placed: dict[str, list[ir.Node]]) -> bool:
-    """Whether every constant of the new nodes is a number."""
-    arrays = [
-        value
-        for nodes in placed.values()
-        for node in nodes
-        for value in vars(node.op).values()
-        if isinstance(value, np.ndarray)
-    ]
-    return all(bool(np.isfinite(array).all()) for array in arrays)
+def _fits(placed: dict[str, list[ir.Node]], values: dict[str, ir.Value]) -> bool:
+    """Whether the graph can store every constant of the new nodes; what float16 cannot is said by the proof."""
+    for target, nodes in placed.items():
+        kind = values[target].dtype
+        largest = sys.float_info.max if kind == "float16" else LARGEST.get(kind, sys.float_info.max)
+        arrays = [a for node in nodes for a in vars(node.op).values() if isinstance(a, np.ndarray) and a.dtype == float]
+        if not all(float(np.abs(array).max(initial=0)) <= largest for array in arrays):
+            return False
+    return True
 
 
 def _without(merge: Merge, dead: set[int]) -> Merge:

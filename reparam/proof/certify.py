@@ -18,7 +18,7 @@ from torch import Tensor
 from attn_export.reparam import ir
 from attn_export.reparam.algebra.layout import Dim
 from attn_export.reparam.planning.cost import Profile, node_work
-from attn_export.reparam.planning.plan import Merge
+from attn_export.reparam.planning.plan import LARGEST, Merge
 from attn_export.reparam.proof.region import between, execute_region
 from attn_export.reparam.proof.twin import Twin, twin_of
 
@@ -74,13 +74,12 @@ def prove(graph: ir.Graph, merge: Merge, profile: Profile, seed: int = 0) -> Pro
 
 
 def _overflows(graph: ir.Graph, merge: Merge) -> bool:
-    """Whether a new constant does not fit half precision, in which the graph would store it."""
-    if graph.values[merge.root].dtype != "float16":
-        return False
+    """Whether a new constant does not fit the precision in which the graph would store it."""
+    largest = LARGEST.get(graph.values[merge.root].dtype, float("inf"))
     arrays = [
         a for node in merge.added for a in vars(node.op).values() if isinstance(a, np.ndarray) and a.dtype == float
     ]
-    return any(float(np.abs(a).max(initial=0)) > 65504 for a in arrays)
+    return any(float(np.abs(a).max(initial=0)) > largest for a in arrays)
 
 
 def relative_error(got: Tensor, wanted: Tensor) -> float:

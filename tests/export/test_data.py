@@ -163,3 +163,14 @@ def test_reading_needs_neither_torch_nor_onnx() -> None:
         names = {a.name for n in ast.walk(tree) if isinstance(n, ast.Import) for a in n.names}
         names |= {n.module or "" for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
         assert not any(name.split(".")[0] in ("torch", "onnx") for name in names)
+
+
+@pytest.mark.parametrize(
+    "header", ["{'descr': '<f4', 'shape': (2, ", "{'descr': 'O', 'fortran_order': False, 'shape': (2,)}", "(" * 200]
+)
+def test_damaged_headers_are_one_sentence(header: str, tmp_path: Path) -> None:
+    text = header.encode().ljust(118) + b"\n"
+    (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + b"\0" * 8)
+    with pytest.raises(LoadError, match="cannot be read") as refused:
+        data.read(tmp_path / "a.npy", [X])
+    assert "\n" not in str(refused.value)

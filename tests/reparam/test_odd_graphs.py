@@ -1,0 +1,74 @@
+"""Graphs that are rare and not wrong: they are fused or left as they are, and nothing breaks on them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import NodeProto, TensorProto, helper, numpy_helper
+
+from attn_export.errors import FusionError
+from attn_export.reparam.graph import fuse_graph
+
+RANDOM = np.random.default_rng(0)
+CONV = helper.make_node("Conv", ["x", "w"], ["c"], pads=[1] * 4)
+W = RANDOM.standard_normal((4, 4, 3, 3))
+TENSOR = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+SEQUENCE = helper.make_tensor_sequence_value_info("y", TensorProto.FLOAT, None)
+
+
+def model(*nodes: NodeProto, output: onnx.ValueInfoProto = TENSOR, **constants: Any) -> onnx.ModelProto:
+    tensors = []
+    for name, array in {"w": W, **constants}.items():
+        kind = np.asarray(array)
+        tensors.append(numpy_helper.from_array(kind.astype(np.float32) if kind.dtype == float else kind, name))
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4, 8, 8])
+    graph = helper.make_graph([CONV, *nodes], "g", [x], [output], tensors)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
+def node(kind: str, *inputs: str, outputs: tuple[str, ...] = ("y",), **at: Any) -> NodeProto:
+    return helper.make_node(kind, inputs, outputs, **at)
+
+
+NORM = ("g", "b", "m", "v")
+PLAIN: dict[str, onnx.ModelProto] = {
+    "a scalar output": model(node("ReduceMean", "c", keepdims=0)),
+    "a sequence": model(node("SplitToSequence", "c", axis=1), output=SEQUENCE),
+    "a mean that is read": model(
+        node("LayerNormalization", "c", "scale", outputs=("n", "mean")),
+        node("Add", "n", "mean"),
+        scale=np.ones(8),
+    ),
+    "indices that are read": model(
+        node("MaxPool", "c", outputs=("p", "i"), kernel_shape=[2, 2], strides=[2, 2]),
+        node("MaxUnpool", "p", "i", kernel_shape=[2, 2], strides=[2, 2]),
+    ),
+    "an empty constant": model(node("Add", "c", "e"), e=np.zeros((1, 4, 8, 0))),
+    "a norm of other lengths": model(
+        node("BatchNormalization", "c", *NORM), g=np.ones(4), b=np.ones(4), m=np.ones(4), v=np.ones(3)
+    ),
+    "a kernel that reaches beyond memory": model(
+        node("Conv", "c", "one", outputs=("d",), pads=[1 << 28] * 4, dilations=[1 << 28] * 2),
+        node("Relu", "d"),
+        one=np.ones((4, 4, 2, 2)),
+    ),
+    "writes that do not fit": model(node("ScatterND", "c", "i", "u"), i=np.full((2, 4), 99), u=np.ones(2)),
+}
+
+
+@pytest.mark.parametrize("name", PLAIN)
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_nothing_breaks_on_it(name: str) -> None:
+    fusion = fuse_graph(PLAIN[name], certificate=name != "a kernel that reaches beyond memory")
+    assert fusion.certificate.ok or fusion.certificate.left_out
+
+
+def test_functions_that_do_not_fit_their_calls_are_refused() -> None:
+    made = model(helper.make_node("F", ["c", "c", "c"], ["y"], domain="z"))
+    made.opset_import.append(helper.make_opsetid("z", 1))
+    made.functions.append(helper.make_function("z", "F", ["a"], ["b"], [helper.make_node("Relu", ["a"], ["b"])], []))
+    with pytest.raises(FusionError, match="functions of the model cannot be written out"):
+        fuse_graph(made)

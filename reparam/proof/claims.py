@@ -37,6 +37,8 @@ REFUSED = {
 }
 #: Domains of the ONNX project.
 _STANDARD = ("", "ai.onnx.ml", "ai.onnx.preview", "ai.onnx.preview.training")
+#: Of classical machine learning only what the test data shows to be right.
+_LEARNED = frozenset({"ArrayFeatureExtractor", "Binarizer", "LabelEncoder", "TreeEnsemble"})
 
 
 class RefusedOperatorError(ExportError):
@@ -62,6 +64,14 @@ def full_name(node: NodeProto) -> str:
     return f"{own}.{node.op_type}" if own else node.op_type
 
 
+def reason_of(name: str) -> str:
+    """Why an operator, by its full name, is refused whatever it is asked to do; nothing if it is not."""
+    own, _, plain = name.rpartition(".")
+    if own == "ai.onnx.ml" and plain not in _LEARNED:
+        return "no test data shows what it means"
+    return REFUSED.get(name, "")
+
+
 def check(node: NodeProto, opset: int) -> None:
     """Refuse a node whose operator is not claimed.
 
@@ -69,10 +79,10 @@ def check(node: NodeProto, opset: int) -> None:
         Refusal: with the reason.
     """
     name, own = full_name(node), domain(node.domain)
-    if name in REFUSED:
-        raise Refusal(REFUSED[name])
+    if why := reason_of(name):
+        raise Refusal(why)
     if own not in _STANDARD:
-        raise Refusal(f"the standard has no domain {own!r}, and the model brings no function of that name")
+        raise Refusal(f"domain {own!r} is not the standard's, and the model brings no function of that name")
     try:
         schema = defs.get_schema(node.op_type, opset, own)
     except defs.SchemaError as error:

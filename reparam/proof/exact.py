@@ -205,7 +205,8 @@ class Exact:
             return lambda arguments: self._defined(node, arguments)
         attributes = {a.name: self._attribute(a) for a in node.attribute}
         if not domain and node.op_type in control.CONTROL:
-            return control.CONTROL[node.op_type](attributes, self._captured(node), opset)
+            inner = control.CONTROL[node.op_type](attributes, self._captured(node), opset)
+            return lambda arguments: [self._wide(value) for value in inner(arguments)]
         kernel = None if domain else kernel_of(node, attributes, opset)
         if kernel is None:
             return self._reference(node)

@@ -133,10 +133,8 @@ def _differ_numbers(came: NDArray[np.float64], right: NDArray[Any], unit: float,
 def _last_decimal(right: NDArray[np.float64], unit: float) -> float:
     """The last decimal of numbers that were typed in with 3 or 4 of them, else 0.
 
-    >>> _last_decimal(np.float64([0.1511, 0.25]), 2.0**-24)
-    0.0001...
-    >>> _last_decimal(np.float64([0.15110001, 0.25]), 2.0**-24), _last_decimal(np.float64([0.5, 0.25]), 2.0**-24)
-    (0.0, 0.0)
+    >>> [round(_last_decimal(np.float64(row), 2.0**-24), 9) for row in ([0.1511, 0.25], [0.151101, 0.25], [0.5, 0.25])]
+    [0.0001, 0.0, 0.0]
     """
     if np.array_equal(right * 1024, np.rint(right * 1024)):
         return 0.0  # exact in binary

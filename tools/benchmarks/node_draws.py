@@ -173,6 +173,10 @@ def _pool(name: str, random: Random) -> Draw:
     return Draw(name, [_floats(random, 2, 3, *sizes)], opset, {"kernel_shape": kernel, **attributes}, outputs)
 
 
+def _global(name: str, random: Random) -> Draw:
+    return Draw(name, [_floats(random, 2, 3, *_spatial(random)[1])], 13, {"p": 3} if "Lp" in name else {})
+
+
 def _along(name: str, random: Random) -> Draw:
     """Softmaxes, in both of their meanings, with rows that hold −∞."""
     shape = _whole(random, 1, 5, int(random.integers(1, 5)))
@@ -494,6 +498,47 @@ def _shape_of(name: str, random: Random) -> Draw:
     return made[name]()
 
 
+def _more(name: str, random: Random) -> Draw:
+    """What is left."""
+    shape = _whole(random, 1, 4, int(random.integers(1, 5)))
+    x = _floats(random, *shape)
+    axis, kind = int(random.integers(-len(shape), len(shape))), _one(random, np.uint8, np.uint32, np.uint64)
+    low, high = (_one(random, None, _single(v)) for v in (-0.4, 0.6))
+    bits = [random.integers(0, most, shape).astype(kind) for most in (99, 5)]
+    ends = x / np.where(x > 0, _single(0), _single(1))
+    made: dict[str, Callable[[], Draw]] = {
+        "BitShift": lambda: Draw(name, bits, 11, {"direction": _one(random, "LEFT", "RIGHT")}),
+        "Clip": lambda: Draw(name, [x, low, high], 13),
+        "Col2Im": lambda: Draw(name, [_floats(random, 1, 8, 12), np.array([4, 5]), np.array([2, 2])], 18),
+        "Compress": lambda: Draw(name, [x, random.random(x.shape[axis]) < 0.6], 11, {"axis": axis}),
+        "ConstantOfShape": lambda: Draw(name, [np.array(shape)], 9),
+        "Det": lambda: Draw(name, [_floats(random, *shape, 3, 3)], 11),
+        "EyeLike": lambda: Draw(name, [_floats(random, 4, 5)], 9, _some(random, {"k": axis, "dtype": 7})),
+        "Identity": lambda: Draw(name, [x], 16),
+        "IsInf": lambda: Draw(name, [ends], 10, _some(random, {"detect_positive": 0})),
+        "IsNaN": lambda: Draw(name, [np.where(x > 0, np.nan, x).astype(np.float32)], 13),
+        "Mean": lambda: Draw(name, [x, x[:1], x[..., :1]], 13),
+        "Not": lambda: Draw(name, [x > 0], 1),
+        "Shape": lambda: Draw(name, [x], 15, _some(random, {"start": axis, "end": -1})),
+        "Size": lambda: Draw(name, [x], 13),
+        "Sum": lambda: Draw(name, [x, x[:1], x[..., :1]], 13),
+    }  # fmt: skip
+    return made[name]()
+
+
+def _attention(name: str, random: Random) -> Draw:
+    if name == "RotaryEmbedding":
+        angles = random.uniform(0, 6, (2, 5, 2))
+        cached = [np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)]
+        return Draw(name, [_floats(random, 2, 3, 5, 4), *cached], 23, _some(random, {"interleaved": 1}))
+    heads, few = 4, _one(random, 4, 2)
+    q, k, v = (_floats(random, 2, n, length, 8) for n, length in ((heads, 5), (few, 6), (few, 6)))
+    masks = (None, _floats(random, 5, 6), random.random((5, 6)) < 0.8, _floats(random, 2, 1, 5, 6))
+    return Draw(
+        name, [q, k, v, _one(random, *masks)], 23, _some(random, {"is_causal": 1, "scale": 0.2, "softcap": 2.0})
+    )
+
+
 def _sample(name: str, random: Random) -> Draw:
     if name == "GridSample":
         x, grid = _floats(random, 2, 3, 5, 6), random.uniform(-1.3, 1.3, (2, 4, 3, 2)).astype(np.float32)
@@ -521,6 +566,7 @@ _GROUPS: tuple[tuple[Callable[[str, Random], Draw], str], ...] = (
     (_conv, "Conv"),
     (_conv_transpose, "ConvTranspose"),
     (_pool, "MaxPool AveragePool LpPool"),
+    (_global, "GlobalAveragePool GlobalLpPool GlobalMaxPool"),
     (_along, "Softmax LogSoftmax Hardmax"),
     (_recurrent, "RNN GRU LSTM"),
     (_resize, "Resize"),
@@ -543,6 +589,8 @@ _GROUPS: tuple[tuple[Callable[[str, Random], Draw], str], ...] = (
     (_quantised, "DynamicQuantizeLinear MatMulInteger QLinearMatMul ConvInteger QLinearConv"),
     (_shape_of, "Concat CumSum DepthToSpace Expand Flatten NonZero OneHot Range Reshape ReverseSequence SpaceToDepth "
                 "Split Squeeze Tile Transpose Trilu Unique Unsqueeze Where"),
+    (_more, "BitShift Clip Col2Im Compress ConstantOfShape Det EyeLike Identity IsInf IsNaN Mean Not Shape Size Sum"),
+    (_attention, "Attention RotaryEmbedding"),
     (_sample, "GridSample AffineGrid RoiAlign NonMaxSuppression MaxUnpool"),
 )  # fmt: skip
 MAKERS: Mapping[str, Callable[[str, Random], Draw]] = {name: make for make, names in _GROUPS for name in names.split()}

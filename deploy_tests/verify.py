@@ -87,7 +87,7 @@ def refuse_idle(cases: Sequence[Case], bundle: Bundle) -> None:
     Raises:
         InconclusiveError: the truth of every output is zero, or not finite, in all of them.
     """
-    if len(idle(cases, bundle.outputs)) == len(bundle.outputs):
+    if bundle.outputs and len(idle(cases, bundle.outputs)) == len(bundle.outputs):
         raise InconclusiveError(
             f"the truth of every output of {bundle.path} is zero in every case, so zeros would pass and parity proves"
             " nothing; use inputs on which the model does something (--data)"

@@ -47,6 +47,7 @@ def unwrap(loaded: object, source: Path | str) -> State:
     Raises:
         CheckpointError: there are no tensors in it.
 
+    >>> import torch
     >>> list(unwrap({"epoch": 3, "state_dict": {"module.fc.weight": torch.zeros(1)}}, "x"))
     ['fc.weight']
     """
@@ -55,6 +56,11 @@ def unwrap(loaded: object, source: Path | str) -> State:
         if all(name.startswith(prefix) for name in state):
             state = {name.removeprefix(prefix): value for name, value in state.items()}
     return state
+
+
+def rename(state: State, spec: Spec) -> State:
+    """Bring External-Attention-pytorch's names and layouts to ours by the entry's key map."""
+    return sources.rename(state, spec)
 
 
 def load(module: nn.Module, state: State, *, spec: Spec | None = None, strict: bool = True) -> tuple[str, ...]:

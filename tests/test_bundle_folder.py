@@ -226,6 +226,25 @@ def test_where_folders_cannot_change_places_nothing_is_lost(tmp_path: Path, monk
     assert os.listdir(tmp_path) == ["two"]
 
 
+@pytest.mark.parametrize("exchange", [True, False])
+def test_a_kill_while_the_older_one_is_removed_leaves_nothing_for_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, exchange: bool
+) -> None:
+    if not exchange:
+        monkeypatch.setattr(writer, "_exchange", lambda one, other: False)
+    write(tmp_path / "two", b"old")
+
+    def killed(folder: Path, **_: object) -> None:
+        (folder / bundle.MODEL).unlink(missing_ok=True)
+
+    monkeypatch.setattr(writer.shutil, "rmtree", killed)
+    write(tmp_path / "two", b"new")
+    assert len(os.listdir(tmp_path)) == 2
+    monkeypatch.undo()
+    write(tmp_path / "two", b"next")
+    assert os.listdir(tmp_path) == ["two"]
+
+
 # Two writers.
 
 CHILD = """

@@ -120,7 +120,7 @@ MECHANISM = Spec(
     },
     sources={
         "halonet": Source(
-            "halonet-pytorch by lucidrains and External-Attention-pytorch, whose mask hides the inside of the map",
+            "halonet-pytorch and External-Attention-pytorch, whose mask hides the map, so that queries play no part",
             shown_by=(r"^to_q\.", r"^to_kv\.", r"^rel_pos_emb\."),
             arguments={"hides": "inside"},
         ),

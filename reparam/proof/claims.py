@@ -6,8 +6,10 @@ much of the ONNX project's own test data agrees.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import onnx
-from onnx import NodeProto, defs
+from onnx import AttributeProto, NodeProto, defs, helper
 
 from attn_export.errors import ExportError
 
@@ -35,6 +37,8 @@ REFUSED = {
 }
 #: Domains of the ONNX project.
 _STANDARD = ("", "ai.onnx.ml", "ai.onnx.preview", "ai.onnx.preview.training")
+#: Of classical machine learning only what the test data shows to be right.
+_LEARNED = frozenset({"ArrayFeatureExtractor", "Binarizer", "LabelEncoder", "TreeEnsemble"})
 
 
 class RefusedOperatorError(ExportError):
@@ -60,6 +64,14 @@ def full_name(node: NodeProto) -> str:
     return f"{own}.{node.op_type}" if own else node.op_type
 
 
+def reason_of(name: str) -> str:
+    """Why an operator, by its full name, is refused whatever it is asked to do; nothing if it is not."""
+    own, _, plain = name.rpartition(".")
+    if own == "ai.onnx.ml" and plain not in _LEARNED:
+        return "no test data shows what it means"
+    return REFUSED.get(name, "")
+
+
 def check(node: NodeProto, opset: int) -> None:
     """Refuse a node whose operator is not claimed.
 
@@ -67,10 +79,10 @@ def check(node: NodeProto, opset: int) -> None:
         Refusal: with the reason.
     """
     name, own = full_name(node), domain(node.domain)
-    if name in REFUSED:
-        raise Refusal(REFUSED[name])
+    if why := reason_of(name):
+        raise Refusal(why)
     if own not in _STANDARD:
-        raise Refusal(f"the standard has no domain {own!r}, and the model brings no function of that name")
+        raise Refusal(f"domain {own!r} is not the standard's, and the model brings no function of that name")
     try:
         schema = defs.get_schema(node.op_type, opset, own)
     except defs.SchemaError as error:
@@ -79,6 +91,22 @@ def check(node: NodeProto, opset: int) -> None:
         raise Refusal(f"only opsets from {OLDEST} on are known")
     if own == "" and schema.since_version > NEWEST:
         raise Refusal(f"its meaning changed in opset {schema.since_version}; known up to {NEWEST}")
+
+
+def defaults(node: NodeProto, opset: int, names: Sequence[str]) -> list[AttributeProto]:
+    """Attributes that the node leaves to the standard, where the reference would take another default.
+
+    Those of the given names name a type: float32 where it should be ours.
+    """
+    try:
+        schema = defs.get_schema(node.op_type, opset, domain(node.domain))
+    except defs.SchemaError:
+        return []
+    if node.op_type == "RoiAlign" and opset < 16:  # newer ones default to half a pixel
+        return [helper.make_attribute("coordinate_transformation_mode", "output_half_pixel")]
+    left = {name for name in names if name in schema.attributes} - {a.name for a in node.attribute}
+    defaults = [schema.attributes[name].default_value for name in sorted(left)]
+    return [default for default in defaults if default.type == AttributeProto.INT]
 
 
 def refused(node: NodeProto, opset: int, refusal: Refusal, dtype: str) -> RefusedOperatorError:

@@ -201,9 +201,12 @@ class Exact:
         opset = self._opset(node)
         claims.check(node, opset)
         domain = claims.domain(node.domain)
+        if not domain and node.op_type in functions.DEFINED:
+            return lambda arguments: self._defined(node, arguments)
         attributes = {a.name: self._attribute(a) for a in node.attribute}
         if not domain and node.op_type in control.CONTROL:
-            return control.CONTROL[node.op_type](attributes, self._captured(node), opset)
+            inner = control.CONTROL[node.op_type](attributes, self._captured(node), opset)
+            return lambda arguments: [self._wide(value) for value in inner(arguments)]
         kernel = None if domain else kernel_of(node, attributes, opset)
         if kernel is None:
             return self._reference(node)
@@ -215,6 +218,11 @@ class Exact:
             return [self._wide(value) for value in (came if isinstance(came, tuple) else (came,))]
 
         return run
+
+    def _defined(self, node: onnx.NodeProto, arguments: Sequence[Any]) -> Sequence[Any]:
+        shapes = [None if value is None else value.shape for value in arguments]
+        defined = functions.defined(node, self._opset(node), shapes)
+        return control.call(self._inside(functions.body(defined, node), defined.opset_import), defined)(arguments)
 
     def _opset(self, node: onnx.NodeProto) -> int:
         opset: int = self._opsets.get(claims.domain(node.domain), 0)
@@ -263,6 +271,7 @@ class Exact:
     def _widen(self, node: onnx.NodeProto) -> None:
         """Let a node that names a floating-point type, or holds floating-point values, speak of ours instead."""
         kind = helper.np_dtype_to_tensor_dtype(self.dtype)
+        node.attribute.extend(claims.defaults(node, self._opset(node), _TYPES))
         for attribute in node.attribute:
             if attribute.name in _TYPES and attribute.i in _FLOATS:
                 attribute.i = kind

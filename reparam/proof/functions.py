@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import onnx
-from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TypeProto, helper
+from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto, TypeProto, defs, helper
 
 #: By domain, name and overload.
 Functions = Mapping[tuple[str, str, str], FunctionProto]
@@ -21,15 +22,41 @@ def called(functions: Functions, node: NodeProto) -> FunctionProto | None:
     return functions.get((node.domain, node.op_type, node.overload)) if functions else None
 
 
+#: Operators that are evaluated as the standard defines them by others: the reference rounds inside of these to float32.
+DEFINED = frozenset({"AffineGrid", "CausalConvWithState", "LinearAttention"})
+
+
+def defined(node: NodeProto, opset: int, shapes: Sequence[Sequence[int] | None]) -> FunctionProto:
+    """The standard's own definition of an operator by others, for inputs of these shapes (None where one is absent)."""
+    schema: Any = defs.get_schema(node.op_type, opset, "")  # whose stubs lack some
+    function = FunctionProto()
+    if schema.has_function:
+        function.CopyFrom(schema.function_body)
+        return function
+    single = onnx.TensorProto.FLOAT
+    kinds = [TypeProto() if shape is None else helper.make_tensor_type_proto(single, shape) for shape in shapes]
+    made = schema.get_context_dependent_function(node.SerializeToString(), [k.SerializeToString() for k in kinds])
+    function.ParseFromString(made)
+    return function
+
+
 def body(function: FunctionProto, call: NodeProto) -> GraphProto:
     """What a call stands for: the function's nodes with the call's attributes, or else the function's defaults."""
-    given = {a.name: a for a in (*function.attribute_proto, *call.attribute)}  # the later wins
+    given = {a.name: a for a in [*_defaults(call, function), *function.attribute_proto, *call.attribute]}
     return helper.make_graph(
         list(_filled(function.node, given)),
         function.name,
         [helper.make_value_info(name, TypeProto()) for name in function.input],
         [helper.make_value_info(name, TypeProto()) for name in function.output],
     )
+
+
+def _defaults(call: NodeProto, function: FunctionProto) -> Iterable[AttributeProto]:
+    """What the standard gives for attributes, where the function is the definition of one of its operators."""
+    if call.op_type not in DEFINED or function.domain:
+        return []
+    schema = defs.get_schema(call.op_type, function.opset_import[0].version, "")
+    return [a.default_value for a in schema.attributes.values() if a.default_value.type]
 
 
 def _filled(nodes: Iterable[NodeProto], given: Mapping[str, AttributeProto]) -> Iterable[NodeProto]:

@@ -144,6 +144,27 @@ def mean_variance(attributes: Mapping[str, Any], arguments: Sequence[Array | Non
     return np.asarray((x - x.mean(axes, keepdims=True)) / (deviation + 1e-9))
 
 
+def lp_norm(attributes: Mapping[str, Any], arguments: Sequence[Array | None]) -> Array:
+    """LpNormalization: x / (Σ |x|ᵖ)^(1/p) along an axis; what is all 0 stays so."""
+    (x,) = arguments
+    assert x is not None
+    p = int(attributes.get("p", 2))
+    norm = (np.abs(x) ** p).sum(int(attributes.get("axis", -1)), keepdims=True) ** (1 / p)
+    return np.asarray(x / np.where(norm == 0, np.asarray(1, x.dtype), norm))
+
+
+def local_response(attributes: Mapping[str, Any], arguments: Sequence[Array | None]) -> Array:
+    """LRN: x / (bias + α/size · Σ x²)^β over ``size`` channels around each; of an even number the odd one is behind."""
+    (x,) = arguments
+    assert x is not None
+    size = int(attributes["size"])
+    alpha, beta = attributes.get("alpha", float(np.float32(1e-4))), attributes.get("beta", 0.75)
+    before, after = (size - 1) // 2, size // 2
+    padded = np.pad(x**2, [(0, 0), (before, after), *[(0, 0)] * (x.ndim - 2)])
+    total = sum(padded[:, start : start + x.shape[1]] for start in range(size))
+    return np.asarray(x / (attributes.get("bias", 1.0) + alpha / size * total) ** beta)
+
+
 def _standard(x: Array, axes: tuple[int, ...], epsilon: float) -> Array:
     centred = x - x.mean(axes, keepdims=True)
     return np.asarray(centred / np.sqrt((centred**2).mean(axes, keepdims=True) + epsilon))

@@ -66,6 +66,13 @@ def mish(_: Mapping[str, Any], arguments: Sequence[Array | None]) -> Array:
     return np.asarray(x * np.tanh(np.logaddexp(0, x)))
 
 
+def softsign(_: Mapping[str, Any], arguments: Sequence[Array | None]) -> Array:
+    """Softsign: x / (1 + |x|)."""
+    (x,) = arguments
+    assert x is not None
+    return np.asarray(x / (1 + np.abs(x)))
+
+
 def cast(attributes: Mapping[str, Any], arguments: Sequence[Array | None]) -> Array:
     """Cast to a floating-point type: nothing is rounded to it, but what is too large for it becomes infinite."""
     (x,) = arguments
@@ -117,18 +124,6 @@ def padding(attributes: Mapping[str, Any], arguments: Sequence[Array | None]) ->
         return np.asarray(np.pad(x[tuple(crop)], grow, mode=mode))
     fill = attributes.get("value", 0.0) if value is None or not value.size else value.reshape(-1)[0]
     return np.asarray(np.pad(x[tuple(crop)], grow, constant_values=fill))
-
-
-def scatter(attributes: Mapping[str, Any], arguments: Sequence[Array | None]) -> Array:
-    """Scatter, and ScatterElements where nothing is reduced; indices may count from the end."""
-    x, indices, updates = arguments
-    assert x is not None
-    assert indices is not None
-    places: list[Array] = list(np.indices(indices.shape))
-    places[int(attributes.get("axis", 0)) % x.ndim] = indices
-    y = x.copy()
-    y[tuple(places)] = updates
-    return y
 
 
 def bits(_: Mapping[str, Any], arguments: Sequence[Array | None]) -> Any:

@@ -96,6 +96,20 @@ def power_global(attributes: Mapping[str, Any], arguments: Sequence[Array | None
     return array_of((x.abs() ** p).sum(tuple(range(2, x.ndim)), keepdim=True) ** (1 / p))
 
 
+def average_global(_: Mapping[str, Any], arguments: Sequence[Array | None]) -> Array:
+    """GlobalAveragePool, of any rank."""
+    (x,) = arguments
+    assert x is not None
+    return np.asarray(x.mean(tuple(range(2, x.ndim)), keepdims=True))
+
+
+def maximum_global(_: Mapping[str, Any], arguments: Sequence[Array | None]) -> Array:
+    """GlobalMaxPool, of any rank: the reference implementation knows pictures only."""
+    (x,) = arguments
+    assert x is not None
+    return np.asarray(x.max(tuple(range(2, x.ndim)), keepdims=True))
+
+
 def _summed(attributes: Mapping[str, Any], x: torch.Tensor, pad: float) -> torch.Tensor:
     """Sums over windows of x [n, 1, *spatial]."""
     kernel = attributes["kernel_shape"]

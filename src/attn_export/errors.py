@@ -11,6 +11,7 @@
     │   ├── FusionError                     3   a module that must not be fused as it is
     │   │   └── UntraceableError            3   what is inside cannot be followed (reparam.parts)
     │   ├── ExportError                     3   the exporter failed
+    │   │   └── RefusedOperatorError        3   an operator that the evaluation does not claim (reparam.proof.claims)
     │   └── ContractError                   3   the exporter gave something else than was asked for
     ├── WriteError                          3   the disk is full, or the folder is read-only
     ├── GateError                           1   a proof failed: parity, certificate, budget

@@ -43,10 +43,10 @@ def test_repmlp_connects_each_part_and_adds_what_all_parts_say(size: tuple[int, 
         parts = [x[image][:, i, j] for i, j in places]
         if rows * columns > 1:
             pool, move = affine(module.pool_norm)
-            means = torch.cat([p.mean((1, 2)) * pool + move for p in parts])
+            means = torch.stack([p.mean((1, 2)) * pool + move for p in parts], 1).flatten()  # [channel, part]
             hidden = torch.relu(module.squeeze.weight @ means + module.squeeze.bias)
-            added = (module.excite.weight @ hidden + module.excite.bias).chunk(len(parts))
-            parts = [p + a[:, None, None] for p, a in zip(parts, added, strict=True)]
+            added = (module.excite.weight @ hidden + module.excite.bias).reshape(channels, len(parts))
+            parts = [p + added[:, k, None, None] for k, p in enumerate(parts)]
         for p, (i, j) in zip(parts, places, strict=True):
             flat, weight = p.flatten(), module.connect.weight[:, :, 0, 0]
             share = len(flat) // groups

@@ -177,3 +177,17 @@ def test_an_interrupt_inside_the_exporter_is_an_interrupt(tmp_path: Path) -> Non
     assert process.returncode == 130
     assert err.strip().splitlines()[-1] == "interrupted; nothing was written"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ready", "slow.py"]
+
+
+def test_what_standard_error_cannot_take_is_dropped_and_standard_output_is_not() -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "wb", buffering=0) as pipe:
+        errors, output = ending._text(pipe.fileno(), ending._Stream), ending._text(pipe.fileno(), ending._Output)
+        for _ in range(3):
+            errors.write("warning: the machine is loaded\n")
+            errors.flush()
+        output.write("the result\n")
+        with pytest.raises(ending.ClosedError):
+            output.flush()
+        output.flush()  # told once

@@ -232,7 +232,9 @@ def test_a_check_that_zeros_would_pass_is_refused() -> None:
     assert "the parity check is vacuous" in done.err
     assert os.listdir() == []
     unchecked = run(f"{NETS}:Silent", "--input", "1x3x4x4", *QUICK, "-o", "silent", "--mutants", "none")
-    assert unchecked.code == 0
+    assert unchecked.code == 5, unchecked
+    assert "is zero in every case, so zeros would pass" in unchecked.err
+    assert os.listdir() == []
 
 
 def test_float16_is_in_the_graph_and_gated_by_its_own_measure() -> None:

@@ -187,7 +187,7 @@ def check(folder: Path, bundles: Iterable[Path] = ()) -> list[Finding]:
         BundleError: ``folder`` is no kit, or a bundle given is not whole.
     """
     kit = _read(folder)
-    now = {path.resolve().name: _graph(bundle.read(path).facts) for path in _bundles(bundles)}
+    now = {path.resolve().name: _graph(bundle.read(path).manifest["files"]) for path in _bundles(bundles)}
     names = sorted({file.partition("/")[0] for file in kit.files if "/" in file})
     present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()} - {MANIFEST}
     findings = []
@@ -201,9 +201,9 @@ def check(folder: Path, bundles: Iterable[Path] = ()) -> list[Finding]:
     return findings
 
 
-def _graph(facts: manifest.Manifest) -> str:
+def _graph(hashes: Mapping[str, str]) -> str:
     """Hash of the graph; where the weights are in a file of their own, of both."""
-    return "+".join(hash_ for name, hash_ in sorted(facts.files.items()) if name.startswith(bundle.MODEL))
+    return "+".join(hash_ for name, hash_ in sorted(hashes.items()) if name.startswith(bundle.MODEL))
 
 
 def _intact(path: Path, wanted: str) -> bool:
@@ -274,7 +274,7 @@ def _check_one(folder: Path, graph_now: str | None) -> Finding:
         return Finding(name, FAILS, str(error), result.backend, {})
     except (BundleError, ValueError) as error:
         return Finding(name, ALTERED, f"its data cannot be read: {error}", "", {})
-    backend, graph = result.backend, _graph(facts)
+    backend, graph = result.backend, _graph(facts.files)
     if percentiles != result.percentiles or parity.as_json() != result.parity:
         return Finding(name, ALTERED, "its figures do not follow from its raw data", backend, percentiles)
     if graph_now is not None and graph_now != graph:
@@ -288,7 +288,8 @@ def _as_bundle(folder: Path, facts: manifest.Manifest) -> Bundle:
     found = bundle.read_cases(folder / CASES)
     cases.fit(folder / CASES, found, facts.cases, facts.inputs, facts.outputs)
     ports = facts.inputs, facts.outputs, facts.varying
-    return Bundle(folder, facts.subject.name, *ports, facts.tolerance.k, found, facts, {}, facts.tolerance.snr)
+    limits = facts.tolerance
+    return Bundle(folder, facts.subject.name, *ports, limits.k, found, fields.plain(facts), limits.snr)
 
 
 def executed_on(kits: Iterable[Path]) -> str:

@@ -6,7 +6,7 @@ Figures are checked for what they are, not for what they claim: verdicts are com
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
 from attn_export.bundle.format import Count
@@ -319,7 +319,7 @@ def filled(plain: object, whose: str) -> dict[str, Any]:
     Raises:
         BundleError: it is none.
     """
-    return asdict(check(plain, whose))
+    return dict(fields.plain(check(plain, whose)))
 
 
 def check(plain: object, whose: str, error: type[AttnExportError] = BundleError) -> Report:

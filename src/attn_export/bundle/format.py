@@ -6,14 +6,11 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from numpy.typing import NDArray
 
 from attn_export.untrusted.fields import Within
-
-if TYPE_CHECKING:
-    from attn_export.bundle.manifest import Manifest
 
 SCHEMA = 2
 MODEL, CASES, MANIFEST, REPORT, PAGE = "model.onnx", "cases.npz", "manifest.json", "report.json", "report.html"
@@ -92,8 +89,7 @@ class Bundle:
         snr: of a precision below float32, what its signal-to-noise ratio is held to instead, in dB.
         digest: ``sha256:…`` of its manifest, which holds the hash of every other file.
         identity: device and inode of the folder that was read.
-        facts: what its manifest says, with a type for everything.
-        manifest: the same as plain data, with whatever may be left out filled in.
+        manifest: what it says, checked, with whatever may be left out filled in.
     """
 
     path: Path
@@ -103,7 +99,6 @@ class Bundle:
     varying: tuple[Varying, ...]
     tolerance: float
     cases: tuple[Case, ...]
-    facts: Manifest = field(repr=False)
     manifest: Mapping[str, Any] = field(repr=False)
     snr: float | None = None
     digest: str = ""
@@ -122,4 +117,4 @@ class Bundle:
     @property
     def precision(self) -> str:
         """The element type that the model computes in."""
-        return self.facts.subject.precision
+        return str(self.manifest["subject"].get("precision", "float32"))

@@ -8,7 +8,6 @@ import os
 import re
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,7 @@ from attn_export.bundle import manifest as manifests
 from attn_export.bundle.format import CASES, MANIFEST, REPORT, SIGNATURE, Bundle
 from attn_export.bundle.manifest import Manifest
 from attn_export.errors import AttnExportError, BundleError, UsageError
-from attn_export.untrusted import files, plain_json
+from attn_export.untrusted import fields, files, plain_json
 
 #: Bytes of a manifest, a report, and any file of a bundle.
 MOST_JSON, MOST_FILE = 64 * files.MB, 64 * files.GB
@@ -91,8 +90,7 @@ def _read(path: Path, identity: tuple[int, int]) -> Bundle:
         facts.varying,
         facts.tolerance.k,
         cases,
-        facts,
-        asdict(facts),
+        fields.plain(facts),
         facts.tolerance.snr,
         digest,
         identity,
@@ -192,6 +190,8 @@ def unchanged(whole: Bundle) -> None:
     Raises:
         BundleError: it was replaced in between.
     """
+    if not whole.digest:
+        return  # made in memory: no folder was read
     try:
         same = _identity(whole.path) == whole.identity and digest(whole.path) == whole.digest
     except BundleError:
@@ -231,7 +231,7 @@ def report(whole: Bundle) -> dict[str, Any]:
     Raises:
         BundleError: it has none, or it is no report.
     """
-    wanted = whole.facts.files.get(REPORT)
+    wanted = whole.manifest["files"].get(REPORT)
     if wanted is None:
         raise BundleError(f"{whole.path} has no {REPORT}: nothing was measured when it was written; export it again")
     content, came = _json(whole.path / REPORT, whole.path)

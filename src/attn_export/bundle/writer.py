@@ -145,7 +145,7 @@ def rewriting(whole: Bundle) -> Iterator[Path]:
     if os.path.lexists(whole.signature):
         raise WriteError(f"{whole.path} is signed, so nothing is added to it; copy it without {SIGNATURE} first")
     with writing(whole.path) as folder:
-        for name in whole.facts.files:
+        for name in whole.manifest["files"]:
             if name not in (REPORT, PAGE):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(whole.path / name, folder / name)
@@ -299,13 +299,13 @@ def _put(partial: Path, place: Path) -> None:
                 if not _exchange(ready, place):
                     raise WriteError(f"{place} was changed meanwhile; what was there lies at {ready}") from None
                 raise
-            shutil.rmtree(ready, ignore_errors=True)
+            _discard(ready)
         else:  # where the file system cannot exchange, the gap is these two lines; ``_recover`` closes it
             _replaceable(place)
             aside = partial.with_suffix(".old")
             place.rename(aside)
             ready.rename(place)
-            shutil.rmtree(aside, ignore_errors=True)
+            _discard(aside)
     except (OSError, WriteError):
         if _identity(ready) == new:  # and not what changed places with it
             ready.rename(partial)
@@ -320,7 +320,14 @@ def _recover(place: Path) -> None:
     for left in (*_left(place, "old"), *_left(place, "new")):
         with contextlib.suppress(WriteError):
             _replaceable(left)
-            shutil.rmtree(left, ignore_errors=True)
+            _discard(left)
+
+
+def _discard(folder: Path) -> None:
+    """Remove what was looked at; a kill in the midst of it leaves what the next run sweeps without a look."""
+    doomed = folder.with_suffix(".partial")
+    folder.rename(doomed)
+    shutil.rmtree(doomed, ignore_errors=True)
 
 
 def _flush(folder: Path) -> None:

@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import Any
 
 _ROOT = str(Path(__file__).resolve().parents[2])
-#: Without -P (new in 3.11) the first entry is the current folder; ``sys`` itself is built in. Ours comes last: nothing
-#: that lies beside the package may hide a module of the standard library.
+#: Without -P (new in 3.11) the first entry is the current folder; ``sys`` itself is built in. Ours comes behind the
+#: standard library, which nothing that lies beside the package may hide, and before what is installed: the child must
+#: find this very package, also where another copy of it is installed.
 _BOOT = (
     "import sys\n"
     "if not getattr(sys.flags, 'safe_path', False): del sys.path[0]\n"
     "root, module, *words = sys.argv[1:]\n"
-    "if root not in sys.path: sys.path.append(root)\n"
+    "at = [n for n, path in enumerate(sys.path) if path.endswith('-packages')] or [len(sys.path)]\n"
+    "if root not in sys.path[:at[0] + 1]: sys.path.insert(at[0], root)\n"
     "from attn_export.process import children\n"
     "children.die_with_parent()\n"
     "import runpy\n"

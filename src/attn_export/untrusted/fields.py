@@ -65,6 +65,19 @@ def build(kind: type[T], value: object, where: str = "") -> T:
     return kind(**{name: check(hints[name], item, f"{prefix}{name}") for name, item in value.items()})
 
 
+def plain(value: object) -> Any:
+    """A dataclass that was made here as plain data again, with whatever had been left out filled in.
+
+    >>> plain(Within(1, 2))
+    {'least': 1, 'most': 2, 'above': False}
+    """
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {name: plain(getattr(value, name)) for name in _fields(type(value))[0]}
+    if isinstance(value, Mapping):
+        return {str(name): plain(item) for name, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
 @functools.cache
 def _fields(kind: Any) -> tuple[dict[str, Any], tuple[str, ...]]:
     """Annotations by the name of each field, and the names of those without a default."""

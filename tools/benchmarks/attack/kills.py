@@ -93,19 +93,23 @@ def length(job: Job, honest: Path, folder: Path, program: Sequence[str] = PROGRA
     return time.monotonic() - began
 
 
-def carry_out(kill: Kill, seconds: float, honest: Path, root: Path, program: Sequence[str] = PROGRAM) -> Found:
-    """Kill one run and look at everything."""
+def carry_out(
+    kill: Kill, seconds: float, honest: Path, root: Path, program: Sequence[str] = PROGRAM, early: float = 0.0
+) -> Found:
+    """Kill one run and look at everything; within ``early`` seconds the interpreter may not have come to our code."""
     found, place = Found(kill), Place(root, honest)
     target = place.work / kill.job.target
     if kill.older and kill.job.name != "sweep":
         shutil.copytree(honest / "bundle", target)
     before = identity(target) if kill.job.name != "sweep" else ""
+    began = time.monotonic()
     process = place.start(kill.job.line(), program)
     _await_moment(kill, seconds, process, place)
     if process.poll() is not None:
         found.late = True
     else:
         _send(kill, process)
+    early = early if time.monotonic() - began < early else 0.0
     found.code = wait(process, PATIENCE)
     if found.code is None:
         found.faults.append(f"it still runs {PATIENCE:.0f} s later")
@@ -113,7 +117,7 @@ def carry_out(kill: Kill, seconds: float, honest: Path, root: Path, program: Seq
         found.faults.append(f"{len(survivors)} processes outlive it")
     process.wait()
     if not found.late:
-        found.faults += _words(kill, found.code, place.said())
+        found.faults += _words(kill, found.code, place.said(), bool(early))
     found.faults += _bundles(kill, before, target, found.code)
     code = wait(place.start(kill.job.line(again=True), program), 600)
     if code:
@@ -150,13 +154,13 @@ def _child(process: int) -> int | None:
     return int(words[0]) if words else None
 
 
-def _words(kill: Kill, code: int | None, said: str) -> list[str]:
+def _words(kill: Kill, code: int | None, said: str, early: bool) -> list[str]:
     """What is wrong with how it ended."""
     last = said.strip().splitlines()[-1] if said.strip() else ""
-    if "Traceback" in said and not _not_ours_yet(code, said):
-        return [f"a traceback: {last}"]
-    if code == 0 or _not_ours_yet(code, said):
+    if code == 0 or (early and _not_ours_yet(code, said)):
         return []  # it was at its end already, or the interpreter had not come to our code
+    if "Traceback" in said:
+        return [f"a traceback: {last}"]
     if kill.number == signal.SIGKILL and kill.whom != "child":
         return [] if code == -signal.SIGKILL else [f"exit code {code}, wanted -9"]
     if kill.number == signal.SIGKILL:
@@ -169,12 +173,10 @@ def _words(kill: Kill, code: int | None, said: str) -> list[str]:
 
 
 def _not_ours_yet(code: int | None, said: str) -> bool:
-    """Whether the signal came before the interpreter had loaded a line of ours, where nobody can do anything."""
+    """Whether the signal met the bare interpreter, where nobody can do anything."""
     if code in (-signal.SIGTERM, -signal.SIGINT) and not said.strip():
         return True
-    return (
-        "KeyboardInterrupt" in said and "supervis" not in said and "✓" not in said and code in (-signal.SIGINT, 130, 1)
-    )
+    return code in (-signal.SIGINT, 130, 1) and "KeyboardInterrupt" in said and "supervisor" not in said
 
 
 def _bundles(kill: Kill, before: str, target: Path, code: int | None) -> list[str]:
@@ -202,12 +204,13 @@ def run(
     workers: int = 2,
 ) -> list[Found]:
     """Carry out ``count`` kills."""
+    early = length(Job("version", ("--version",)), honest, folder, program)
     seconds = {name: length(JOBS[name], honest, folder, program) for name in jobs}
     kills = list(plan(count, jobs, seed))
 
     def one(item: tuple[int, Kill]) -> Found:
         index, kill = item
-        found = carry_out(kill, seconds[kill.job.name], honest, folder / str(index), program)
+        found = carry_out(kill, seconds[kill.job.name], honest, folder / str(index), program, early)
         if found.faults:
             print(f"{index}: {kill}: {'; '.join(found.faults)}", file=sys.stderr)
         return found

@@ -426,10 +426,12 @@ def array(value: Any, rng: Random) -> Any:
     """Another array in the place of an honest one: of another type, shape or worth."""
     flat = value.ravel()
     choices: list[Callable[[], Any]] = [
-        lambda: value.astype(rng.choice(["f2", "f8", "i1", "u8", "c16", "?", "i8", "f4"])),
+        lambda: (value if value.dtype.kind in "biufc" else np.zeros(value.shape)).astype(
+            rng.choice(["f2", "f8", "i1", "u8", "c16", "?", "i8", "f4"])
+        ),
         lambda: value[..., None],
         lambda: flat,
-        lambda: value[:0],
+        lambda: flat[:0],
         lambda: np.zeros((0,), value.dtype),
         lambda: np.zeros((), value.dtype),
         lambda: np.zeros_like(value),

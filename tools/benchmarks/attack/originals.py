@@ -51,11 +51,15 @@ def folder() -> Path:
     Raises:
         RuntimeError: the product could not make them; what it said.
     """
-    root = Path(tempfile.gettempdir(), f"attack-originals-{os.getuid()}-{_version()}")
-    with open(f"{root}.lock", "w", encoding="ascii") as lock:  # noqa: PTH123
+    shelf = Path(tempfile.gettempdir(), f"attack-originals-{os.getuid()}")
+    shelf.mkdir(mode=0o700, exist_ok=True)
+    if shelf.is_symlink() or shelf.stat().st_uid != os.getuid():
+        raise RuntimeError(f"{shelf} is somebody else's; remove it")
+    root = shelf / _version()
+    with (shelf / "lock").open("w", encoding="ascii") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # two test workers may come at once
         if not root.is_dir():
-            partial = Path(f"{root}.new")
+            partial = shelf / "new"
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir()
             done = children.run("attn_export.tools.benchmarks.attack.originals", str(partial))

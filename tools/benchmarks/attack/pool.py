@@ -88,7 +88,9 @@ class Pool:
                 worker = old
                 if old.done >= LIFE:
                     self._end(old)
-                    worker = self._workers[place] = self._hire(place)
+                    del self._workers[place]  # the new one must not close descriptors by the numbers of the old
+                    worker = self._hire(place)
+                    self._workers.insert(place, worker)
                 worker.task = queue.popleft()
                 worker.began = time.monotonic()
                 worker.board.write(activity.Activity())

@@ -188,10 +188,10 @@ def rows() -> list[Row]:
         Row("read-only TMPDIR", JOB, (0, 3), "Read-only", narrow=_tmp("read-only"), mounts=True),
         Row("read-only HOME", JOB, (0,), narrow=_home("read-only"), mounts=True),
         Row("no HOME", JOB, (0,), narrow=_home("none")),
-        Row("HOME is a file", JOB, (0,), narrow=_home("file")),
+        Row("HOME is a file", VERIFY, (0,), narrow=_home("file")),
         Row("HOME is nowhere", VERIFY, (0,), narrow=_home("missing")),
         Row("no TMPDIR", JOB, (0,), narrow=_tmp("none")),
-        Row("TMPDIR is a file", JOB, (0,), narrow=_tmp("file")),
+        Row("TMPDIR is a file", VERIFY, (0,), narrow=_tmp("file")),
         Row("TMPDIR is nowhere", VERIFY, (0,), narrow=_tmp("missing")),
         Row(
             "files of 4 kB at most", JOB, (3,), "too large|too big|File too", narrow=_limit(resource.RLIMIT_FSIZE, 4096)
@@ -201,7 +201,7 @@ def rows() -> list[Row]:
     ]
     found += [
         Row(f"{size} MB of addresses, {words[0]}", words, (0, 3), LITTLE, narrow=_limit(resource.RLIMIT_AS, size * MB))
-        for words, sizes in ((VERIFY, (100, 300, 700)), (JOB, (500, 1000, 1500, 2500)))
+        for words, sizes in ((VERIFY, (100, 300, 700)), (JOB, (500, 1200)))
         for size in sizes
     ]
     for number, what, codes, says in (

@@ -1,0 +1,112 @@
+"""The evaluation before judges that we did not write: the ONNX project's data, and ONNX Runtime on drawn nodes."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import helper
+
+from attn_export.tools.benchmarks import backend_older, node_draws
+from attn_export.tools.benchmarks.backend_data import Case, cases
+from attn_export.tools.benchmarks.backend_tests import Outcome, differ, is_double, judge
+from attn_export.tools.pages.operators import PAGE, claimed, page
+
+
+@pytest.fixture(scope="module")
+def outcomes() -> list[Outcome]:
+    return [judge(case) for case in cases()]
+
+
+def test_all_of_the_data_is_there(outcomes: list[Outcome]) -> None:
+    kinds = Counter(outcome.case.kind for outcome in outcomes)
+    assert kinds["node"] > 1800
+    assert kinds["simple"] > 20
+    assert (kinds["pytorch-converted"], kinds["pytorch-operator"], kinds["light"]) == (82, 35, 9)
+    assert all(outcome.case.runs for outcome in outcomes)
+    assert all(wanted for outcome in outcomes for _, wanted in outcome.case.runs)
+
+
+def test_no_model_is_wrong_or_breaks_us(outcomes: list[Outcome]) -> None:
+    bad = [f"{o.case.name}: {o.detail}" for o in outcomes if o.status in ("wrong", "traceback")]
+    assert not bad, "\n".join(bad)
+
+
+def test_few_are_refused_and_each_by_name(outcomes: list[Outcome]) -> None:
+    refused = [outcome for outcome in outcomes if outcome.status == "refused"]
+    assert len(refused) <= 34
+    for outcome in refused:
+        assert "opset" in outcome.detail
+        # The operator may stand inside a function that the model calls.
+        assert "cannot be evaluated in float64" in outcome.detail
+
+
+def test_the_page_is_current(outcomes: list[Outcome]) -> None:
+    assert f"with onnx {onnx.__version__}." in PAGE.read_text(encoding="utf-8"), "install the onnx of constraints.txt"
+    again = "run: python -m attn_export.tools.pages.operators"
+    assert PAGE.read_text(encoding="utf-8") == page(outcomes), again
+
+
+def test_each_claim_has_a_witness(outcomes: list[Outcome]) -> None:
+    seen = {name for o in outcomes if o.status == "agrees" for name in _operators(o.case)} | set(node_draws.MAKERS)
+    assert not set(claimed()) - seen - {"Optional"}, "Optional has its test in test_exact_values.py"
+
+
+def _operators(case: Case) -> set[str]:
+    return {f"{n.domain}.{n.op_type}".lstrip(".") for n in case.model.graph.node}
+
+
+def test_a_fifth_of_it_in_float32() -> None:
+    chosen = [case for case in cases()[::5] if not is_double(case)]
+    counts = Counter(judge(case, np.float32).status for case in chosen)
+    assert set(counts) == {"agrees", "refused"}
+    assert counts["agrees"] > 350
+
+
+@pytest.mark.parametrize("name", node_draws.MAKERS)
+def test_drawn_nodes_agree_with_the_runtime(name: str) -> None:
+    onnxruntime.set_default_logger_severity(4)
+    faults = [node_draws.compare(draw) for draw in node_draws.draws(1, 6, name) if draw.operator == name]
+    assert any(fault is not None for fault in faults), "the runtime takes some"
+    assert not [fault for fault in faults if fault]
+
+
+@pytest.mark.parametrize("name", ["Softmax", "Hardmax", "BatchNormalization", "TopK", "Clip", "Scan", "Dropout"])
+def test_older_versions_agree_with_the_runtime(name: str) -> None:
+    faults = [(case.name, backend_older.compare(case, model)) for case, model in backend_older.older(name)]
+    assert any(fault is not None for _, fault in faults)
+    assert not [(case, fault) for case, fault in faults if fault and not any(k in case for k in backend_older.KNOWN)]
+
+
+def test_the_judge_sees_what_differs() -> None:
+    right = np.float32([1, 2, 3])
+    assert differ(np.float64([1, 2, 3]), right) == ("", 0.0)
+    assert differ(np.float64([1, 2, 3.0001]), right)[0].startswith("off by")
+    assert differ(np.float64([1, 2, 3.000001]), right)[0] == ""
+    assert "shape" in differ(np.float64([[1, 2, 3]]), right)[0]
+    assert "float32 for float64" in differ(right, right)[0], "an evaluation in float64 that is none"
+    assert differ(np.float64([1, 2, np.inf]), right)[0].startswith("infinities")
+    assert differ(np.float64([1, 2, 1e6]), np.float16([1, 2, np.inf]))[0] == "", "it overflows in its type"
+    assert "1 of 2 differ" in differ(np.array([1, 2]), np.array([1, 3]))[0]
+    assert differ(np.array([1, 2], np.int32), np.array([1, 2]))[0] == "int32 for int64"
+    assert differ([np.array([1])], [np.array([1]), np.array([2])])[0]
+    assert differ(None, None) == ("", 0.0)
+    assert differ(np.array([1]), None)[0]
+
+
+def test_a_wrong_model_is_called_wrong() -> None:
+    ports = [helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, [2]) for n in ("x", "y")]
+    graph = helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], "g", ports[:1], ports[1:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])
+    x = np.float32([1, 2])
+    assert judge(Case("a", "node", model, (({"x": x}, {"y": -x}),))).status == "agrees"
+    assert judge(Case("a", "node", model, (({"x": x}, {"y": x}),))).status == "wrong"
+    assert judge(Case("a", "node", model, (({"x": x}, {"z": x}),))).status == "wrong"
+    assert judge(Case("a", "node", model, (({"w": x}, {"y": -x}),))).status == "traceback"
+    graph.node[0].op_type = "RandomNormalLike"
+    refused = judge(Case("a", "node", helper.make_model(graph), (({"x": x}, {"y": x}),)))
+    assert refused.status == "refused"
+    assert "RandomNormalLike" in refused.detail

@@ -29,7 +29,7 @@ NODES, CALLS = 2_000_000, 200
 
 _STANDARD = ("", "ai.onnx")
 #: Attributes that name axes, or count them. Beyond these the shape inference of the ``onnx`` package dies by a signal.
-_AXES = {name: (-AXES, AXES) for name in ("axis", "batch_axis", "time_axis")} | {"batch_dims": (0, AXES)}
+_AXES = dict.fromkeys(("axis", "batch_axis", "time_axis"), (-AXES, AXES)) | {"batch_dims": (0, AXES)}
 #: Bits of an element where several share a byte.
 _BITS = {
     getattr(TensorProto, name): bits

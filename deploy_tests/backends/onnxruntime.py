@@ -41,6 +41,7 @@ class OnnxRuntime:
         settings.inter_op_num_threads = 1
         settings.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         settings.log_severity_level = 4  # errors come as exceptions; printing them as well would be noise
+        onnxruntime.set_default_logger_severity(4)  # some are logged outside of any session, with terminal escapes
         # A denormal costs a hundred times a normal number; timing them would measure the input, not the model.
         settings.add_session_config_entry("session.set_denormal_as_zero", "1")
         # Spinning threads would charge the CPU time of waiting to the model.

@@ -59,3 +59,25 @@ def test_it_prints_nothing_of_its_own(tmp_path: Path) -> None:
     command = [sys.executable, "-c", code, str(save(tmp_path / "m.onnx"))]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("refused\n", "")
+
+
+def test_an_allocation_that_overflows_prints_nothing(tmp_path: Path) -> None:
+    """The runtime logs it outside of any session, in colours, past Python's streams."""
+    nodes = [
+        helper.make_node("ConstantOfShape", ["shape"], ["filled"], value=helper.make_tensor("v", 1, [1], [1.0])),
+        helper.make_node("ReduceSum", ["filled"], ["y"]),
+    ]
+    shape = helper.make_tensor_value_info("shape", TensorProto.INT64, [1])
+    graph = helper.make_graph(nodes, "g", [shape], [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1])])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(model, tmp_path / "m.onnx")
+    code = (
+        "import sys, numpy as np\nfrom pathlib import Path\n"
+        "from attn_export.deploy_tests.backends import opened\nfrom attn_export.deploy_tests.backend import Options\n"
+        "from attn_export.errors import BackendError\n"
+        "with opened('onnxruntime', Path(sys.argv[1]), Options()) as run:\n"
+        "    try:\n        run({'shape': np.array([1 << 62])})\n"
+        "    except BackendError:\n        print('refused')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "m.onnx")], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("refused\n", "")

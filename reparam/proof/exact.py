@@ -146,13 +146,17 @@ class Exact:
             with np.errstate(all="ignore"):  # a division by zero means infinity, as in every runtime
                 if index not in self._runners:
                     self._runners[index] = self._runner(node)
-                return list(self._runners[index](arguments))
+                came = list(self._runners[index](arguments))
         except claims.Refusal as refusal:
             raise claims.refused(node, self._opset(node), refusal, str(self.dtype)) from refusal
         except ExportError:
             raise  # of a node inside this one
         except Exception as error:  # whatever a reference implementation raises
             raise ExportError(f"{node.op_type} {node.name!r} cannot be evaluated in {self.dtype}: {error}") from error
+        if any(node.output[len(came) :]):
+            more = list(node.output[len(came) :])
+            raise ExportError(f"{node.op_type} {node.name!r} has {len(came)} outputs; the node asks for {more} as well")
+        return came[: len(node.output)]
 
     def _argument(self, node: onnx.NodeProto, name: str, values: Mapping[str, Array]) -> Any:
         if name in values:
@@ -262,7 +266,7 @@ class Exact:
         evaluator = ReferenceEvaluator(graph, opsets=self._opsets)
 
         def run(arguments: Sequence[Any]) -> Sequence[Any]:
-            feeds = {name: _kept(value) for name, value in zip(node.input, arguments, strict=True) if name}
+            feeds = {name: kept_from_writing(value) for name, value in zip(node.input, arguments, strict=True) if name}
             came = dict(zip(outputs, evaluator.run(None, feeds), strict=True))
             return [self._wide(came[name]) if name else None for name in node.output]
 
@@ -285,7 +289,7 @@ class Exact:
                     tensor.CopyFrom(numpy_helper.from_array(wide, tensor.name))
 
 
-def _kept(value: Any) -> Any:
+def kept_from_writing(value: Any) -> Any:
     """A view that cannot be written to: an implementation that works in place would change what others read."""
     if not isinstance(value, np.ndarray):
         return value

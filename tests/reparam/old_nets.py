@@ -137,9 +137,7 @@ def enlarged(w: Writer, x: str, *, form: str = "scales") -> str:
     elif form == "axes" and w.opset >= 18:
         y = w.add("Resize", x, "", w.constant([2.0, 2.0]), axes=[2, 3], **how)
     elif form == "policy" and w.opset >= 18:
-        y = w.add(
-            "Resize", x, "", "", w.constant([24, 30]), axes=[-2, -1], keep_aspect_ratio_policy="not_larger", **how
-        )
+        y = w.add("Resize", x, "", "", w.constant([24, 30]), axes=[2, 3], keep_aspect_ratio_policy="not_larger", **how)
     else:
         y = w.add("Resize", x, region, w.constant([1.0, 1.0, 2.0, 2.0]), **how)
     return w.norm(w.conv(y, 4, 6, 1, bias=True), 6)
@@ -184,8 +182,7 @@ def tokens(w: Writer, x: str) -> str:
 class Net:
     """A net and what is left of its operators with kernels, in order.
 
-    ``since`` is the set that first can say it; ``open`` what is left where sizes are open (None: they cannot be);
-    ``reference`` whether the reference implementation of ONNX can run it.
+    ``since`` is the set that first can say it; ``open`` what is left where sizes are open (None: they cannot be).
     """
 
     name: str
@@ -195,7 +192,6 @@ class Net:
     since: int = 11
     rank: int = 4
     open: tuple[str, ...] | None = ()
-    reference: bool = True
 
     def model(self, opset: int, *, dynamic: bool = False) -> onnx.ModelProto:
         """The net as a file of this operator set wrote it."""
@@ -219,7 +215,7 @@ NETS = [
     Net("enlarged-half-pixel", enlarged, _MOVED, {"form": "half_pixel"}),
     Net("enlarged-sizes", enlarged, _MOVED, {"form": "sizes"}, open=None),
     Net("enlarged-axes", enlarged, _MOVED, {"form": "axes"}, since=18),
-    Net("enlarged-policy", enlarged, _MOVED[::-1], {"form": "policy"}, since=18, open=None, reference=False),
+    Net("enlarged-policy", enlarged, _MOVED[::-1], {"form": "policy"}, since=18, open=None),
     Net("shuffled-dcr", shuffled, _SHUFFLED, {"mode": "DCR"}),
     Net("shuffled-crd", shuffled, _SHUFFLED, {"mode": "CRD"}),
     Net("padded", padded, _CONV),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import onnx
@@ -10,8 +11,10 @@ import onnxruntime
 import pytest
 from onnx import helper
 
+from attn_export.reparam.proof.claims import RefusedOperatorError
+from attn_export.reparam.proof.exact import Exact
 from attn_export.tools.benchmarks import backend_older, node_draws
-from attn_export.tools.benchmarks.backend_data import Case, cases
+from attn_export.tools.benchmarks.backend_data import Case, cases, made
 from attn_export.tools.benchmarks.backend_tests import Outcome, differ, is_double, judge
 from attn_export.tools.pages.operators import PAGE, claimed, page
 
@@ -79,6 +82,57 @@ def test_older_versions_agree_with_the_runtime(name: str) -> None:
     faults = [(case.name, backend_older.compare(case, model)) for case, model in backend_older.older(name)]
     assert any(fault is not None for _, fault in faults)
     assert not [(case, fault) for case, fault in faults if fault and not any(k in case for k in backend_older.KNOWN)]
+
+
+#: What has steps by its nature, or is float32 by definition.
+_LEARNED = {"ai.onnx.ml.Binarizer", "ai.onnx.ml.TreeEnsemble"}
+FLAT = {"Ceil", "DynamicQuantizeLinear", "Floor", "Hardmax", "Round", "Sign"} | _LEARNED
+
+
+def test_every_operator_is_evaluated_in_float64() -> None:
+    """Where the inputs move by 1e-10, the outputs move as smoothly: float32 inside would stand still, or jump."""
+    claimed_now = set(claimed())
+    tried, smooth = Counter[str](), set[str]()
+    for case in made():
+        (name, *more) = _operators(case)
+        if more or name not in claimed_now or name in smooth or tried[name] > 7:
+            continue
+        moved = _moves_smoothly(case)
+        tried[name] += moved is not None
+        smooth |= {name} if moved else set()
+    assert len(smooth) > 120
+    assert {name for name in tried if tried[name]} - smooth == FLAT
+
+
+def _moves_smoothly(case: Case) -> bool | None:
+    """Whether an output moves twice as far when the inputs do; None if nothing in it is of a floating-point type."""
+    given, _ = case.runs[0]
+    floats = [
+        n for n, v in given.items() if isinstance(v, np.ndarray) and v.dtype in (np.float32, np.float16, np.float64)
+    ]
+    if not floats:
+        return None
+
+    def at(step: float) -> dict[str, Any]:
+        moved = {
+            n: given[n] * 1.0 + step * np.sin(1 + np.arange(given[n].size).reshape(given[n].shape)) for n in floats
+        }
+        return Exact(case.model).run({**given, **{n: v.astype(np.float64) for n, v in moved.items()}})
+
+    try:
+        rows = [at(step) for step in (0, 1e-10, 2e-10)]
+    except RefusedOperatorError:
+        return None
+    names = [n for n, v in rows[0].items() if isinstance(v, np.ndarray) and v.dtype == np.float64]
+    found = None
+    for name in names:
+        zero, first, second = (row[name] for row in rows)
+        if zero.size and zero.shape == first.shape == second.shape:
+            with np.errstate(invalid="ignore"):
+                one, two = np.nan_to_num(first - zero), np.nan_to_num(second - zero)
+            ahead = float(np.abs(two).max())
+            found = bool(found) or (ahead > 0 and float(np.abs(two - 2 * one).max()) < 0.05 * ahead)
+    return found
 
 
 def test_the_judge_sees_what_differs() -> None:

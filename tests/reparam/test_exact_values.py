@@ -16,7 +16,7 @@ from torch import nn
 
 from attn_export.errors import ExportError
 from attn_export.reparam.proof.claims import RefusedOperatorError, random_operators
-from attn_export.reparam.proof.exact import Exact, inputs_of
+from attn_export.reparam.proof.exact import Exact, inputs_of, kept_from_writing
 
 Array = np.ndarray[Any, Any]
 INF = np.float32(np.inf)
@@ -130,6 +130,14 @@ def test_weights_of_pixels_are_exact() -> None:
         np.testing.assert_allclose(y, nn.functional.interpolate(x, (10, 14), mode=theirs).numpy(), rtol=0, atol=1e-14)
 
 
+def test_places_between_pixels_are_exact_for_the_float32_scale() -> None:
+    x, scale = drawn(1, 1, 50).astype(np.float64), np.float32(1.7)
+    named = {"mode": "linear", "coordinate_transformation_mode": "half_pixel"}
+    (y,) = one("Resize", [x, None, np.array([1, 1, scale])], 13, **named)
+    places = np.clip((np.arange(85) + 0.5) / float(scale) - 0.5, 0, 49)
+    np.testing.assert_allclose(y[0, 0], np.interp(places, np.arange(50), x[0, 0]), rtol=0, atol=1e-13)
+
+
 # Windows
 
 
@@ -200,6 +208,14 @@ def test_a_batch_norm_in_training_uses_the_batch() -> None:
     np.testing.assert_allclose(variance, 0.9 + 0.1 * x.astype(float).var((0, 2)), rtol=1e-6)
 
 
+def test_a_named_precision_of_a_softmax_is_ours() -> None:
+    q, k, v = (drawn(1, 2, 3, 4) for _ in range(3))
+    (y,) = one("Attention", [q, k, v], 23, softmax_precision=T.FLOAT)
+    wide = (torch.from_numpy(x).double() for x in (q, k, v))
+    wanted = nn.functional.scaled_dot_product_attention(*wide).numpy()
+    np.testing.assert_allclose(y, wanted, rtol=1e-12)
+
+
 # Recurrent layers, against PyTorch in float64
 
 
@@ -262,6 +278,17 @@ def test_what_a_loop_over_scalars_hands_out_is_a_vector(rounds: int) -> None:
     assert came["all"].dtype == np.float64
     np.testing.assert_allclose(came["all"], [step * (n + 1) for n in range(rounds)], rtol=1e-15)
     assert came["last"].shape == ()
+
+
+def test_a_loop_ends_where_its_condition_says() -> None:
+    body = counting()
+    body.node[0].CopyFrom(helper.make_node("Less", ["more", "most"], ["still"]))
+    body.node.insert(3, body.node.pop(0))
+    for rounds, wanted in ((np.int64(9), 3), (None, 3), (np.int64(2), 2)):
+        node = helper.make_node("Loop", ["" if rounds is None else "n", "", "z"], ["last", "all"], "loop", body=body)
+        constants = {"z": np.float32(0), "most": np.float32(2.5), **({} if rounds is None else {"n": rounds})}
+        model = model_of(graph_of([node], {"step": np.float32(1)}, ["last", "all"], constants))
+        assert Exact(model).run({"step": np.asarray(np.float32(1))})["all"].tolist() == [1, 2, 3][:wanted]
 
 
 def test_nested_graphs_read_from_all_that_is_around_them() -> None:
@@ -371,6 +398,18 @@ def test_sequences_and_optional_values() -> None:
     assert [part.dtype for part in came["u"]] == [np.float64] * 3  # type: ignore[comparison-overlap]
     assert came["has"]
     assert came["back"].tolist() == x.tolist()
+
+
+def test_places_in_a_sequence_may_count_from_the_end() -> None:
+    nodes = [
+        helper.make_node("SequenceConstruct", ["a", "b", "a"], ["s"]),
+        helper.make_node("SequenceErase", ["s", "last"], ["t"]),
+        helper.make_node("SequenceInsert", ["t", "a", "last"], ["u"]),
+        helper.make_node("ConcatFromSequence", ["u"], ["y"], axis=0),
+    ]
+    feeds = {"a": np.float32([1]), "b": np.float32([2])}
+    model = model_of(graph_of(nodes, feeds, ["y"], {"last": np.int64(-1)}))
+    assert Exact(model).run(feeds)["y"].tolist() == [1, 1, 2]
 
 
 def test_whole_numbers_divide_and_overflow_as_their_type() -> None:
@@ -510,7 +549,16 @@ def test_what_nothing_makes_is_named() -> None:
         Exact(model_of(graph_of(nodes, {"x": np.float32([1])}, ["y"]))).run({"x": np.float32([1])})
 
 
+def test_an_output_that_nothing_makes_is_named() -> None:
+    with pytest.raises(ExportError, match=r"Erf 'node' has 1 outputs; the node asks for \['o1'\] as well"):
+        one("Erf", [drawn(2)], outputs=2)
+
+
 def test_nothing_that_was_fed_is_changed() -> None:
+    array = np.zeros(2)
+    with pytest.raises(ValueError, match="read-only"):
+        kept_from_writing(array)[0] = 1
+    array[0] = 1
     x = drawn(2, 3).astype(np.float64)
     kept = x.copy()
     for operator in ("Softmax", "Relu", "CumSum", "TopK"):

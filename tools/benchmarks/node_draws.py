@@ -505,7 +505,7 @@ def _more(name: str, random: Random) -> Draw:
     axis, kind = int(random.integers(-len(shape), len(shape))), _one(random, np.uint8, np.uint32, np.uint64)
     low, high = (_one(random, None, _single(v)) for v in (-0.4, 0.6))
     bits = [random.integers(0, most, shape).astype(kind) for most in (99, 5)]
-    ends = x / np.where(x > 0, _single(0), _single(1))
+    ends = np.where(np.abs(x) > 0.5, np.copysign(np.inf, x), x).astype(np.float32)
     made: dict[str, Callable[[], Draw]] = {
         "BitShift": lambda: Draw(name, bits, 11, {"direction": _one(random, "LEFT", "RIGHT")}),
         "Clip": lambda: Draw(name, [x, low, high], 13),

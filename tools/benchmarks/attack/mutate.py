@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import struct
 import warnings
 import zipfile
@@ -256,9 +257,7 @@ def dumps(value: Any) -> bytes:
         return item
 
     text = json.dumps(prepared(value), ensure_ascii=True)
-    for index, piece in enumerate(raw):
-        text = text.replace(f'"@@{index}@@"', piece)
-    return text.encode()
+    return re.sub(r'"@@([0-9]+)@@"', lambda found: raw[int(found[1])], text).encode()
 
 
 def mild(value: Any, rng: Random) -> str:

@@ -22,7 +22,7 @@ class Graph(Protocol):
     inputs: list[str]
     outputs: list[str]
 
-    def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+    def inside(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return its outputs by name."""
 
 
@@ -36,7 +36,7 @@ class Body:
     def __call__(self, arguments: Sequence[Any], captured: Mapping[str, Any]) -> list[Any]:
         """Its outputs, in order."""
         names = [value.name for value in self.inputs]
-        came = self._exact.run({**captured, **dict(zip(names, arguments, strict=True))})
+        came = self._exact.inside({**captured, **dict(zip(names, arguments, strict=True))})
         return [came[value.name] for value in self.outputs]
 
     def none_of(self, port: ValueInfoProto) -> Any:
@@ -55,7 +55,7 @@ def call(exact: Graph, function: FunctionProto) -> Runner:
 
     def run(arguments: Sequence[Any]) -> Sequence[Any]:
         padded = [*arguments, *[None] * (len(function.input) - len(arguments))]
-        came = exact.run(dict(zip(function.input, padded, strict=True)))
+        came = exact.inside(dict(zip(function.input, padded, strict=True)))
         return [came[name] for name in function.output]
 
     return run

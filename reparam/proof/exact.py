@@ -59,7 +59,7 @@ class Weights(Mapping[str, Array]):
         if name in self._arrays:
             return self._arrays[name]
         if name not in self._kept:
-            array = self._widen(self._read(name))
+            array = _writable(self._widen(self._read(name)))
             if array.nbytes > _LARGE:
                 return array
             self._kept[name] = array
@@ -117,10 +117,19 @@ class Exact:
         return dict(self.visit(feeds, self.outputs if wanted is None else wanted))
 
     def visit(self, feeds: Mapping[str, Array], wanted: Iterable[str]) -> Iterator[tuple[str, Array]]:
-        """Yield the wanted tensors one by one as they are made, evaluating nothing that they do not need."""
+        """Yield the wanted tensors one by one as they are made, evaluating nothing that they do not need.
+
+        What is yielded lies apart from what was fed, in memory that can be written to.
+        """
+        return self._walk({name: _apart(self._wide(value), value) for name, value in feeds.items()}, wanted)
+
+    def inside(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The graph's outputs as part of an evaluation around it, whose values need no copies."""
+        return dict(self._walk({name: self._wide(value) for name, value in values.items()}, self.outputs))
+
+    def _walk(self, values: dict[str, Any], wanted: Iterable[str]) -> Iterator[tuple[str, Array]]:
         left = set(wanted)
         needed, uses = self._plan(frozenset(left))
-        values = {name: self._wide(value) for name, value in feeds.items()}
         for name in [name for name in left if name in values or name in self.constants]:
             left.discard(name)
             yield name, values[name] if name in values else self.constants[name]
@@ -268,7 +277,7 @@ class Exact:
         def run(arguments: Sequence[Any]) -> Sequence[Any]:
             feeds = {name: kept_from_writing(value) for name, value in zip(node.input, arguments, strict=True) if name}
             came = dict(zip(outputs, evaluator.run(None, feeds), strict=True))
-            return [self._wide(came[name]) if name else None for name in node.output]
+            return [_writable(self._wide(came[name])) if name else None for name in node.output]
 
         return run
 
@@ -287,6 +296,23 @@ class Exact:
                 for tensor in graph.initializer:
                     wide = self._wide(numpy_helper.to_array(tensor, base_dir=str(self._folder or "")))
                     tensor.CopyFrom(numpy_helper.from_array(wide, tensor.name))
+
+
+def _apart(value: Any, given: Any) -> Any:
+    """A copy, unless it is one already."""
+    if isinstance(value, list):
+        return [_apart(one, other) for one, other in zip(value, given, strict=True)]
+    return value.copy() if value is not None and np.may_share_memory(value, given) else value
+
+
+def _writable(value: Any) -> Any:
+    """The same, freed of what ``kept_from_writing`` did to what it is a view of."""
+    if isinstance(value, np.ndarray) and not value.flags.writeable:
+        try:
+            value.flags.writeable = True
+        except ValueError:  # it is not ours
+            return value.copy()
+    return value
 
 
 def kept_from_writing(value: Any) -> Any:

@@ -554,6 +554,17 @@ def test_an_output_that_nothing_makes_is_named() -> None:
         one("Erf", [drawn(2)], outputs=2)
 
 
+@pytest.mark.parametrize("operator", ["Identity", "Transpose", "Flatten", "Dropout"])
+@pytest.mark.parametrize("kind", [np.float32, np.float64, np.int64])
+def test_what_comes_lies_apart_and_can_be_written_to(operator: str, kind: Any) -> None:
+    x = np.arange(6).astype(kind).reshape(2, 3)
+    x.flags.writeable = False
+    (y,) = one(operator, [x])
+    assert y.flags.writeable
+    assert not np.may_share_memory(x, y)
+    torch.from_numpy(y)  # warns of what cannot be written to
+
+
 def test_nothing_that_was_fed_is_changed() -> None:
     array = np.zeros(2)
     with pytest.raises(ValueError, match="read-only"):

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from attn_export.bundle import Port
 from attn_export.errors import BundleError, LoadError, UsageError
 from attn_export.export import data, images
 from attn_export.export.images import Preprocess, decode, parse
 
-Image = pytest.importorskip("PIL.Image", reason="Pillow is an extra: pip install 'attn-export[images]'")
 PIXELS = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n(/tmp) deletefile\nshowpage\n"
 

@@ -232,6 +232,8 @@ def _resize(name: str, random: Random) -> Draw:
     opset, mode = _one(random, 10, 11, 13, 18, 19), _one(random, "nearest", "linear", "cubic")
     sizes = _whole(random, 2, 9, 2)
     scales = [_one(random, 0.5, 0.6, 0.7, 1.0, 1.3, 1.5, 2.0, 2.7, 3.0) for _ in sizes]
+    if [int(n * s) for n, s in zip(sizes, scales, strict=True)] == sizes:
+        scales[0] = 2.0  # the runtime copies what keeps its lengths, whatever the scales
     x = _floats(random, 1, 2, *sizes)
     if opset == 10:
         way = "nearest" if mode == "cubic" else mode

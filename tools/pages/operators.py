@@ -56,8 +56,8 @@ The standard's data is followed; found by the judges above:
 
 - `Resize` with `align_corners` or `tf_crop_and_resize` and scales that do not fit: the standard's width is
   `scale · length`, the runtime rounds it down first. With `sizes` they agree.
-- `Resize` with `tf_crop_and_resize`: the runtime forgets the region of an axis that keeps its length. `Upsample` with a
-  scale above 1 that keeps the length: the runtime copies.
+- `Resize` with `tf_crop_and_resize`: the runtime forgets the region of an axis that keeps its length. `Resize` and
+  `Upsample` with scales above 1 that keep all lengths: the runtime copies.
 - `Resize` with `keep_aspect_ratio_policy` and axes that count from the end: the runtime does not resize at all.
 - `ConvTranspose` with `auto_pad` and a kernel smaller than its stride: the standard's length is `stride · length`.
 - `MaxUnpool` with an output's shape: the runtime takes places as places in that shape.

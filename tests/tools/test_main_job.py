@@ -181,7 +181,7 @@ class TestSubjects:
         ((f"{NETS}:Nett", "--input", "1x3x8x8"), 3, "did you mean 'Net'"),
         (("nowhere.py:Net", "--input", "1x3x8x8"), 3, "there is no file nowhere.py"),
         (("no_such_package.net:Net", "--input", "1x3x8x8"), 3, "cannot be imported: ModuleNotFoundError"),
-        ((f"{NETS}:Net", "--input", "1x3x8x8", "--weights", "gone.pth"), 3, "no checkpoint at gone.pth"),
+        ((f"{NETS}:Net", "--input", "1x3x8x8", "--weights", "gone.pth"), 3, "there is no file gone.pth"),
         ((f"{NETS}:Net", "--input", "1x4x8x8"), 3, "does not run on image:1x4x8x8"),
         ((f"{NETS}:Crash", "--input", "1x4"), 3, "no such luck"),
         ((f"{NETS}:Breaks", "--input", "1x4"), 3, "cannot be exported"),

@@ -59,7 +59,7 @@ class Weights(Mapping[str, Array]):
         if name in self._arrays:
             return self._arrays[name]
         if name not in self._kept:
-            array = _writable(self._widen(self._read(name)))
+            array: Array = _writable(self._widen(self._read(name)))
             if array.nbytes > _LARGE:
                 return array
             self._kept[name] = array

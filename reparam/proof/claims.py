@@ -28,7 +28,6 @@ REFUSED = {
     "RandomNormalLike": _DICE,
     "RandomUniform": _DICE,
     "RandomUniformLike": _DICE,
-    "ImageDecoder": "each library decodes lossy pictures to other values",
     "MaxRoiPool": "the standard does not say how its regions are rounded",
     "ai.onnx.preview.training.Adagrad": _TRAINING,
     "ai.onnx.preview.training.Adam": _TRAINING,

@@ -70,6 +70,7 @@ KERNELS: Mapping[str, Mapping[int, Kernel | None]] = {
     "HardSwish": {1: plain.hard_swish},
     "Hardmax": {1: norms.flattened(norms.hardmax), 13: norms.hardmax},
     "Identity": {1: sequences.identity},
+    "ImageDecoder": {1: plain.picture},
     "InstanceNormalization": {1: norms.instance_norm},
     "LRN": {1: norms.local_response},
     "LSTM": {7: recurrent.lstm},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -132,6 +133,13 @@ def bits(_: Mapping[str, Any], arguments: Sequence[Array | None]) -> Any:
     assert x is not None
     if x.dtype.kind == "f":
         raise Refusal("the bits of a number are those of its own type, which is not kept in this evaluation")
+    return NotImplemented
+
+
+def picture(_: Mapping[str, Any], __: Sequence[Array | None]) -> Any:
+    """ImageDecoder: the reference decodes with Pillow, if that is there."""
+    if find_spec("PIL") is None:
+        raise Refusal("pictures are decoded by Pillow, which is not installed; pip install Pillow")
     return NotImplemented
 
 

@@ -543,6 +543,12 @@ def test_what_is_not_of_the_standard_is_refused() -> None:
         one("BitCast", [x], 26, to=T.INT32)
 
 
+def test_pictures_need_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("attn_export.reparam.proof.kernels_plain.find_spec", lambda _: None)
+    with pytest.raises(RefusedOperatorError, match=r"ImageDecoder 'node' .* pip install Pillow"):
+        one("ImageDecoder", [np.zeros(4, np.uint8)], 20)
+
+
 def test_what_nothing_makes_is_named() -> None:
     nodes = [helper.make_node("Relu", ["b"], ["y"], "late"), helper.make_node("Relu", ["x"], ["b"], "early")]
     with pytest.raises(ExportError, match=r"Relu 'late' reads 'b', expected .* sort the nodes"):

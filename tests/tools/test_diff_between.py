@@ -105,7 +105,7 @@ def test_a_wrong_kernel_is_named_against_every_stage_and_another_backend(
     truth: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     known = {"onnxruntime": ORT, "leaky": Leaky()}
-    monkeypatch.setattr(sides, "BACKENDS", known)
+    monkeypatch.setattr(sides, "opened", lambda name, path, options: known[name].open(path, options))
     stage = "simplified" if truth == "original" else truth.partition("@")[0]
     one = named().side(truth)
     right = named().side(f"{stage}@onnxruntime")
@@ -192,7 +192,7 @@ def test_the_script_of_another_backend_opens_that_backend(tmp_path: Path, monkey
     values = cases(rich())[0].inputs
     found = between(Side("clean", rich()), Side("faulty", faulty), values)
     assert found is not None
-    monkeypatch.setattr(sides, "BACKENDS", {"mine": ORT})
+    monkeypatch.setattr(sides, "opened", lambda _, path, options: ORT.open(path, options))
     write_repro(faulty, found, values, tmp_path, Side("clean", rich()), "mine")
     script = tmp_path / "repro.py"
     text = script.read_text(encoding="utf-8")

@@ -207,12 +207,12 @@ class Inside:
         sys.argv = ["attn-export", *attempt.words]
         faults: list[BaseException] = []
 
-        def work() -> None:
+        def work() -> object:
             try:
                 with contextlib.nullcontext() if attempt.full else reached_is_enough():
-                    self.command.main(args=list(attempt.words), prog_name="attn-export", standalone_mode=True)
+                    return self.command.main(args=list(attempt.words), prog_name="attn-export", standalone_mode=False)
             except Reached:
-                return
+                return None
 
         def ours(error: BaseException) -> int:
             faults.append(error)

@@ -47,10 +47,11 @@ def check(stubs: Path, work: Path, mutants: Mapping[str, str], extra: Mapping[st
     """Errors of mypy in the backend, in each mutant (a whole module by name) and in extra modules."""
     root = work / "src" / "attn_export"
     ignore = shutil.ignore_patterns("__pycache__")
-    for name in ("__init__.py", "errors.py", "_shelf.py", "bundle.py", "py.typed"):
+    for name in ("__init__.py", "errors.py", "_shelf.py", "py.typed"):
         root.mkdir(parents=True, exist_ok=True)
         shutil.copy(source() / name, root / name)
-    shutil.copytree(source() / "deploy_tests", root / "deploy_tests", ignore=ignore, dirs_exist_ok=True)
+    for name in ("bundle", "process", "untrusted", "deploy_tests"):
+        shutil.copytree(source() / name, root / name, ignore=ignore, dirs_exist_ok=True)
     folder = root / "deploy_tests" / "backends" / "tensorrt"
     for group, texts in (("mutants", mutants), ("extra", extra or {})):
         (folder / group).mkdir()

@@ -64,7 +64,8 @@ def contained(command: Callable[..., None]) -> Callable[..., None]:
     def run(**options: Any) -> None:
         for name in _OPTIONS:
             options.pop(name)
-        command(**options)
+        with activity.doing(f"running the command {command.__name__.rstrip('_')}"):
+            command(**options)
 
     own = inspect.signature(command, eval_str=True)
     more = [

@@ -39,10 +39,10 @@ def read(path: Path) -> Bundle:
             try:
                 whole = _read(path, identity)
             except BundleError:
-                if not left or _identity(path) == identity:
+                if not left or files.identity(path) == identity:
                     raise
             else:
-                if _identity(path) == identity:
+                if files.identity(path) == identity:
                     return whole
         time.sleep(_PAUSE)
     raise BundleError(f"{path} is being written again and again; read it once that has ended")
@@ -68,14 +68,6 @@ def _no_bundle(path: Path, error: OSError | ValueError) -> BundleError:
     if isinstance(error, NotADirectoryError):
         return BundleError(f"{path} is no bundle: a bundle is a folder")
     return BundleError(f"{path} cannot be read: {(error.strerror if isinstance(error, OSError) else '') or error}")
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except (OSError, ValueError):
-        return None
-    return found.st_dev, found.st_ino
 
 
 def _read(path: Path, identity: tuple[int, int]) -> Bundle:
@@ -193,7 +185,7 @@ def unchanged(whole: Bundle) -> None:
     if not whole.digest:
         return  # made in memory: no folder was read
     try:
-        same = _identity(whole.path) == whole.identity and digest(whole.path) == whole.digest
+        same = files.identity(whole.path) == whole.identity and digest(whole.path) == whole.digest
     except BundleError:
         same = False
     if not same:

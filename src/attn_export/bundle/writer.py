@@ -179,18 +179,10 @@ def _never(place: Path) -> None:
     with contextlib.suppress(KeyError):
         homes.append(pwd.getpwuid(os.getuid()).pw_dir)
     kept |= {Path(os.path.realpath(folder)): home for folder in homes if folder}
-    own = _identity(place)
+    own = files.identity(place)
     for folder, what in kept.items():
-        if place == folder or (own is not None and own == _identity(folder)):
+        if place == folder or (own is not None and own == files.identity(folder)):
             raise WriteError(f"{place} is {what}, and is never replaced by a bundle; name a new folder with -o")
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    try:
-        found = path.stat()
-    except (OSError, ValueError):
-        return None
-    return found.st_dev, found.st_ino
 
 
 def _replaceable(place: Path, called: Path | None = None) -> None:
@@ -287,7 +279,7 @@ def _put(partial: Path, place: Path) -> None:
     then it lies under a name that nobody sweeps unseen, so that a kill here takes nothing with it.
     """
     ready = partial.with_suffix(".new")
-    new = _identity(partial)
+    new = files.identity(partial)
     partial.rename(ready)
     try:
         if not os.path.lexists(place):
@@ -307,7 +299,7 @@ def _put(partial: Path, place: Path) -> None:
             ready.rename(place)
             _discard(aside)
     except (OSError, WriteError):
-        if _identity(ready) == new:  # and not what changed places with it
+        if files.identity(ready) == new:  # and not what changed places with it
             ready.rename(partial)
         raise
     _sync(place.parent)

@@ -57,6 +57,15 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def identity(path: Path) -> tuple[int, int] | None:
+    """Device and inode of what lies at a path, by which one place is told from another; None where nothing does."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return None
+    return found.st_dev, found.st_ino
+
+
 def inside(folder: Path, name: str, error: type[AttnExportError] = LoadError) -> Path:
     """The file ``name`` of a folder, which must lie in it: no absolute path, no ``..``, no link that leads out.
 

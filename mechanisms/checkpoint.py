@@ -6,7 +6,6 @@ through ``state_dict`` (which part of the file), ``sources`` (whose names they a
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 from torch import nn
@@ -14,7 +13,7 @@ from torch import nn
 from attn_export.mechanisms import fit, sources, state_dict, weights_file
 from attn_export.mechanisms.spec import Spec
 from attn_export.mechanisms.state_dict import State, Taken
-from attn_export.untrusted import text
+from attn_export.untrusted import files, text
 
 
 def take(path: Path, key: str | None = None) -> Taken:
@@ -91,14 +90,5 @@ def into(module: nn.Module, path: Path, key: str | None = None, *, strict: bool 
 def origin(path: Path, taken: Taken, chosen: sources.Chosen, filled: fit.Filled) -> str:
     """Where weights came from: the file with its hash, the part of it, whose names, what was cast and left alone."""
     name = text.one_line(path.name)
-    said = (f"{name} sha256 {sha256(path)}", taken.said, *chosen.said, *filled.said)
+    said = (f"{name} sha256 {files.sha256(path)}", taken.said, *chosen.said, *filled.said)
     return ", ".join(part for part in said if part)
-
-
-def sha256(path: Path) -> str:
-    """Hash of a file's content, in hexadecimal."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

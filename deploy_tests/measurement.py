@@ -8,21 +8,14 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from attn_export.bundle import Bundle
-from attn_export.deploy_tests import (
-    budget,
-    environment,
-    footprint,
-    mlperf,
-    preflight,
-    profile,
-    roofline,
-    shapes,
-    sweeps,
-)
+from attn_export.deploy_tests import shapes
 from attn_export.deploy_tests.backend import Range
 from attn_export.deploy_tests.backends import BACKENDS
-from attn_export.deploy_tests.latency import Latency, Protocol
-from attn_export.deploy_tests.verify import latency, opened
+from attn_export.deploy_tests.backends.onnxruntime import profile
+from attn_export.deploy_tests.latency import budget, footprint, mlperf, roofline, sweeps
+from attn_export.deploy_tests.latency.measure import Latency, Protocol
+from attn_export.deploy_tests.machine import environment, preflight
+from attn_export.deploy_tests.parity.verify import latency, opened
 from attn_export.errors import UsageError
 
 

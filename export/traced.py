@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor, fx
 
 from attn_export.errors import ExportError
-from attn_export.export.origin import Origin, located
-from attn_export.export.torch_onnx import OPSET, traced
-from attn_export.export.truth import evaluate
-from attn_export.mechanisms.subject import Subject
+from attn_export.export.graph.origin import Origin, located
+from attn_export.export.onnx.torch_export import OPSET, traced
+from attn_export.export.reference import evaluate
+from attn_export.export.subject import Subject
 
 Array = NDArray[Any]
 

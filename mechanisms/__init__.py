@@ -6,7 +6,7 @@ True
 'attention'
 """
 
-from attn_export._shelf import Shelf
 from attn_export.mechanisms.spec import Spec
+from attn_export.registry import Shelf
 
 MECHANISMS: Shelf[Spec] = Shelf("attn_export.mechanisms", "MECHANISM", "mechanism", families=True)

@@ -14,7 +14,7 @@ import pytest
 
 from attn_export import bundle
 from attn_export.tools.cli import app
-from tests.tools.test_conform import write
+from tests.deploy_tests.test_conformance import write
 
 #: Refuses what the base install has not, as if it were not there; then it is the command line as a user has it.
 HIDDEN = """

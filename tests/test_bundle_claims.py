@@ -16,8 +16,8 @@ from onnx import TensorProto, helper
 
 from attn_export import bundle
 from attn_export.bundle import Case
-from attn_export.deploy_tests.parity import compare, prove
-from attn_export.deploy_tests.verify import verify
+from attn_export.deploy_tests.parity.compare import compare, prove
+from attn_export.deploy_tests.parity.verify import verify
 from attn_export.errors import BundleError, InconclusiveError
 from tests.tools.run import run
 

@@ -12,7 +12,7 @@ import pytest
 
 from attn_export import errors
 from attn_export.tools.cli import app
-from attn_export.tools.pages.cli import PAGE, cli_page
+from benchmarks.pages.cli import PAGE, cli_page
 
 ROOT = Path(__file__).parents[1]
 
@@ -60,7 +60,7 @@ def test_the_readme_names_only_exit_codes_that_are_raised() -> None:
 
 
 def test_the_readme_says_on_which_machines_it_was_executed() -> None:
-    from attn_export.tools.device.conform import executed_on
+    from attn_export.deploy_tests.conformance.kit import executed_on
 
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     assert executed_on(sorted((ROOT / "docs/kits").glob("*"))) in readme
@@ -79,4 +79,4 @@ def test_the_tree_of_errors_names_every_one() -> None:
 
 
 def test_the_command_line_page_is_current() -> None:
-    assert PAGE.read_text(encoding="utf-8") == cli_page(), "run: python -m attn_export.tools.pages.cli"
+    assert PAGE.read_text(encoding="utf-8") == cli_page(), "run: python -m benchmarks.pages.cli"

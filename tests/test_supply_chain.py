@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from attn_export.tools import ending
-from attn_export.tools.pages.inventory import FREE, NVIDIA, UNKNOWN, licence
+from benchmarks.pages.inventory import FREE, NVIDIA, UNKNOWN, licence
 
 if sys.version_info >= (3, 11):
     import tomllib

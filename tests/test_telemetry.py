@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from attn_export.tools.commands.doctor import telemetry_off
+from tests.deploy_tests.test_conformance import write
 from tests.tools.run import run
-from tests.tools.test_conform import write
 
 SOURCE = Path(__file__).parents[1] / "src"
 

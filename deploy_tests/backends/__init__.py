@@ -9,10 +9,10 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from attn_export._shelf import Shelf
 from attn_export.deploy_tests.backend import Backend, Feeds, Options, Run
 from attn_export.errors import AttnExportError, BackendError
 from attn_export.process import activity
+from attn_export.registry import Shelf
 
 BACKENDS: Shelf[Backend] = Shelf("attn_export.deploy_tests.backends", "BACKEND", "backend", families=False)
 

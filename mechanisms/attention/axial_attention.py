@@ -7,8 +7,8 @@ y        = A_h(x) + A_w(x),   in sequence A_w(A_h(x))                     b c h 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from attn_export.mechanisms._parts.axial import AxisAttention
-from attn_export.mechanisms._parts.checks import positive
+from attn_export.mechanisms._layers.axial import AxisAttention
+from attn_export.mechanisms._layers.checks import positive
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 

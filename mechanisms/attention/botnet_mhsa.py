@@ -11,9 +11,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from attn_export.mechanisms._parts.checks import positive
-from attn_export.mechanisms._parts.heads import attend
-from attn_export.mechanisms._parts.relative_logits import skew
+from attn_export.mechanisms._layers.checks import positive
+from attn_export.mechanisms._layers.heads import attend
+from attn_export.mechanisms._layers.relative_logits import skew
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 

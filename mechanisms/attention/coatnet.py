@@ -10,9 +10,9 @@ head     W mean(x)                                       b classes
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from attn_export.mechanisms._parts.checks import positive
-from attn_export.mechanisms._parts.prenorm_mbconv import MBConv
-from attn_export.mechanisms._parts.relative_transformer import TransformerBlock
+from attn_export.mechanisms._layers.checks import positive
+from attn_export.mechanisms._layers.prenorm_mbconv import MBConv
+from attn_export.mechanisms._layers.relative_transformer import TransformerBlock
 from attn_export.mechanisms.spec import Input, Paper, Preset, Spec
 
 

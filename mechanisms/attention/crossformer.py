@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from attn_export.mechanisms._parts.checks import positive
-from attn_export.mechanisms._parts.cross_scale import CrossScale
-from attn_export.mechanisms._parts.group_attention import GroupAttention
-from attn_export.mechanisms._parts.prenorm import PreNormBlock
+from attn_export.mechanisms._layers.checks import positive
+from attn_export.mechanisms._layers.cross_scale import CrossScale
+from attn_export.mechanisms._layers.group_attention import GroupAttention
+from attn_export.mechanisms._layers.prenorm import PreNormBlock
 from attn_export.mechanisms.spec import Input, Paper, Preset, Spec
 
 

@@ -14,10 +14,10 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from attn_export.mechanisms._parts.checks import positive
-from attn_export.mechanisms._parts.lettered_attention import blockwise, lettered
-from attn_export.mechanisms._parts.prenorm import PreNormBlock
-from attn_export.mechanisms._parts.strided_embed import Embed
+from attn_export.mechanisms._layers.checks import positive
+from attn_export.mechanisms._layers.dat_stage import blockwise, lettered
+from attn_export.mechanisms._layers.prenorm import PreNormBlock
+from attn_export.mechanisms._layers.strided_embed import Embed
 from attn_export.mechanisms.spec import Input, Paper, Preset, Source, Spec
 
 

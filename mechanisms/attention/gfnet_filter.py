@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from attn_export.mechanisms._parts.checks import positive
-from attn_export.mechanisms._parts.dft import RealDFT2d
+from attn_export.mechanisms._layers.checks import positive
+from attn_export.mechanisms._layers.dft import RealDFT2d
 from attn_export.mechanisms.spec import Input, Paper, Preset, Spec
 
 

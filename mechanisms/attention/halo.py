@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from attn_export.mechanisms._parts.heads import attend
-from attn_export.mechanisms._parts.window_logits import RelativeLogits
+from attn_export.mechanisms._layers.heads import attend
+from attn_export.mechanisms._layers.window_logits import RelativeLogits
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Source, Spec
 
 

@@ -8,7 +8,7 @@ y = x + W2 · (u * g(u)),  u = gelu(W1 · x)   with ``block``
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from attn_export.mechanisms._parts.checks import positive
+from attn_export.mechanisms._layers.checks import positive
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 

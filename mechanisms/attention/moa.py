@@ -14,10 +14,10 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from attn_export.mechanisms._parts.checks import positive
-from attn_export.mechanisms._parts.overlapped import GlobalBlock
-from attn_export.mechanisms._parts.prenorm import PreNormBlock
-from attn_export.mechanisms._parts.windows import WindowAttention, merge_patches
+from attn_export.mechanisms._layers.checks import positive
+from attn_export.mechanisms._layers.overlapped import GlobalBlock
+from attn_export.mechanisms._layers.prenorm import PreNormBlock
+from attn_export.mechanisms._layers.windows import WindowAttention, merge_patches
 from attn_export.mechanisms.spec import Input, Paper, Preset, Spec
 
 

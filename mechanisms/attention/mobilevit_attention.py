@@ -9,8 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from attn_export.mechanisms._parts.checks import positive
-from attn_export.mechanisms._parts.patch_transformer import Transformer
+from attn_export.mechanisms._layers.checks import positive
+from attn_export.mechanisms._layers.patch_transformer import Transformer
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Source, Spec
 
 

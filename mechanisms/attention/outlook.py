@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from attn_export.mechanisms._parts.checks import positive
-from attn_export.mechanisms._parts.constant import Constants
-from attn_export.mechanisms._parts.local import local_sum
+from attn_export.mechanisms._layers.checks import positive
+from attn_export.mechanisms._layers.constant import Constants
+from attn_export.mechanisms._layers.local import local_sum
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 

@@ -9,8 +9,8 @@ y = x * g + x * sigmoid(s · Wv' x)                b c h w, the second gate b 1 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from attn_export.mechanisms._parts.checks import positive
-from attn_export.mechanisms._parts.polarized import PolarizedChannelGate, PolarizedSpatialGate
+from attn_export.mechanisms._layers.checks import positive
+from attn_export.mechanisms._layers.polarized import PolarizedChannelGate, PolarizedSpatialGate
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 

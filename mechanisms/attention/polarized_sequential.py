@@ -9,8 +9,8 @@ y = u * sigmoid(s · Wv' u)                        b c h w, the gate b 1 h w
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from attn_export.mechanisms._parts.checks import positive
-from attn_export.mechanisms._parts.polarized import PolarizedChannelGate, PolarizedSpatialGate
+from attn_export.mechanisms._layers.checks import positive
+from attn_export.mechanisms._layers.polarized import PolarizedChannelGate, PolarizedSpatialGate
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from attn_export.mechanisms._parts.constant import Constants
+from attn_export.mechanisms._layers.constant import Constants
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from attn_export.mechanisms._parts.checks import positive
-from attn_export.mechanisms._parts.constant import Constants
+from attn_export.mechanisms._layers.checks import positive
+from attn_export.mechanisms._layers.constant import Constants
 from attn_export.mechanisms.attention.xca import CrossCovarianceAttention
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 

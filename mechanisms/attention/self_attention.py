@@ -8,8 +8,8 @@ y       = (a v) Wo                       b nq c
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from attn_export.mechanisms._parts.checks import positive
-from attn_export.mechanisms._parts.heads import attend, merge_heads, split_heads
+from attn_export.mechanisms._layers.checks import positive
+from attn_export.mechanisms._layers.heads import attend, merge_heads, split_heads
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from attn_export.mechanisms._parts.checks import positive
-from attn_export.mechanisms._parts.heads import merge_heads, split_heads
+from attn_export.mechanisms._layers.checks import positive
+from attn_export.mechanisms._layers.heads import merge_heads, split_heads
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 #: The least number that float16 holds: a zero vector stays zero instead of becoming NaN, all others keep their norm.

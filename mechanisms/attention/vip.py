@@ -7,8 +7,8 @@ y       = Wp (a1 * h + a2 * w + a3 * c)                  b h w c
 
 from torch import Tensor
 
-from attn_export.mechanisms._parts.checks import positive
-from attn_export.mechanisms._parts.permute_mlp import PermuteMLP, by_branch
+from attn_export.mechanisms._layers.checks import positive
+from attn_export.mechanisms._layers.permute_mlp import PermuteMLP, by_branch
 from attn_export.mechanisms.spec import Input, Paper, Preset, Spec
 
 

@@ -7,8 +7,8 @@ y = Wo softmax(Q Kᵀ / sqrt(d) + B + M) V                B a table of relative 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from attn_export.mechanisms._parts.checks import positive
-from attn_export.mechanisms._parts.windows import WindowAttention
+from attn_export.mechanisms._layers.checks import positive
+from attn_export.mechanisms._layers.windows import WindowAttention
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 

@@ -7,7 +7,7 @@ y = relu(BN(P ∗ u))     b o h/s w/s    P: 1 × 1
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from attn_export.mechanisms._parts.checks import positive
+from attn_export.mechanisms._layers.checks import positive
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Source, Spec
 
 

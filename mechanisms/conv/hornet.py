@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from attn_export.mechanisms._parts.channel_norm import ChannelNorm
-from attn_export.mechanisms._parts.checks import positive
-from attn_export.mechanisms._parts.dft import RealDFT2d
+from attn_export.mechanisms._layers.channel_norm import ChannelNorm
+from attn_export.mechanisms._layers.checks import positive
+from attn_export.mechanisms._layers.dft import RealDFT2d
 from attn_export.mechanisms.conv.gnconv import GnConv
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 

@@ -6,7 +6,7 @@ y = BN(W ∗ x + b)      b o h w
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from attn_export.mechanisms._parts.checks import positive
+from attn_export.mechanisms._layers.checks import positive
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 

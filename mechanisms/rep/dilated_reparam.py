@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from attn_export.mechanisms._parts.checks import positive
-from attn_export.mechanisms._parts.conv_bn import ConvBN
+from attn_export.mechanisms._layers.checks import positive
+from attn_export.mechanisms._layers.conv_bn import ConvBN
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 # NOTE the paper lists K = 13 and how to shrink it; the other rows are those of its authors' release.

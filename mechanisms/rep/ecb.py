@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from attn_export.mechanisms._parts.checks import positive
-from attn_export.mechanisms._parts.constant import Constants
+from attn_export.mechanisms._layers.checks import positive
+from attn_export.mechanisms._layers.constant import Constants
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 _SOBEL_X = ((1, 0, -1), (2, 0, -2), (1, 0, -1))

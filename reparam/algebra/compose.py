@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from attn_export.reparam.algebra import image
-from attn_export.reparam.algebra.image import Lazy
+from attn_export.reparam.algebra import border_map
+from attn_export.reparam.algebra.border_map import Lazy
 from attn_export.reparam.algebra.linconv import Array, Axis, Ints, LinConv, changed
 
 
@@ -33,7 +33,7 @@ def conv(
     spread = np.einsum("goi,gi->go", np.abs(total), v.spread.reshape(groups, width)).reshape(-1)
     if bias is not None:
         offset, spread = offset + bias, spread + np.abs(bias)
-    still = changed(v, lambda i: image.convolved(i, weight, steps, gaps, groups))
+    still = changed(v, lambda i: border_map.convolved(i, weight, steps, gaps, groups))
     constant = offset, spread, v.biased or bias is not None, still
     return with_kernel(v, weight.shape, lambda: weight, constant, steps, gaps, groups)
 

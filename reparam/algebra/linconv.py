@@ -17,8 +17,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from attn_export.reparam.algebra import image
-from attn_export.reparam.algebra.image import Lazy
+from attn_export.reparam.algebra import border_map
+from attn_export.reparam.algebra.border_map import Lazy
 
 Array = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -145,7 +145,7 @@ def shift(v: LinConv, term: Array) -> LinConv:
 def painted(v: LinConv, picture: Array) -> LinConv:
     """Add a number to each channel and position, ``(outputs, *lengths)``: only where repairs are allowed."""
     assert v.repair
-    return replace(v, image=image.total([v.image, Lazy(lambda: picture)]), notes=v.notes | {"static", BORDER})
+    return replace(v, image=border_map.total([v.image, Lazy(lambda: picture)]), notes=v.notes | {"static", BORDER})
 
 
 def rows(v: LinConv, index: Ints) -> LinConv:
@@ -170,7 +170,7 @@ def with_axis(v: LinConv, dim: int, axis: Axis, *notes: str) -> LinConv:
 def stride(v: LinConv, dim: int, step: int) -> LinConv:
     """Keep every ``step``-th position."""
     axis = v.axes[dim]
-    thinned = replace(v, image=changed(v, lambda i: image.strided(i, dim, step)))
+    thinned = replace(v, image=changed(v, lambda i: border_map.strided(i, dim, step)))
     return with_axis(thinned, dim, replace(axis, stride=axis.stride * step))
 
 
@@ -204,7 +204,7 @@ def pad(v: LinConv, dim: int, left: int, right: int, value: float | Array = 0.0)
                 notes |= _constant_matches(v, value)
             except NotFusibleError as mismatch:
                 v = _repaired(v, mismatch)
-    v = replace(v, image=changed(v, lambda i: image.padded(i, dim, left, right, shown)))
+    v = replace(v, image=changed(v, lambda i: border_map.padded(i, dim, left, right, shown)))
     wider = replace(axis, taps=tuple(t - axis.stride * left for t in axis.taps))
     return with_axis(v, dim, replace(wider, extent=axis.extent + axis.stride * (left + right)), *notes)
 

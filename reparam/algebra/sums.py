@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from attn_export.reparam.algebra import image
+from attn_export.reparam.algebra import border_map
+from attn_export.reparam.algebra.border_map import Lazy
 from attn_export.reparam.algebra.compose import scatter, window
-from attn_export.reparam.algebra.image import Lazy
 from attn_export.reparam.algebra.linconv import Array, Axis, Ints, LinConv, NotFusibleError
 
 
@@ -67,7 +67,7 @@ def add(values: Sequence[LinConv]) -> LinConv:
     spread = np.sum([v.spread for v in values], axis=0)
     biased = any(v.biased for v in values)
     remarks = frozenset().union(notes, *(v.notes for v in values))
-    first, still = values[0], image.total([v.image for v in values])
+    first, still = values[0], border_map.total([v.image for v in values])
     if all(np.array_equal(v.src, first.src) and np.array_equal(v.grp, first.grp) for v in values[1:]):
 
         def total() -> Array:  # all read the same channels: only taps differ
@@ -144,6 +144,6 @@ def concat(values: Sequence[LinConv]) -> LinConv:
         np.concatenate([v.spread for v in values]),
         any(v.biased for v in values),
         frozenset().union(notes, *(v.notes for v in values)),
-        image.joined([v.image for v in values], [v.outputs for v in values], values[0].lengths or ()),
+        border_map.joined([v.image for v in values], [v.outputs for v in values], values[0].lengths or ()),
         values[0].repair,
     )

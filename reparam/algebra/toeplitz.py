@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from attn_export.reparam import ir
-from attn_export.reparam.algebra import compose, image
-from attn_export.reparam.algebra.image import Array, Lazy
+from attn_export.reparam.algebra import border_map, compose
+from attn_export.reparam.algebra.border_map import Array, Lazy
 from attn_export.reparam.algebra.layout import Atom, Layout
 from attn_export.reparam.algebra.linconv import LinConv, NotFusibleError
 from attn_export.reparam.algebra.state import State
@@ -93,8 +93,8 @@ def conv(op: ir.Conv, state: State) -> State:
         """The convolution of one map: what the matrix makes of its numbers."""
         still = constant.reshape(-1, *sizes)
         for dim, (left, right) in enumerate(op.pads):
-            still = image.padded(still, dim, left, right, np.zeros(len(still)))
-        return image.convolved(still, weight, op.strides, op.dilations, op.groups).reshape(-1)
+            still = border_map.padded(still, dim, left, right, np.zeros(len(still)))
+        return border_map.convolved(still, weight, op.strides, op.dilations, op.groups).reshape(-1)
 
     lin = state.lin
     offset, spread = over(lin.bias, op.weight), over(lin.spread, np.abs(op.weight))

@@ -9,7 +9,7 @@ from math import prod
 import numpy as np
 
 from attn_export.reparam import ir
-from attn_export.reparam.algebra import compose, layout, linconv, positions, rise, sums, toeplitz
+from attn_export.reparam.algebra import compose, layout, linconv, positions, sums, toeplitz, upsample
 from attn_export.reparam.algebra.layout import Dim, Layout, by_channel
 from attn_export.reparam.algebra.linconv import Array, Ints, LinConv, NotFusibleError
 from attn_export.reparam.algebra.state import State
@@ -32,7 +32,7 @@ def transfer(op: ir.Op, states: Sequence[State], shape: tuple[Dim, ...] | None) 
     """
     state = states[0]
     if any(s.rise for s in states):
-        return rise.through(op, states, shape)
+        return upsample.through(op, states, shape)
     match op:
         case ir.Conv() if toeplitz.spans(op, state):
             result = toeplitz.conv(op, state)
@@ -67,7 +67,7 @@ def transfer(op: ir.Op, states: Sequence[State], shape: tuple[Dim, ...] | None) 
         case ir.SpaceToDepth():
             result = _space_to_depth(op, state)
         case ir.DepthToSpace() | ir.Upsample() | ir.ConvTranspose():
-            return rise.begin(op, state)
+            return upsample.begin(op, state)
         case _:
             kind = op.kind if isinstance(op, ir.Opaque) else type(op).__name__
             raise NotFusibleError(f"{kind} is not linear, or not known to be")

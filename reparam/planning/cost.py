@@ -17,7 +17,7 @@ flops     1           1                ∞          0         1      counts mult
 ========  ==========  ===============  =========  ========  =====  =================================================
 
 ``cpu`` was fitted to 160 operators (dense, grouped, depthwise, sums, scalings, pooling, products; 1 to 640 channels on
-128² to 4² pixels) under ONNX Runtime 1.32 on one thread of an AVX-512 server: ``tools/benchmarks/cost_fit.py``. The
+128² to 4² pixels) under ONNX Runtime 1.32 on one thread of an AVX-512 server: ``benchmarks/cost_fit.py``. The
 estimate is off by a factor of 1.18 at the median, 1.54 at 90 %, 3.6 at most (a sum of 4 × 4 pixels); pooling is held
 for 1.4 times slower than it is. Two more runs, one of them on a loaded machine, gave every coefficient within 25 %.
 The bandwidth is a cache's: the tensors of these networks fit.

@@ -12,14 +12,14 @@ from math import prod
 import numpy as np
 
 from attn_export.reparam import ir
-from attn_export.reparam.algebra import positions, rise, toeplitz
+from attn_export.reparam.algebra import positions, toeplitz, upsample
 from attn_export.reparam.algebra.layout import Dim, Layout, channels_first
 from attn_export.reparam.algebra.linconv import LinConv, NotFusibleError
 from attn_export.reparam.algebra.state import Rise, State
 from attn_export.reparam.planning import cost
 from attn_export.reparam.planning.cost import Profile, Work, vector_width
 from attn_export.reparam.planning.dense import class_order, dense, groups_of, renamed, taps
-from attn_export.reparam.planning.form import Form, Sizes, Step
+from attn_export.reparam.planning.lowering import Form, Sizes, Step
 
 
 def form(root: ir.Value, home: Layout, state: State, target: ir.Value, profile: Profile) -> Form:
@@ -119,7 +119,7 @@ def _risen(root: ir.Value, home: Layout, state: State, target: ir.Value, profile
     assert target.shape is not None
     assert rise_ is not None
     if rise_.kind == "transposed" and _to_canonical(home) is None and _one_bias(lin, rise_) and lin.image is None:
-        op = rise.transposed(lin, rise_)
+        op = upsample.transposed(lin, rise_)
         done = cost.work(op, [root.sizes], target.sizes)
         return Form((Step(lambda: op, done, target.shape, target.sizes, cost.parameters(op)),))
     if any(rise_.trim) or (rise_.kind != "repeat" and (len(set(rise_.factors)) > 1 or len(rise_.factors) != 2)):

@@ -22,8 +22,8 @@ from attn_export.reparam.algebra.toeplitz import MAP, MATRIX
 from attn_export.reparam.planning import cost
 from attn_export.reparam.planning.cones import Cone, cone, followers, homes, reaches
 from attn_export.reparam.planning.emit import form
-from attn_export.reparam.planning.form import Form
-from attn_export.reparam.planning.pays import pays
+from attn_export.reparam.planning.lowering import Form
+from attn_export.reparam.planning.profitability import pays
 
 Keep = Callable[[str], bool]
 

@@ -19,8 +19,8 @@ from attn_export.reparam import ir
 from attn_export.reparam.algebra.layout import Dim
 from attn_export.reparam.planning.cost import Profile, node_work
 from attn_export.reparam.planning.plan import LARGEST, Merge
+from attn_export.reparam.proof.dyadic import Twin, twin_of
 from attn_export.reparam.proof.region import between, execute_region
-from attn_export.reparam.proof.twin import Twin, twin_of
 
 #: Constants written in float32 (a padding that equals a bias up to rounding) let a site agree to this only.
 ROUNDED_BOUND = 2.0**-18

@@ -13,10 +13,10 @@ from random import Random
 
 import pytest
 
-from attn_export.tools.benchmarks.attack import campaign, inside, originals
-from attn_export.tools.benchmarks.attack.attempt import Attempt, Outcome
-from attn_export.tools.benchmarks.attack.kinds import KINDS, lay_out
-from attn_export.tools.benchmarks.attack.pool import Pool, Task
+from benchmarks.attack import campaign, inside, originals
+from benchmarks.attack.attempt import Attempt, Outcome
+from benchmarks.attack.kinds import KINDS, lay_out
+from benchmarks.attack.pool import Pool, Task
 
 COUNT, BY_CLI = 500, 3
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from attn_export.process import children
-from attn_export.tools.benchmarks.attack import kills, originals
-from attn_export.tools.benchmarks.attack.runs import GRAPH
+from benchmarks.attack import kills, originals
+from benchmarks.attack.runs import GRAPH
 
 #: The command line with one thing broken.
 BROKEN = """
@@ -42,6 +42,9 @@ supervisor.supervise = lambda work, say: work()
 """
 
 
+ROOT = Path(__file__).parents[2]
+
+
 @pytest.fixture(scope="module")
 def honest() -> Path:
     return originals.folder()
@@ -49,7 +52,9 @@ def honest() -> Path:
 
 def test_kills_and_straits() -> None:
     """Nine kills, and every strait; in a process of its own, whose mounts end with it."""
-    done = children.run("attn_export.tools.benchmarks.attack.kills", "--count", "9", "--job", "graph", timeout=400)
+    done = children.run(
+        "benchmarks.attack.kills", "--count", "9", "--job", "graph", timeout=400, env={"PYTHONPATH": str(ROOT)}
+    )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     assert "9 kills" in done.stdout
     assert "| disk full |" in done.stdout

@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
-from attn_export.deploy_tests import budget
-from attn_export.deploy_tests.budget import Budget, Finding, check, faster, gate, parse, percent, regression
-from attn_export.deploy_tests.contest import Contest
-from attn_export.deploy_tests.footprint import Footprint
-from attn_export.deploy_tests.latency import Latency
-from attn_export.deploy_tests.statistics import Interval
+from attn_export.deploy_tests.latency import budget
+from attn_export.deploy_tests.latency.budget import Budget, Finding, check, faster, gate, parse, percent, regression
+from attn_export.deploy_tests.latency.comparison import Contest
+from attn_export.deploy_tests.latency.footprint import Footprint
+from attn_export.deploy_tests.latency.measure import Latency
+from attn_export.deploy_tests.latency.statistics import Interval
 from attn_export.errors import GateError, InconclusiveError, UsageError
 
 MS = 1_000_000

@@ -15,9 +15,10 @@ from onnx import TensorProto, helper
 
 from attn_export import bundle
 from attn_export.bundle import Bundle, Case
-from attn_export.deploy_tests import footprint, mlperf, preflight, sweeps
-from attn_export.deploy_tests.latency import KEPT, Latency, Protocol, measure
-from attn_export.deploy_tests.statistics import median, quantile
+from attn_export.deploy_tests.latency import footprint, mlperf, sweeps
+from attn_export.deploy_tests.latency.measure import KEPT, Latency, Protocol, measure
+from attn_export.deploy_tests.latency.statistics import median, quantile
+from attn_export.deploy_tests.machine import preflight
 from attn_export.errors import BackendError, InconclusiveError, UsageError
 
 SHORT = Protocol(warmup=0, warmup_runs=1, duration=0.01, iterations=5)
@@ -261,7 +262,7 @@ def test_preflight_reads_this_machine() -> None:
 
 def test_the_high_water_mark_is_the_childs_own() -> None:
     ballast = np.ones(300_000_000, np.uint8)
-    code = "from attn_export.deploy_tests.footprint import high_water; print(high_water() or 0)"
+    code = "from attn_export.deploy_tests.latency.footprint import high_water; print(high_water() or 0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ballast[-1]
     assert int(done.stdout) < 200e6

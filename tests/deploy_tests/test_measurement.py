@@ -8,13 +8,13 @@ import pytest
 
 from attn_export.bundle import Bundle
 from attn_export.deploy_tests import measurement
-from attn_export.deploy_tests.latency import Protocol
+from attn_export.deploy_tests.latency.measure import Protocol
 from attn_export.deploy_tests.measurement import Wanted, measure
 from attn_export.errors import InconclusiveError, UsageError
-from attn_export.tools.report.page import render
+from attn_export.pipeline.report.page import render
 from tests.deploy_tests.test_latency import write
-from tests.tools.reports import manifest
-from tests.tools.schema import faults
+from tests.pipeline.reports import manifest
+from tests.pipeline.schema import faults
 
 SHORT = Protocol(warmup=0, warmup_runs=1, duration=0.01, iterations=100)
 

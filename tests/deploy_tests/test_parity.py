@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from attn_export.bundle import Case, Port
-from attn_export.deploy_tests.parity import FLOOR, Comparison, Parity, compare, prove
+from attn_export.deploy_tests.parity.compare import FLOOR, Comparison, Parity, compare, prove
 
 TRUTH = np.random.default_rng(0).standard_normal((2, 500))
 PORT = Port("y", "float32", ("b", 500))

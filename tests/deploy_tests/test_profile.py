@@ -11,9 +11,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from attn_export.deploy_tests.profile import Kernel, attribute, kernels, record
-from attn_export.deploy_tests.roofline import Roofline, measure
-from attn_export.export.cost import as_manifest, costs, origins_of
+from attn_export.deploy_tests.backends.onnxruntime.profile import Kernel, attribute, kernels, record
+from attn_export.deploy_tests.latency.roofline import Roofline, measure
+from attn_export.export.graph.cost import as_manifest, costs, origins_of
 
 RNG = np.random.default_rng(0)
 

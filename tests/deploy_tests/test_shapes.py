@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from attn_export.bundle import Bundle, Case, Port, Varying
-from attn_export.deploy_tests import backends, measurement, shapes, verify
+from attn_export.deploy_tests import backends, measurement, shapes
 from attn_export.deploy_tests.backend import Options, Range
+from attn_export.deploy_tests.parity import verify
 from attn_export.errors import BackendError, UsageError
 
 

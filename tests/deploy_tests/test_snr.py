@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from attn_export.bundle import Case, Port
-from attn_export.deploy_tests.parity import SNR, Parity, prove
+from attn_export.deploy_tests.parity.compare import SNR, Parity, prove
 
 TRUTH = np.random.default_rng(0).standard_normal((2, 500))
 CASE = Case("one", {}, {"y": TRUTH}, {"y": 0.0})

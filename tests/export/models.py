@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from attn_export.bundle import Case, Port
-from attn_export.reparam.proof.exact import Exact
+from attn_export.reparam.evaluate.onnx import Exact
 
 PORTS = (Port("y", "float32", ("b", 4, 6, 6)),)
 

@@ -10,16 +10,16 @@ import pytest
 from onnx import numpy_helper
 from torch import nn
 
-from attn_export.export.attributes import audit_attributes
-from attn_export.export.audit import Known, audit_initializers, known, second_tier
-from attn_export.export.graphs import set_attribute, set_tensor
-from attn_export.export.mutants import Mutation, mutations
-from attn_export.export.simplify import simplify
-from attn_export.export.torch_onnx import export
+from attn_export.export.audit.attributes import audit_attributes
+from attn_export.export.audit.constants import Known, audit_initializers, known, second_tier
+from attn_export.export.graph.index import set_attribute, set_tensor
+from attn_export.export.mutants.catalogue import Mutation, mutations
+from attn_export.export.onnx.simplify import simplify
+from attn_export.export.onnx.torch_export import export
+from attn_export.export.subject import Subject, from_spec
+from attn_export.export.weights.randomize import awaken
 from attn_export.mechanisms import MECHANISMS
-from attn_export.mechanisms.awaken import awaken
 from attn_export.mechanisms.spec import Input
-from attn_export.mechanisms.subject import Subject, from_spec
 from tests.export.models import rich
 
 ENTRIES = ("se", "self_attention", "triplet")

@@ -8,16 +8,16 @@ import numpy as np
 import onnx
 import pytest
 
-from attn_export.export.audit import Known, Tier, known
-from attn_export.export.audit_fused import fused_tier, written
-from attn_export.export.exported import Exported
-from attn_export.export.graphs import View, find, set_attribute, set_tensor
-from attn_export.export.mutants import mutations
-from attn_export.export.simplify import simplify
-from attn_export.export.torch_onnx import export
+from attn_export.export.audit.constants import Known, Tier, known
+from attn_export.export.audit.fused import fused_tier, written
+from attn_export.export.graph.index import View, find, set_attribute, set_tensor
+from attn_export.export.mutants.catalogue import mutations
+from attn_export.export.onnx.exported import Exported
+from attn_export.export.onnx.simplify import simplify
+from attn_export.export.onnx.torch_export import export
+from attn_export.export.subject import from_spec
 from attn_export.mechanisms import MECHANISMS
-from attn_export.mechanisms.subject import from_spec
-from attn_export.reparam.graph import fuse_graph
+from attn_export.reparam.fuse_onnx import fuse_graph
 
 WEIGHT_FAULTS = ("weight zeroed", "one weight +1 %", "one weight -1 %", "two channels swapped", "bias dropped")
 

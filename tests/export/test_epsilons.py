@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from attn_export.errors import ContractError
-from attn_export.export.torch_onnx import export
+from attn_export.export.onnx.torch_export import export
+from attn_export.export.subject import Subject
 from attn_export.mechanisms.spec import Dim, Input
-from attn_export.mechanisms.subject import Subject
 
 
 class Share(nn.Module):

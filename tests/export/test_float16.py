@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from attn_export.errors import ExportError
-from attn_export.export.float16 import LARGEST, Report, to_float16
+from attn_export.export.precision.float16 import LARGEST, Report, to_float16
 
 F32, F16, I64 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64
 

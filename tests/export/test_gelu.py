@@ -14,10 +14,10 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 
-from attn_export.export.gelu import halve_first
-from attn_export.export.torch_onnx import export
+from attn_export.export.onnx.gelu import halve_first
+from attn_export.export.onnx.torch_export import export
+from attn_export.export.subject import Subject
 from attn_export.mechanisms.spec import Dim, Input
-from attn_export.mechanisms.subject import Subject
 
 
 class TwoGelus(nn.Module):

@@ -10,10 +10,10 @@ import onnx
 import pytest
 from numpy.typing import NDArray
 
-from attn_export.export.layers import LOCAL, Local, local_errors
-from attn_export.export.mutants import Mutation, mutations
-from attn_export.reparam.proof.exact import Exact
-from attn_export.tools.parting.sides import probing
+from attn_export.export.audit.layers import LOCAL, Local, local_errors
+from attn_export.export.mutants.catalogue import Mutation, mutations
+from attn_export.pipeline.divergence.runs import probing
+from attn_export.reparam.evaluate.onnx import Exact
 from tests.export.models import cases, rich
 
 Array = NDArray[Any]

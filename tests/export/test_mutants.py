@@ -9,8 +9,8 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from attn_export.export.mutants import TRIVIAL, Mutation, mutants, mutations
-from attn_export.reparam.proof.exact import Exact
+from attn_export.export.mutants.catalogue import TRIVIAL, Mutation, mutants, mutations
+from attn_export.reparam.evaluate.onnx import Exact
 from tests.export.models import rich
 
 MODEL = rich()

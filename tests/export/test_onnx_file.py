@@ -12,8 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from attn_export import bundle
 from attn_export.errors import SubjectError, UsageError
-from attn_export.export.onnx_file import exported, read
-from attn_export.export.truth import cases
+from attn_export.export.reference import cases
+from attn_export.export.sources.onnx_file import exported, read
 from tests.tools.run import run
 
 

@@ -13,9 +13,9 @@ import pytest
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from attn_export.errors import SubjectError
-from attn_export.export.onnx_read import read_model
-from attn_export.reparam.proof.exact import Exact
-from attn_export.tools.lint import run as lint
+from attn_export.export.onnx.read import read_model
+from attn_export.pipeline.lint import run as lint
+from attn_export.reparam.evaluate.onnx import Exact
 from tests.tools.run import run
 
 SHAPE = [1, 4, 8, 8]
@@ -280,7 +280,7 @@ class TestOutside:
             assert np.array_equal(numpy_helper.to_array(read.graph.initializer[0]), W)
 
     def test_large_ones_stay_where_they_are(self, place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("attn_export.export.onnx_outside.SMALL", 100)
+        monkeypatch.setattr("attn_export.export.onnx.external_data.SMALL", 100)
         read = read_model(self.said(place), weights=False)
         assert read.graph.initializer[0].data_location == TensorProto.EXTERNAL
         assert lint.by_rules(lint.load(place / "m.onnx"), "tensorrt") == []

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attn_export.mechanisms.awaken import awaken
+from attn_export.export.weights.randomize import awaken
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attn_export.mechanisms import MECHANISMS, card
-from attn_export.mechanisms.subject import Subject, from_spec
+from attn_export.export.subject import Subject, from_spec
+from attn_export.mechanisms import MECHANISMS, static_spec
 from tests.mechanisms.shapes import checked
 
 
@@ -20,7 +20,7 @@ def configurations() -> Iterator[tuple[str, str]]:
     for name in MECHANISMS:
         path = MECHANISMS.place(name).path
         assert path is not None
-        spec = card.read(path).spec
+        spec = static_spec.read(path).spec
         yield from ((name, preset) for preset in ("test", *spec.variants))
 
 
@@ -42,9 +42,9 @@ def run(subject: Subject, inputs: dict[str, Tensor], dtype: torch.dtype = torch.
 def test_card_read_without_import_equals_the_spec(name: str) -> None:
     path = MECHANISMS.place(name).path
     assert path is not None
-    read = card.read(path)
-    assert card.unnamed(read.spec) == card.unnamed(MECHANISMS[name])
-    assert card.summary(path) == read.summary.split("  ")[0]
+    read = static_spec.read(path)
+    assert static_spec.unnamed(read.spec) == static_spec.unnamed(MECHANISMS[name])
+    assert static_spec.summary(path) == read.summary.split("  ")[0]
     assert read.summary.endswith("."), "the first line is a sentence"
     assert read.formula, "the formula stands below the sentence"
     assert "test" in read.spec.presets

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from attn_export.mechanisms._parts.dft import RealDFT2d
+from attn_export.mechanisms._layers.dft import RealDFT2d
 
 
 @pytest.mark.parametrize("channels_last", [False, True])

@@ -10,13 +10,14 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from attn_export._shelf import Shelf
 from attn_export.errors import AttnExportError, CheckpointError, LoadError, UnknownNameError, UsageError
-from attn_export.mechanisms import MECHANISMS, card, checkpoint
-from attn_export.mechanisms.awaken import awaken
-from attn_export.mechanisms.foreign import inputs_of, parse_input
+from attn_export.export.sources.user_code import inputs_of, parse_input
+from attn_export.export.subject import draw, from_spec
+from attn_export.export.weights import checkpoint
+from attn_export.export.weights.randomize import awaken
+from attn_export.mechanisms import MECHANISMS, static_spec
 from attn_export.mechanisms.spec import Dim, Input, Spec
-from attn_export.mechanisms.subject import draw, from_spec
+from attn_export.registry import Shelf
 
 
 class TestShelf:
@@ -40,14 +41,14 @@ class TestShelf:
             (tmp_path / "shelf" / family).mkdir(parents=True)
             (tmp_path / "shelf" / family / "__init__.py").touch()
             (tmp_path / "shelf" / family / "se.py").touch()
-        monkeypatch.setattr("attn_export._shelf.__file__", str(tmp_path / "_shelf.py"))
+        monkeypatch.setattr("attn_export.registry.__file__", str(tmp_path / "_shelf.py"))
         shelf: Shelf[object] = Shelf("attn_export.shelf", "MECHANISM", "mechanism", families=True)
         with pytest.raises(AttnExportError, match="two mechanisms are called 'se'"):
             shelf.places  # noqa: B018
 
     def test_other_distributions_add_entries(self, monkeypatch: pytest.MonkeyPatch) -> None:
         point = SimpleNamespace(name="theirs", value="attn_export.mechanisms.attention.se:MECHANISM")
-        monkeypatch.setattr("attn_export._shelf.entry_points", lambda group: [point] if "mechanisms" in group else [])
+        monkeypatch.setattr("attn_export.registry.entry_points", lambda group: [point] if "mechanisms" in group else [])
         shelf: Shelf[Spec] = Shelf("attn_export.mechanisms", "MECHANISM", "mechanism", families=True)
         assert shelf.place("theirs").family == "plug-in"
         assert shelf["theirs"] is MECHANISMS["se"]
@@ -61,19 +62,19 @@ class TestCard:
         file = tmp_path / "x.py"
         file.write_text('"""A sentence.\n\nformula\n"""\nMECHANISM = Spec(paper=make())\n')
         with pytest.raises(LoadError, match=r"line 5: make\(\) is not literal"):
-            card.read(file)
+            static_spec.read(file)
 
     def test_a_file_without_an_entry_is_refused(self, tmp_path: Path) -> None:
         file = tmp_path / "x.py"
         file.write_text('"""A sentence."""\n')
         with pytest.raises(LoadError, match="no MECHANISM"):
-            card.read(file)
+            static_spec.read(file)
 
     def test_a_card_builds_nothing(self) -> None:
         path = MECHANISMS.place("se").path
         assert path is not None
         with pytest.raises(TypeError, match="was read, not imported"):
-            card.read(path).spec.build()
+            static_spec.read(path).spec.build()
 
 
 class TestCheckpoint:

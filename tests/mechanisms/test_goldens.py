@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
-from attn_export.mechanisms import MECHANISMS, checkpoint
-from attn_export.mechanisms.subject import build
+from attn_export.export.subject import build
+from attn_export.export.weights import checkpoint
+from attn_export.mechanisms import MECHANISMS
 from tests.mechanisms.goldens import FOLDER, ROWS, load
 
 

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attn_export.mechanisms._parts.prenorm_mbconv import MBConv
-from attn_export.mechanisms._parts.relative_transformer import TransformerBlock
+from attn_export.export.weights.randomize import awaken
+from attn_export.mechanisms._layers.prenorm_mbconv import MBConv
+from attn_export.mechanisms._layers.relative_transformer import TransformerBlock
 from attn_export.mechanisms.attention.coatnet import CoAtNet
-from attn_export.mechanisms.awaken import awaken
 
 
 def ready(module: nn.Module) -> Any:

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from attn_export.mechanisms._parts import own_kernels
+from attn_export.mechanisms._layers import per_sample_conv
 from attn_export.mechanisms.conv.cond_conv import CondConv
 from attn_export.mechanisms.conv.depthwise_separable import DepthwiseSeparable
 from attn_export.mechanisms.conv.dynamic_conv import DynamicConv
@@ -160,7 +160,7 @@ def test_an_own_kernel_is_the_same_by_groups_and_by_rows(
         F.conv2d(image[None], own, None, stride, padding, dilation, groups)
         for image, own in zip(x, kernels, strict=True)
     ]
-    for form in (own_kernels.grouped, own_kernels.by_rows):
+    for form in (per_sample_conv.grouped, per_sample_conv.by_rows):
         assert agree(form(x, kernels, stride, padding, dilation, groups), torch.cat(wanted))
 
 

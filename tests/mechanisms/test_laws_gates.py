@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attn_export.mechanisms import MECHANISMS, checkpoint
+from attn_export.export.weights import checkpoint
+from attn_export.mechanisms import MECHANISMS
 from attn_export.mechanisms.attention.bam import BAM
 from attn_export.mechanisms.attention.cbam import CBAM
 from attn_export.mechanisms.attention.eca import EfficientChannelAttention, derived_kernel_size

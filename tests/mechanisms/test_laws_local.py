@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attn_export.mechanisms._parts.local import local_sum, shifted
+from attn_export.export.weights.randomize import awaken
+from attn_export.mechanisms._layers.local import local_sum, shifted
 from attn_export.mechanisms.attention.halo import HaloAttention, RelativeLogits
 from attn_export.mechanisms.attention.outlook import OutlookAttention
-from attn_export.mechanisms.awaken import awaken
 
 
 @settings(deadline=None, max_examples=40)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attn_export.mechanisms._parts.conv_bn import ConvBN
+from attn_export.mechanisms._layers.conv_bn import ConvBN
 from attn_export.mechanisms.rep.acnet import ACNet
 from attn_export.mechanisms.rep.dbb import DiverseBranchBlock
 from attn_export.mechanisms.rep.dbb_transform_3 import ConvSequence

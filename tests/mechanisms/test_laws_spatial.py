@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attn_export.mechanisms._parts.cross_scale import CrossScale
-from attn_export.mechanisms._parts.deformable import DeformableAttention
-from attn_export.mechanisms._parts.overlapped import GlobalBlock, OverlappedAttention
-from attn_export.mechanisms._parts.polarized import PolarizedChannelGate, PolarizedSpatialGate
-from attn_export.mechanisms._parts.windows import WindowAttention
+from attn_export.export.weights.randomize import awaken
+from attn_export.mechanisms._layers.cross_scale import CrossScale
+from attn_export.mechanisms._layers.deformable import DeformableAttention
+from attn_export.mechanisms._layers.overlapped import GlobalBlock, OverlappedAttention
+from attn_export.mechanisms._layers.polarized import PolarizedChannelGate, PolarizedSpatialGate
+from attn_export.mechanisms._layers.windows import WindowAttention
 from attn_export.mechanisms.attention.acmix import ACmix
 from attn_export.mechanisms.attention.axial_attention import AxialAttention
 from attn_export.mechanisms.attention.axial_image_transformer import AxialImageTransformer
@@ -35,7 +36,6 @@ from attn_export.mechanisms.attention.residual_attention import ResidualAttentio
 from attn_export.mechanisms.attention.s2 import S2Attention
 from attn_export.mechanisms.attention.simam import SimAM
 from attn_export.mechanisms.attention.ufo import UFOAttention
-from attn_export.mechanisms.awaken import awaken
 
 TINY = 1e-12
 

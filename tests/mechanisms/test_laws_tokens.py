@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from attn_export.mechanisms._parts.heads import masked_softmax, merge_heads, split_heads
-from attn_export.mechanisms._parts.permute_mlp import by_branch
+from attn_export.mechanisms._layers.heads import masked_softmax, merge_heads, split_heads
+from attn_export.mechanisms._layers.permute_mlp import by_branch
 from attn_export.mechanisms.attention.a2 import DoubleAttention
 from attn_export.mechanisms.attention.aft_full import AFTFull
 from attn_export.mechanisms.attention.aft_simple import AFTSimple

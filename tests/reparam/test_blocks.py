@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import fx, nn
 
-from attn_export.reparam.module import fuse_module
+from attn_export.reparam.fuse_torch import fuse_module
 from tests.reparam.blocks import BLOCKS, REFUSED, Row, wake
 
 _ROWS = [*BLOCKS, *REFUSED]

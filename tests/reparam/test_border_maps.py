@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from attn_export.reparam import fuse_module
-from attn_export.reparam.algebra import compose, image, linconv, sums
+from attn_export.reparam.algebra import border_map, compose, linconv, sums
 from attn_export.reparam.algebra.linconv import BORDER, LinConv, NotFusibleError
-from attn_export.reparam.graph import fuse_graph
+from attn_export.reparam.fuse_onnx import fuse_graph
 from attn_export.reparam.planning import emit
 from tests.reparam.blocks import PerPixel, wake
 from tests.reparam.fuzzing import check
@@ -292,7 +292,7 @@ def test_the_price_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     assert any(refusal.reason.endswith("after)") and "border map" in refusal.reason for refusal in fusion.refusals)
     assert convs(fuse_module(wake(wide), (x,), repair=True).model) == 1
     monkeypatch.setattr("attn_export.reparam.planning.cost.MAP_PASSES", 1)
-    monkeypatch.setattr("attn_export.reparam.planning.pays.DOUBT", 1.0)
+    monkeypatch.setattr("attn_export.reparam.planning.profitability.DOUBT", 1.0)
     assert convs(fuse_module(wake(same), (x,), repair=True).model) == 1, "it is the price that holds it"
 
 
@@ -319,11 +319,11 @@ def test_a_wrong_map_is_caught(monkeypatch: pytest.MonkeyPatch, fault: str) -> N
     if fault == FAULTS[0]:
         monkeypatch.setattr(emit, "_painted", _painted_inside_only)
     elif fault == FAULTS[1]:
-        pad = image.padded
-        monkeypatch.setattr(image, "padded", lambda i, dim, a, b, c: pad(i, dim, a, b, c * (dim == 0)))
+        pad = border_map.padded
+        monkeypatch.setattr(border_map, "padded", lambda i, dim, a, b, c: pad(i, dim, a, b, c * (dim == 0)))
     else:
-        made = image.convolved
-        monkeypatch.setattr(image, "convolved", lambda i, w, *more: made(i, np.flip(w, 2), *more))
+        made = border_map.convolved
+        monkeypatch.setattr(border_map, "convolved", lambda i, w, *more: made(i, np.flip(w, 2), *more))
     assert sum(bool(check(FIRST + n, repair=True).wrong) for n in range(100)) >= 2
     torch.manual_seed(8)
     fusion = fuse_module(wake(Ecb()), (torch.randn(_IMAGE),), repair=True)

@@ -11,13 +11,13 @@ import onnx
 import pytest
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
-from attn_export.export.onnx_read import read_model
-from attn_export.reparam.adapters.onnx_ import Reader
-from attn_export.reparam.graph import fuse_graph
+from attn_export.export.onnx.read import read_model
+from attn_export.pipeline.lint import run as lint
+from attn_export.reparam.adapters.onnx.read import Reader
+from attn_export.reparam.fuse_onnx import fuse_graph
 from attn_export.reparam.planning import cones
 from attn_export.reparam.planning import cost as costs
 from attn_export.reparam.planning.plan import Planner
-from attn_export.tools.lint import run as lint
 
 Link = Callable[[str, str], NodeProto]
 #: One node of a chain, from its input to its output; each kind once overflowed the stack or took minutes.

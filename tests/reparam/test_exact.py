@@ -13,11 +13,11 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from attn_export.errors import ExportError
-from attn_export.export.torch_onnx import export
+from attn_export.export.onnx.torch_export import export
+from attn_export.export.subject import Subject, from_spec
 from attn_export.mechanisms import MECHANISMS
 from attn_export.mechanisms.spec import Input
-from attn_export.mechanisms.subject import Subject, from_spec
-from attn_export.reparam.proof.exact import Exact, inputs_of
+from attn_export.reparam.evaluate.onnx import Exact, inputs_of
 from tests.export.models import rich
 
 X = np.random.default_rng(0).standard_normal((2, 4, 6, 6)).astype(np.float32)

@@ -11,12 +11,12 @@ import onnxruntime
 import pytest
 from onnx import helper
 
-from attn_export.reparam.proof.claims import RefusedOperatorError
-from attn_export.reparam.proof.exact import Exact
-from attn_export.tools.benchmarks import backend_older, node_draws
-from attn_export.tools.benchmarks.backend_data import Case, cases, made
-from attn_export.tools.benchmarks.backend_tests import Outcome, differ, is_double, judge
-from attn_export.tools.pages.operators import PAGE, claimed, page
+from attn_export.reparam.evaluate.claims import RefusedOperatorError
+from attn_export.reparam.evaluate.onnx import Exact
+from benchmarks import backend_older, node_draws
+from benchmarks.backend_data import Case, cases, made
+from benchmarks.backend_tests import Outcome, differ, is_double, judge
+from benchmarks.pages.operators import PAGE, claimed, page
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_few_are_refused_and_each_by_name(outcomes: list[Outcome]) -> None:
 
 def test_the_page_is_current(outcomes: list[Outcome]) -> None:
     assert f"with onnx {onnx.__version__}." in PAGE.read_text(encoding="utf-8"), "install the onnx of constraints.txt"
-    again = "run: python -m attn_export.tools.pages.operators"
+    again = "run: python -m benchmarks.pages.operators"
     assert PAGE.read_text(encoding="utf-8") == page(outcomes), again
 
 

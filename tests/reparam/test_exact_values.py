@@ -15,8 +15,8 @@ from onnx import helper, numpy_helper
 from torch import nn
 
 from attn_export.errors import ExportError
-from attn_export.reparam.proof.claims import RefusedOperatorError, random_operators
-from attn_export.reparam.proof.exact import Exact, inputs_of, kept_from_writing
+from attn_export.reparam.evaluate.claims import RefusedOperatorError, random_operators
+from attn_export.reparam.evaluate.onnx import Exact, inputs_of, kept_from_writing
 
 Array = np.ndarray[Any, Any]
 INF = np.float32(np.inf)
@@ -544,7 +544,7 @@ def test_what_is_not_of_the_standard_is_refused() -> None:
 
 
 def test_pictures_need_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("attn_export.reparam.proof.kernels_plain.find_spec", lambda _: None)
+    monkeypatch.setattr("attn_export.reparam.evaluate.kernels.plain.find_spec", lambda _: None)
     with pytest.raises(RefusedOperatorError, match=r"ImageDecoder 'node' .* pip install Pillow"):
         one("ImageDecoder", [np.zeros(4, np.uint8)], 20)
 

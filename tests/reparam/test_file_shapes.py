@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from attn_export.reparam.graph import fuse_graph
+from attn_export.reparam.fuse_onnx import fuse_graph
 from tests.reparam.test_onnx_graphs import CONV, RNG, operators, run, small
 
 _TAIL = [helper.make_node("Relu", ["m"], ["r"]), helper.make_node("Sigmoid", ["r"], ["q"])]

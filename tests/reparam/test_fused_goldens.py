@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from attn_export.mechanisms import MECHANISMS, checkpoint
+from attn_export.export.weights import checkpoint
+from attn_export.mechanisms import MECHANISMS
 from attn_export.reparam import fuse_module
 from tests.mechanisms.goldens import ROWS, load
 from tests.mechanisms.test_goldens import construct

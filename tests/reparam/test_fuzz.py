@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from attn_export.reparam.algebra import compose, linconv, rise
+from attn_export.reparam.algebra import compose, linconv, upsample
 from tests.reparam.fuzzing import check
 
 NETS = 2000
-#: Another stretch of seeds than the one that the long run (tools/benchmarks/fuzz.py) begins with.
+#: Another stretch of seeds than the one that the long run (benchmarks/fuzz.py) begins with.
 FIRST = 1_000_000
 
 
@@ -66,5 +66,5 @@ def test_a_fuser_without_its_padding_rule_is_caught(monkeypatch: pytest.MonkeyPa
     elif fault == "constant":
         monkeypatch.setattr(linconv, "_constant_matches", _matches)
     else:
-        monkeypatch.setattr(rise, "_mixed", _mixed_in_order_of_channels)
+        monkeypatch.setattr(upsample, "_mixed", _mixed_in_order_of_channels)
     assert sum(bool(check(FIRST + n).wrong) for n in range(300)) >= 2

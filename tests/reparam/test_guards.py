@@ -13,8 +13,8 @@ from onnx import helper
 from torch import Tensor, nn
 
 from attn_export.reparam import fuse_module
-from attn_export.reparam.graph import fuse_graph
-from attn_export.reparam.proof.exact import Exact
+from attn_export.reparam.evaluate.onnx import Exact
+from attn_export.reparam.fuse_onnx import fuse_graph
 from tests.reparam.blocks import REFUSED, wake
 from tests.reparam.test_blocks import count, left
 from tests.reparam.test_onnx_graphs import CONV, RNG, operators, small, torchscript

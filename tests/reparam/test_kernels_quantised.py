@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from attn_export.errors import ExportError
-from attn_export.reparam.proof.exact import Exact
+from attn_export.reparam.evaluate.onnx import Exact
 
 X = np.random.default_rng(0).standard_normal((2, 3, 4)).astype(np.float32) * 3
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
-from attn_export.reparam.graph import fuse_graph
-from attn_export.tools.benchmarks import networks
-from attn_export.tools.benchmarks.leftovers import Judge, count, entry
-from attn_export.tools.benchmarks.producers import dynamo
+from attn_export.reparam.fuse_onnx import fuse_graph
+from benchmarks import networks
+from benchmarks.leftovers import Judge, count, entry
+from benchmarks.producers import dynamo
 
 #: The first block of each kind, at its own width, on a small picture: whole networks are counted by the benchmark.
 PARTS: dict[str, tuple[nn.Module, int]] = {

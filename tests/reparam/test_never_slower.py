@@ -6,13 +6,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attn_export.export.torch_onnx import export as dynamo_export
+from attn_export.export.onnx.torch_export import export as dynamo_export
+from attn_export.export.subject import from_spec
 from attn_export.mechanisms import MECHANISMS
-from attn_export.mechanisms.subject import from_spec
 from attn_export.reparam import ir
-from attn_export.reparam.graph import fuse_graph
-from attn_export.reparam.planning import cost, emit, pays, plan
-from attn_export.tools.benchmarks.fusion import export
+from attn_export.reparam.fuse_onnx import fuse_graph
+from attn_export.reparam.planning import cost, emit, plan, profitability
+from benchmarks.fusion import export
 
 
 class _Apart(nn.Module):
@@ -94,7 +94,7 @@ def test_a_product_and_its_bias_are_no_site_where_they_are_written_as_they_were(
 ) -> None:
     assert _sites(nn.Linear(16, 8), 2, 9, 16) == 0
     assert _sites(nn.Sequential(nn.Linear(16, 8), nn.Linear(8, 8)), 2, 9, 16) == 1
-    monkeypatch.setattr(pays, "_same_again", lambda graph, dead: False)
+    monkeypatch.setattr(profitability, "_same_again", lambda graph, dead: False)
     assert _sites(nn.Linear(16, 8), 2, 9, 16) == 1
 
 
@@ -112,10 +112,10 @@ def test_a_turn_of_axes_of_length_one_is_free() -> None:
 
 
 def test_each_rule_is_what_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pays, "_taken_apart", lambda before, after: False)
+    monkeypatch.setattr(profitability, "_taken_apart", lambda before, after: False)
     assert _products() > 3
-    doubt = pays.DOUBT
-    monkeypatch.setattr(pays, "DOUBT", 1.0)
+    doubt = profitability.DOUBT
+    monkeypatch.setattr(profitability, "DOUBT", 1.0)
     assert _sites(_Apart(), 2, 64, 56, 56) == 1
     work = emit.Work
     monkeypatch.setattr(emit, "Work", lambda *given, passes=1, **more: work(*given, **more))
@@ -124,7 +124,7 @@ def test_each_rule_is_what_holds_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plan, "_order", lambda candidate: (order(candidate)[0], -order(candidate)[1]))
     fused = fuse_graph(export(_Gated().eval(), torch.randn(2, 64, 14, 14)), certificate=False).model.graph
     assert "Slice" in [node.op_type for node in fused.node]
-    monkeypatch.setattr(pays, "DOUBT", doubt)
+    monkeypatch.setattr(profitability, "DOUBT", doubt)
     assert _emsa() == 1
-    monkeypatch.setattr(pays, "_is_bias", lambda graph, node: False)
+    monkeypatch.setattr(profitability, "_is_bias", lambda graph, node: False)
     assert _emsa() == 2

@@ -10,7 +10,7 @@ import pytest
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from attn_export.errors import FusionError
-from attn_export.reparam.graph import fuse_graph
+from attn_export.reparam.fuse_onnx import fuse_graph
 
 RANDOM = np.random.default_rng(0)
 CONV = helper.make_node("Conv", ["x", "w"], ["c"], pads=[1] * 4)

@@ -16,8 +16,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from attn_export.errors import FusionError, UnknownNameError
-from attn_export.reparam.fusion import Fusion
-from attn_export.reparam.graph import fuse_graph
+from attn_export.reparam.fuse_onnx import fuse_graph
+from attn_export.reparam.result import Fusion
 from tests.reparam.blocks import BLOCKS, acnet, dbb, mobileone, repvgg, wake
 
 

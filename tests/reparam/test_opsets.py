@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 import pytest
 
-from attn_export.reparam.graph import fuse_graph
-from attn_export.reparam.proof.exact import Exact
+from attn_export.reparam.evaluate.onnx import Exact
+from attn_export.reparam.fuse_onnx import fuse_graph
 from tests.reparam.old_nets import NETS, OPSETS, Net
 from tests.reparam.test_onnx_graphs import run
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from attn_export.tools.benchmarks import networks
-from attn_export.tools.benchmarks.producers import PRODUCERS, agree, counts
+from benchmarks import networks
+from benchmarks.producers import PRODUCERS, agree, counts
 from tests.reparam.blocks import BLOCKS, wake
 
 #: One of each kind of trouble; all blocks and the whole networks are compared by the benchmark.

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from attn_export.mechanisms.mlp.repmlp import RepMLP
 from attn_export.reparam import fuse_module, ir
-from attn_export.reparam.algebra import image, linconv, toeplitz
+from attn_export.reparam.algebra import border_map, linconv, toeplitz
 from attn_export.reparam.algebra.layout import Atom, Layout
 from attn_export.reparam.algebra.state import State
-from attn_export.reparam.proof import execute
+from attn_export.reparam.evaluate import ir as execute
 from tests.reparam.blocks import wake
 from tests.reparam.test_blocks import left
 
@@ -100,15 +100,15 @@ def test_large_kernels_are_built_anew_and_are_the_same(monkeypatch: pytest.Monke
     module, x = wake(RepMLP(8)), torch.randn(2, 8, 8, 8)
     weights = []
     for most in (1 << 25, 0):
-        monkeypatch.setattr(image, "MOST_KEPT", most)
+        monkeypatch.setattr(border_map, "MOST_KEPT", most)
         weights.append(list(fuse_module(module, (x,)).model.state_dict().values()))
     assert all(torch.equal(a, b) for a, b in zip(*weights, strict=True))
 
 
 @pytest.mark.parametrize(("most", "times"), [(3, 2), (4, 1)])
 def test_an_array_is_kept_unless_it_is_large(monkeypatch: pytest.MonkeyPatch, most: int, times: int) -> None:
-    monkeypatch.setattr(image, "MOST_KEPT", most)
+    monkeypatch.setattr(border_map, "MOST_KEPT", most)
     built = []
-    lazy = image.Lazy(lambda: built.append(0) or np.zeros(4))  # type: ignore[func-returns-value]
+    lazy = border_map.Lazy(lambda: built.append(0) or np.zeros(4))  # type: ignore[func-returns-value]
     assert lazy().size == lazy().size == 4
     assert len(built) == times

@@ -12,7 +12,7 @@ import onnx
 import pytest
 
 from attn_export import bundle
-from attn_export.deploy_tests.contest import judge
+from attn_export.deploy_tests.latency.comparison import judge
 from attn_export.reparam.proof import certify
 from attn_export.tools.commands import bench as benching
 from tests.tools.run import run
@@ -61,7 +61,7 @@ def test_fuse_takes_external_data_and_says_what_it_left_and_what_precision_costs
 
 
 def test_fuse_splits_what_no_single_file_can_hold(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("attn_export.export.save.EXTERNAL", 1000)  # as if it had more than 2 GB
+    monkeypatch.setattr("attn_export.export.onnx.save.EXTERNAL", 1000)  # as if it had more than 2 GB
     assert run("fuse", made / "model.onnx", "-o", tmp_path / "large.onnx").code == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["large.onnx", "large.onnx.data"]
     onnx.checker.check_model(str(tmp_path / "large.onnx"), full_check=True)

@@ -9,8 +9,8 @@ import onnx
 import pytest
 
 from attn_export import bundle
-from attn_export.export.mutants import mutations
-from attn_export.export.origin import Origin, recall, record
+from attn_export.export.graph.origin import Origin, recall, record
+from attn_export.export.mutants.catalogue import mutations
 from tests.export.models import PORTS, cases, rich
 from tests.tools.run import run
 

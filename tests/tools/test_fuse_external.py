@@ -40,7 +40,7 @@ def far(folder: Path, opset: int = 17) -> Path:
 @pytest.mark.parametrize("opset", [OPSETS[0], OPSETS[-1]])
 @pytest.mark.parametrize("limit", [100, 10**9], ids=["above", "below"])
 def test_weights_in_another_folder(limit: int, opset: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("attn_export.export.save.EXTERNAL", limit)  # as if it had more than 2 GB
+    monkeypatch.setattr("attn_export.export.onnx.save.EXTERNAL", limit)  # as if it had more than 2 GB
     file = far(tmp_path, opset)
     before = {path: path.read_bytes() for path in file.parent.rglob("*.*")}
     output = tmp_path / "out" / "fused.onnx"
@@ -61,7 +61,7 @@ def test_weights_in_another_folder(limit: int, opset: int, tmp_path: Path, monke
 
 
 def test_over_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("attn_export.export.save.EXTERNAL", 100)
+    monkeypatch.setattr("attn_export.export.onnx.save.EXTERNAL", 100)
     file = tmp_path / "m.onnx"
     onnx.save_model(NET.model(17), file, save_as_external_data=True, size_threshold=0, location="m.onnx.data")
     wanted = answer(file)
@@ -73,7 +73,7 @@ def test_over_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("limit", [100, 10**9], ids=["above", "below"])
 def test_a_full_disk_leaves_what_was_there(limit: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = far(tmp_path)
-    monkeypatch.setattr("attn_export.export.save.EXTERNAL", limit)
+    monkeypatch.setattr("attn_export.export.onnx.save.EXTERNAL", limit)
     output = tmp_path / "out" / "fused.onnx"
     output.parent.mkdir()
     assert run("fuse", file, "-o", output).code == 0

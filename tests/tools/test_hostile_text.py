@@ -28,15 +28,15 @@ from onnx import TensorProto, helper, numpy_helper
 from rich.console import Console
 
 from attn_export import bundle
+from attn_export.pipeline.report.formats import junit, markdown, sarif
+from attn_export.pipeline.report.page import render
 from attn_export.tools import console
-from attn_export.tools.job.progress import Progress
-from attn_export.tools.report.formats import junit, markdown, sarif
-from attn_export.tools.report.page import render
+from attn_export.tools.progress import TerminalProgress
 from attn_export.untrusted import text
-from tests.tools.reports import manifest, report
+from tests.deploy_tests.test_conformance import write
+from tests.pipeline.reports import manifest, report
+from tests.pipeline.test_report import Page
 from tests.tools.run import run
-from tests.tools.test_conform import write
-from tests.tools.test_report import Page
 
 ROOT = Path(__file__).parents[2]
 #: What a terminal, a browser, a parser or a reader's eye would act on.
@@ -238,7 +238,7 @@ def test_a_stream_that_lacks_a_letter_ends_nothing(encoding: str, monkeypatch: p
 @pytest.mark.parametrize("name", [*PARTS, ALL])
 @pytest.mark.parametrize("terminal", [False, True])
 def test_progress_shows_names_as_they_are(name: str, terminal: bool) -> None:
-    progress = Progress(1)
+    progress = TerminalProgress(1)
     out = io.StringIO()
     progress.console = Console(file=out, force_terminal=terminal, highlight=False, width=1000)
     with progress.stage(f"latency of {name}"):

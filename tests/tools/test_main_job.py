@@ -19,10 +19,10 @@ from safetensors.torch import save_file
 
 from attn_export import bundle
 from attn_export.errors import BackendError, ContractError, ExportError
-from attn_export.export import audit
-from attn_export.export.exported import Exported
-from attn_export.export.findings import Audit
-from attn_export.tools.job import pipeline
+from attn_export.export.audit import constants
+from attn_export.export.audit.findings import Audit
+from attn_export.export.onnx.exported import Exported
+from attn_export.pipeline import deploy
 from tests.tools.nets import Net
 from tests.tools.run import Result, run
 
@@ -266,13 +266,13 @@ def test_the_users_own_tolerance_can_fail_the_job() -> None:
 
 def test_what_was_audited_once_is_not_audited_again(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    audits = audit.Tier.audits
+    audits = constants.Tier.audits
 
-    def counted(tier: audit.Tier, model: onnx.ModelProto) -> dict[str, Audit]:
+    def counted(tier: constants.Tier, model: onnx.ModelProto) -> dict[str, Audit]:
         asked.append(len(model.graph.node))
         return audits(tier, model)
 
-    monkeypatch.setattr(audit.Tier, "audits", counted)
+    monkeypatch.setattr(constants.Tier, "audits", counted)
     done = run("repvgg", "--preset", "test", "--fuse", "--no-bench", "--mutants", "none")
     assert done.code == 0
     assert len(asked) == 1
@@ -289,7 +289,7 @@ def test_what_is_fused_competes_in_its_own_precision(half: bool, monkeypatch: py
             types.append({weight.data_type for weight in weights})
         raise BackendError("noted")
 
-    monkeypatch.setattr(pipeline, "compete", noted)
+    monkeypatch.setattr(deploy, "compete", noted)
     quick = ("--mutants", "none", "--duration", "0", "--iterations", "1", "--warmup", "0")
     done = run("repvgg", "--preset", "test", "--fuse", *(["--fp16"] if half else []), *quick)
     assert "noted" in done.err
@@ -297,7 +297,7 @@ def test_what_is_fused_competes_in_its_own_precision(half: bool, monkeypatch: py
 
 
 def test_a_bundle_is_not_lost_for_want_of_a_twin(monkeypatch: pytest.MonkeyPatch) -> None:
-    halved, calls = pipeline.to_float16, list[int]()
+    halved, calls = deploy.to_float16, list[int]()
 
     def once(model: onnx.ModelProto, *rest: Any) -> Any:
         calls.append(len(model.graph.node))
@@ -305,7 +305,7 @@ def test_a_bundle_is_not_lost_for_want_of_a_twin(monkeypatch: pytest.MonkeyPatch
             raise ExportError("an operator is missing")
         return halved(model, *rest)
 
-    monkeypatch.setattr(pipeline, "to_float16", once)
+    monkeypatch.setattr(deploy, "to_float16", once)
     quick = ("--mutants", "none", "--duration", "0", "--iterations", "1", "--warmup", "0")
     done = run("repvgg", "--preset", "test", "--fuse", "--fp16", *quick, "-o", "out")
     assert done.code == 0
@@ -321,7 +321,7 @@ class TestRollback:
         def broken(exported: Exported) -> Exported:
             raise ContractError("wanted inputs x, came none")
 
-        monkeypatch.setattr(pipeline, "simplify", broken)
+        monkeypatch.setattr(deploy, "simplify", broken)
         done = run("se", "--preset", "test", "--no-bench")
         assert done.code == 0
         assert "simplification was rolled back: wanted inputs x" in done.err.replace("\n", " ")
@@ -335,7 +335,7 @@ class TestRollback:
             node.op_type = "Identity"
             return Exported(model, exported.contract)
 
-        monkeypatch.setattr(pipeline, "simplify", broken)
+        monkeypatch.setattr(deploy, "simplify", broken)
         done = run("se", "--preset", "test", "--no-bench")
         assert done.code == 0
         assert "simplification was rolled back: parity fails" in done.err.replace("\n", " ")
@@ -381,7 +381,7 @@ def test_an_interrupt_is_exit_130(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipeline.truth, "cases", interrupted)
+    monkeypatch.setattr(deploy.truth, "cases", interrupted)
     done: Result = run("se", "--preset", "test", *QUICK)
     assert done.code == 130
     assert os.listdir() == []

@@ -56,7 +56,7 @@ def test_fuse_replaces_models_and_writes_where_a_link_points(file: Path, tmp_pat
 
 
 def test_fuse_leaves_weights_of_others_alone(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("attn_export.export.save.EXTERNAL", 100)  # as if it had more than 2 GB
+    monkeypatch.setattr("attn_export.export.onnx.save.EXTERNAL", 100)  # as if it had more than 2 GB
     (tmp_path / "out.onnx.data").write_bytes(b"somebody's")
     done = run("fuse", file, "-o", tmp_path / "out.onnx")
     assert (done.code, "is there already and is not the old out.onnx's" in done.err.replace("\n", " ")) == (3, True), (

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from attn_export import bundle
-from attn_export.tools.device import signing
+from attn_export.bundle import signing
 from tests.test_bundle_claims import made
 from tests.tools.run import run
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.tools.test_conform import write
+from tests.deploy_tests.test_conformance import write
 
 #: Hides TensorRT, as where it is not installed, and any driver; then it is the command line as a user has it.
 HIDDEN = """

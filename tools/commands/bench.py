@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from attn_export import bundle
-from attn_export.deploy_tests import budget, environment
-from attn_export.deploy_tests.contest import Contest, Rules, compete
-from attn_export.deploy_tests.latency import Latency, Protocol
+from attn_export.deploy_tests.latency import budget
+from attn_export.deploy_tests.latency.comparison import Contest, Rules, compete
+from attn_export.deploy_tests.latency.measure import Latency, Protocol
+from attn_export.deploy_tests.machine import environment
 from attn_export.deploy_tests.measurement import Measured, Wanted, measure, thread_counts
 from attn_export.errors import InconclusiveError, UsageError
 from attn_export.tools import console
-from attn_export.tools.job.progress import Progress
+from attn_export.tools.progress import TerminalProgress
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ def bench(asked: Asked, as_json: bool, verbosity: int) -> None:
     """Measure one bundle, or the ratio of two; then hold it against what was asked."""
     if len(asked.paths) > 2:
         raise UsageError(f"bench takes one bundle, or two to compare; came {len(asked.paths)}")
-    progress = Progress(verbosity)
+    progress = TerminalProgress(verbosity)
     read = [bundle.read(path) for path in asked.paths]
     faster_than = bundle.read(asked.faster_than) if asked.faster_than else None
     baseline = _baseline(asked.baseline) if asked.baseline else None
@@ -103,7 +104,7 @@ def _baseline(path: Path) -> bundle.Bundle | dict[str, Any]:
     return dict(runs[0])
 
 
-def _contest(one: bundle.Bundle, other: bundle.Bundle, asked: Asked, progress: Progress) -> Contest:
+def _contest(one: bundle.Bundle, other: bundle.Bundle, asked: Asked, progress: TerminalProgress) -> Contest:
     takes = {port.name: (port.dtype, port.shape) for port in other.inputs}
     fits = takes.keys() == {port.name for port in one.inputs} and all(
         takes[port.name][0] == port.dtype and _alike(port.shape, takes[port.name][1]) for port in one.inputs

@@ -6,10 +6,10 @@ from dataclasses import asdict
 from typing import Any
 
 from attn_export.errors import LoadError, UnknownNameError
-from attn_export.mechanisms import MECHANISMS, card
+from attn_export.mechanisms import MECHANISMS, static_spec
 from attn_export.mechanisms.spec import Preset, Spec, sizes_of
 from attn_export.tools import console
-from attn_export.tools.pages.measured import CAVEAT, kept, shown
+from attn_export.tools.measured import CAVEAT, kept, shown
 
 
 def list_(family: str | None, as_json: bool) -> None:
@@ -19,7 +19,11 @@ def list_(family: str | None, as_json: bool) -> None:
     if family is not None and family not in families:
         raise UnknownNameError("family", family, families)
     rows = [
-        {"name": name, "family": place.family, "summary": card.summary(place.path) if place.path else place.module}
+        {
+            "name": name,
+            "family": place.family,
+            "summary": static_spec.summary(place.path) if place.path else place.module,
+        }
         for name, place in places.items()
         if family in (None, place.family)
     ]
@@ -40,7 +44,7 @@ def show(name: str, as_json: bool) -> None:
     place = MECHANISMS.place(name)
     if place.path is None:
         raise LoadError(f"{name} comes from the plug-in {place.module}; see that project's documentation")
-    entry = card.read(place.path)
+    entry = static_spec.read(place.path)
     spec = entry.spec
     if as_json:
         console.emit(_plain(name, place.family, entry))
@@ -75,7 +79,7 @@ def _measured(name: str, spec: Spec) -> None:
         console.say(f"{'':<8} on {'; '.join(machines)}. {CAVEAT}")
 
 
-def _plain(name: str, family: str, entry: card.Card) -> dict[str, Any]:
+def _plain(name: str, family: str, entry: static_spec.Card) -> dict[str, Any]:
     spec = entry.spec
     return {
         "name": name,

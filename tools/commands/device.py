@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -9,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from attn_export import bundle
-from attn_export.deploy_tests import environment, shapes
-from attn_export.deploy_tests import verify as proofs
+from attn_export.bundle import signing
+from attn_export.deploy_tests import shapes
 from attn_export.deploy_tests.backends import missing as missing_here
+from attn_export.deploy_tests.data import images, user_data
+from attn_export.deploy_tests.machine import environment
+from attn_export.deploy_tests.parity import verify as proofs
 from attn_export.errors import BackendMissingError, BundleError, GateError, UsageError
-from attn_export.export import images
 from attn_export.tools import console
-from attn_export.tools.device import own_data, signing
 from attn_export.untrusted import text
 
 
@@ -102,8 +104,8 @@ def verify(
         for level, cases in more.items():
             parity = proofs.verify(whole, name, threads=threads, cases=cases, ranges=prepared, **limits)
             row = {"backend": name, "parity": parity.as_json(), "sentence": parity.sentence()}
-            rows.append({**row, "level": level, "against": own_data.SENTENCES[level]})
-            _say(as_json, f"{name}, {own_data.SENTENCES[level]}: {parity.sentence()}")
+            rows.append({**row, "level": level, "against": user_data.SENTENCES[level]})
+            _say(as_json, f"{name}, {user_data.SENTENCES[level]}: {parity.sentence()}")
     if as_json:
         asked = {"tolerance": held.tolerance, "snr": held.snr}
         content = {"bundle": str(path), **source, "asked": asked, "environment": environment.describe(), "runs": rows}
@@ -130,7 +132,12 @@ def _own_data(
 ) -> Mapping[str, Sequence[bundle.Case]]:
     if path is None:
         return {}
-    found = own_data.read(whole, path, images.parse(preprocess) if preprocess else None)
+    evaluate: user_data.Evaluate | None = None
+    if all(importlib.util.find_spec(name) for name in ("torch", "onnx")):
+        from attn_export.pipeline import float64
+
+        evaluate = float64.evaluate
+    found = user_data.read(whole, path, images.parse(preprocess) if preprocess else None, evaluate=evaluate)
     if found.preprocess:
         _say(as_json, f"images prepared as {found.preprocess.sentence()}")
     if found.left:
@@ -141,13 +148,13 @@ def _own_data(
 def compile_only(path: Path, sm: str, as_json: bool, ranges: tuple[str, ...] = (), held: Held | None = None) -> None:
     """Build a bundle's graph with TensorRT for RTX without a GPU: evidence of level E1, kept in its report."""
     from attn_export.deploy_tests.backends.tensorrt.evidence import compile_only as build
-    from attn_export.tools.report import compiled
+    from attn_export.pipeline.report import compile_evidence
 
     whole = bundle.read(path)
     source = _source(whole, held or Held(), as_json)
     bundle.may_write(path)
     evidence = build(whole.model, sm, shapes=shapes.asked(whole, ranges, cases=False))
-    digest = compiled.keep(whole, evidence)
+    digest = compile_evidence.keep(whole, evidence)
     if as_json:
         console.emit({"bundle": str(path), **source, "digest_with_evidence": digest, **evidence.as_json()})
         return
@@ -160,7 +167,7 @@ def compile_only(path: Path, sm: str, as_json: bool, ranges: tuple[str, ...] = (
 
 def conform(paths: tuple[Path, ...], out: Path | None, check: Path | None, backend: str, as_json: bool) -> None:
     """Write a conformance kit, or recompute one."""
-    from attn_export.tools.device import conform as kits
+    from attn_export.deploy_tests.conformance import kit as kits
 
     if (out is None) == (check is None):
         raise UsageError("conform wants --out DIR on a machine with a GPU, or --check DIR on any")

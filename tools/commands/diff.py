@@ -10,13 +10,13 @@ from attn_export import bundle
 from attn_export.deploy_tests.backends import BACKENDS
 from attn_export.errors import ConversionError, GateError, UsageError
 from attn_export.mechanisms import MECHANISMS
+from attn_export.pipeline.divergence.locate import Parting, part
+from attn_export.pipeline.divergence.repro import FILES, write_repro
+from attn_export.pipeline.divergence.runs import Side, in_order
+from attn_export.pipeline.divergence.variants import Named
 from attn_export.tools import console
 from attn_export.tools.commands import output as target
 from attn_export.tools.commands.export import Wanted, load
-from attn_export.tools.parting.locate import Parting, part
-from attn_export.tools.parting.named import Named
-from attn_export.tools.parting.repro import FILES, write_repro
-from attn_export.tools.parting.sides import Side, in_order
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ import os
 import sys
 
 from attn_export import __version__
-from attn_export.deploy_tests import environment
 from attn_export.deploy_tests.backends import BACKENDS, missing
+from attn_export.deploy_tests.machine import environment
 from attn_export.tools import console
 
 _TELEMETRY = "ORT_DISABLE_TELEMETRY"

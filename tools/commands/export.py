@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, get_args
 
 from attn_export import bundle
-from attn_export.deploy_tests.latency import Protocol
+from attn_export.deploy_tests.latency.measure import Protocol
 from attn_export.errors import InconclusiveError, SubjectError, UnknownNameError, UsageError
 from attn_export.mechanisms import MECHANISMS
 from attn_export.tools import console
-from attn_export.tools.job.progress import Progress
+from attn_export.tools.progress import TerminalProgress
 from attn_export.untrusted.text import command
 
 
@@ -39,13 +39,14 @@ def export(
     wanted: Wanted, plan: Mapping[str, Any], rule: tuple[float, int, float], as_json: bool, verbosity: int
 ) -> None:
     """Run the main job and print its table, or one JSON object."""
-    progress = Progress(verbosity)
+    progress = TerminalProgress(verbosity)
     if wanted.output:
         bundle.may_write(wanted.output)  # said before anything is loaded
     with progress.stage("load"):
         subject = load(wanted)
-        from attn_export.tools.job import pipeline, tables
-        from attn_export.tools.job.plan import Plan
+        from attn_export.pipeline import deploy
+        from attn_export.pipeline.options import Plan
+        from attn_export.tools import summary
 
         plan = _checked(plan)
         warmup, iterations, duration = rule
@@ -60,13 +61,13 @@ def export(
         console.say(f"weights: {subject.weights}", err=True)
     if subject.weights.startswith("awakened"):
         progress.warn(f"no --weights: {subject.weights}; what is proven is the conversion, not a trained model")
-    outcome = pipeline.deploy(subject, asked, progress)
+    outcome = deploy.deploy(subject, asked, progress)
     digest = bundle.digest(outcome.target)
     if as_json:
-        console.emit({**tables.as_json(outcome), "digest": digest})
+        console.emit({**outcome.as_json(), "digest": digest})
     else:
-        console.show(tables.stages(outcome))
-        console.say(*tables.sentences(outcome))
+        console.show(summary.stages(outcome))
+        console.say(*summary.sentences(outcome))
         proof = command("attn-export", "verify", outcome.target)
         console.say(f"bundle: {outcome.target}/   prove it anywhere: {proof}")
         console.say(f"digest: {digest}   hold a copy to it: --expect {digest[:14]}…")
@@ -75,8 +76,8 @@ def export(
 
 
 def _checked(plan: Mapping[str, Any]) -> dict[str, Any]:
-    from attn_export.export import images
-    from attn_export.tools.job.plan import Mutants
+    from attn_export.deploy_tests.data import images
+    from attn_export.pipeline.options import Mutants
 
     if plan["mutants"] not in get_args(Mutants):
         raise UnknownNameError("kind of --mutants", plan["mutants"], get_args(Mutants))
@@ -101,9 +102,9 @@ def load(wanted: Wanted) -> Any:
     if wanted.variant and text not in MECHANISMS:
         raise UsageError(f"--variant is for catalogue entries; the names in {text} are its own")
     _need_torch()
-    from attn_export.export import onnx_file
-    from attn_export.mechanisms import foreign, subject
-    from attn_export.mechanisms.subject import with_dynamic
+    from attn_export.export import subject
+    from attn_export.export.sources import onnx_file, user_code
+    from attn_export.export.subject import with_dynamic
 
     if text in MECHANISMS:
         if wanted.inputs or wanted.arguments:
@@ -127,7 +128,7 @@ def load(wanted: Wanted) -> Any:
         if wanted.arguments or wanted.weights:
             raise UsageError(f"{text} is built and has its weights: --kwargs and --weights are for code")
         return with_dynamic(onnx_file.read(Path(text), wanted.inputs), wanted.dynamic or "all")
-    built = foreign.from_code(
+    built = user_code.from_code(
         text,
         wanted.inputs,
         arguments=dict(wanted.arguments),

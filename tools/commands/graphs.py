@@ -11,14 +11,14 @@ import onnx
 
 from attn_export import bundle
 from attn_export.errors import GateError, UnknownNameError, WriteError
-from attn_export.export.onnx_read import parse, read_model
-from attn_export.export.save import save
-from attn_export.reparam.fusion import Fusion, Precision
-from attn_export.reparam.graph import fuse_graph
+from attn_export.export.onnx.read import parse, read_model
+from attn_export.export.onnx.save import save
+from attn_export.pipeline import manifest
+from attn_export.pipeline.lint import run as linting
+from attn_export.reparam.fuse_onnx import fuse_graph
+from attn_export.reparam.result import Fusion, Precision
 from attn_export.tools import console
 from attn_export.tools.commands import output as target
-from attn_export.tools.job import record
-from attn_export.tools.lint import run as linting
 
 
 def fuse(file: Path, output: Path, cost: str, keep: tuple[str, ...], repair: bool, strict: bool, as_json: bool) -> None:
@@ -40,7 +40,7 @@ def fuse(file: Path, output: Path, cost: str, keep: tuple[str, ...], repair: boo
         raise GateError(f"{count} sites were rolled back, and --strict was asked for; nothing was written")
     _write(fusion.model, place, file.parent)
     if as_json:
-        console.emit({"output": str(output), **record.fusion(fusion, cost, keep, repair)})
+        console.emit({"output": str(output), **manifest.fusion(fusion, cost, keep, repair)})
     else:
         console.say(*_account(fusion, output))
 

@@ -75,7 +75,7 @@ def folder(target: Path, names: Collection[str], kind: str) -> None:
 
 def is_onnx(path: Path) -> bool:
     """Whether a file is an ONNX model."""
-    from attn_export.export.onnx_read import parse
+    from attn_export.export.onnx.read import parse
 
     try:
         parse(path)

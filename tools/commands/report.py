@@ -8,9 +8,9 @@ from pathlib import Path
 from attn_export import bundle
 from attn_export.bundle import figures
 from attn_export.errors import UnknownNameError, WriteError
+from attn_export.pipeline.report import formats, page
 from attn_export.tools import console
 from attn_export.tools.commands import output as target
-from attn_export.tools.report import formats, page
 
 FORMATS = ("html", "markdown", "junit", "sarif", "json")
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from attn_export import bundle
+from attn_export.bundle import signing
 from attn_export.tools import console
-from attn_export.tools.device import signing
 from attn_export.untrusted import text
 
 

@@ -10,9 +10,9 @@ from typing import Any, get_args
 
 from attn_export.errors import GateError, UnknownNameError, UsageError
 from attn_export.mechanisms import MECHANISMS
+from attn_export.pipeline.sweep.jobs import RESULTS, Row, Settings, jobs
+from attn_export.pipeline.sweep.jobs import sweep as run
 from attn_export.tools import console
-from attn_export.tools.job.sweep import RESULTS, Row, Settings, jobs
-from attn_export.tools.job.sweep import sweep as run
 
 
 def sweep(
@@ -34,7 +34,7 @@ def sweep(
     for family in families:
         if family not in known:
             raise UnknownNameError("family", family, known)
-    from attn_export.tools.job.plan import Mutants  # imports torch
+    from attn_export.pipeline.options import Mutants  # imports torch
 
     if mutants not in get_args(Mutants):
         raise UnknownNameError("kind of --mutants", mutants, get_args(Mutants))

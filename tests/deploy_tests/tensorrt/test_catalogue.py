@@ -1,6 +1,6 @@
 """E1 over the catalogue, as the main job exports it: a few entries are built here, the table in docs/ holds them all.
 
-python -m attn_export.tools.pages.compile_table        builds what the table does not know yet
+python -m benchmarks.pages.compile_table        builds what the table does not know yet
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import pytest
 
 from attn_export.errors import BackendMissingError, ExportError, GateError, UnknownNameError
 from attn_export.mechanisms import MECHANISMS
-from attn_export.tools.pages import compile_table
-from attn_export.tools.pages import tensorrt as compile_page
-from attn_export.tools.pages.compile_table import DOCS, PAGE, Row, compile_entry, gate, load
-from attn_export.tools.pages.unfused_attention import NOT_FUSED
+from benchmarks.pages import compile_table
+from benchmarks.pages import tensorrt as compile_page
+from benchmarks.pages.compile_table import DOCS, PAGE, Row, compile_entry, gate, load
+from benchmarks.pages.unfused_attention import NOT_FUSED
 
 #: Built anew here: forms of attention that are fused, and one without any; what comes is what the table says.
 FEW = ("axial_attention", "botnet_mhsa", "non_local", "se")
@@ -36,13 +36,13 @@ def test_an_entry_builds_in_both_precisions(name: str, rtx: None, table: dict[st
     assert half.sha256 != full.sha256
     for row, kept in zip((full, half), table[name], strict=True):
         assert (row.attention, row.kernels, row.softmaxes) == (kept.attention, kept.kernels, kept.softmaxes), (
-            f"{name} has changed: python -m attn_export.tools.pages.compile_table {name}"
+            f"{name} has changed: python -m benchmarks.pages.compile_table {name}"
         )
 
 
 def test_the_table_holds_every_entry_in_both_precisions_and_each_builds(table: dict[str, list[Row]]) -> None:
     missing = sorted(set(MECHANISMS) - set(table))
-    assert not missing, f"python -m attn_export.tools.pages.compile_table {' '.join(missing)}"
+    assert not missing, f"python -m benchmarks.pages.compile_table {' '.join(missing)}"
     assert not set(table) - set(MECHANISMS)
     assert all([row.precision for row in rows] == ["fp32", "fp16"] for rows in table.values())
     gate(row for rows in table.values() for row in rows)

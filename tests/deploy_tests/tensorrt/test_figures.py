@@ -8,12 +8,12 @@ import pytest
 
 from attn_export import bundle
 from attn_export.deploy_tests.backends.tensorrt import inspector, machine
-from attn_export.deploy_tests.latency import Protocol
+from attn_export.deploy_tests.latency.measure import Protocol
 from attn_export.deploy_tests.measurement import Wanted, measure
 from attn_export.tools.commands import bench
 from tests.deploy_tests.tensorrt.test_run import Double, double, library  # noqa: F401  # fixtures
-from tests.tools import schema
-from tests.tools.test_conform import write
+from tests.deploy_tests.test_conformance import write
+from tests.pipeline import schema
 
 QUICK = Wanted(protocol=Protocol(0, duration=0.0, iterations=5), footprint=False, profile=True)
 

@@ -1,0 +1,62 @@
+"""ONNX Runtime on the CPU: the runtime of the base install."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+
+from attn_export.deploy_tests.backend import Feeds, Options, Run
+from attn_export.errors import BackendError, BackendMissingError
+
+
+class OnnxRuntime:
+    """CPU execution provider, all graph optimisations, sequential, denormals flushed to zero."""
+
+    def missing(self) -> str | None:
+        """Say how to install ONNX Runtime, or None."""
+        if importlib.util.find_spec("onnxruntime") is None:
+            return "ONNX Runtime is not installed: pip install onnxruntime"
+        return None
+
+    def version(self) -> str:
+        """Name and version."""
+        import onnxruntime
+
+        return f"ONNX Runtime {onnxruntime.__version__}, CPU"
+
+    @contextmanager
+    def open(self, model: Path, options: Options) -> Iterator[Run]:
+        """Load ``model`` into a session."""
+        if why := self.missing():
+            raise BackendMissingError(why)
+        import onnxruntime
+
+        settings = onnxruntime.SessionOptions()
+        settings.intra_op_num_threads = options.threads
+        settings.inter_op_num_threads = 1
+        settings.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        settings.log_severity_level = 4  # errors come as exceptions; printing them as well would be noise
+        onnxruntime.set_default_logger_severity(4)  # some are logged outside of any session, with terminal escapes
+        # A denormal costs a hundred times a normal number; timing them would measure the input, not the model.
+        settings.add_session_config_entry("session.set_denormal_as_zero", "1")
+        # Spinning threads would charge the CPU time of waiting to the model.
+        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        try:
+            session = onnxruntime.InferenceSession(str(model), settings, providers=["CPUExecutionProvider"])
+        except Exception as error:  # the runtime's exceptions share no base class of their own
+            raise BackendError(f"ONNX Runtime {onnxruntime.__version__} does not load {model}: {error}") from error
+        names = [item.name for item in session.get_outputs()]
+
+        def run(feeds: Feeds) -> dict[str, NDArray[Any]]:
+            try:
+                return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+            except Exception as error:
+                shapes = {name: value.shape for name, value in feeds.items()}
+                raise BackendError(f"ONNX Runtime breaks on {model} with inputs {shapes}: {error}") from error
+
+        yield run

@@ -1,0 +1,1 @@
+"""The conformance kit: raw measurements of one machine that anyone can recompute."""

@@ -1,0 +1,313 @@
+"""The conformance kit: run bundles on one machine, keep everything that was measured, and let anyone recompute it.
+
+    DIR/manifest.json            what ran it: backend, machine, versions; sha256 of every other file
+    DIR/<bundle>/bundle.json     the bundle's manifest, with the sha256 of the graph that ran
+    DIR/<bundle>/cases.npz       its inputs and truth
+    DIR/<bundle>/outputs.npz     what came out, as it came
+    DIR/<bundle>/result.json     parity, samples and percentiles, layers and their times; or why it did not run
+
+``conform`` writes it whole or not at all; ``check`` believes none of its figures and computes them again.
+Neither needs torch or onnx.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from attn_export import __version__, bundle
+from attn_export.bundle import Array, Bundle, cases, figures, manifest
+from attn_export.deploy_tests.backend import Feeds, Run
+from attn_export.deploy_tests.backends import missing
+from attn_export.deploy_tests.backends.tensorrt import figures as measuring
+from attn_export.deploy_tests.backends.tensorrt import machine
+from attn_export.deploy_tests.backends.tensorrt.run import EngineRun
+from attn_export.deploy_tests.latency import measure as timing
+from attn_export.deploy_tests.latency.statistics import percentile
+from attn_export.deploy_tests.machine import environment
+from attn_export.deploy_tests.parity import verify as proofs
+from attn_export.deploy_tests.parity.compare import Parity, prove
+from attn_export.errors import BackendError, BackendMissingError, BundleError, InconclusiveError, UsageError
+from attn_export.untrusted import arrays, fields, files, plain_json
+
+SCHEMA = 1
+MANIFEST, BUNDLE, CASES, OUTPUTS, RESULT = "manifest.json", "bundle.json", "cases.npz", "outputs.npz", "result.json"
+PERCENTILES = (50, 90, 95, 99)
+#: What a row of a kit can be found to be, from best to worst.
+HOLDS, FAILS, REFUSED, STALE, ALTERED = "HOLDS", "FAILS", "REFUSED", "STALE", "ALTERED"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What ``check`` finds of one bundle in a kit.
+
+    Attributes:
+        name: its folder.
+        status: ``HOLDS``, ``FAILS`` (parity), ``REFUSED`` (it did not run), ``STALE`` (the graph has changed since) or
+            ``ALTERED`` (a file or a figure is not what was written).
+        sentence: the same for people.
+        backend: on what it ran.
+        percentiles: recomputed, in milliseconds, by kind of latency.
+    """
+
+    name: str
+    status: str
+    sentence: str
+    backend: str
+    percentiles: Mapping[str, Mapping[str, float]]
+
+
+def conform(
+    bundles: Iterable[Path],
+    out: Path,
+    *,
+    backend: str = "tensorrt",
+    duration: float = 3.0,
+    samples: int = 200,
+) -> list[Finding]:
+    """Run every bundle, and every bundle of a folder of them, on ``backend``, and write the kit to ``out``.
+
+    A bundle that is refused is a row, not an end.
+
+    Raises:
+        BackendMissingError: the backend is not available; nothing is written.
+        BundleError: a bundle is not whole.
+        UsageError: there are no bundles, or ``out`` exists.
+        WriteError: ``out`` cannot be written.
+    """
+    paths = _bundles(bundles)
+    if not paths:
+        raise UsageError("conform wants at least one bundle; write some with `attn-export NAME -o DIR`")
+    if os.path.lexists(out):
+        raise UsageError(f"{out} exists; a kit is written once: choose another folder")
+    if why := missing(backend):
+        raise BackendMissingError(f"{backend} is not available here: {why}")
+    whole = _named([bundle.read(path) for path in paths])
+    with bundle.once(out, "kit") as temporary:
+        facts: dict[str, str] = {}
+        for name, item in whole.items():
+            facts |= _conform_one(item, temporary / name, backend, duration, samples)
+        _write_manifest(temporary, backend, facts)
+    return check(out, paths)
+
+
+def _bundles(paths: Iterable[Path]) -> list[Path]:
+    """Each path that is no folder of bundles, and the bundles of each that is one."""
+    found: list[Path] = []
+    for path in paths:
+        inner = [] if os.path.lexists(path / bundle.MANIFEST) else sorted(path.glob(f"*/{bundle.MANIFEST}"))
+        found += [manifest.parent for manifest in inner] or [path]
+    return found
+
+
+def _named(whole: Sequence[Bundle]) -> dict[str, Bundle]:
+    found: dict[str, Bundle] = {}
+    for item in whole:
+        name = item.path.resolve().name
+        if name in found:
+            raise UsageError(f"two bundles lie in folders called {name!r}; rename one")
+        found[name] = item
+    return found
+
+
+def _conform_one(item: Bundle, folder: Path, backend: str, duration: float, samples: int) -> dict[str, str]:
+    folder.mkdir()
+    shutil.copy(item.path / bundle.MANIFEST, folder / BUNDLE)
+    shutil.copy(item.path / bundle.CASES, folder / CASES)
+    facts: dict[str, str] = {}
+    outputs: dict[str, Array] = {}
+    try:
+        with proofs.opened(item, backend) as (run, name, seconds):
+            for index, case in enumerate(item.cases):
+                outputs |= {f"{index}.{port}": value for port, value in run(case.inputs).items()}
+            result: dict[str, Any] = {"backend": name, "cold_start_s": seconds}
+            result |= _measure(run, item.cases[0].inputs, seconds, duration, samples)
+            if isinstance(run, EngineRun):
+                result["level"] = "E2"
+                facts = machine.describe(run.device.runtime, run.device.index)
+        parity = _replay(item, outputs, name)
+        result |= {"parity": parity.as_json(), "percentiles": _percentiles(result["samples_ms"])}
+    except BackendError as error:
+        result = {"backend": backend, "error": str(error)}
+        outputs = {}
+    np.savez(folder / OUTPUTS, **outputs)  # type: ignore[arg-type]  # the stub reads ** as the keyword allow_pickle
+    bundle.write_json(folder / RESULT, result)
+    return facts
+
+
+def _measure(run: Run, feeds: Feeds, seconds: float, duration: float, samples: int) -> dict[str, Any]:
+    """Samples by kind; for an engine also its plan and the time of each layer."""
+    if not isinstance(run, EngineRun):
+        rule = timing.Protocol(duration=duration, iterations=samples)
+        times = timing.measure(run, feeds, threads=1, cold_start=seconds, protocol=rule)
+        return {"samples_ms": {"host": [value / 1e6 for value in times.wall]}}
+    found = measuring.measure(run, feeds, duration=duration, samples=samples)
+    return {key: found[key] for key in ("samples_ms", "graph_missing", "plan", "layers_ms")}
+
+
+def _percentiles(samples: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float]]:
+    return {kind: {f"p{p}": percentile(values, p) for p in PERCENTILES} for kind, values in samples.items() if values}
+
+
+def _replay(item: Bundle, outputs: Mapping[str, Array], backend: str) -> Parity:
+    """Parity of kept outputs, by the same code that proves a live run."""
+    count = iter(range(len(item.cases)))
+
+    def run(_feeds: Feeds) -> dict[str, Array]:
+        index = next(count)
+        return {port.name: outputs[key] for port in item.outputs if (key := f"{index}.{port.name}") in outputs}
+
+    return prove(run, item.cases, item.outputs, backend=backend, tolerance=item.tolerance, snr=item.snr)
+
+
+def _write_manifest(folder: Path, backend: str, facts: Mapping[str, str]) -> None:
+    found = sorted(path for path in folder.rglob("*") if path.is_file())
+    hashes = {path.relative_to(folder).as_posix(): bundle.sha256(path) for path in found}
+    content = {
+        "schema": SCHEMA,
+        "attn_export": __version__,
+        "backend": backend,
+        "environment": environment.describe(),
+        "gpu": dict(facts),
+        "files": hashes,
+    }
+    bundle.write_json(folder / MANIFEST, content)
+
+
+def check(folder: Path, bundles: Iterable[Path] = ()) -> list[Finding]:
+    """Recompute parity and percentiles of a kit from its raw data; with bundles, say which graphs have changed since.
+
+    Raises:
+        BundleError: ``folder`` is no kit, or a bundle given is not whole.
+    """
+    kit = _read(folder)
+    now = {path.resolve().name: _graph(bundle.read(path).manifest["files"]) for path in _bundles(bundles)}
+    names = sorted({file.partition("/")[0] for file in kit.files if "/" in file})
+    present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()} - {MANIFEST}
+    findings = []
+    for name in names:
+        own = [file for file in (*kit.files, *present) if file.startswith(f"{name}/")]
+        broken = next((f for f in own if not _intact(folder / f, kit.files.get(f, ""))), None)
+        if broken is not None:
+            findings.append(Finding(name, ALTERED, f"{broken} is not what was written", "", {}))
+        else:
+            findings.append(_check_one(folder / name, now.get(name)))
+    return findings
+
+
+def _graph(hashes: Mapping[str, str]) -> str:
+    """Hash of the graph; where the weights are in a file of their own, of both."""
+    return "+".join(hash_ for name, hash_ in sorted(hashes.items()) if name.startswith(bundle.MODEL))
+
+
+def _intact(path: Path, wanted: str) -> bool:
+    try:
+        files.regular(path, files.GB * 64, BundleError)
+        return not path.is_symlink() and bundle.sha256(path) == wanted
+    except (OSError, BundleError):
+        return False
+
+
+@dataclass(frozen=True)
+class _Kit:
+    """What a kit's manifest says."""
+
+    schema: int
+    files: Mapping[str, str]
+    attn_export: str = ""
+    backend: str = ""
+    environment: Mapping[str, Any] = field(default_factory=dict)
+    gpu: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Result:
+    """What a kit says of one bundle: why it did not run, or what was measured."""
+
+    backend: str
+    error: str | None = None
+    cold_start_s: figures.Time = 0.0
+    samples_ms: Mapping[str, tuple[figures.Time, ...]] = field(default_factory=dict)
+    parity: Mapping[str, Any] | None = None
+    percentiles: Mapping[str, Any] | None = None
+    level: str = ""
+    graph_missing: str = ""
+    plan: Any = None
+    layers_ms: Any = None
+
+
+def _read(folder: Path) -> _Kit:
+    if not (folder / MANIFEST).is_file():
+        raise BundleError(f"{folder} is no conformance kit: there is no {MANIFEST} in it")
+    plain = plain_json.read(folder / MANIFEST, BundleError, 64 * files.MB)
+    try:
+        kit = fields.build(_Kit, plain)
+    except ValueError as error:
+        raise BundleError(f"{folder} is no conformance kit of schema {SCHEMA}: {error}") from error
+    if kit.schema != SCHEMA:
+        raise BundleError(f"{folder} is no conformance kit of schema {SCHEMA}, but of {kit.schema}; write it again")
+    for file in kit.files:
+        if not manifest.plain_name(file):
+            raise BundleError(f"{folder}: {MANIFEST} names {file!r}, which lies outside the kit")
+    return kit
+
+
+def _check_one(folder: Path, graph_now: str | None) -> Finding:
+    name = folder.name
+    try:
+        facts = manifest.check(plain_json.read(folder / BUNDLE, BundleError, 64 * files.MB), str(folder / BUNDLE))
+        result = fields.build(_Result, plain_json.read(folder / RESULT, BundleError))
+        if result.error is not None:
+            return Finding(name, REFUSED, result.error, result.backend, {})
+        outputs = arrays.read_npz(folder / OUTPUTS, BundleError)
+        ran = _as_bundle(folder, facts)
+        proofs.refuse_idle(ran.cases, ran)
+        parity = _replay(ran, outputs, result.backend)
+        percentiles = _percentiles(result.samples_ms)
+    except InconclusiveError as error:
+        return Finding(name, FAILS, str(error), result.backend, {})
+    except (BundleError, ValueError) as error:
+        return Finding(name, ALTERED, f"its data cannot be read: {error}", "", {})
+    backend, graph = result.backend, _graph(facts.files)
+    if percentiles != result.percentiles or parity.as_json() != result.parity:
+        return Finding(name, ALTERED, "its figures do not follow from its raw data", backend, percentiles)
+    if graph_now is not None and graph_now != graph:
+        sentence = f"the graph has changed: {graph[:12]}… ran, the bundle now holds {graph_now[:12]}…; run it again"
+        return Finding(name, STALE, sentence, backend, percentiles)
+    return Finding(name, HOLDS if parity.ok else FAILS, parity.sentence(), backend, percentiles)
+
+
+def _as_bundle(folder: Path, facts: manifest.Manifest) -> Bundle:
+    """The bundle that ran, as far as the kit holds it: no model, and nothing that was measured elsewhere."""
+    found = bundle.read_cases(folder / CASES)
+    cases.fit(folder / CASES, found, facts.cases, facts.inputs, facts.outputs)
+    ports = facts.inputs, facts.outputs, facts.varying
+    limits = facts.tolerance
+    return Bundle(folder, facts.subject.name, *ports, limits.k, found, fields.plain(facts), limits.snr)
+
+
+def executed_on(kits: Iterable[Path]) -> str:
+    """The README's table of machines, as Markdown; where there are no kits it says so.
+
+    >>> executed_on([])
+    'Executed on no GPU yet: what is said about TensorRT is compiled (E1), not run.'
+    """
+    lines = []
+    for kit in kits:
+        said, findings = _read(kit), check(kit)
+        counts = {status: sum(f.status == status for f in findings) for status in (HOLDS, FAILS, REFUSED, ALTERED)}
+        unknown = "an unknown machine"
+        where = f"{said.gpu.get('gpu', unknown)} (SM{said.gpu.get('sm', '?')})" if said.gpu else None
+        where = where or str(said.environment.get("processor", unknown))
+        what = next((f.backend for f in findings if f.backend), said.backend)
+        lines.append(f"| {where} | {what} | " + " | ".join(str(count) for count in counts.values()) + " |")
+    if not lines:
+        return "Executed on no GPU yet: what is said about TensorRT is compiled (E1), not run."
+    head = ["| machine | backend | holds | fails | refused | altered |", "|---|---|---|---|---|---|"]
+    return "\n".join([*head, *lines])

@@ -1,0 +1,124 @@
+"""``verify --data``: prove a bundle on inputs it has never seen, as far as this machine can tell what is right.
+
+    stored     the very files the bundle was made with: their inputs are made again, must be those that are stored bit
+               for bit, and are held against the stored truth, the original module in float64
+    meaning    other files, where onnx and torch are installed: against the deployed graph evaluated in float64; that
+               this graph is the original module was proven when the bundle was written, on its own cases
+    agreement  other files, on a bare device: against ONNX Runtime on the CPU with every optimisation off; another
+               float32 evaluation of the same graph and no truth, so an error that both make is not seen
+
+Each case is judged by the same bound; what it is worth is the level, which is said with the verdict.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attn_export.bundle import Bundle, Case, refuse_loose
+from attn_export.deploy_tests.data import inputs as data
+from attn_export.deploy_tests.data.images import Preprocess
+from attn_export.deploy_tests.parity.compare import FLOOR
+from attn_export.errors import BackendError, BundleError, GateError, LoadError, UsageError
+
+Array = NDArray[Any]
+STORED, MEANING, AGREEMENT = "stored", "meaning", "agreement"
+
+SENTENCES: Mapping[str, str] = {
+    STORED: "the files it was made with, against the original module in float64",
+    MEANING: "new data, against the deployed graph in float64",
+    AGREEMENT: "new data, against ONNX Runtime un-optimised: agreement, and no truth (that takes torch and onnx)",
+}
+
+
+@dataclass(frozen=True)
+class OwnData:
+    """Cases made from the user's files, by what they are held against."""
+
+    cases: Mapping[str, tuple[Case, ...]]
+    preprocess: Preprocess | None
+    left: int
+
+
+#: Cases of a model on inputs, with their float64 reference; what has torch and onnx can make them.
+Evaluate = Callable[[Path, Mapping[str, data.Feeds]], Iterable[Case]]
+
+
+def read(whole: Bundle, path: Path, declared: Preprocess | None = None, *, evaluate: Evaluate | None = None) -> OwnData:
+    """Make cases of ``path`` with the preprocessing that the bundle recorded, or else with the one declared.
+
+    ``evaluate`` gives the deployed graph's meaning in float64, where this machine can.
+
+    Raises:
+        LoadError: a file cannot be read, or does not fit the model's inputs.
+        UsageError: there are images, and no preprocessing is known; or the one declared is not the one recorded.
+        GateError: a file that the bundle was made with gives another input here.
+        InconclusiveError: float32 strays so far on them that nothing can be said.
+    """
+    if not path.exists():
+        raise LoadError(f"{path} does not exist; wanted a .npy, .npz or image file, or a folder of such")
+    recorded: Mapping[str, Any] = whole.manifest.get("data") or {}
+    if not isinstance(recorded, Mapping):
+        raise BundleError(f"expected what the bundle's data was made of, got {type(recorded).__name__}")
+    known = Preprocess.of(recorded["preprocess"]) if recorded.get("preprocess") else None
+    if known and declared and known != declared:
+        raise UsageError(f"the bundle was made with {known}; --preprocess says {declared}: leave it out")
+    found = data.read(path, whole.inputs, known or declared)
+    hashes = recorded.get("files") or {}
+    if not isinstance(hashes, Mapping):
+        raise BundleError(f"expected the hashes of files by case in the bundle's manifest, got {type(hashes).__name__}")
+    stored = {case.name: case for case in whole.cases}
+    old: list[Case] = []
+    new: dict[str, data.Feeds] = {}
+    for name, feeds in found.feeds.items():
+        if name in stored and hashes.get(name) == found.files[name]:
+            _same(stored[name], feeds)
+            old.append(replace(stored[name], inputs=feeds))
+        else:
+            new[name] = feeds
+    cases: dict[str, tuple[Case, ...]] = {STORED: tuple(old)} if old else {}
+    if new and evaluate is not None:
+        cases[MEANING] = tuple(evaluate(whole.model, new))
+    elif new:
+        cases[AGREEMENT] = tuple(_agreements(whole.model, new))
+    for made in cases.values():
+        refuse_loose(made)
+    return OwnData(cases, found.preprocess, found.left)
+
+
+def _same(case: Case, feeds: data.Feeds) -> None:
+    for name, want in case.inputs.items():
+        if not np.array_equal(want, feeds[name]):
+            far = float(np.abs(want.astype(np.float64) - feeds[name]).max()) if want.shape == feeds[name].shape else 0.0
+            raise GateError(
+                f"'{case.name}' is the file that the bundle was made with, and {name} differs here by {far:.3g}:"
+                " this machine decodes it differently (another Pillow or libjpeg?); deploy decoded arrays instead"
+            )
+
+
+def _agreements(model: Path, feeds: Mapping[str, data.Feeds]) -> Iterator[Case]:
+    """ONNX Runtime without optimisations; no yardstick, so only the floor is granted, twice: both runs stray."""
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    settings.intra_op_num_threads = 1
+    settings.log_severity_level = 4
+    try:
+        session = onnxruntime.InferenceSession(str(model), settings, providers=["CPUExecutionProvider"])
+        names = [item.name for item in session.get_outputs()]
+        for name, inputs in feeds.items():
+            came = dict(zip(names, session.run(names, dict(inputs)), strict=True))
+            wide = {key: value.astype(np.float64) if value.dtype.kind == "f" else value for key, value in came.items()}
+            yield Case(name, inputs, wide, {key: 2 * FLOOR * _norm(value) for key, value in wide.items()})
+    except Exception as error:  # the runtime's exceptions share no base class of their own
+        raise BackendError(f"ONNX Runtime without optimisations breaks on {model}: {error}") from error
+
+
+def _norm(values: Array) -> float:
+    return float(np.linalg.norm(values.astype(np.float64).ravel()))

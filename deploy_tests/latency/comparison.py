@@ -1,0 +1,187 @@
+"""Which of two models is faster, and by how much: interleaved, over several processes, with a control.
+
+In each process four sessions are opened, two of the contender (C₁ C₂) and two of the reference (R₁ R₂). They take
+turns in blocks of about 50 ms, in random order. With l the logarithm of a block's time, each process gives
+
+    effect  = (l C₁ + l C₂ − l R₁ − l R₂) / 2      what is asked
+    control = (l C₁ − l C₂ + l R₁ − l R₂) / 2      a model against its own twin: 0 but for luck
+
+Both hold the same four blocks with the same weights, so luck (of the machine, and of where the memory happens to lie,
+which is why one process is not enough) strikes both alike: the control is as wide as the effect's own noise, and is
+uncorrelated with it. So how long to go on may be decided by the control alone, without bending the answer.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from attn_export.deploy_tests.latency.statistics import Interval, ratio
+from attn_export.errors import BackendError
+from attn_export.process import activity, children
+
+#: How far from 1 the whole interval of the control may lie: what cannot matter cannot make a comparison void.
+SLACK = 0.01
+#: The half-width of the control at which measuring may stop: a difference of 3 % is then plain.
+FINE = 0.01
+#: How many times the processes of the rules may be played where it is noisy.
+MOST = 3
+#: From how many widths of the control on a difference needs no more processes.
+PLAIN = 4.0
+
+CPU, WALL = "CPU time", "wall time"
+#: Backends whose work is done by this process's own threads, so that its CPU time is the work. Elsewhere it is waiting.
+ON_CPU = frozenset({"onnxruntime"})
+
+Blocks = Sequence[Sequence[float]]
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Processes (three times as many where it is noisy), rounds in each, seconds a block, threads of the backend."""
+
+    processes: int = 5
+    rounds: int = 10
+    block: float = 0.05
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Contest:
+    """The ratio of the contender's time to the reference's, its control, and both for each process."""
+
+    ratio: Interval
+    control: Interval
+    clock: str
+    pairs: tuple[tuple[float, float], ...]
+
+    @property
+    def void(self) -> bool:
+        """Whether the control says that this machine, now, cannot compare."""
+        return self.control.low > 1 + SLACK or self.control.high < 1 - SLACK
+
+    @property
+    def resolution(self) -> float:
+        """The smallest difference, as a share, that this comparison could have shown."""
+        return math.exp(max(_doubt(self.control), _half(self.ratio))) - 1
+
+    @property
+    def verdict(self) -> str:
+        """``faster``, ``slower``, ``no difference shown``, or ``void``."""
+        if self.void:
+            return "void"
+        if abs(math.log(self.ratio.estimate)) <= _doubt(self.control) or self.ratio.low <= 1 <= self.ratio.high:
+            return "no difference shown"
+        return "faster" if self.ratio.estimate < 1 else "slower"
+
+    def inconclusive(self, asked: float) -> bool:
+        """Whether nothing was shown, and a difference of ``asked`` (a share) could have gone unseen."""
+        return self.void or (self.verdict == "no difference shown" and self.resolution > asked)
+
+    def as_json(self) -> dict[str, Any]:
+        """Figures and raw ratios as plain data."""
+        return {**asdict(self), "verdict": self.verdict, "resolution": self.resolution}
+
+
+def compete(
+    contender: Path,
+    reference: Path,
+    cases: Path,
+    *,
+    case: int = 0,
+    backend: str = "onnxruntime",
+    rules: Rules | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Contest:
+    """Time two models of one contract against each other, each process in a fresh interpreter.
+
+    Raises:
+        BackendError: a model does not load or run.
+    """
+    rule = rules or Rules()
+    clock = CPU if rule.threads == 1 and backend in ON_CPU else WALL
+
+    def play(seed: int) -> Blocks:
+        request = {
+            "models": [str(contender), str(contender), str(reference), str(reference)],
+            "cases": str(cases),
+            "case": case,
+            "backend": backend,
+            "rules": asdict(rule),
+            "clock": clock,
+            "seed": seed,
+        }
+        with activity.doing("measuring two models against each other", who=backend, model=contender):
+            done = children.run("attn_export.deploy_tests.latency.comparison_worker", json.dumps(request))
+        if done.returncode:
+            last = children.ending(done.returncode, done.stderr)
+            raise BackendError(f"measuring {contender} against {reference} on {backend} broke: {last}")
+        rounds: Blocks = json.loads(done.stdout.splitlines()[-1])
+        return rounds
+
+    return decide(play, rule, progress, clock)
+
+
+def decide(
+    play: Callable[[int], Blocks],
+    rules: Rules | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+    clock: str = CPU,
+) -> Contest:
+    """Play processes until the control is fine enough, at most three times as many as the rules say.
+
+    ``play(seed)`` gives the rounds of one process: in each, the block times of C₁ C₂ R₁ R₂.
+    """
+    rule = rules or Rules()
+    pairs: list[tuple[float, float]] = []
+    while True:
+        pairs.append(contrasts(play(len(pairs))))
+        progress(f"{len(pairs)} process pairs")
+        if len(pairs) < max(2, rule.processes):
+            continue
+        result = judge(pairs, clock)
+        if len(pairs) >= MOST * rule.processes or _enough(result):
+            return result
+
+
+def judge(pairs: Sequence[tuple[float, float]], clock: str = CPU) -> Contest:
+    """The verdict over the (effect, control) logarithms of processes."""
+    return Contest(
+        ratio([effect for effect, _ in pairs]),
+        ratio([control for _, control in pairs]),
+        clock,
+        tuple((math.exp(effect), math.exp(control)) for effect, control in pairs),
+    )
+
+
+def contrasts(rounds: Blocks) -> tuple[float, float]:
+    """Effect and control of one process: the median over its rounds, so that a third of them may be disturbed.
+
+    >>> contrasts([[2.0, 2.0, 1.0, 1.0]] * 9 + [[900.0, 2.0, 1.0, 1.0]])[1]
+    0.0
+    """
+    logs = [[math.log(time) for time in row] for row in rounds]
+    return (
+        statistics.median((c1 + c2 - r1 - r2) / 2 for c1, c2, r1, r2 in logs),
+        statistics.median((c1 - c2 + r1 - r2) / 2 for c1, c2, r1, r2 in logs),
+    )
+
+
+def _enough(contest: Contest) -> bool:
+    if contest.void:
+        return False
+    plain = abs(math.log(contest.ratio.estimate)) > PLAIN * max(_doubt(contest.control), _half(contest.ratio))
+    return plain or _half(contest.control) <= FINE
+
+
+def _doubt(control: Interval) -> float:
+    return max(abs(math.log(control.low)), abs(math.log(control.high)))
+
+
+def _half(interval: Interval) -> float:
+    return math.log(interval.high / interval.low) / 2

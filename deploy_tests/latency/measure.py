@@ -1,0 +1,83 @@
+"""Measure how long one run takes. A latency is a distribution with its machine, never one number."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from attn_export.deploy_tests.backend import Feeds, Run
+from attn_export.deploy_tests.latency.statistics import Interval, median, percentile
+from attn_export.process import activity
+
+#: Raw samples that a report keeps at most: enough for any percentile that it states.
+KEPT = 5000
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How long to warm up and to sample; times in seconds."""
+
+    warmup: float = 0.2
+    warmup_runs: int = 10
+    duration: float = 3.0
+    iterations: int = 200
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Raw samples of one model on one backend, in nanoseconds, and the cold start in seconds."""
+
+    wall: tuple[int, ...]
+    cpu: tuple[int, ...]
+    threads: int
+    cold_start: float
+
+    def median(self) -> Interval:
+        """Median wall time with its 95 % interval, in milliseconds."""
+        middle = median(self.wall)
+        return Interval(middle.estimate / 1e6, middle.low / 1e6, middle.high / 1e6)
+
+    def percentiles(self) -> dict[str, float]:
+        """Wall percentiles, in milliseconds."""
+        return {f"p{p}": percentile(self.wall, p) / 1e6 for p in (50, 90, 95, 99)}
+
+    def as_json(self) -> dict[str, Any]:
+        """Figures over all samples, and the raw samples, evenly thinned where a report would grow by megabytes."""
+        middle = self.median()
+        step = math.ceil(len(self.wall) / KEPT)
+        return {
+            "runs": len(self.wall),
+            "threads": self.threads,
+            "cold_start_s": self.cold_start,
+            "wall_ms": {**self.percentiles(), "p50_interval": [middle.low, middle.high]},
+            "cpu_ms": {"p50": percentile(self.cpu, 50) / 1e6},
+            "samples": {"every": step, "wall_ns": list(self.wall[::step]), "cpu_ns": list(self.cpu[::step])},
+        }
+
+
+def measure(run: Run, feeds: Feeds, *, threads: int, cold_start: float, protocol: Protocol | None = None) -> Latency:
+    """Warm up, then sample for at least the protocol's duration and number of runs."""
+    rule = protocol or Protocol()
+    began, count = time.perf_counter(), 0
+    while count < rule.warmup_runs or time.perf_counter() - began < rule.warmup:
+        run(feeds)
+        activity.alive()
+        count += 1
+    wall: list[int] = []
+    cpu: list[int] = []
+    began = time.perf_counter()
+    while len(wall) < rule.iterations or time.perf_counter() - began < rule.duration:
+        elapsed, spent = timed(run, feeds)
+        activity.alive()
+        wall.append(elapsed)
+        cpu.append(spent)
+    return Latency(tuple(wall), tuple(cpu), threads, cold_start)
+
+
+def timed(run: Run, feeds: Feeds) -> tuple[int, int]:
+    """Run once; wall and CPU time of the whole process, in nanoseconds."""
+    spent, began = time.process_time_ns(), time.perf_counter_ns()
+    run(feeds)
+    return time.perf_counter_ns() - began, time.process_time_ns() - spent

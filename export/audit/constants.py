@@ -1,0 +1,212 @@
+"""Account for every constant of a graph, bit by bit: the faults that are too small for any tolerance on outputs.
+
+An initializer is accounted for when it equals a tensor of the module bit for bit, up to transposition and reshaping,
+or is such a tensor with a batch norm folded into it,
+
+    w' = s·w    b' = s·(b − μ) + β    s = γ/√(σ² + ε)
+
+to a few units in the last place. One that is not, while a module tensor of its size is nowhere in the graph, is a
+mismatch. One that is not while all tensors of its size are there was computed by the exporter, and is only listed; so
+is one that the simplifier made, which has a name that no earlier stage knows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from torch import nn
+
+from attn_export.export.audit.attributes import audit_attributes
+from attn_export.export.audit.findings import Audit, Finding
+from attn_export.export.graph.index import View
+
+Array = NDArray[Any]
+
+#: A folded tensor may differ by this many units in the last place of the terms it is made of.
+ULPS = 4
+
+
+@dataclass(frozen=True)
+class Known:
+    """What constants may be.
+
+    Attributes:
+        tensors: by name.
+        norms: scale and shift of every batch norm, in float64.
+        names: the names that constants had at an earlier stage; None where there was none.
+    """
+
+    tensors: Mapping[str, Array]
+    norms: Mapping[str, tuple[Array, Array]] = field(default_factory=dict)
+    names: frozenset[str] | None = None
+
+    def also(self, model: onnx.ModelProto) -> Known:
+        """With the constants of an earlier stage of the same model, which was audited itself."""
+        view = View(model)
+        tensors = {**{name: view.array(name) for name in view.floats()}, **self.tensors}
+        return Known(tensors, self.norms, frozenset(view.tensors))
+
+
+def known(module: nn.Module) -> Known:
+    """The tensors of the module that was exported: parameters and buffers, those outside its state dict included."""
+    named = [*module.named_parameters(), *module.named_buffers()]
+    tensors = {name: value.detach().cpu().numpy() for name, value in named if value.is_floating_point()}
+    norms = {name: _affine(part) for name, part in module.named_modules() if _is_norm(part)}
+    return Known(tensors, norms)
+
+
+def audit_initializers(model: onnx.ModelProto, wanted: Known) -> Audit:
+    """Account for every floating-point initializer of more than one element that some node reads."""
+    view = View(model)
+    names = [name for name in view.floats() if np.prod(view.tensors[name].dims, dtype=np.int64) > 1]
+    values = {name: view.array(name) for name in names}
+    by_size: dict[int, list[tuple[str, Array]]] = {}
+    for name, value in wanted.tensors.items():
+        by_size.setdefault(value.size, []).append((name, value))
+    left, found = [], set[str]()
+    for name in names:
+        own = wanted.tensors.get(name)  # a constant that kept its name must be that very tensor
+        same = by_size.get(values[name].size, []) if own is None or own.size != values[name].size else [(name, own)]
+        transposed = any(node.op_type == "ConvTranspose" for node in view.readers[name])
+        if sources := _sources(values[name], same, wanted.norms, transposed):
+            found |= sources
+        else:
+            left.append(name)
+    findings, unaccounted = [], []
+    for name in left:
+        missing = [(key, v) for key, v in by_size.get(values[name].size, []) if key not in found]
+        if not missing or (wanted.names is not None and name not in wanted.names):
+            unaccounted.append(name)
+            continue
+        near, count = min(((key, _differing(values[name], v)) for key, v in missing), key=lambda pair: pair[1])
+        detail = f"{count} of {values[name].size} values differ from {near}, which is nowhere in the graph"
+        findings.append(Finding("initializer", name, detail))
+    return Audit(len(names), tuple(findings), tuple(unaccounted))
+
+
+@dataclass(frozen=True)
+class Tier:
+    """Both audits of a stage against the one before it.
+
+    Attributes:
+        wanted: what its constants may be.
+        reference: the stage before.
+        before: what was found earlier, and stays found.
+    """
+
+    wanted: Known
+    reference: onnx.ModelProto
+    before: Mapping[str, Audit] = field(default_factory=dict)
+
+    def audits(self, model: onnx.ModelProto) -> dict[str, Audit]:
+        """Every audit by what it looks at."""
+        return {
+            **self.before,
+            "constants": audit_initializers(model, self.wanted),
+            "attributes": audit_attributes(model, self.reference),
+        }
+
+    def __call__(self, model: onnx.ModelProto) -> str:
+        """Name the first finding, or give an empty string."""
+        return first_of(self.audits(model))
+
+
+def first_of(audits: Mapping[str, Audit]) -> str:
+    """Name the first finding, or give an empty string."""
+    found = (finding for audit in audits.values() for finding in audit.findings)
+    return next((f"{finding.check} audit: {finding.where}: {finding.detail}" for finding in found), "")
+
+
+def second_tier(wanted: Known, reference: onnx.ModelProto) -> Tier:
+    """The audits of what was made of ``reference``.
+
+    Args:
+        wanted: constants of the module that was exported.
+        reference: its export before simplification.
+    """
+    return Tier(wanted.also(reference), reference)
+
+
+def _sources(
+    value: Array, same: list[tuple[str, Array]], norms: Mapping[str, tuple[Array, Array]], transposed: bool
+) -> set[str]:
+    """Names of those of the tensors of its size that ``value`` is, or is made of; empty where there is none."""
+    if exact := {name for name, tensor in same if np.array_equal(tensor.ravel(), value.ravel())}:
+        return exact
+    if turned := {name for name, tensor in same if any(np.array_equal(t, value.ravel()) for t in _turns(tensor))}:
+        return turned
+    if turned := {n for n, tensor in same for t in _turns(value) if np.array_equal(t, tensor.ravel())}:
+        return turned
+    return next(_folded(value, same, norms, transposed), set())
+
+
+def _folded(
+    value: Array, same: list[tuple[str, Array]], norms: Mapping[str, tuple[Array, Array]], transposed: bool
+) -> Iterator[set[str]]:
+    for norm, (scale, shift) in norms.items():
+        for name, tensor in same:
+            if tensor.ndim < 2 or value.shape != tensor.shape:
+                continue
+            if (factor := _by_output(scale, tensor.shape, transposed)) is not None:
+                product = tensor.astype(np.float64) * factor
+                if _close(value, product, np.abs(product)):
+                    yield {name}
+        if value.size == len(scale):
+            if _close(value, shift, np.abs(shift) + np.abs(scale)):
+                yield {f"{norm}.bias"}
+            for name, tensor in same:
+                product = tensor.ravel().astype(np.float64) * scale
+                if _close(value, product + shift, np.abs(product) + np.abs(shift) + np.abs(scale)):
+                    yield {name}
+
+
+def _by_output(scale: Array, shape: tuple[int, ...], transposed: bool) -> Array | None:
+    """The scale of each output channel, as it meets a kernel (o, i/g, …) or a transposed one (i, o/g, …).
+
+    None where they do not fit.
+    """
+    first, second, *window = shape
+    if not transposed:
+        return scale.reshape(-1, 1, *(1,) * len(window)) if first == len(scale) else None
+    groups = len(scale) // second
+    if not groups or groups * second != len(scale) or first % groups:
+        return None
+    each = np.repeat(scale.reshape(groups, second), first // groups, axis=0)
+    return each.reshape(first, second, *(1,) * len(window))
+
+
+def _close(value: Array, wanted: Array, size: Array) -> bool:
+    return bool((np.abs(value.reshape(wanted.shape) - wanted) <= ULPS * 2.0**-23 * size).all())
+
+
+def _turns(tensor: Array) -> Iterator[Array]:
+    """Every transposition, axes of one element aside, laid out flat."""
+    tensor = tensor.squeeze()
+    for order in permutations(range(tensor.ndim)) if tensor.ndim <= 5 else ():
+        yield tensor.transpose(order).ravel()
+
+
+def _differing(value: Array, tensor: Array) -> int:
+    """How many values differ, under the transposition of ``tensor`` that agrees best."""
+    flat = value.ravel()
+    return min(int((turn != flat).sum()) for turn in (tensor.ravel(), *_turns(tensor)))
+
+
+def _is_norm(part: nn.Module) -> bool:
+    return isinstance(part, nn.modules.batchnorm._BatchNorm) and part.running_mean is not None
+
+
+def _affine(part: nn.Module) -> tuple[Array, Array]:
+    values = {
+        name: value.detach().double().cpu().numpy()
+        for name in ("weight", "bias", "running_mean", "running_var")
+        if (value := getattr(part, name)) is not None
+    }
+    scale = values.get("weight", 1.0) / np.sqrt(values["running_var"] + part.eps)
+    return scale, values.get("bias", 0.0) - scale * values["running_mean"]

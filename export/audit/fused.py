@@ -1,0 +1,74 @@
+"""Audit a graph that was fused: the certificate answers for the sites, this for everything outside of them.
+
+    un-fused export  ──── outside the sites: same operators, same attributes, same constants ────  fused
+    fused            ──── every constant bit for bit, every attribute ───────────────────────────  what is deployed
+
+A node belongs to a site when the fuser wrote it: its operator, its constants or its attributes are not those of the
+node that made this tensor before. Its constants are computed, and are proven in float64 and not by their bits; from
+there on they are constants like others, and must stay what they are.
+"""
+
+from __future__ import annotations
+
+import onnx
+
+from attn_export.export.audit.attributes import audit_attributes
+from attn_export.export.audit.constants import Known, Tier, audit_initializers
+from attn_export.export.audit.findings import Audit, Finding
+from attn_export.export.graph.index import View
+
+
+def audit_outside(fused: onnx.ModelProto, plain: onnx.ModelProto, wanted: Known, written: frozenset[str]) -> Audit:
+    """Compare ``fused`` with the graph it was made from, but for the nodes that make the tensors ``written``.
+
+    Args:
+        fused: the graph after fusing.
+        plain: the graph before.
+        wanted: constants of the module that was exported.
+        written: tensors that the fuser's own nodes make.
+    """
+    view = View(fused)
+    constants = {name for node in view.nodes if node.output[0] in written for name in node.input} & view.tensors.keys()
+    shared = {name for name in constants if any(node.output[0] not in written for node in view.readers[name])}
+    rest = _without(fused, written, constants - shared)
+    # A module tensor that went into a site is nowhere in the rest, and that is no mismatch: only a constant that
+    # has a name it had before can be one.
+    before = View(plain)
+    tensors = {**{name: before.array(name) for name in before.floats()}, **wanted.tensors}
+    constant = audit_initializers(rest, Known(tensors, wanted.norms, frozenset(before.tensors)))
+    strange = [
+        Finding("initializer", name, "is read outside the fused sites, and no earlier stage has it")
+        for name in View(rest).floats()
+        if name not in before.tensors
+    ]
+    attribute = audit_attributes(rest, plain)
+    return Audit(
+        constant.checked + attribute.checked,
+        (*constant.findings, *strange, *attribute.findings),
+        (*constant.unaccounted, *attribute.unaccounted),
+    )
+
+
+def fused_tier(wanted: Known, plain: onnx.ModelProto, fused: onnx.ModelProto) -> Tier:
+    """As ``audit.second_tier``, for what was made of a fused graph: what fusing left alone is audited once, here."""
+    outside = audit_outside(fused, plain, wanted, written(fused, plain))
+    return Tier(wanted.also(plain).also(fused), fused, {"outside the fused sites": outside})
+
+
+def written(fused: onnx.ModelProto, plain: onnx.ModelProto) -> frozenset[str]:
+    """First outputs of the nodes that read a constant which only the fused graph has: the fuser's own."""
+    view, before = View(fused), View(plain)
+    new = view.tensors.keys() - before.tensors.keys()
+    return frozenset(str(node.output[0]) for node in view.nodes if new.intersection(node.input))
+
+
+def _without(model: onnx.ModelProto, outputs: frozenset[str], constants: set[str]) -> onnx.ModelProto:
+    """The graph less some nodes and constants; what the nodes made comes from outside."""
+    rest = onnx.ModelProto()
+    rest.CopyFrom(model)
+    nodes = [node for node in model.graph.node if node.output[0] not in outputs]
+    tensors = [tensor for tensor in model.graph.initializer if tensor.name not in constants]
+    del rest.graph.node[:], rest.graph.initializer[:]
+    rest.graph.node.extend(nodes)
+    rest.graph.initializer.extend(tensors)
+    return rest

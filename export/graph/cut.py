@@ -1,0 +1,94 @@
+"""Cut a graph open: a model that gives inner tensors, and the part between two tensors as a model of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import helper
+
+from attn_export.reparam.evaluate.onnx import inputs_of
+
+Array = NDArray[Any]
+#: Runs a model on fixed inputs and gives the named tensors, one by one.
+Probe = Callable[[Sequence[str]], Iterable[tuple[str, Array]]]
+
+
+def exposed(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
+    """A copy whose outputs are the named tensors, without the nodes that they do not need."""
+    wanted = list(dict.fromkeys(names))
+    types = _types(model)
+    live, kept = set(wanted), []
+    for node in reversed(model.graph.node):
+        if live & set(node.output):
+            kept.append(node)
+            live |= set(inputs_of(node))
+    made = {name for node in kept for name in node.output}
+    graph = helper.make_graph(
+        kept[::-1],
+        model.graph.name,
+        list(model.graph.input),
+        [_value(name, types.get(name)) for name in wanted if name in made],
+        [tensor for tensor in model.graph.initializer if tensor.name in live],
+    )
+    return _like(model, graph)
+
+
+def extract(
+    model: onnx.ModelProto, positions: Sequence[int], values: Mapping[str, Array], outputs: Sequence[str]
+) -> onnx.ModelProto:
+    """The nodes at ``positions`` as a model that takes what they read from outside, shaped as ``values`` are."""
+    nodes = [model.graph.node[position] for position in positions]
+    made = {name for node in nodes for name in node.output}
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    read = dict.fromkeys(name for node in nodes for name in inputs_of(node) if name not in made)
+    types = _types(model)
+    graph = helper.make_graph(
+        nodes,
+        f"{model.graph.name}_part",
+        [
+            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(values[name].dtype), values[name].shape)
+            for name in read
+            if name not in constants
+        ],
+        [_value(name, types.get(name)) for name in outputs],
+        [constants[name] for name in read if name in constants],
+    )
+    return _like(model, graph)
+
+
+def reads(model: onnx.ModelProto, positions: Sequence[int]) -> list[str]:
+    """The computed tensors that the nodes at ``positions`` read from outside."""
+    nodes = [model.graph.node[position] for position in positions]
+    made = {name for node in nodes for name in node.output} | {tensor.name for tensor in model.graph.initializer}
+    return list(dict.fromkeys(name for node in nodes for name in inputs_of(node) if name not in made))
+
+
+def declared(model: onnx.ModelProto, name: str) -> np.dtype[Any]:
+    """The element type of a tensor; float32 where nothing says."""
+    value = _types(model).get(name)
+    return np.dtype(np.float32) if value is None else helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+
+
+def _like(model: onnx.ModelProto, graph: onnx.GraphProto) -> onnx.ModelProto:
+    return helper.make_model(graph, opset_imports=list(model.opset_import), ir_version=model.ir_version)
+
+
+def _types(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
+    try:
+        graph = onnx.shape_inference.infer_shapes(model).graph
+    except Exception:  # too large for one message: what is declared remains, and the runtime infers the rest
+        graph = model.graph
+    return {value.name: value for value in (*graph.input, *graph.value_info, *graph.output)}
+
+
+def _value(name: str, known: onnx.ValueInfoProto | None) -> onnx.ValueInfoProto:
+    """An output that promises element type and rank only: the sizes follow from the inputs."""
+    if known is None or not known.type.tensor_type.elem_type:
+        return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+    tensor = known.type.tensor_type
+    shape = [f"{name}_{axis}" for axis in range(len(tensor.shape.dim))] if tensor.HasField("shape") else None
+    return helper.make_tensor_value_info(name, tensor.elem_type, shape)

@@ -1,0 +1,1 @@
+"""Copies of a model with one fault each, to show that a check can fail."""

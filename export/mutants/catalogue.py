@@ -1,0 +1,86 @@
+"""Mutants of an ONNX graph: the same model with one fault, to show that a check on it can fail.
+
+    for mutation in mutations(model):
+        mutant = mutation.of(model)        one fault, everything else bit for bit
+
+The kinds are those that happen: a tensor forgotten, one weight off by 1 %, channels swapped, a bias dropped, an
+epsilon or a padding copied wrongly, another softmax axis, tanh for erf, a weight not transposed, a branch lost; and
+the two that no check may pass, the input itself and zeros.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from itertools import zip_longest
+
+import onnx
+
+from attn_export import bundle
+from attn_export.export.graph.index import View
+from attn_export.export.mutants import nodes, weights
+
+#: What no gate may pass: the kinds that decide whether a check is vacuous.
+TRIVIAL = bundle.TRIVIAL
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """One fault that can be planted.
+
+    Attributes:
+        kind: what is done, such as ``weight zeroed``.
+        where: the tensor or node it is done to.
+        node: the first node whose result it changes; empty where it is the whole graph.
+    """
+
+    kind: str
+    where: str
+    node: str
+    change: Callable[[onnx.GraphProto], None]
+
+    @property
+    def name(self) -> str:
+        """Kind and place in one line."""
+        return f"{self.kind}: {self.where}" if self.where else self.kind
+
+    def of(self, model: onnx.ModelProto) -> onnx.ModelProto:
+        """Return ``model`` with this fault; the one given is not changed."""
+        mutant = onnx.ModelProto()
+        mutant.CopyFrom(model)
+        del mutant.graph.value_info[:]  # inner shapes are derived, and may not hold for the mutant
+        self.change(mutant.graph)
+        return mutant
+
+
+def mutations(model: onnx.ModelProto) -> list[Mutation]:
+    """Every fault that can be planted in ``model``, the trivial ones first, then one of each kind in turn."""
+    view = View(model)
+    kinds: dict[str, list[Mutation]] = {}
+    for function in (*nodes.WHOLE, *weights.KINDS, *nodes.KINDS):
+        for kind, where, node, change in function(view):
+            kinds.setdefault(kind, []).append(Mutation(kind, where, node, change))
+    trivial = [mutation for kind in TRIVIAL for mutation in kinds.pop(kind, [])]
+    return trivial + list(_in_turn(_spread(rows) for rows in kinds.values()))
+
+
+def mutants(model: onnx.ModelProto) -> Iterator[tuple[str, onnx.ModelProto, str]]:
+    """Yield name, mutated model, and the first node whose result the fault changes."""
+    for mutation in mutations(model):
+        yield mutation.name, mutation.of(model), mutation.node
+
+
+def _spread(rows: list[Mutation]) -> list[Mutation]:
+    """The same rows, so ordered that every prefix is spread over the depth of the graph: middle, quarters, eighths."""
+    order: list[int] = []
+    step = len(rows)
+    while len(order) < len(rows):
+        step = max(1, step)
+        order += [i for i in range(step // 2, len(rows), step) if i not in set(order)]
+        step //= 2
+    return [rows[i] for i in order]
+
+
+def _in_turn(lists: Iterable[list[Mutation]]) -> Iterator[Mutation]:
+    for turn in zip_longest(*lists):
+        yield from (mutation for mutation in turn if mutation is not None)

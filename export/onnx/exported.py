@@ -1,0 +1,44 @@
+"""What the exporter gave, together with what it was asked for."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import onnx
+
+from attn_export.bundle import Port
+from attn_export.export.graph.index import HEAVY
+
+
+@dataclass(frozen=True)
+class Contract:
+    """What was asked for, and is asserted on every model that claims to be the answer."""
+
+    opset: int
+    inputs: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """An ONNX model that keeps its contract."""
+
+    model: onnx.ModelProto
+    contract: Contract
+
+    @property
+    def nodes(self) -> int:
+        """Count of nodes, constants not counted: they cost nothing at run time."""
+        return sum(node.op_type != "Constant" for node in self.model.graph.node)
+
+    @property
+    def operators(self) -> dict[str, int]:
+        """Count of nodes by operator, the most frequent first."""
+        return dict(Counter(node.op_type for node in self.model.graph.node).most_common())
+
+    @property
+    def bytes(self) -> int:
+        """Size of the model as it would be written, weights included; of theirs alone beyond what a message holds."""
+        weights = sum(len(tensor.raw_data) for tensor in self.model.graph.initializer)
+        return int(self.model.ByteSize()) if weights < HEAVY else weights

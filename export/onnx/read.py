@@ -1,0 +1,187 @@
+"""The one place where ONNX files are read: looked at before they are opened, parsed, checked, and only then believed.
+
+What is meant the same and written otherwise is brought into one form: nodes in an order in which they can be run,
+sparse constants as dense ones, a negative size as an open one, small outside weights in the file. What cannot be meant
+is refused in one sentence, so that no stage after this one meets it.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import GraphProto, ModelProto, SparseTensorProto, TensorProto, helper, numpy_helper
+
+from attn_export.errors import SubjectError
+from attn_export.export.onnx import external_data, order, soundness
+from attn_export.export.onnx.walk import graphs
+from attn_export.untrusted import files
+from attn_export.untrusted.text import one_line
+
+#: A protobuf message holds less than 2 GB; weights beyond that lie in a file beside it.
+MOST = 2 * files.GB - 1
+#: Bytes of a sparse constant written out.
+_DENSE = files.GB
+#: Larger weights are of no interest to the checker, which is given their shapes alone.
+_HEAVY = 1 << 16
+#: From this version of the format on, constants need not be listed among the inputs.
+_NOT_LISTED = 4
+_WITHDRAWN = "withdrawn"
+
+
+def read_model(path: Path, *, weights: bool = True) -> ModelProto:
+    """Read an ONNX file.
+
+    Args:
+        path: of the file; weights outside of it lie in its folder.
+        weights: whether large outside weights are read too, or stay where they are until they are asked for.
+
+    Raises:
+        SubjectError: it is no regular file, no ONNX file, no valid one, or one whose weights are not where it says.
+    """
+    model = parse(path)
+    try:
+        soundness.check(model)
+        for graph in graphs(model):
+            _close(graph)
+            _densify(graph)
+            _latest(graph)
+        external_data.settle(model, path.parent)
+        order.sort(model)
+        light = skeleton(model)
+        _valid(light)
+        soundness.check_shapes(model, light)
+        if weights:
+            external_data.load(model, path.parent)
+    except SubjectError as error:
+        raise SubjectError(f"{path} is no valid ONNX file: {error}") from error
+    return model
+
+
+def parse(path: Path) -> ModelProto:
+    """The message of an ONNX file as it is, believed in nothing.
+
+    Raises:
+        SubjectError: it is no regular file, or no ONNX file.
+    """
+    content = files.read(path, MOST, SubjectError)
+    model = ModelProto()
+    wanted = "expected an ONNX file (a protobuf message of the kind ModelProto)"
+    try:
+        model.ParseFromString(content)
+    except Exception as error:  # protobuf's errors share no public base
+        reason = one_line(str(error))[:200]
+        raise SubjectError(f"{path} is not an ONNX file: {wanted}, got what cannot be parsed ({reason})") from error
+    if not model.HasField("graph") or not model.ir_version:
+        raise SubjectError(f"{path} is not an ONNX file: {wanted}, got one without a graph or a version")
+    return model
+
+
+def _close(graph: GraphProto) -> None:
+    """Read a negative size as one that is open, which is what its writers mean."""
+    for value in (*graph.input, *graph.output, *graph.value_info):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.HasField("dim_value") and dim.dim_value < 0:
+                dim.ClearField("dim_value")
+
+
+def _densify(graph: GraphProto) -> None:
+    """Write sparse constants out."""
+    for sparse in graph.sparse_initializer:
+        graph.initializer.append(numpy_helper.from_array(_dense(sparse), sparse.values.name))
+    del graph.sparse_initializer[:]
+
+
+def _dense(sparse: SparseTensorProto) -> NDArray[Any]:
+    name, shape = sparse.values.name, tuple(sparse.dims)
+    if any(size < 0 for size in shape) or math.prod(shape) * 8 > _DENSE:
+        raise SubjectError(f"the sparse constant {name!r} has the shape {shape}; expected at most 1 GB of numbers")
+    if TensorProto.EXTERNAL in (sparse.values.data_location, sparse.indices.data_location):
+        raise SubjectError(f"the sparse constant {name!r} lies outside of the file; write it as a dense one")
+    values, places = numpy_helper.to_array(sparse.values), numpy_helper.to_array(sparse.indices)
+    dense = np.zeros(shape, values.dtype)
+    flat = places.reshape(-1) if places.ndim < 2 or not shape else None
+    try:
+        if flat is None:
+            flat = np.ravel_multi_index(tuple(places.T), shape)
+        if flat.size and (flat.min() < 0 or flat.max() >= dense.size):
+            raise ValueError("places outside of its shape")
+        dense.reshape(-1)[flat] = values
+    except (ValueError, IndexError, TypeError) as error:
+        raise SubjectError(f"the sparse constant {name!r} does not fit its own shape {shape}: {error}") from error
+    return dense
+
+
+def _latest(graph: GraphProto) -> None:
+    """Of constants that share a name keep the last, which is the one that ONNX Runtime takes."""
+    last = {tensor.name: index for index, tensor in enumerate(graph.initializer)}
+    for index in reversed(range(len(graph.initializer))):
+        if last[graph.initializer[index].name] != index:
+            del graph.initializer[index]
+
+
+def _valid(light: ModelProto) -> None:
+    """Ask the checker, which wants more than runtimes do: shapes and types of the graph's own ends, a newer format."""
+    asked = ModelProto()
+    asked.CopyFrom(light)
+    asked.ir_version = max(asked.ir_version, _NOT_LISTED)
+    for value in (*asked.graph.input, *asked.graph.output):
+        if not value.type.WhichOneof("value"):
+            value.type.tensor_type.elem_type = TensorProto.FLOAT
+        kind = value.type
+        while kind.WhichOneof("value") in ("sequence_type", "optional_type"):
+            kind = getattr(kind, kind.WhichOneof("value")).elem_type
+        if kind.WhichOneof("value") == "tensor_type":
+            kind.tensor_type.shape.SetInParent()
+    _leave_out(asked)
+    try:
+        onnx.checker.check_model(asked)
+    except Exception as error:  # the checker's errors share no public base
+        raise SubjectError(reason(error)) from error
+
+
+def _leave_out(asked: ModelProto) -> None:
+    """Take operators that the standard has withdrawn for those of another domain: runtimes still run them."""
+    opset = next((entry.version for entry in asked.opset_import if entry.domain in ("", "ai.onnx")), 1)
+    kinds = {node.op_type for node in asked.graph.node if node.domain in ("", "ai.onnx")}
+    old = {kind for kind in kinds if onnx.defs.has(kind) and _withdrawn(kind, opset)}
+    for node in asked.graph.node if old else ():
+        if node.op_type in old and node.domain in ("", "ai.onnx"):
+            node.domain = _WITHDRAWN
+    if old:
+        asked.opset_import.append(helper.make_opsetid(_WITHDRAWN, 1))
+
+
+def _withdrawn(kind: str, opset: int) -> bool:
+    try:
+        return bool(onnx.defs.get_schema(kind, opset).deprecated)
+    except onnx.defs.SchemaError:  # newer than the opset: the checker says so
+        return False
+
+
+def skeleton(model: ModelProto, heavy: int = _HEAVY) -> ModelProto:
+    """A copy that takes large and outside weights as inputs: for the checker and for shape inference."""
+    copy = ModelProto(ir_version=model.ir_version, functions=model.functions)
+    copy.opset_import.extend(model.opset_import)
+    copy.metadata_props.extend(model.metadata_props)
+    graph = copy.graph
+    graph.name = model.graph.name
+    for field in ("node", "input", "output", "value_info"):
+        getattr(graph, field).extend(getattr(model.graph, field))
+    given = {value.name for value in model.graph.input}
+    for tensor in model.graph.initializer:
+        if tensor.data_location != TensorProto.EXTERNAL and soundness.size_of(tensor) <= heavy:
+            graph.initializer.append(tensor)
+        elif tensor.name not in given:
+            graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
+    return copy
+
+
+def reason(error: BaseException) -> str:
+    """The first line of what a library says, on one line."""
+    lines = [line for line in str(error).splitlines() if line.strip()]
+    return one_line(lines[0])[:300] if lines else type(error).__name__

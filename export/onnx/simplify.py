@@ -1,0 +1,50 @@
+"""Simplify a model with onnxsim, and assert its contract again on what came."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import onnx
+
+from attn_export.errors import ExportError
+from attn_export.export.onnx import contract
+from attn_export.export.onnx.exported import Exported
+from attn_export.export.onnx.save import save
+from attn_export.process import activity, children
+
+#: Above this many bytes the simplifier gets a process of its own: it needs several times the model's memory.
+LARGE = 500_000_000
+
+
+def simplify(exported: Exported) -> Exported:
+    """Return the simplified model; the one given is not changed.
+
+    Raises:
+        ExportError: the simplifier failed.
+        ContractError: it broke the contract.
+    """
+    try:
+        with activity.doing("simplifying (--no-simplify leaves that out)", who="onnxsim", model=""):
+            model = _apart(exported.model) if exported.bytes > LARGE else _here(exported.model)
+    except Exception as error:  # a C++ library: whatever it raises is its failure
+        raise ExportError(f"the simplifier failed: {str(error).strip().splitlines()[0][:300]}") from error
+    return contract.check(model, exported.contract)
+
+
+def _here(model: onnx.ModelProto) -> onnx.ModelProto:
+    import onnxsim
+
+    simplified, _ = onnxsim.simplify(model)
+    assert isinstance(simplified, onnx.ModelProto)
+    return simplified
+
+
+def _apart(model: onnx.ModelProto) -> onnx.ModelProto:
+    with tempfile.TemporaryDirectory() as folder:
+        before, after = Path(folder, "before.onnx"), Path(folder, "after.onnx")
+        save(model, before)
+        done = children.run("onnxsim", str(before), str(after))
+        if done.returncode:
+            raise ExportError(children.ending(done.returncode, done.stderr))
+        return onnx.load(after)

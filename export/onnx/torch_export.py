@@ -1,0 +1,156 @@
+"""Write a PyTorch module as ONNX with PyTorch's own exporter (``torch.onnx.export(dynamo=True)``)."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import re
+import warnings
+from collections.abc import Iterator
+
+import onnx
+import torch
+
+from attn_export.bundle import Port
+from attn_export.errors import ContractError, ExportError
+from attn_export.export.onnx import contract
+from attn_export.export.onnx.epsilons import lost
+from attn_export.export.onnx.exported import Contract, Exported
+from attn_export.export.onnx.gelu import halve_first
+from attn_export.export.reference import flatten
+from attn_export.export.subject import Subject
+from attn_export.mechanisms.spec import Dim
+from attn_export.process import activity
+
+OPSET = 18
+
+
+def export(subject: Subject, opset: int = OPSET) -> Exported:
+    """Export ``subject`` with exactly its dynamic dimensions, and assert the contract on what came.
+
+    Raises:
+        ExportError: the exporter cannot convert the module; the message is its reason.
+        ContractError: it gave something else than was asked for.
+    """
+    promised = _promise(subject, opset)
+    model = _convert(subject, promised).model_proto
+    _name_dimensions(model, promised)
+    halve_first(model)
+    checked = contract.check(model, promised)
+    # From here on the outputs' shapes are promised too: what simplifies the graph must not fix a free size.
+    return Exported(model, Contract(opset, promised.inputs, tuple(map(contract.port, checked.model.graph.output))))
+
+
+def traced(subject: Subject, opset: int = OPSET) -> torch.export.ExportedProgram:
+    """Trace ``subject`` as ``export`` does: the program's nodes have the names that the graph's tensors get.
+
+    Raises:
+        ExportError, ContractError: as ``export``.
+    """
+    program = _convert(subject, _promise(subject, opset)).exported_program
+    assert program is not None
+    return program
+
+
+def _promise(subject: Subject, opset: int) -> Contract:
+    """What is asked for; only running the module tells what it gives."""
+    inputs, named = subject.example(), {dim.name: dim for dim in subject.dynamic}
+    with torch.no_grad():
+        outputs = flatten(subject.module(*inputs.values()), inputs)
+    return Contract(
+        opset,
+        tuple(
+            Port(item.name, item.dtype, tuple(_size(dim, subject, named) for dim in item.shape))
+            for item in subject.inputs
+        ),
+        tuple(
+            Port(name, str(value.dtype).removeprefix("torch."), tuple("?" for _ in value.shape))
+            for name, value in outputs.items()
+        ),
+    )
+
+
+def _convert(subject: Subject, promised: Contract) -> torch.onnx.ONNXProgram:
+    symbols = {dim.name: _symbol(dim) for dim in subject.dynamic}
+    shapes = tuple(
+        {axis: symbols[dim] for axis, dim in enumerate(item.shape) if isinstance(dim, str) and dim in symbols}
+        for item in subject.inputs
+    )
+    with _quiet() as said, activity.doing("exporting the module", who="PyTorch's exporter"):
+        try:
+            program = torch.onnx.export(
+                subject.module,
+                tuple(subject.example().values()),
+                dynamo=True,
+                opset_version=promised.opset,
+                input_names=[p.name for p in promised.inputs],
+                output_names=[p.name for p in promised.outputs],
+                dynamic_shapes=shapes if symbols else None,
+                verbose=False,
+                external_data=False,
+            )
+        except Exception as error:  # the exporter wraps whatever any layer of it raises
+            raise ExportError(f"{subject.name} cannot be exported: {_reason(error)}") from error
+    if program is None:
+        raise ExportError(f"{subject.name} cannot be exported: {said.getvalue().strip()[-300:]}")
+    assert program.exported_program is not None
+    if gone := lost(program.exported_program, program.model_proto):
+        raise ContractError(
+            f"{subject.name}: the exporter dropped the small constant {', '.join(f'{v:g}' for v in gone)} that forward"
+            " adds; where it guards a division, write clamp_min instead, or take a larger one"
+        )
+    return program
+
+
+def _symbol(dim: Dim) -> object:
+    """The exporter's dimension; multiples of a step are a multiple of a free dimension."""
+    most = None if dim.most is None else dim.most // dim.step
+    least = max(1, -(-dim.least // dim.step))
+    if dim.step == 1:
+        return torch.export.Dim(dim.name, min=least, max=most)
+    return dim.step * torch.export.Dim(f"{dim.name}_by_{dim.step}", min=least, max=most)
+
+
+def _size(dim: int | str, subject: Subject, named: dict[str, Dim]) -> int | str:
+    return dim if isinstance(dim, int) or dim in named else subject.sizes[dim]
+
+
+def _name_dimensions(model: onnx.ModelProto, promised: Contract) -> None:
+    """Give dynamic dimensions the names they were asked for under; hide the exporter's internal symbols."""
+    for value, port in zip(model.graph.input, promised.inputs, strict=False):
+        for dim, name in zip(value.type.tensor_type.shape.dim, port.shape, strict=False):
+            if dim.dim_param and isinstance(name, str):
+                dim.dim_param = name
+    for value in model.graph.output:
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            if re.search(r"\bs\d+\b|_by_\d+", dim.dim_param):
+                dim.dim_param = f"{value.name}_{axis}"
+    # Inner shapes carry the old names; they are derived data, and inference makes them anew.
+    del model.graph.value_info[:]
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause in one line: the exporter's own message is a page of advice."""
+    while (inner := error.__cause__ or error.__context__) is not None:
+        error = inner
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:300] if lines else 'no message'}"
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[io.StringIO]:
+    """Keep the exporter from printing advice about itself; what it says is at hand for an error message."""
+    said = io.StringIO()
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    root, kept = logging.getLogger("onnxscript"), logging.getLogger("onnxscript").level
+    root.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+            warnings.simplefilter("ignore")
+            yield said
+    finally:
+        logger.setLevel(level)
+        root.setLevel(kept)

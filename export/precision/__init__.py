@@ -1,0 +1,1 @@
+"""Rewrite a graph to a coarser element type."""

@@ -1,0 +1,202 @@
+"""Which nodes of a float32 graph cannot compute in float16, and why.
+
+A float32 run looks at every tensor; with the operators' schemas it decides what would overflow, vanish or not exist.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, numpy_helper
+
+from attn_export.errors import ExportError
+from attn_export.export.onnx.save import save
+from attn_export.reparam.adapters.onnx.nodes import captured
+
+LARGEST = float(np.finfo(np.float16).max)
+#: Inputs that were not tried may be larger than those that were: half the range is kept in reserve.
+MARGIN = 0.5
+#: Beyond this a constant is a mask, standing for minus infinity, and is clamped; a weight is never that large.
+MASK = 1e30
+#: Above this float16 does not hold every integer.
+EXACT = 2048
+#: These add up many values; in float16 the sum may overflow where the mean does not.
+SUMS = {"ReduceMean", "ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare", "GlobalAveragePool", "AveragePool"}
+#: These have graphs inside, or an element type of their own making, and are not rewritten.
+ALWAYS_FULL = {"If", "Loop", "Scan", "RandomNormal", "RandomUniform", "EyeLike", "Multinomial", "Bernoulli"}
+#: What an epsilon guards against dividing by zero passes through these on its way to the division.
+_ON_THE_WAY = {"Sqrt", "Pow", "Max", "Clip", "Expand", "Reshape", "Transpose", "Unsqueeze", "Squeeze"}
+_DIVISIONS = {"Div", "Reciprocal", "Log"}
+
+
+@dataclass
+class Seen:
+    """What a float32 run showed of one tensor."""
+
+    dtype: np.dtype[Any]
+    largest: float = 0.0
+    total: float = 0.0  # the largest sum of magnitudes over one item of the batch
+
+
+def observe(model: onnx.ModelProto, feeds: Iterable[Mapping[str, NDArray[Any]]]) -> dict[str, Seen]:
+    """Run in float32 with every tensor as an output."""
+    import onnxruntime
+
+    watched = onnx.ModelProto()
+    watched.CopyFrom(model)
+    inside = [name for node in model.graph.node for name in node.output if name]
+    ports = {port.name for port in model.graph.output}
+    watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in inside if name not in ports)
+    settings = onnxruntime.SessionOptions()
+    settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    settings.log_severity_level = 3
+    seen = {tensor.name: Seen(np.dtype(np.float32)) for tensor in model.graph.initializer if is_float(tensor)}
+    for tensor in model.graph.initializer:
+        if is_float(tensor):
+            _note(seen[tensor.name], numpy_helper.to_array(tensor))
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "watched.onnx")
+        save(watched, path)
+        try:
+            session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
+            ran = False
+            for feed in feeds:
+                ran = True
+                values = dict(zip(inside, session.run(inside, dict(feed)), strict=True))
+                for name, value in {**feed, **values}.items():
+                    array = np.asarray(value)
+                    _note(seen.setdefault(name, Seen(array.dtype)), array)
+        except Exception as error:  # the runtime's exceptions share no base class of their own
+            raise ExportError(
+                f"the model does not run in float32, so nothing is known of its ranges: {error}"
+            ) from error
+    if not ran:
+        raise ExportError("float16 wants at least one input to see which tensors overflow, came none")
+    return seen
+
+
+def _note(what: Seen, array: NDArray[Any]) -> None:
+    if array.dtype != np.float32 or not array.size:
+        return
+    finite = np.abs(np.where(np.abs(array) >= MASK, 0, np.nan_to_num(array, nan=np.inf)))
+    what.largest = max(what.largest, float(finite.max()))
+    items = finite.reshape(len(finite), -1) if finite.ndim > 1 else finite.reshape(1, -1)
+    what.total = max(what.total, float(items.sum(axis=1, dtype=np.float64).max()))
+
+
+def is_float(tensor: TensorProto) -> bool:
+    """Whether a constant is float32."""
+    return bool(tensor.data_type == TensorProto.FLOAT)
+
+
+def decide(model: onnx.ModelProto, seen: Mapping[str, Seen], limit: float) -> dict[int, str]:
+    """Index and reason of each node that stays in float32."""
+    versions = {item.domain: item.version for item in model.opset_import}
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    kept: dict[int, str] = {}
+    for index, node in enumerate(model.graph.node):
+        if reason := _unable(node, versions, seen) or _overflows(node, seen, limit):
+            kept[index] = reason
+        elif reason := _vanishes(node, constants):
+            kept[index] = reason
+            for guarded in _guarded(model, index):
+                kept.setdefault(guarded, f"it is guarded by the constant of {node.name!r}, which float16 loses")
+    maker = {name: index for index, node in enumerate(model.graph.node) for name in node.output}
+    wanted = [name for node in model.graph.node if node.op_type == "Range" for name in node.input]
+    while wanted:
+        index = maker.get(wanted.pop(), -1)
+        if index >= 0 and index not in kept and floats(model.graph.node[index], seen):
+            kept[index] = "it computes the bounds of a Range, which ONNX defines in float32"
+            wanted += model.graph.node[index].input
+    for name in {name for node in model.graph.node for name in captured(node)}:
+        if name in maker:
+            kept.setdefault(maker[name], "its result is used by a graph inside another node")
+    for index, node in enumerate(model.graph.node):
+        if not _counts(node, seen):
+            continue
+        kept.setdefault(index, "it turns float values above 2048 into integers, which float16 does not hold exactly")
+        if (source := maker.get(node.input[0])) is not None:
+            kept.setdefault(source, "its integers above 2048 are used as such, and float16 does not hold them exactly")
+    return kept
+
+
+def floats(node: onnx.NodeProto, seen: Mapping[str, Seen]) -> list[str]:
+    """What a node takes and gives in float32."""
+    return [n for n in (*node.input, *node.output) if n in seen and seen[n].dtype == np.float32]
+
+
+def _unable(node: onnx.NodeProto, versions: Mapping[str, int], seen: Mapping[str, Seen]) -> str:
+    if node.op_type in ALWAYS_FULL:
+        return "it is not rewritten: it has a graph inside, or makes its own element type"
+    if not floats(node, seen):
+        return ""
+    if node.domain not in ("", "ai.onnx"):
+        return f"it is no operator of ONNX but of {node.domain}"
+    if not all(takes_half(node, versions, i, output=True) for i in range(len(node.output))):
+        return "ONNX does not define it for float16"
+    main = [i for i, name in enumerate(node.input) if name in seen and seen[name].dtype == np.float32]
+    if main and not any(takes_half(node, versions, i) for i in main):
+        return "ONNX does not define it for float16"
+    return ""
+
+
+def takes_half(node: onnx.NodeProto, versions: Mapping[str, int], index: int, *, output: bool = False) -> bool:
+    """Whether ONNX lets one input or output be float16; a position that is never float (such as a shape) does."""
+    schema = onnx.defs.get_schema(node.op_type, versions.get(node.domain, versions.get("", 1)), node.domain)
+    ports = schema.outputs if output else schema.inputs
+    if not ports:
+        return True
+    types = ports[min(index, len(ports) - 1)].types
+    return "tensor(float16)" in types or "tensor(float)" not in types
+
+
+def _overflows(node: onnx.NodeProto, seen: Mapping[str, Seen], limit: float) -> str:
+    for name in floats(node, seen):
+        if seen[name].largest > limit:
+            side = "gives" if name in node.output else "takes"
+            return f"it {side} {seen[name].largest:.3g}, more than {limit:.3g}"
+    if node.op_type in SUMS and node.input[0] in seen and (total := seen[node.input[0]].total) > limit:
+        return f"it adds up to {total:.3g}, more than {limit:.3g}"
+    return ""
+
+
+def _vanishes(node: onnx.NodeProto, constants: Mapping[str, TensorProto]) -> str:
+    """A scalar such as an epsilon that float16 makes zero, or changes by more than a percent."""
+    for name in node.input:
+        tensor = constants.get(name)
+        if tensor is None or not is_float(tensor) or int(np.prod(tensor.dims, dtype=np.int64)) != 1:
+            continue
+        value = float(numpy_helper.to_array(tensor).reshape(()))
+        with np.errstate(over="ignore", under="ignore"):
+            half = float(np.float16(value))
+        if value and abs(value) < MASK and abs(half - value) > 0.01 * abs(value):
+            return f"its constant {value:.3g} would be {half:.3g}"
+    return ""
+
+
+def _guarded(model: onnx.ModelProto, start: int) -> list[int]:
+    """Nodes from one with an epsilon to the division that it guards: cast in between, the guard would be lost."""
+    reached, found = set(model.graph.node[start].output), []
+    for index, node in enumerate(model.graph.node):  # sorted, so one pass reaches everything
+        if index <= start or not reached & set(node.input):
+            continue
+        if node.op_type in _ON_THE_WAY | _DIVISIONS:
+            found.append(index)
+        if node.op_type in _ON_THE_WAY:
+            reached |= set(node.output)
+    return found
+
+
+def _counts(node: onnx.NodeProto, seen: Mapping[str, Seen]) -> bool:
+    if node.op_type != "Cast" or node.input[0] not in seen:
+        return False
+    source, result = seen[node.input[0]], seen.get(node.output[0])
+    to_integer = result is not None and np.issubdtype(result.dtype, np.integer)
+    return source.dtype == np.float32 and to_integer and source.largest > EXACT

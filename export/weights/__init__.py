@@ -1,0 +1,1 @@
+"""Weights: files read without running them, published implementations recognised, fresh modules made random."""

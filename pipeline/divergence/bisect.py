@@ -1,0 +1,218 @@
+"""Find the first node at which a run leaves the truth, in O(log n) runs.
+
+A cut is a position in the order of the nodes; the tensors alive there are all that later nodes can see. Everything
+that is wrong with the outputs has come through every cut behind the faulty node, and through none before it. So the
+first bad cut is found by bisection, and only the tensors of one cut are ever held.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from attn_export.errors import ExportError
+from attn_export.export.graph.cut import Probe
+from attn_export.reparam.evaluate.onnx import inputs_of
+
+Array = NDArray[Any]
+#: Error and bound of a tensor that is there, by name, suspect and truth.
+Rule = Callable[[str, Array, Array], tuple[float, float]]
+
+
+@dataclass(frozen=True)
+class Departure:
+    """Where two runs part.
+
+    Attributes:
+        tensor: the first that is out of bounds.
+        position: of the node that makes it.
+        window: positions of the nodes of which one must be at fault; one, unless a stage renamed what is between.
+        error: Euclidean norm of the difference there, over that of the truth.
+        bound: the largest such error that is none.
+        growth: relative error of what was looked at, in the order of the graph: how the error grows to the output.
+        shape: of the tensor.
+        runs: how many times the suspect was run.
+    """
+
+    tensor: str
+    op: str
+    node: str
+    position: int
+    window: tuple[int, ...]
+    error: float
+    bound: float
+    growth: tuple[tuple[str, float], ...]
+    shape: tuple[int, ...]
+    runs: int
+
+    def sentence(self) -> str:
+        """Say it in one line."""
+        shape = "x".join(map(str, self.shape))
+        before = len(self.window) - 1
+        which = f" or one of the {before} nodes before it that have other names there" if before else ""
+        return (
+            f"they part at {self.op} {self.node!r}{which}, which makes {self.tensor!r} ({shape}):"
+            f" relative error {self.error:.2e}, bound {self.bound:.2e}; found in {self.runs} runs"
+        )
+
+
+def bisect(
+    model: onnx.ModelProto, suspect: Probe, truth: Probe, rule: Rule, partners: Container[str] | None = None
+) -> Departure | None:
+    """Return the first departure of ``suspect`` from ``truth``, or None where the outputs agree.
+
+    Args:
+        model: the suspect's graph.
+        suspect: its run.
+        truth: the run it is held against, on the same inputs.
+        rule: what counts as an error.
+        partners: names of the tensors that the truth has too; by default it has all.
+
+    Raises:
+        ExportError: no output has a partner, so nothing can be compared.
+    """
+    search = _Search(model, suspect, truth, rule, partners)
+    last = len(search.cuts) - 1
+    if not search.departs(last):
+        return None
+    low, high = -1, last
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if search.departs(middle) else (middle, high)
+    return search.name(low, high)
+
+
+def cuts(model: onnx.ModelProto, partners: Container[str] | None = None) -> list[tuple[int, tuple[str, ...]]]:
+    """Positions behind which every computed tensor that is alive has a partner, with those tensors.
+
+    Graph inputs are left out: they are the same for both.
+    """
+    nodes, outputs = list(model.graph.node), {value.name for value in model.graph.output}
+    last_use = {name: index for index, node in enumerate(nodes) for name in inputs_of(node)}
+    live: dict[str, int] = {}
+    found = []
+    for index, node in enumerate(nodes):
+        live = {name: until for name, until in live.items() if until > index}
+        for name in node.output:
+            until = len(nodes) if name in outputs else last_use.get(name, -1)
+            if name and until > index:
+                live[name] = until
+        if live and (partners is None or all(name in partners for name in live)):
+            found.append((index, tuple(live)))
+    return found
+
+
+class _Search:
+    """What has been seen so far."""
+
+    def __init__(
+        self, model: onnx.ModelProto, suspect: Probe, truth: Probe, rule: Rule, partners: Container[str] | None
+    ) -> None:
+        self.model, self.suspect, self.truth, self.rule, self.partners = model, suspect, truth, rule, partners
+        self.cuts = cuts(model, partners)
+        if not self.cuts or self.cuts[-1][0] != len(model.graph.node) - 1:
+            raise ExportError("the two graphs give no output of the same name, so they cannot be compared")
+        self.runs = 0
+        self.seen: dict[str, tuple[float, float, tuple[int, ...]]] = {}
+
+    def departs(self, cut: int) -> bool:
+        """Whether any tensor alive at this cut is out of bounds."""
+        names = self.cuts[cut][1]
+        self.look(names)
+        return any(self.out_of_bounds(name) for name in names)
+
+    def out_of_bounds(self, name: str) -> bool:
+        error, bound, _ = self.seen[name]
+        return not error <= bound
+
+    def look(self, names: Iterable[str]) -> None:
+        """Run once for the tensors not seen yet, and keep error, bound and shape of each."""
+        if not (new := [name for name in names if name not in self.seen]):
+            return
+        self.runs += 1
+        came = dict(self.suspect(new))
+        for name, want in self.truth(new):
+            value = came.pop(name)
+            if value.shape != want.shape:
+                self.seen[name] = (float("inf"), 0.0, value.shape)
+            else:
+                self.seen[name] = (*self.rule(name, value, want), value.shape)
+
+    def name(self, low: int, high: int) -> Departure:
+        """Name the node between a good cut and the next, which is bad."""
+        nodes = self.model.graph.node
+        first = self.cuts[low][0] + 1 if low >= 0 else 0
+        window = tuple(range(first, self.cuts[high][0] + 1))
+        made = [(i, name) for i in window for name in nodes[i].output if name]
+        known = [(i, name) for i, name in made if self.partners is None or name in self.partners]
+        self.look(name for _, name in known)
+        position, tensor = next((i, name) for i, name in known if self.out_of_bounds(name))
+        error, bound, shape = self.seen[tensor]
+        order = {name: i for i, node in enumerate(nodes) for name in node.output}
+        growth = sorted(((name, row[0]) for name, row in self.seen.items()), key=lambda pair: order[pair[0]])
+        node = nodes[position]
+        return Departure(
+            tensor,
+            node.op_type,
+            node.name,
+            position,
+            self.suspects(position, first),
+            error,
+            bound,
+            tuple(growth),
+            shape,
+            self.runs,
+        )
+
+    def suspects(self, position: int, first: int) -> tuple[int, ...]:
+        """The node, and those before it whose results have no partner that could clear them."""
+        nodes, found, left = self.model.graph.node, set[int](), [position]
+        makers = {name: i for i in range(first, position) for name in nodes[i].output}
+        while left:
+            found.add(index := left.pop())
+            unseen = (makers[name] for name in inputs_of(nodes[index]) if name in makers and name not in self.seen)
+            left += [i for i in unseen if i not in found]
+        return tuple(sorted(found))
+
+
+def relative(floor: float) -> Rule:
+    """The rule for two float64 runs: an error of ``floor`` times the tensor's own norm is none.
+
+    >>> relative(1e-9)("y", np.array([1.0, 2.0]), np.array([1.0, 2.0]))
+    (0.0, 1e-09)
+    """
+
+    def rule(_: str, value: Array, want: Array) -> tuple[float, float]:
+        return strays(value, want), floor
+
+    return rule
+
+
+def derived(yardstick: Mapping[str, float] | Callable[[str], float], tolerance: float, floor: float) -> Rule:
+    """The rule for a float32 run: ``tolerance`` times what another float32 run strays, or times ``floor``.
+
+    ``yardstick`` gives the relative error of a run known to be good, by tensor.
+    """
+
+    def rule(name: str, value: Array, want: Array) -> tuple[float, float]:
+        stray = yardstick(name) if callable(yardstick) else yardstick[name]
+        return strays(value, want), tolerance * max(stray, floor)
+
+    return rule
+
+
+def strays(value: Array, want: Array) -> float:
+    """The norm of the difference over that of ``want``; infinite where NaN or infinity stand at other places."""
+    if not np.issubdtype(value.dtype, np.floating):
+        return 0.0 if np.array_equal(value, want) else float("inf")
+    finite = np.isfinite(want)
+    if not np.array_equal(np.isfinite(value), finite):
+        return float("inf")
+    size = float(np.linalg.norm(want[finite].astype(np.float64)))
+    error = float(np.linalg.norm(value[finite].astype(np.float64) - want[finite].astype(np.float64)))
+    return error / size if size else (float("inf") if error else 0.0)

@@ -1,0 +1,129 @@
+"""Say where two runs part: the graph from another graph, or a backend from the graph's own float64 meaning."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+
+from attn_export.deploy_tests.parity.compare import TOLERANCE
+from attn_export.errors import BackendError, ExportError
+from attn_export.export.audit.layers import Local, local_errors
+from attn_export.export.graph.origin import Origin, trace
+from attn_export.pipeline.divergence.bisect import Departure
+from attn_export.pipeline.divergence.runs import Feeds, Side, between, in_order, probing
+
+
+@dataclass(frozen=True)
+class Parting:
+    """Where two runs part, on which case, and where in the user's code that node comes from."""
+
+    between: str
+    case: str
+    departure: Departure
+    origin: Origin | None
+
+    def sentence(self) -> str:
+        """Say it in one line."""
+        text = f"{self.between}, case '{self.case}': {self.departure.sentence()}"
+        return f"{text}; from {self.origin.sentence()}" if self.origin else text
+
+    def as_json(self) -> dict[str, Any]:
+        """The finding as plain data."""
+        found, origin = self.departure, self.origin
+        finite = [(name, error if np.isfinite(error) else None) for name, error in found.growth]
+        return {
+            "between": self.between,
+            "case": self.case,
+            "node": found.node,
+            "op": found.op,
+            "tensor": found.tensor,
+            "shape": list(found.shape),
+            "window": list(found.window),
+            "error": found.error if np.isfinite(found.error) else None,
+            "bound": found.bound,
+            "growth": [{"tensor": name, "error": error} for name, error in finite],
+            "runs": found.runs,
+            "origin": {"module": origin.module, "class": origin.kind, "file": origin.file, "line": origin.line}
+            if origin
+            else None,
+        }
+
+
+def between_graphs(
+    reference: onnx.ModelProto, suspect: onnx.ModelProto, feeds: Feeds, floor: float | None = None
+) -> Departure | None:
+    """Find where ``suspect`` leaves ``reference``, both evaluated in float64; see ``between``."""
+    return between(Side("reference", reference), Side("suspect", suspect), feeds, floor=floor)
+
+
+def of_runtime(
+    model: onnx.ModelProto,
+    backend: str,
+    feeds: Feeds,
+    tolerance: float = TOLERANCE,
+    threads: int = 1,
+    meaning: onnx.ModelProto | None = None,
+    floor: float | None = None,
+) -> Departure | None:
+    """Find where ``backend`` leaves the float64 meaning of ``model``, or of another graph that says what is right."""
+    right = Side("meaning", model if meaning is None else meaning)
+    run = Side(backend, model, backend=backend)
+    return between(right, run, feeds, floor=floor, tolerance=tolerance, threads=threads)
+
+
+def locate(
+    model: onnx.ModelProto,
+    cases: Iterable[tuple[str, Feeds]],
+    backend: str = "onnxruntime",
+    *,
+    reference: onnx.ModelProto | None = None,
+    known: Mapping[str, Origin] | None = None,
+    snr: float | None = None,
+) -> Parting | None:
+    """Find the first parting over all cases: of the graph from ``reference``, or else of ``backend`` from the graph.
+
+    ``snr`` is the signal-to-noise ratio in dB that a precision below float32 is held to: what stays above is none.
+    """
+    graph, run = Side("the graph", model, snr=snr), Side(backend, model, backend=backend, snr=snr)
+    for case in cases:
+        found = part(Side("its reference", reference), graph, [case], known or {}) if reference is not None else None
+        if found := found or part(graph, run, [case], known or {}):
+            return found
+    return None
+
+
+def part(one: Side, other: Side, cases: Iterable[tuple[str, Feeds]], known: Mapping[str, Origin]) -> Parting | None:
+    """Find the first parting of two sides over all cases, and where in the user's code that node comes from.
+
+    Raises:
+        UsageError, ExportError, BackendMissingError, BackendError: as ``between``.
+    """
+    truth, suspect = in_order(one, other)
+    for name, feeds in cases:
+        if (found := between(one, other, feeds)) is not None:
+            assert suspect.graph is not None
+            return Parting(f"{truth.text} and {suspect.text}", name, found, origin_of(suspect.graph, found, known))
+    return None
+
+
+def origin_of(model: onnx.ModelProto, found: Departure, known: Mapping[str, Origin]) -> Origin | None:
+    """The origin of the first node of the window that comes from a module with a name, or else of the last."""
+    outputs = [model.graph.node[position].output[0] for position in found.window]
+    traced = [origin for name in outputs if (origin := trace(model, name, known))]
+    return next((origin for origin in traced if origin.module), traced[-1] if traced else None)
+
+
+def layer_errors(model: onnx.ModelProto, feeds: Feeds, backend: str = "onnxruntime") -> tuple[Local, ...]:
+    """Every layer against its own float64 meaning on the backend's own inputs, the worst first.
+
+    Layers that cannot be evaluated by themselves end the check: it is the second tier, and parity is the first.
+    """
+    found: list[Local] = []
+    with probing(model, backend, feeds) as probe, suppress(ExportError, BackendError):
+        found += local_errors(model, probe, feeds)
+    return tuple(sorted(found, key=lambda layer: -layer.error))

@@ -1,0 +1,110 @@
+"""Write the smallest part of a graph that shows where two runs part, with its inputs and a script of ten lines."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from attn_export.deploy_tests.parity.compare import FLOOR
+from attn_export.errors import ConversionError, WriteError
+from attn_export.export.graph.cut import declared, extract, reads
+from attn_export.export.onnx.save import save
+from attn_export.pipeline.divergence.bisect import Departure, strays
+from attn_export.pipeline.divergence.runs import Feeds, Side, meaning, probing
+
+Array = NDArray[Any]
+
+#: What is written.
+FILES = ("part.onnx", "part.onnx.data", "inputs.npz", "repro.py")
+
+
+def write_repro(
+    model: onnx.ModelProto,
+    departure: Departure,
+    feeds: Feeds,
+    folder: Path,
+    truth: Side | None = None,
+    backend: str = "onnxruntime",
+) -> int:
+    """Write ``part.onnx``, ``inputs.npz`` and ``repro.py`` to ``folder``; return how many nodes the part has.
+
+    The inputs are those that ``truth`` (by default the graph itself) has in float64, rounded to the types the graph
+    declares; ``expected`` is the truth on them.
+
+    Raises:
+        ConversionError: no part can be fed from what the truth has.
+        WriteError: the folder cannot be written.
+    """
+    side = truth or Side("the graph", model)
+    right, made = meaning(side, feeds), side.names | set(feeds)
+    first = departure.window[0]
+    size = departure.position + 1 - first
+    while True:
+        positions = _ancestors(model, range(max(0, first), departure.position + 1), departure.tensor)
+        wanted = reads(model, positions)
+        if all(name in made for name in wanted):
+            inner = [name for name in wanted if name not in feeds]
+            values = {**feeds, **dict(right([*inner, departure.tensor]))}
+            expected = values[departure.tensor]
+            inputs = {name: values[name].astype(declared(model, name)) for name in wanted}
+            part = extract(model, positions, inputs, [departure.tensor])
+            if _shows(part, inputs, expected, departure, backend) or first <= 0:
+                break
+        if first <= 0:
+            raise ConversionError(f"no part of the graph before {departure.tensor!r} can be fed from its reference")
+        first, size = departure.position + 1 - 2 * size, 2 * size
+    load, run = _RUNS["onnxruntime"] if backend == "onnxruntime" else _RUNS[""]
+    script = _SCRIPT.format(load=load, run=run.format(backend=backend), bound=max(departure.bound, FLOOR))
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        save(part, folder / "part.onnx")
+        np.savez(folder / "inputs.npz", **inputs, expected=expected)  # type: ignore[arg-type]  # ** as allow_pickle
+        (folder / "repro.py").write_text(script, encoding="utf-8")
+    except OSError as error:
+        raise WriteError(f"cannot write to {folder}: {error.strerror or error}") from error
+    return len(positions)
+
+
+_SCRIPT = '''"""Run this part of the graph and compare it with its float64 truth."""
+import sys
+import numpy as np
+{load}
+
+inputs = dict(np.load("inputs.npz"))
+expected = inputs.pop("expected")
+{run}
+error = np.linalg.norm(came - expected) / np.linalg.norm(expected)
+print(f"relative error {{error:.3e}}, bound {bound:.3e}")
+sys.exit(int(not error <= {bound:.3e}))
+'''
+#: How a script loads what it needs, and runs the part: ONNX Runtime by itself, other backends by ours.
+_RUNS = {
+    "onnxruntime": ("import onnxruntime", 'came = onnxruntime.InferenceSession("part.onnx").run(None, inputs)[0]'),
+    "": (
+        "import pathlib; from attn_export.deploy_tests import backend, backends",
+        'with backends.BACKENDS["{backend}"].open(pathlib.Path("part.onnx"), backend.Options()) as run:'
+        " came = next(iter(run(inputs).values()))",
+    ),
+}
+
+
+def _shows(part: onnx.ModelProto, inputs: Feeds, expected: Array, departure: Departure, backend: str) -> bool:
+    with probing(part, backend, inputs) as probe:
+        ((_, came),) = probe([departure.tensor])
+    return came.shape != expected.shape or not strays(came, expected) <= max(departure.bound, FLOOR)
+
+
+def _ancestors(model: onnx.ModelProto, positions: Iterable[int], tensor: str) -> list[int]:
+    """Those of the positions that ``tensor`` depends on."""
+    live, kept = {tensor}, []
+    for position in reversed(list(positions)):
+        node = model.graph.node[position]
+        if live & set(node.output):
+            kept.append(position)
+            live |= set(node.input)
+    return kept[::-1]

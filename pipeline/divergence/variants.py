@@ -1,0 +1,181 @@
+"""What the words of ``diff`` stand for: the stages of a subject, a bundle's model, other files, and their runs.
+
+original                              the eager module (of an ONNX file: the file itself)
+exported fused simplified float16     the stages of the main job, made anew
+model                                 what was named first: a bundle's model, a file, a subject's last stage
+FOLDER  FILE.onnx                     another bundle's model, another file
+STAGE@BACKEND                         the run of any of these on a backend; else its meaning in float64
+BACKEND                               the run of the other side's graph
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+import onnx
+
+from attn_export import bundle
+from attn_export.deploy_tests.backends import BACKENDS
+from attn_export.deploy_tests.parity.compare import FLOOR, SNR, TOLERANCE
+from attn_export.errors import ExportError, UnknownNameError, UsageError
+from attn_export.export import reference
+from attn_export.export.graph.origin import Origin, origins, recall
+from attn_export.export.onnx.exported import Exported
+from attn_export.export.onnx.read import read_model
+from attn_export.export.onnx.simplify import simplify
+from attn_export.export.onnx.torch_export import export
+from attn_export.export.precision.float16 import QUANTISED, to_float16
+from attn_export.export.sources import onnx_file
+from attn_export.export.subject import Subject
+from attn_export.export.traced import Traced
+from attn_export.pipeline.divergence.runs import Feeds, Side
+from attn_export.reparam.fuse_onnx import fuse_graph
+
+STAGES = ("exported", "fused", "simplified", "float16")
+
+
+class Named:
+    """A bundle or a subject, with the sides that it can give; each is made once, when it is asked for."""
+
+    def __init__(self, what: bundle.Bundle | Subject, *, fused: bool = False, snr: float | None = None) -> None:
+        self.what, self.fused, self.snr = what, fused, snr
+        self.quantised = False
+        #: Where tensors come from, as far as anything that was made or read has said.
+        self.known: dict[str, Origin] = {}
+
+    @cached_property
+    def cases(self) -> Mapping[str, Feeds]:
+        """The inputs to look at: a bundle's own, or those that the main job would choose."""
+        if isinstance(self.what, bundle.Bundle):
+            return {case.name: case.inputs for case in self.what.cases}
+        subject, found = self.what, dict[str, Feeds]()
+        for name, seed, scale, sizes in reference.plan(subject):
+            drawn = subject.example(seed=seed, scale=scale, sizes=sizes)
+            found[name] = {item: value.numpy() for item, value in drawn.items()}
+        return found
+
+    @property
+    def seen(self) -> Mapping[str, Feeds]:
+        """The cases that both sides are meant for: fixed ranges of a quantised one hold for inputs of one scale."""
+        scaled = [name for name in self.cases if name.startswith("scale ")] if self.quantised else []
+        return {name: feeds for name, feeds in self.cases.items() if name not in scaled}
+
+    def pair(self, one: str, other: str) -> tuple[Side, Side]:
+        """Both sides; a backend alone runs the graph of the other.
+
+        Raises:
+            UnknownNameError, UsageError, LoadError, ConversionError: one of them is nothing, or cannot be made.
+        """
+        if "fused" in (one.partition("@")[0], other.partition("@")[0]):
+            self.fused = True
+        if one in BACKENDS and other in BACKENDS:
+            one, other = f"model@{one}", f"model@{other}"
+        elif one in BACKENDS:
+            one = f"{self._carrier(other)}@{one}"
+        elif other in BACKENDS:
+            other = f"{self._carrier(one)}@{other}"
+        return self.side(one), self.side(other)
+
+    @staticmethod
+    def _carrier(text: str) -> str:
+        """Whose graph a backend runs: the other side's, or the model's where that has none."""
+        stage = text.partition("@")[0]
+        return "model" if stage == "original" else stage
+
+    def side(self, text: str) -> Side:
+        """One side, by what the user calls it."""
+        stage, _, backend = text.partition("@")
+        if backend:
+            BACKENDS.place(backend)  # raises, and says which names are near
+        if stage == "original":
+            return self._original(text, backend)
+        graph, snr = self._graph(stage)
+        quantised = bool(QUANTISED & {node.op_type for node in graph.graph.node})
+        self.quantised |= quantised
+        if self.snr is not None:
+            snr = self.snr
+        elif snr is None and quantised:
+            raise UsageError(f"{text} is quantised: say with --snr how many dB of it you want, such as --snr 20")
+        return Side(text, graph, backend=backend or None, snr=snr)
+
+    def _original(self, text: str, backend: str) -> Side:
+        if backend:
+            raise UsageError(f"{text}: the eager module runs in PyTorch; a backend runs exported@{backend}")
+        if isinstance(self.what, bundle.Bundle):
+            raise UsageError(
+                "a bundle does not hold the module it was made of; name that, and the bundle as a side:"
+                f" attn-export diff SUBJECT --between original,{self.what.path}"
+            )
+        if isinstance(self.what.module, onnx_file.GraphModule):
+            return Side(text, self.what.module.model)
+        traced = self._traced
+        name, feeds = next(iter(self.cases.items()))
+        if not (error := traced.agrees(feeds)) <= TOLERANCE * FLOOR:
+            raise ExportError(
+                f"the trace of {self.what.name} is not the module: on case '{name}' its output is {error:.2e} off in"
+                " float64; look in forward for state, randomness, or Python that depends on values"
+            )
+        self.known |= traced.origins()
+        return Side(text, original=traced)
+
+    @cached_property
+    def _traced(self) -> Traced:
+        assert isinstance(self.what, Subject)
+        return Traced(self.what)
+
+    def _graph(self, stage: str) -> tuple[onnx.ModelProto, float | None]:
+        """A graph, and what its precision is held to."""
+        if stage == "model" and isinstance(self.what, bundle.Bundle):
+            return self._of_bundle(self.what)
+        if stage == "model":
+            stage = "exported" if isinstance(self.what.module, onnx_file.GraphModule) else "simplified"  # type: ignore[union-attr]  # a bundle has returned
+        if stage in STAGES:
+            return self._stages(stage).model, SNR["float16"] if stage == "float16" else None
+        path = Path(stage)
+        if path.is_dir():
+            return self._of_bundle(bundle.read(path))
+        if path.suffix != ".onnx":
+            raise UnknownNameError("side", stage, ("original", *STAGES, "model", *BACKENDS))
+        graph = read_model(path)
+        self.known = {**origins(graph), **self.known}
+        return graph, None
+
+    def _of_bundle(self, whole: bundle.Bundle) -> tuple[onnx.ModelProto, float | None]:
+        self.known |= recall(whole.manifest.get("origins") or {})
+        return read_model(whole.model), (whole.manifest.get("tolerance") or {}).get("snr")
+
+    def _stages(self, stage: str) -> Exported:
+        if isinstance(self.what, bundle.Bundle):
+            raise UsageError(
+                f"a bundle holds its last stage alone, which is called model; name its subject to have {stage} made:"
+                f" attn-export diff SUBJECT --between {stage},{self.what.path}"
+            )
+        match stage:
+            case "exported":
+                return self._exported
+            case "fused":
+                return self._fused
+            case "simplified":
+                return self._simplified
+        half, _ = to_float16(self._simplified.model, list(self.cases.values()))
+        return replace(self._simplified, model=half)
+
+    @cached_property
+    def _exported(self) -> Exported:
+        assert isinstance(self.what, Subject)
+        graph = isinstance(self.what.module, onnx_file.GraphModule)
+        made = onnx_file.exported(self.what) if graph else export(self.what)
+        self.known |= origins(made.model)
+        return made
+
+    @cached_property
+    def _fused(self) -> Exported:
+        first = [next(iter(self.cases.values()))]
+        return replace(self._exported, model=fuse_graph(self._exported.model, cases=first).model)
+
+    @cached_property
+    def _simplified(self) -> Exported:
+        return simplify(self._fused if self.fused else self._exported)

@@ -1,0 +1,136 @@
+"""Say which nodes a target will refuse, cast, split or not fuse, before it is on the device.
+
+Two sources speak: rules we wrote, and the real parser of TensorRT for RTX where it is installed. Every finding names
+which; where they disagree, both are listed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from attn_export.deploy_tests.backend import Range
+from attn_export.deploy_tests.backends.tensorrt.evidence import compile_only
+from attn_export.deploy_tests.backends.tensorrt.refusal import RefusedError
+from attn_export.errors import UnknownNameError
+from attn_export.export.graph.origin import origins
+from attn_export.export.onnx.read import read_model
+from attn_export.pipeline.lint import ort_mobile, tensorrt
+from attn_export.pipeline.lint.graph import Graph
+
+RULES = (*tensorrt.RULES, *ort_mobile.RULES)
+TARGETS = tuple(sorted({rule.target for rule in RULES}))
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One node that a target does not take as it is.
+
+    Attributes:
+        node: its name in the graph, or of its first output where it has none.
+        op: its operator.
+        level: ``refused``, ``cast``, ``split`` or ``not fused``.
+        reason: why.
+        remedy: what to do, or empty.
+        source: who says so.
+        rule: name of the rule, or ``parser``.
+        where: module and line it came from, or empty.
+    """
+
+    node: str
+    op: str
+    level: str
+    reason: str
+    remedy: str
+    source: str
+    rule: str
+    where: str = ""
+
+    def __str__(self) -> str:
+        place = f" ({self.where})" if self.where else ""
+        way = f"; {self.remedy}" if self.remedy else ""
+        return f"{self.level}: {self.op} {self.node!r}{place}: {self.reason}{way} [{self.source}]"
+
+    def as_json(self) -> dict[str, Any]:
+        """The finding as plain data."""
+        return asdict(self)
+
+
+def load(path: Path) -> onnx.ModelProto:
+    """Read an ONNX file without its external weights, which no rule looks at.
+
+    Raises:
+        SubjectError: it is no ONNX file, or no valid one.
+    """
+    return read_model(path, weights=False)
+
+
+def by_rules(model: onnx.ModelProto, target: str) -> list[Finding]:
+    """What our rules find, in the order of the graph.
+
+    Raises:
+        UnknownNameError: there are no rules for the target.
+    """
+    if target not in TARGETS:
+        raise UnknownNameError("lint target", target, TARGETS)
+    graph, came_from = Graph(model), origins(model)
+    order = {id(node): index for index, node in enumerate(graph.nodes)}
+    found: list[tuple[int, Finding]] = []
+    for rule in RULES:
+        if rule.target != target:
+            continue
+        for node, reason, remedy in rule.find(graph):
+            origin = next((came_from[name] for name in node.output if name in came_from), None)
+            where = origin.sentence() if origin else ""
+            name = name_of(node)
+            finding = Finding(name, node.op_type, rule.level, reason, remedy, rule.source, rule.name, where)
+            found.append((order[id(node)], finding))
+    return [finding for _, finding in sorted(found, key=lambda item: item[0])]
+
+
+def by_parser(path: Path, *, sm: str = "86", shapes: Mapping[str, Range] | None = None) -> list[Finding]:
+    """What the parser and builder of TensorRT for RTX say about a file; nothing where they take it.
+
+    Raises:
+        BackendMissingError: it is not installed.
+        BackendError: the build did not end.
+    """
+    try:
+        compile_only(path, sm, shapes=shapes)
+    except RefusedError as refusal:
+        source = refusal.what.partition(" does not parse")[0].partition(" parses but")[0]
+        return [
+            Finding(c.node, c.op, "refused", c.reason, refusal.hint, f"{source}, {refusal.stage}", "parser")
+            for c in refusal.complaints
+        ]
+    return []
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Where rules and parser speak of refusals: nodes both name, and nodes only one does."""
+
+    both: tuple[str, ...]
+    only_rules: tuple[str, ...]
+    only_parser: tuple[str, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether they agree."""
+        return not self.only_rules and not self.only_parser
+
+
+def agreement(rules: Iterable[Finding], parser: Iterable[Finding]) -> Agreement:
+    """Compare the two sources by node; what is not a refusal the parser cannot contradict."""
+    ours = {finding.node for finding in rules if finding.level == "refused"}
+    theirs = {finding.node for finding in parser}
+    return Agreement(*(tuple(sorted(nodes)) for nodes in (ours & theirs, ours - theirs, theirs - ours)))
+
+
+def name_of(node: onnx.NodeProto) -> str:
+    """A node's name; where it has none, that of its first output."""
+    return node.name or next(iter(node.output), "")

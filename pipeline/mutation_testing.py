@@ -1,0 +1,220 @@
+"""Check the check: plant faults in a model, one at a time, and see whether the parity gate notices.
+
+The share noticed is the kill score. A fault that is still there in a float64 evaluation but stays under the bound
+has survived; one that changes nothing even in float64 is equivalent, and counts for neither side.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+
+from attn_export.bundle import Case, Port
+from attn_export.deploy_tests.backend import Options
+from attn_export.deploy_tests.backends import opened
+from attn_export.deploy_tests.parity.compare import TOLERANCE, prove
+from attn_export.errors import BackendError, ExportError, InconclusiveError
+from attn_export.export.mutants.catalogue import TRIVIAL, Mutation, mutations
+from attn_export.export.onnx.save import save
+from attn_export.process import activity
+from attn_export.reparam.evaluate.onnx import Exact
+
+#: Two models are the same where their float64 evaluations differ by no more, relative to the output's norm.
+EQUIVALENT = 1e-12
+#: What ``fast`` may take, as a share of the time before it: a fifth of the run up to there.
+FAST = 0.25
+#: Cases on which ``fast`` tells survivors from equivalents.
+FEW = 2
+
+Verdict = Literal["caught", "survived", "equivalent", "refused"]
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What became of one mutant.
+
+    Attributes:
+        name: kind and place of the fault.
+        kind: kind alone.
+        verdict: ``caught`` by the gate; ``survived`` it; ``equivalent`` to the model in float64; ``refused`` by the
+            runtime before anything could be compared.
+        k: largest error in units of what float32 is allowed; infinite where values could not be compared.
+        below: how many times below its bound a survivor's error stays.
+        exact: a survivor's true distance from the model, evaluated in float64, relative to the output.
+        seen_by: the second-tier check that notices a survivor; empty where none does.
+        why: how it was decided, in words.
+    """
+
+    name: str
+    kind: str
+    verdict: Verdict
+    k: float
+    below: float = 0.0
+    exact: float = 0.0
+    seen_by: str = ""
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class KillScore:
+    """The fates of the mutants that were tried, out of all that could be made."""
+
+    mode: str
+    possible: int
+    fates: tuple[Fate, ...]
+    seconds: float
+
+    def count(self, verdict: Verdict) -> int:
+        """How many mutants met this fate."""
+        return sum(fate.verdict == verdict for fate in self.fates)
+
+    @property
+    def share(self) -> float:
+        """Caught among those caught or survived; NaN where there is none."""
+        judged = self.count("caught") + self.count("survived")
+        return self.count("caught") / judged if judged else float("nan")
+
+    @property
+    def vacuous(self) -> tuple[str, ...]:
+        """The trivial mutants that were not caught."""
+        return tuple(fate.name for fate in self.fates if fate.kind in TRIVIAL and fate.verdict != "caught")
+
+    def sentence(self) -> str:
+        """Say the score in one line."""
+        judged = self.count("caught") + self.count("survived")
+        text = f"kill score {self.share:.0%}: {self.count('caught')} of {judged} planted faults caught"
+        if seen := sum(bool(fate.seen_by) for fate in self.fates):
+            text += f", {seen} of the {self.count('survived')} others seen by the audits"
+        if equal := self.count("equivalent"):
+            text += f", {equal} equivalent"
+        return f"{text} ({len(self.fates)} of {self.possible} tried, {self.seconds:.1f} s)"
+
+    def as_json(self) -> dict[str, Any]:
+        """The score as plain data, for the manifest."""
+        rows = [{k: None if v == float("inf") else v for k, v in asdict(fate).items()} for fate in self.fates]
+        return {
+            "mode": self.mode,
+            "possible": self.possible,
+            "tried": len(self.fates),
+            **{verdict: self.count(verdict) for verdict in ("caught", "survived", "equivalent", "refused")},
+            "share": self.share if self.share == self.share else None,
+            "vacuous": list(self.vacuous),
+            "seconds": self.seconds,
+            "fates": rows,
+        }
+
+
+def refuse_vacuous(score: KillScore) -> None:
+    """Refuse a gate that the input itself or zeros pass.
+
+    Raises:
+        InconclusiveError: it is vacuous.
+    """
+    if score.vacuous:
+        raise InconclusiveError(
+            f"the parity check is vacuous: it lets '{score.vacuous[0]}' pass, so its verdict says nothing;"
+            " use weights and inputs on which the model does something (--weights, --data)"
+        )
+
+
+def kill(
+    model: onnx.ModelProto,
+    cases: Sequence[Case],
+    outputs: Sequence[Port],
+    *,
+    budget: float | None = None,
+    tolerance: float = TOLERANCE,
+    second: Callable[[onnx.ModelProto], str] | None = None,
+    planted: Sequence[Mutation] | None = None,
+) -> KillScore:
+    """Run every mutant of ``model`` through the gate under ONNX Runtime.
+
+    Args:
+        model: what is deployed; correct.
+        cases: those of the bundle.
+        outputs: those of the bundle.
+        budget: seconds after which no further mutant is begun, but for one of each kind. None: all run.
+        tolerance: the gate's.
+        second: given a mutant, names the second-tier check that notices it, or gives an empty string.
+        planted: the mutants; by default all that can be made.
+    """
+    began = time.perf_counter()
+    rows = mutations(model) if planted is None else list(planted)
+    judge = _Judge(model, cases, outputs, tolerance, len(cases) if budget is None else FEW)
+    fates: list[Fate] = []
+    tried: set[str] = set()
+    with tempfile.TemporaryDirectory() as folder:
+        for mutation in rows:
+            spent = time.perf_counter() - began
+            if budget is not None and spent > budget and mutation.kind in tried:
+                break  # mutants come one of each kind in turn, so every kind that applies was tried by now
+            tried.add(mutation.kind)
+            mutant = mutation.of(model)
+            with activity.doing(f"trying the planted fault {mutation.name!r}", who="", model=""):
+                fate = judge(mutation, mutant, Path(folder, "mutant.onnx"))
+            if fate.verdict == "survived" and second is not None:
+                fate = replace(fate, seen_by=second(mutant))
+            fates.append(fate)
+    mode = "full" if budget is None else "fast"
+    return KillScore(mode, len(rows), tuple(fates), time.perf_counter() - began)
+
+
+class _Judge:
+    """The gate, and the float64 evaluation that tells survivors from equivalents."""
+
+    def __init__(
+        self, model: onnx.ModelProto, cases: Sequence[Case], outputs: Sequence[Port], tolerance: float, told_by: int
+    ) -> None:
+        self.cases, self.outputs, self.tolerance = cases, outputs, tolerance
+        self.model, self.told_by = model, told_by
+        self._exact: Exact | None = None
+        self._wanted: dict[int, dict[str, NDArray[Any]]] = {}
+
+    def __call__(self, mutation: Mutation, mutant: onnx.ModelProto, path: Path) -> Fate:
+        save(mutant, path)
+        k, below = 0.0, float("inf")
+        try:
+            with opened("onnxruntime", path, Options()) as run:
+                for case in self.cases:  # the first case that fails settles it
+                    parity = prove(run, [case], self.outputs, backend="", tolerance=self.tolerance)
+                    k = max(k, parity.worst.k)
+                    if not parity.ok:
+                        why = parity.worst.fault or f"k = {k:.3g} in case '{case.name}'"
+                        return Fate(mutation.name, mutation.kind, "caught", k, why=why)
+                    below = min(below, *(c.bound / c.error if c.error else float("inf") for c in parity.comparisons))
+        except BackendError as error:
+            return Fate(mutation.name, mutation.kind, "refused", 0.0, why=str(error).splitlines()[0][:200])
+        try:
+            distance = self._distance(mutant)
+        except ExportError as error:
+            why = f"whether it is equivalent is not known: {error}"
+            return Fate(mutation.name, mutation.kind, "survived", k, below, why=why)
+        if distance <= EQUIVALENT:
+            told = min(self.told_by, len(self.cases))
+            why = f"differs by {distance:.1e} in float64, bound {EQUIVALENT:g}, on {told} cases"
+            return Fate(mutation.name, mutation.kind, "equivalent", k, below, distance, why=why)
+        why = f"stays {below:.3g} times below the bound; differs by {distance:.1e} in float64"
+        return Fate(mutation.name, mutation.kind, "survived", k, below, distance, why=why)
+
+    def _distance(self, mutant: onnx.ModelProto) -> float:
+        """Relative difference of mutant and model in float64, in the first case that shows one; 0 if none does."""
+        changed, worst = Exact(mutant), 0.0
+        for index, case in enumerate(self.cases[: self.told_by]):
+            if index not in self._wanted:
+                self._exact = self._exact or Exact(self.model)
+                self._wanted[index] = self._exact.run(case.inputs)
+            came = changed.run(case.inputs)
+            for name, value in self._wanted[index].items():
+                size = float(np.linalg.norm(value)) or 1.0
+                worst = max(worst, float(np.linalg.norm(came[name].astype(np.float64) - value)) / size)
+            if worst > EQUIVALENT:
+                break
+        return worst

@@ -1,0 +1,1 @@
+"""ONNX graphs to and from the IR."""

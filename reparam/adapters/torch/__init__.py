@@ -1,0 +1,1 @@
+"""PyTorch modules to and from the IR."""

@@ -1,0 +1,1 @@
+"""What a graph means in float64, computed by ourselves."""

@@ -1,0 +1,1 @@
+"""The operators of ONNX in NumPy, a file a kind."""

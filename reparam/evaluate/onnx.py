@@ -1,0 +1,352 @@
+"""Evaluate an ONNX graph in float64, node by node: the meaning of the graph, whatever runtime it is meant for.
+
+Every tensor of type float16, bfloat16, float32 or float64 is float64, and nothing is rounded to a narrower one: a cast
+between them only overflows where its type does. What is not a matter of precision stays what it is: whole numbers,
+booleans, strings, and the codes of quantised numbers (float8, float4, int4, ...), which are rounded as their type has
+it. A sequence is a list of arrays, an optional value that is absent is None.
+
+The operators that matter run on our own kernels (PyTorch's in float64, or NumPy), the rest on the reference
+implementation of ONNX; an operator that is not claimed is refused by name (``claims``); ``docs/operators.md`` lists
+them. A tensor is forgotten after its last use. With ``np.float32`` the same kernels give one more correct float32
+evaluation, to measure how far those stray.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from attn_export.errors import ExportError
+from attn_export.reparam.evaluate import claims, control, functions
+from attn_export.reparam.evaluate.kernels.table import kernel_of
+
+Array = NDArray[Any]
+#: What a node makes of its inputs; a value is an array, a list of arrays (a sequence) or None (absent).
+Runner = Callable[[Sequence[Any]], Sequence[Any]]
+#: Weights of more bytes than this are read again each time.
+_LARGE = 1 << 26
+_FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
+_WIDENED = frozenset(helper.tensor_dtype_to_np_dtype(kind) for kind in _FLOATS)
+#: Attributes that name a type of element.
+_TYPES = ("to", "dtype", "stash_type", "output_datatype", "softmax_precision")
+
+
+class Weights(Mapping[str, Array]):
+    """Initializers in the precision of an evaluation, read when asked for: all at once may not fit into memory."""
+
+    def __init__(
+        self,
+        graph: onnx.GraphProto,
+        widen: Callable[[Array], Array],
+        folder: Path | None,
+        arrays: Mapping[str, Array],
+    ) -> None:
+        self._tensors, self._arrays = {t.name: t for t in graph.initializer}, arrays
+        self._sparse = {t.values.name: t for t in graph.sparse_initializer}
+        self._widen, self._folder = widen, folder
+        self._kept: dict[str, Array] = {}
+
+    def __getitem__(self, name: str) -> Array:
+        """Return one of them; what is not large is kept."""
+        if name in self._arrays:
+            return self._arrays[name]
+        if name not in self._kept:
+            array: Array = _writable(self._widen(self._read(name)))
+            if array.nbytes > _LARGE:
+                return array
+            self._kept[name] = array
+        return self._kept[name]
+
+    def _read(self, name: str) -> Array:
+        if name in self._sparse:
+            return dense(self._sparse[name])
+        return numpy_helper.to_array(self._tensors[name], base_dir=str(self._folder or ""))
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is one of that name; reads nothing."""
+        return name in self._tensors or name in self._sparse or name in self._arrays
+
+    def __iter__(self) -> Iterator[str]:
+        """Iterate over names."""
+        return iter((*self._tensors, *self._sparse))
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+        return len(self._tensors) + len(self._sparse)
+
+
+class Exact:
+    """A graph ready to be evaluated; the model given is not changed.
+
+    External weights lie in ``folder``; ``arrays`` stand in for initializers of their names; ``local`` are functions
+    beside the model's own.
+
+    Raises:
+        ExportError: a node cannot be evaluated in this precision.
+        RefusedOperatorError: its operator is not claimed.
+    """
+
+    def __init__(
+        self,
+        model: onnx.ModelProto,
+        dtype: type[np.floating[Any]] = np.float64,
+        folder: Path | None = None,
+        arrays: Mapping[str, Array] | None = None,
+        local: functions.Functions | None = None,
+    ) -> None:
+        self.dtype, self._folder = np.dtype(dtype), folder
+        self.nodes = list(model.graph.node)
+        self.inputs = [value.name for value in model.graph.input]
+        self.outputs = [value.name for value in model.graph.output]
+        self.constants = Weights(model.graph, self._wide, folder, arrays or {})
+        self._functions = {**(local or {}), **functions.of(model)}
+        self._opsets = {claims.domain(entry.domain): entry.version for entry in model.opset_import}
+        self._runners: dict[int, Runner] = {}
+        self._plans: dict[frozenset[str], tuple[list[int], Counter[str]]] = {}
+
+    def run(self, feeds: Mapping[str, Array], wanted: Iterable[str] | None = None) -> dict[str, Array]:
+        """Return the wanted tensors; by default the graph's outputs."""
+        return dict(self.visit(feeds, self.outputs if wanted is None else wanted))
+
+    def visit(self, feeds: Mapping[str, Array], wanted: Iterable[str]) -> Iterator[tuple[str, Array]]:
+        """Yield the wanted tensors one by one as they are made, evaluating nothing that they do not need.
+
+        What is yielded lies apart from what was fed, in memory that can be written to.
+        """
+        return self._walk({name: _apart(self._wide(value), value) for name, value in feeds.items()}, wanted)
+
+    def inside(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """The graph's outputs as part of an evaluation around it, whose values need no copies."""
+        return dict(self._walk({name: self._wide(value) for name, value in values.items()}, self.outputs))
+
+    def _walk(self, values: dict[str, Any], wanted: Iterable[str]) -> Iterator[tuple[str, Array]]:
+        left = set(wanted)
+        needed, uses = self._plan(frozenset(left))
+        for name in [name for name in left if name in values or name in self.constants]:
+            left.discard(name)
+            yield name, values[name] if name in values else self.constants[name]
+        for index in needed:
+            node = self.nodes[index]
+            for name, value in zip(node.output, self.step(index, values), strict=False):
+                values[name] = value
+                if name in left:
+                    left.discard(name)
+                    yield name, value
+                if not uses[name]:
+                    del values[name]
+            for name in set(inputs_of(node)):
+                uses[name] -= 1
+                if not uses[name]:
+                    values.pop(name, None)
+
+    def step(self, index: int, values: Mapping[str, Array]) -> list[Array]:
+        """Evaluate one node on the given values of its inputs; what is missing is taken from the constants."""
+        node = self.nodes[index]
+        arguments = [self._argument(node, name, values) if name else None for name in self._arguments(node)]
+        try:
+            with np.errstate(all="ignore"):  # a division by zero means infinity, as in every runtime
+                if index not in self._runners:
+                    self._runners[index] = self._runner(node)
+                came = list(self._runners[index](arguments))
+        except claims.Refusal as refusal:
+            raise claims.refused(node, self._opset(node), refusal, str(self.dtype)) from refusal
+        except ExportError:
+            raise  # of a node inside this one
+        except Exception as error:  # whatever a reference implementation raises
+            raise ExportError(f"{node.op_type} {node.name!r} cannot be evaluated in {self.dtype}: {error}") from error
+        if any(node.output[len(came) :]):
+            more = list(node.output[len(came) :])
+            raise ExportError(f"{node.op_type} {node.name!r} has {len(came)} outputs; the node asks for {more} as well")
+        return came[: len(node.output)]
+
+    def _argument(self, node: onnx.NodeProto, name: str, values: Mapping[str, Array]) -> Any:
+        if name in values:
+            return self._wide(values[name])
+        if name in self.constants:
+            return self.constants[name]
+        raise ExportError(
+            f"{node.op_type} {node.name!r} reads {name!r}, expected to be an input, an initializer or made by a node "
+            "before it, but it is none; feed it, or sort the nodes"
+        )
+
+    def _plan(self, wanted: frozenset[str]) -> tuple[list[int], Counter[str]]:
+        """Which nodes the wanted tensors need, in order, and how many of them read each name."""
+        if wanted not in self._plans:
+            needed = self._needed(set(wanted))
+            self._plans[wanted] = needed, Counter(n for i in needed for n in set(inputs_of(self.nodes[i])))
+        needed, uses = self._plans[wanted]
+        return needed, uses.copy()
+
+    def _needed(self, wanted: set[str]) -> list[int]:
+        live, needed = set(wanted), []
+        for index in range(len(self.nodes) - 1, -1, -1):
+            if live & set(self.nodes[index].output):
+                needed.append(index)
+                live |= set(inputs_of(self.nodes[index]))
+        return needed[::-1]
+
+    @staticmethod
+    def _arguments(node: onnx.NodeProto) -> list[str]:
+        """Inputs of the node, then what its sub-graphs read from outside."""
+        inner = [name for name in inputs_of(node) if name not in node.input]
+        return [*node.input, *inner]
+
+    def _wide(self, value: Any) -> Any:
+        """The value in our precision if it is of a floating-point type, or a list of such."""
+        if value is None:
+            return None
+        if isinstance(value, list):
+            return [self._wide(item) for item in value]
+        array = np.asarray(value)
+        return array.astype(self.dtype, copy=False) if array.dtype in _WIDENED else array
+
+    def _runner(self, node: onnx.NodeProto) -> Runner:
+        if (called := functions.called(self._functions, node)) is not None:
+            return control.call(self._inside(functions.body(called, node), called.opset_import), called)
+        opset = self._opset(node)
+        claims.check(node, opset)
+        domain = claims.domain(node.domain)
+        if not domain and node.op_type in functions.DEFINED:
+            return lambda arguments: self._defined(node, arguments)
+        attributes = {a.name: self._attribute(a) for a in node.attribute}
+        if not domain and node.op_type in control.CONTROL:
+            inner = control.CONTROL[node.op_type](attributes, self._captured(node), opset)
+            return lambda arguments: [self._wide(value) for value in inner(arguments)]
+        kernel = None if domain else kernel_of(node, attributes, opset)
+        if kernel is None:
+            return self._reference(node)
+
+        def run(arguments: Sequence[Any]) -> Sequence[Any]:
+            came = kernel(attributes, arguments)
+            if came is NotImplemented:  # not with arguments of these types
+                return self._reference(node)(arguments)
+            return [self._wide(value) for value in (came if isinstance(came, tuple) else (came,))]
+
+        return run
+
+    def _defined(self, node: onnx.NodeProto, arguments: Sequence[Any]) -> Sequence[Any]:
+        shapes = [None if value is None else value.shape for value in arguments]
+        defined = functions.defined(node, self._opset(node), shapes)
+        return control.call(self._inside(functions.body(defined, node), defined.opset_import), defined)(arguments)
+
+    def _opset(self, node: onnx.NodeProto) -> int:
+        opset: int = self._opsets.get(claims.domain(node.domain), 0)
+        return opset
+
+    def _attribute(self, attribute: onnx.AttributeProto) -> Any:
+        """Its value; a tensor as an array in our precision, a graph as a function of its inputs."""
+        if attribute.type == onnx.AttributeProto.TENSOR:
+            return self._wide(numpy_helper.to_array(attribute.t, base_dir=str(self._folder or "")))
+        if attribute.type == onnx.AttributeProto.SPARSE_TENSOR:
+            return self._wide(dense(attribute.sparse_tensor))
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            opsets = [helper.make_opsetid(domain, version) for domain, version in self._opsets.items()]
+            return control.Body(attribute.g, self._inside(attribute.g, opsets))
+        return helper.get_attribute_value(attribute)
+
+    def _captured(self, node: onnx.NodeProto) -> list[str]:
+        return self._arguments(node)[len(node.input) :]
+
+    def _inside(self, graph: onnx.GraphProto, opsets: Iterable[onnx.OperatorSetIdProto]) -> Exact:
+        """An evaluation of a graph inside this one, which knows the same functions."""
+        model = helper.make_model(graph, opset_imports=list(opsets))
+        return Exact(model, self.dtype.type, self._folder, local=self._functions)
+
+    def _reference(self, node: onnx.NodeProto) -> Runner:
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        self._widen(copy)
+        given = dict.fromkeys(name for name in node.input if name)
+        outputs = [name for name in node.output if name]
+        graph = helper.make_graph(
+            [copy],
+            "node",
+            [helper.make_value_info(name, onnx.TypeProto()) for name in given],
+            [helper.make_value_info(name, onnx.TypeProto()) for name in outputs],
+        )
+        evaluator = ReferenceEvaluator(graph, opsets=self._opsets)
+
+        def run(arguments: Sequence[Any]) -> Sequence[Any]:
+            feeds = {name: kept_from_writing(value) for name, value in zip(node.input, arguments, strict=True) if name}
+            came = dict(zip(outputs, evaluator.run(None, feeds), strict=True))
+            return [_writable(self._wide(came[name])) if name else None for name in node.output]
+
+        return run
+
+    def _widen(self, node: onnx.NodeProto) -> None:
+        """Let a node that names a floating-point type, or holds floating-point values, speak of ours instead."""
+        kind = helper.np_dtype_to_tensor_dtype(self.dtype)
+        node.attribute.extend(claims.defaults(node, self._opset(node), _TYPES))
+        for attribute in node.attribute:
+            if attribute.name in _TYPES and attribute.i in _FLOATS:
+                attribute.i = kind
+            if attribute.HasField("t"):
+                attribute.t.CopyFrom(numpy_helper.from_array(self._attribute(attribute), attribute.t.name))
+            for graph in [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]:
+                for inner in graph.node:
+                    self._widen(inner)
+                for tensor in graph.initializer:
+                    wide = self._wide(numpy_helper.to_array(tensor, base_dir=str(self._folder or "")))
+                    tensor.CopyFrom(numpy_helper.from_array(wide, tensor.name))
+
+
+def _apart(value: Any, given: Any) -> Any:
+    """A copy, unless it is one already."""
+    if isinstance(value, list):
+        return [_apart(one, other) for one, other in zip(value, given, strict=True)]
+    return value.copy() if value is not None and np.may_share_memory(value, given) else value
+
+
+def _writable(value: Any) -> Any:
+    """The same, freed of what ``kept_from_writing`` did to what it is a view of."""
+    if isinstance(value, np.ndarray) and not value.flags.writeable:
+        try:
+            value.flags.writeable = True
+        except ValueError:  # it is not ours
+            return value.copy()
+    return value
+
+
+def kept_from_writing(value: Any) -> Any:
+    """A view that cannot be written to: an implementation that works in place would change what others read."""
+    if not isinstance(value, np.ndarray):
+        return value
+    view = value.view()
+    view.flags.writeable = False
+    return view
+
+
+def dense(tensor: onnx.SparseTensorProto) -> Array:
+    """A sparse tensor with its zeros; its indices are flat or one for each axis.
+
+    >>> dense(helper.make_sparse_tensor(numpy_helper.from_array(np.float32([5]), "v"),
+    ...       numpy_helper.from_array(np.array([2]), "i"), [2, 2]))
+    array([[0., 0.],
+           [5., 0.]], dtype=float32)
+    """
+    values, indices = numpy_helper.to_array(tensor.values), numpy_helper.to_array(tensor.indices)
+    full = np.zeros(tuple(tensor.dims), values.dtype)
+    where = np.unravel_index(indices, full.shape) if indices.ndim == 1 else tuple(indices.T)
+    full[where] = values
+    return full
+
+
+def inputs_of(node: onnx.NodeProto) -> list[str]:
+    """What a node reads, sub-graphs included; names without values are left out."""
+    names = [name for name in node.input if name]
+    for attribute in node.attribute:
+        for graph in [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]:
+            inside = {v.name for v in graph.input} | {t.name for t in graph.initializer}
+            inside |= {t.values.name for t in graph.sparse_initializer}
+            inside |= {name for inner in graph.node for name in inner.output}
+            names += [name for inner in graph.node for name in inputs_of(inner) if name not in inside]
+            names += [v.name for v in graph.output if v.name not in inside]
+    return names

@@ -1,0 +1,176 @@
+"""Fuse an ONNX graph of any producer: read, plan, prove each site, write, certify the whole in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import inliner
+
+from attn_export.errors import FusionError
+from attn_export.reparam import account, ir
+from attn_export.reparam.adapters.onnx.read import Reader
+from attn_export.reparam.adapters.onnx.write import Writer
+from attn_export.reparam.planning import cost as costs
+from attn_export.reparam.planning.plan import Merge, Plan, Planner
+from attn_export.reparam.proof import certify, end_to_end
+from attn_export.reparam.proof.end_to_end import Feeds
+from attn_export.reparam.result import CERTIFICATE_BOUND, Certificate, Fusion, Refusal, Site
+
+#: Operator sets whose meaning the reader knows.
+OPSETS = range(11, 27)
+_NOT_ASKED = "the whole graph was not asked to be run"
+_NOT_RUN = (
+    "the whole graph could not be run in float64 ({}): each site is proven on its own inputs, nothing between them"
+)
+#: Sites that the whole's certificate may roll back, one by one, before it is left to fail.
+_MOST_BLAMED = 16
+#: Plans that are made one after the other, each without the sites that failed in the one before.
+_MOST_PLANS = 64
+
+
+def fuse_graph(
+    model: onnx.ModelProto,
+    *,
+    cost: str = "cpu",
+    keep: Sequence[str] = (),
+    repair: bool = False,
+    cases: Sequence[Feeds] | None = None,
+    sizes: Mapping[str, int] | None = None,
+    folder: Path | None = None,
+    certificate: bool = True,
+    ledger: bool = False,
+) -> Fusion[onnx.ModelProto]:
+    """Return a fused copy of ``model`` with the account of what was done; ``model`` is not changed.
+
+    Args:
+        model: any producer's; external tensors may still lie in ``folder``.
+        cost: the profile that says what pays: ``cpu``, ``gpu``, ``npu`` or ``flops``.
+        keep: patterns of site names (``stages.0``, ``*.head``) whose branches are to stay.
+        repair: whether a constant that a padding breaks (a 1×1 with bias before a padded 3×3) may become a map of one
+            number for each channel and position, added behind; exact, for fixed sizes only.
+        cases: inputs for the certificate; the first also gives the sizes that costs are counted at. Drawn if None.
+        sizes: sizes of dynamic dimensions by name, where ``cases`` does not give them.
+        folder: where external tensors lie.
+        certificate: whether to run the whole graph in float64; without it, and where the graph has operators that
+            the reference cannot run, the certificate holds the errors of the sites, and says so.
+        ledger: whether to compute, for each site, what INT8 and fp16 weights would lose before and after.
+
+    Raises:
+        FusionError: the opset is not one whose meaning is known, or its own functions do not fit their calls.
+        UnknownNameError: there is no such cost profile.
+    """
+    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+    if opset not in OPSETS:
+        raise FusionError(
+            f"the model has opset {opset}; wanted {OPSETS[0]} to {OPSETS[-1]}; convert it with onnx.version_converter"
+        )
+    flat = _flat(model)
+    examples = list(cases) if cases is not None else [end_to_end.draw(flat, sizes or {})]
+    hints = {name: tuple(np.shape(array)) for name, array in examples[0].items()}
+    reader = Reader(flat, hints, folder)
+    planner = Planner(costs.profile(cost), keep, repair=repair)
+    blamed: list[Refusal] = []
+    while True:
+        planned = plan_and_prove(reader.graph, planner)
+        writer = Writer(reader, planned.plan.graph)
+        errors, left_out = tuple(p.error for p in planned.proofs), _NOT_ASKED
+        if certificate:
+            wide = writer.write(wide=True)
+            came = end_to_end.compare(flat, wide, examples, folder, writer.arrays)
+            errors, left_out = (errors, _NOT_RUN.format(came)) if isinstance(came, str) else (came, "")
+        result = Certificate(errors or (0.0,), planned.bound, left_out)
+        if result.ok or left_out:
+            break
+        merge = _to_blame(planned.plan, flat, wide, examples, planned.bound, folder, writer.arrays)
+        if merge is None or len(blamed) == _MOST_BLAMED:
+            break
+        blamed.append(_rolled_back(merge, "the whole graph's outputs differ, and part there first"))
+        planner.banned |= {(merge.root, target) for target in merge.targets}
+    refusals = (*blamed, *planned.refusals)
+    return Fusion(writer.write(), planned.sites(reader.graph, ledger), result, refusals)
+
+
+def _flat(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The model with every call of its own functions written out.
+
+    Raises:
+        FusionError: they do not fit their calls.
+    """
+    try:
+        return inliner.inline_local_functions(model) if model.functions else model
+    except Exception as error:  # the inliner's errors share no base class
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        raise FusionError(
+            f"the functions of the model cannot be written out in place of their calls: {reason}"
+        ) from error
+
+
+def _to_blame(
+    plan: Plan,
+    plain: onnx.ModelProto,
+    fused: onnx.ModelProto,
+    examples: Sequence[Feeds],
+    bound: float,
+    folder: Path | None,
+    arrays: Feeds,
+) -> Merge | None:
+    """The merge at whose result the graphs first differ, on any example."""
+    owners = {target: merge for merge in plan.merges for target in merge.targets}
+    for feeds in examples:
+        name = end_to_end.parting(plain, fused, feeds, list(owners), bound, folder, arrays)
+        if name is not None:
+            return owners[name]
+    return None
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A plan every site of which is proven, with the proofs and what was refused."""
+
+    plan: Plan
+    proofs: tuple[certify.Proof, ...]
+    refusals: tuple[Refusal, ...]
+
+    @property
+    def bound(self) -> float:
+        """What the whole may differ by: more where a site relies on a constant that is right up to rounding only."""
+        return certify.ROUNDED_BOUND if any(p.rounded for p in self.proofs) else CERTIFICATE_BOUND
+
+    def sites(self, original: ir.Graph, ledger: bool) -> tuple[Site, ...]:
+        """Describe every merge; with the ledger of low precision where asked for."""
+        return tuple(
+            account.site(original, self.plan.graph, merge, proof, ledger)
+            for merge, proof in zip(self.plan.merges, self.proofs, strict=True)
+        )
+
+
+def plan_and_prove(graph: ir.Graph, planner: Planner, bound: float = CERTIFICATE_BOUND) -> Planned:
+    """Plan, prove every site, and plan again without those that fail."""
+    failed: list[Refusal] = []
+    for _ in range(_MOST_PLANS):
+        with np.errstate(over="ignore", invalid="ignore"):  # what grows beyond float64 is refused by what it gives
+            plan = planner.run(graph)
+            proofs = [certify.prove(graph, merge, planner.profile) for merge in plan.merges]
+        wrong = [(m, p) for m, p in zip(plan.merges, proofs, strict=True) if not p.ok(bound)]
+        if not wrong:
+            break
+        for merge, proof in wrong:
+            bits = "bits differ under dyadic weights"
+            failed.append(_rolled_back(merge, bits if proof.structure is False else f"it is off by {proof.error:.2g}"))
+            planner.banned |= {(merge.root, target) for target in merge.targets}
+    else:  # whatever it tries fails: nothing is changed
+        plan, proofs = Plan(graph, []), []
+    return Planned(plan, tuple(proofs), (*failed, *account.refusals(plan, planner)))
+
+
+def _rolled_back(merge: Merge, what: str) -> Refusal:
+    return Refusal(
+        account.site_name(merge.origins, merge.targets[-1]),
+        f"rolled back: its certificate failed ({what})",
+        "report the model: an exact rule should not fail",
+        "rolled back",
+    )

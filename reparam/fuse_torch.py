@@ -1,0 +1,123 @@
+"""Fuse a PyTorch module: export, plan, prove each site, and give an ``nn.Module`` with a state dict back."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from attn_export.errors import FusionError
+from attn_export.reparam import submodules
+from attn_export.reparam.adapters.torch.read import Reader
+from attn_export.reparam.adapters.torch.write import rebuild
+from attn_export.reparam.fuse_onnx import plan_and_prove
+from attn_export.reparam.planning import cost as costs
+from attn_export.reparam.planning.plan import Planner
+from attn_export.reparam.proof import certify
+from attn_export.reparam.result import Certificate, Fusion
+from attn_export.reparam.submodules import UntraceableError
+
+
+def fuse_module(
+    module: nn.Module,
+    example: tuple[Tensor, ...],
+    *,
+    dynamic: Any = None,
+    cost: str = "cpu",
+    keep: Sequence[str] = (),
+    repair: bool = False,
+    ledger: bool = False,
+) -> Fusion[nn.Module]:
+    """Return a fused copy of ``module``; ``module`` is not changed.
+
+    The copy is a graph module: parameters that survive keep their names, a collapsed place ``p`` has ``p.fused``,
+    and gradients flow. Fused in float64 and rounded once, to the type the module has. Where the module cannot be
+    traced (control flow that depends on data), its largest parts that can are replaced in a copy of it.
+
+    Args:
+        module: in evaluation mode.
+        example: inputs to export with and to certify on.
+        dynamic: dimensions that may vary, as ``torch.export`` takes them; fusions that hold for the example's
+            sizes only are refused there.
+        cost: the profile that says what pays.
+        keep: patterns of site names whose branches are to stay.
+        repair: whether a constant that a padding breaks may become a map of one number for each channel and position,
+            added behind: a parameter ``p.fused.shift``, exact for the example's sizes only.
+        ledger: whether to compute, for each site, what INT8 and fp16 weights would lose before and after.
+
+    Raises:
+        FusionError: a part is in training mode, or neither the module nor a part of it can be exported.
+    """
+    training = [name or type(module).__name__ for name, part in module.named_modules() if part.training]
+    if training:
+        raise FusionError(f"{training[0]} is in training mode; call .eval() on the module before fusing it")
+    kind = next((v.dtype for v in module.state_dict().values() if v.is_floating_point()), torch.float32)
+    try:
+        fusion = _whole(module, example, dynamic, Planner(costs.profile(cost), keep, repair=repair), ledger)
+    except UntraceableError as refused:
+
+        def fuse(part: nn.Module, inputs: tuple[Tensor, ...]) -> Fusion[nn.Module]:
+            sizes = None if dynamic is None else submodules.free(part, inputs)
+            return _whole(part, inputs, sizes, Planner(costs.profile(cost), keep, repair=repair), ledger)
+
+        partly = submodules.fuse_children(module, example, _wide(example), fuse, str(refused))
+        if partly is None:
+            raise
+        certificate = replace(partly.certificate, errors=(_compare(module, partly.model, example),))
+        fusion = replace(partly, certificate=certificate)
+    return replace(fusion, model=fusion.model.to(kind).eval())
+
+
+def _whole(
+    module: nn.Module, example: tuple[Any, ...], dynamic: Any, planner: Planner, ledger: bool
+) -> Fusion[nn.Module]:
+    """Fuse a module that can be traced; what comes back is in float64.
+
+    Raises:
+        UntraceableError: it cannot.
+    """
+    try:
+        with warnings.catch_warnings():  # PyTorch's exporter uses what PyTorch deprecates
+            warnings.simplefilter("ignore", FutureWarning)
+            warnings.simplefilter("ignore", DeprecationWarning)
+            program = torch.export.export(module, example, dynamic_shapes=dynamic).run_decompositions({})
+            exported = program.module(check_guards=False)
+    except Exception as error:
+        raise UntraceableError(
+            f"{type(module).__name__} cannot be exported ({type(error).__name__}: {str(error).splitlines()[0]})"
+        ) from error
+    assert isinstance(exported, fx.GraphModule)
+    reader = Reader(exported)
+    planned = plan_and_prove(reader.graph, planner)
+    fused = rebuild(exported, planned.plan.graph)
+    errors = (_compare(module, fused, example),)
+    return Fusion(
+        fused,
+        planned.sites(reader.graph, ledger),
+        Certificate(errors, planned.bound),
+        planned.refusals,
+    )
+
+
+def _compare(module: nn.Module, fused: nn.Module, example: tuple[Tensor, ...]) -> float:
+    """The largest relative error in float64 over all outputs."""
+    wide = _wide(example)
+    with torch.no_grad():
+        wanted, got = list(_flat(copy.deepcopy(module).double()(*wide))), list(_flat(fused(*wide)))
+    errors = [certify.relative_error(g, w) for g, w in zip(got, wanted, strict=True)]
+    return max(errors, key=lambda e: (e != e, e), default=0.0)
+
+
+def _wide(example: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(x.double() if isinstance(x, Tensor) and x.is_floating_point() else x for x in example)
+
+
+def _flat(outputs: object) -> Iterable[Tensor]:
+    for leaf in torch.utils._pytree.tree_leaves(outputs):
+        if isinstance(leaf, Tensor):
+            yield leaf if leaf.is_floating_point() else leaf.double()

@@ -1,0 +1,29 @@
+"""Correct graphs of what people's networks are made of pass every gate, plain and fused, and nothing is rolled back."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from attn_export.export.subject import Subject
+from attn_export.export.weights.randomize import awaken
+from attn_export.mechanisms.spec import Dim, Input
+from attn_export.pipeline.deploy import deploy
+from attn_export.pipeline.options import Plan
+from attn_export.pipeline.progress import Progress
+from tests.pipeline.common_networks import NETS
+
+
+@pytest.mark.parametrize("fuse", [False, True], ids=["plain", "fused"])
+@pytest.mark.parametrize("name", NETS)
+def test_no_gate_cries_wolf(name: str, fuse: bool, tmp_path: Path) -> None:
+    sizes, make = NETS[name]
+    torch.manual_seed(0)
+    module = make().eval()
+    awaken(module, 0)
+    subject = Subject(name, module, (Input("x", ("b", *sizes)),), {"b": 2}, (Dim("b"),), "awakened from seed 0")
+    outcome = deploy(subject, Plan(tmp_path / "out", fuse=fuse, measure=False, mutants="none"), Progress())
+    assert outcome.steps[-1].parity.ok
+    assert [warning for warning in outcome.warnings if "nothing was fused" not in warning] == []

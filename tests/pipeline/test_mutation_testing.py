@@ -1,0 +1,111 @@
+"""The kill score tells caught, survived and equivalent apart, and a vacuous gate from a good one."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from attn_export.bundle import Case
+from attn_export.errors import InconclusiveError
+from attn_export.export.graph.index import set_tensor
+from attn_export.export.mutants.catalogue import Mutation, mutations
+from attn_export.pipeline.mutation_testing import Fate, KillScore, kill, refuse_vacuous
+from tests.export.models import PORTS, cases, rich
+
+MODEL = rich()
+CASES = cases(MODEL)
+
+
+def nudge(share: float) -> Mutation:
+    def change(graph: onnx.GraphProto) -> None:
+        value = numpy_helper.to_array(next(t for t in graph.initializer if t.name == "linear.weight")).copy()
+        value[0, 0] *= np.float32(1 + share)
+        set_tensor(graph, "linear.weight", value)
+
+    return Mutation(f"nudged {share:g}", "linear.weight", "linear", change)
+
+
+def nothing() -> Mutation:
+    return Mutation("nothing", "", "", lambda graph: None)
+
+
+def test_the_gate_catches_what_is_planted() -> None:
+    score = kill(MODEL, CASES, PORTS)
+    assert score.possible == len(score.fates) == len(mutations(MODEL))
+    assert score.share >= 0.95
+    assert not score.vacuous
+    refuse_vacuous(score)
+    assert "planted faults caught" in score.sentence()
+    json.dumps(score.as_json(), allow_nan=False)
+
+
+def test_survivors_and_equivalents_are_told_apart() -> None:
+    score = kill(MODEL, CASES, PORTS, planted=[nudge(0.1), nudge(3e-7), nothing()])
+    caught, survived, equivalent = score.fates
+    assert (caught.verdict, survived.verdict, equivalent.verdict) == ("caught", "survived", "equivalent")
+    assert survived.below > 1
+    assert survived.exact > 1e-12
+    assert "times below the bound" in survived.why
+    assert equivalent.exact == 0
+    assert score.share == 0.5
+    assert "1 of 2 planted faults caught, 1 equivalent" in score.sentence()
+
+
+def test_a_gate_that_cannot_fail_is_vacuous() -> None:
+    blind = [Case(c.name, c.inputs, c.truth, {"y": 1e9}) for c in CASES]
+    score = kill(MODEL, blind, PORTS)
+    assert set(score.vacuous) == {"zeros", "identity: x"}
+    assert score.share == 0
+    with pytest.raises(InconclusiveError, match="lets 'zeros' pass") as error:
+        refuse_vacuous(score)
+    assert error.value.exit_code == 5
+
+
+def test_a_model_that_returns_its_input_is_vacuous() -> None:
+    """The likes of an attention whose gate starts at zero: every check on it is about nothing."""
+    asleep = rich()
+    for node in asleep.graph.node[10:]:
+        node.op_type, node.input[0] = "Mul", "x"
+        node.input[1] = "one"
+    score = kill(asleep, cases(asleep), PORTS)
+    assert score.vacuous == ("identity: x",)
+
+
+def test_the_second_tier_is_asked_about_survivors_only() -> None:
+    asked = []
+
+    def second(mutant: onnx.ModelProto) -> str:
+        asked.append(mutant)
+        return "initializer audit"
+
+    score = kill(MODEL, CASES, PORTS, planted=[nudge(0.1), nudge(3e-7)], second=second)
+    assert len(asked) == 1
+    assert [fate.seen_by for fate in score.fates] == ["", "initializer audit"]
+    assert "1 of the 1 others seen by the audits" in score.sentence()
+
+
+def test_a_budget_ends_the_run_but_never_before_one_of_each_kind() -> None:
+    score = kill(MODEL, CASES, PORTS, budget=0.0)
+    assert score.mode == "fast"
+    kinds = list(dict.fromkeys(mutation.kind for mutation in mutations(MODEL)))
+    assert [fate.kind for fate in score.fates] == kinds
+    assert kinds[:2] == ["zeros", "identity"]
+
+
+def test_what_the_runtime_refuses_counts_for_nobody() -> None:
+    def change(graph: onnx.GraphProto) -> None:
+        graph.node[0].op_type = "NoSuchOperator"
+
+    score = kill(MODEL, CASES, PORTS, planted=[Mutation("broken", "", "", change)])
+    assert score.fates[0].verdict == "refused"
+    assert math.isnan(score.share)
+
+
+def test_infinity_is_no_json() -> None:
+    score = KillScore("full", 1, (Fate("a", "a", "caught", math.inf),), 0.1)
+    assert score.as_json()["fates"][0]["k"] is None

@@ -1,1 +1,0 @@
-"""What is proven on a device, on data of its own, and what a GPU machine hands back."""

@@ -1,1 +1,0 @@
-"""The main job on one subject, and on the whole catalogue."""

@@ -1,0 +1,101 @@
+"""What a person reads at the end: tables and sentences made from results."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from attn_export.deploy_tests.latency.comparison import Contest
+from attn_export.deploy_tests.latency.measure import Latency
+from attn_export.deploy_tests.parity.compare import Parity
+from attn_export.pipeline.manifest import Step
+from attn_export.pipeline.mutation_testing import Fate
+from attn_export.pipeline.outcome import Outcome
+from attn_export.pipeline.report.units import size
+from attn_export.reparam.result import Refusal
+from attn_export.tools.console import cell
+
+
+def stages(outcome: Outcome) -> Table:
+    """One row a stage: nodes, size, parity with its bound, latency with its interval."""
+    table = Table(title=cell(f"{outcome.subject.name}, weights {outcome.subject.weights}"), title_justify="left")
+    for heading in ("stage", "nodes", "size", "worst error against float64", "bound", "latency p50 [95 %]"):
+        table.add_column(heading, justify="left" if heading == "stage" else "right")
+    for step in outcome.steps:
+        table.add_row(
+            cell(step.name),
+            "" if step.nodes is None else str(step.nodes),
+            "" if step.bytes is None else size(step.bytes),
+            *map(cell, (*_error(step.parity), _latency(step.latency))),
+        )
+    return table
+
+
+def _error(parity: Parity) -> tuple[str, str]:
+    """The worst error and its bound, in the measure that the precision is held to."""
+    worst = parity.worst
+    if parity.snr is not None:
+        return f"{worst.error:.3g}  (SNR {worst.snr:.1f} dB)", f"SNR {parity.snr:g} dB"
+    return f"{worst.error:.3g}  (k = {worst.k:.2f})", f"{worst.bound:.3g}  (k = {parity.tolerance:g})"
+
+
+def sentences(outcome: Outcome) -> list[str]:
+    """What was done and how well, in lines that need no table."""
+    lines = []
+    if outcome.fusion:
+        before, after = _nodes(outcome.steps)
+        certificate = outcome.fusion.certificate
+        lines.append(
+            f"fused: {len(outcome.fusion.sites)} sites, {before} → {after} nodes,"
+            f" worst error {certificate.worst:.1e} in float64 (bound {certificate.bound:g})"
+        )
+        lines += _left(outcome.fusion.refusals)
+    lines.append(outcome.steps[-1].parity.sentence())
+    if outcome.score:
+        lines.append(outcome.score.sentence())
+        lines += [f"  survived: {fate.name}, {fate.why}" for fate in outcome.score.fates if _worth_saying(fate)]
+    if outcome.contest:
+        lines.append(comparison(outcome.contest))
+    return lines
+
+
+def _left(refusals: Sequence[Refusal], most: int = 6) -> list[str]:
+    """What was not fused and why: the first of each condition with their number; all of them are in the bundle."""
+    alike: dict[tuple[str, str], list[Refusal]] = {}
+    for refusal in refusals:
+        alike.setdefault((refusal.kind, refusal.reason.split(" (")[0]), []).append(refusal)
+    ranked = sorted(alike.values(), key=len, reverse=True)
+    lines = [
+        f"not fused: {len(same)} × like {same[0]}" if len(same) > 1 else f"not fused: {same[0]}" for same in ranked
+    ]
+    rest = sum(map(len, ranked[most:]))
+    return [*lines[:most], *([f"not fused: {rest} more; report.html lists them"] if rest else [])]
+
+
+def _worth_saying(fate: Fate) -> bool:
+    return fate.verdict == "survived" and not fate.seen_by
+
+
+def comparison(contest: Contest, contender: str = "fused", reference: str = "un-fused") -> str:
+    """Say who is faster, with the interval and the control."""
+    control = f"control {contest.control}, {len(contest.pairs)} process pairs, {contest.clock}"
+    if contest.void:
+        return f"latency {contender}/{reference}: void, the control left 1: {control}"
+    turned = f"{reference}/{contender} {1 / contest.ratio.estimate:.3f}"
+    turned += f" [{1 / contest.ratio.high:.3f}, {1 / contest.ratio.low:.3f}]"
+    return f"latency {turned} on ONNX Runtime CPU: {contender} is {contest.verdict} ({control})".replace(
+        "is no difference", "shows no difference"
+    ).replace("difference shown", "difference")
+
+
+def _latency(latency: Latency | None) -> str:
+    if latency is None:
+        return ""
+    middle = latency.median()
+    return f"{middle.estimate:.3g} ms [{middle.low:.3g}, {middle.high:.3g}]"
+
+
+def _nodes(steps: tuple[Step, ...]) -> tuple[int | None, int | None]:
+    counted = [step.nodes for step in steps if step.nodes is not None]
+    return counted[0], counted[-1]

@@ -20,9 +20,8 @@ from typing import Any
 import onnx
 import torch
 
-from attn_export.deploy_tests.backend import Feeds
-from attn_export.export.audit.constants import known, second_tier
-from attn_export.export.audit.fused import fused_tier
+from attn_export.export.audit.constants import auditor, known
+from attn_export.export.audit.fused import auditor_of_fused
 from attn_export.export.audit.layers import LOCAL, local_errors
 from attn_export.export.onnx.exported import Exported
 from attn_export.export.onnx.simplify import simplify
@@ -31,6 +30,7 @@ from attn_export.export.reference import cases
 from attn_export.mechanisms import MECHANISMS
 from attn_export.pipeline.divergence.runs import probing
 from attn_export.reparam.fuse_onnx import fuse_graph
+from attn_export.types import Feeds
 from benchmarks.detection import BOTH, COLUMNS, OURS, judge, subject
 
 #: Cases that the fusion's certificate runs, as in the main job.
@@ -43,10 +43,10 @@ def graphs(name: str, seed: int) -> Iterator[dict[str, Any]]:
     rows, plain = cases(built, seed), export(built)
     ports, wanted = plain.contract.outputs, known(built.module)
     fusion = fuse_graph(plain.model, cases=[case.inputs for case in rows[:CERTIFIED]])
-    stages = [("plain", simplify(plain), second_tier(wanted, plain.model))]
+    stages = [("plain", simplify(plain), auditor(wanted, plain.model))]
     if fusion.sites:
         fused = simplify(Exported(fusion.model, plain.contract))
-        stages.append(("fused", fused, fused_tier(wanted, plain.model, fusion.model)))
+        stages.append(("fused", fused, auditor_of_fused(wanted, plain.model, fusion.model)))
     for stage, exported, audit in stages:
         passed = judge(exported.model, rows, ports)
         found = audit(exported.model)

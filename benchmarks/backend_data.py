@@ -23,7 +23,7 @@ _FOLDERS = ("pytorch-converted", "pytorch-operator")
 
 
 @dataclass(frozen=True)
-class Case:
+class BackendCase:
     """A model with what comes of some inputs; values are arrays, lists of arrays (sequences) or None (optionals)."""
 
     name: str
@@ -32,13 +32,13 @@ class Case:
     runs: tuple[tuple[dict[str, Any], dict[str, Any]], ...]
 
 
-def cases() -> tuple[Case, ...]:
+def cases() -> tuple[BackendCase, ...]:
     """All of it, in order of kind and name; about 2,000, in some seconds."""
     return (*made(), *(case for folder in _FOLDERS for case in _filed(folder)), *_light())
 
 
 @cache
-def made() -> tuple[Case, ...]:
+def made() -> tuple[BackendCase, ...]:
     """What the package makes: one for each example in the standard, and its models of several nodes."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it divides by zero and overflows on purpose
@@ -46,7 +46,7 @@ def made() -> tuple[Case, ...]:
 
         found = [*node.collect_testcases(None), *(case for case in model.collect_testcases() if case.kind == "simple")]
     return tuple(
-        Case(case.name, case.kind, case.model, _runs(case.model, case.data_sets))
+        BackendCase(case.name, case.kind, case.model, _runs(case.model, case.data_sets))
         for case in found
         if case.model is not None and case.data_sets is not None
     )
@@ -71,12 +71,12 @@ def plain(value: Any) -> Any:
     return value
 
 
-def _filed(folder: str) -> Iterator[Case]:
+def _filed(folder: str) -> Iterator[BackendCase]:
     for path in sorted((DATA / folder).glob("*/model.onnx")):
         model = onnx.load(path)
         folders = sorted(path.parent.glob("test_data_set_*"))
         sets = [(_read(f, "input", model.graph.input), _read(f, "output", model.graph.output)) for f in folders]
-        yield Case(path.parent.name, folder, model, tuple(sets))
+        yield BackendCase(path.parent.name, folder, model, tuple(sets))
 
 
 def _read(folder: Path, what: str, ports: Sequence[ValueInfoProto]) -> dict[str, Any]:
@@ -95,12 +95,12 @@ def _parsed(path: Path, kind: TypeProto) -> Any:
     return plain(proto)
 
 
-def _light() -> Iterator[Case]:
+def _light() -> Iterator[BackendCase]:
     """Whole networks whose weights are constants, and whose input counts up (as the package's own runner has it)."""
     for path in sorted((DATA / "light").glob("*.onnx")):
         model = onnx.load(path)
         (port,) = [v for v in model.graph.input if v.name not in {t.name for t in model.graph.initializer}]
-        yield Case(path.stem, "light", model, ((_counting(port), _light_output(path, model)),))
+        yield BackendCase(path.stem, "light", model, ((_counting(port), _light_output(path, model)),))
 
 
 def _counting(port: ValueInfoProto) -> dict[str, Any]:

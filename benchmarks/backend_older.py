@@ -20,8 +20,8 @@ import onnxruntime
 from onnx import ModelProto, defs
 
 from attn_export.reparam.evaluate.claims import RefusedOperatorError
-from attn_export.reparam.evaluate.onnx import Exact
-from benchmarks.backend_data import Case, made
+from attn_export.reparam.evaluate.onnx import OnnxEvaluator
+from benchmarks.backend_data import BackendCase, made
 from benchmarks.backend_tests import differ
 
 #: Where the runtime differs from the data itself at the newest opset; float8 codes come as bytes from it.
@@ -33,7 +33,7 @@ KNOWN = (
 )
 
 
-def older(only: str = "") -> Iterator[tuple[Case, ModelProto]]:
+def older(only: str = "") -> Iterator[tuple[BackendCase, ModelProto]]:
     """Models of one node, at each opset from 7 on that changed the operator."""
     versions: dict[str, set[int]] = defaultdict(set)
     for schema in defs.get_all_schemas_with_history():
@@ -52,7 +52,7 @@ def older(only: str = "") -> Iterator[tuple[Case, ModelProto]]:
             yield case, model
 
 
-def compare(case: Case, model: ModelProto) -> str | None:
+def compare(case: BackendCase, model: ModelProto) -> str | None:
     """How we differ from ONNX Runtime: nothing if we agree, None if it does not take the model or we refuse it."""
     options = onnxruntime.SessionOptions()
     options.log_severity_level, options.intra_op_num_threads = 4, 1
@@ -63,7 +63,7 @@ def compare(case: Case, model: ModelProto) -> str | None:
         except Exception:  # its errors share no base class
             return None
         try:
-            mine = Exact(model).run(given)
+            mine = OnnxEvaluator(model).run(given)
         except RefusedOperatorError:
             return None
         for name, right in zip(wanted, theirs, strict=True):

@@ -28,8 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attn_export.reparam.evaluate.claims import RefusedOperatorError
-from attn_export.reparam.evaluate.onnx import Exact
-from benchmarks.backend_data import Case, cases
+from attn_export.reparam.evaluate.onnx import OnnxEvaluator
+from benchmarks.backend_data import BackendCase, cases
 
 #: Measured over all of the data: the largest difference that comes of rounding alone is 36.
 ROUNDINGS = 64
@@ -37,38 +37,38 @@ STATUSES = ("agrees", "refused", "wrong", "traceback")
 
 
 @dataclass(frozen=True)
-class Outcome:
+class BackendOutcome:
     """What came of one model; ``detail`` says why where it does not agree."""
 
-    case: Case
+    case: BackendCase
     status: str
     detail: str = ""
     roundings: float = 0.0
 
 
-def judge(case: Case, dtype: type[np.floating[Any]] = np.float64) -> Outcome:
+def judge(case: BackendCase, dtype: type[np.floating[Any]] = np.float64) -> BackendOutcome:
     """Evaluate one model on all its inputs, and compare."""
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # many divide by zero on purpose
         return _judge(case, dtype)
 
 
-def _judge(case: Case, dtype: type[np.floating[Any]]) -> Outcome:
+def _judge(case: BackendCase, dtype: type[np.floating[Any]]) -> BackendOutcome:
     worst = 0.0
     try:
-        exact = Exact(case.model, dtype)
+        exact = OnnxEvaluator(case.model, dtype)
         came = [exact.run(given) for given, _ in case.runs]
     except RefusedOperatorError as error:
-        return Outcome(case, "refused", str(error))
+        return BackendOutcome(case, "refused", str(error))
     except Exception as error:  # which is what is counted
-        return Outcome(case, "traceback", f"{type(error).__name__}: {error}")
+        return BackendOutcome(case, "traceback", f"{type(error).__name__}: {error}")
     for (_, wanted), values in zip(case.runs, came, strict=True):
         for name, right in wanted.items():
             fault, roundings = differ(values[name], right, dtype) if name in values else ("no such output", np.inf)
             worst = max(worst, roundings)
             if fault:
-                return Outcome(case, "wrong", f"{name}: {fault}", worst)
-    return Outcome(case, "agrees", roundings=worst)
+                return BackendOutcome(case, "wrong", f"{name}: {fault}", worst)
+    return BackendOutcome(case, "agrees", roundings=worst)
 
 
 def differ(
@@ -163,18 +163,18 @@ def main() -> int:
     return 1 if counts["wrong"] or counts["traceback"] or not chosen else 0
 
 
-def outcomes(chosen: Iterable[Case], dtype: type[np.floating[Any]] = np.float64) -> Iterator[Outcome]:
+def outcomes(chosen: Iterable[BackendCase], dtype: type[np.floating[Any]] = np.float64) -> Iterator[BackendOutcome]:
     """Judge one after the other."""
     return (judge(case, dtype) for case in chosen)
 
 
-def is_double(case: Case) -> bool:
+def is_double(case: BackendCase) -> bool:
     """Whether it holds float64 numbers, of which float32 cannot speak."""
     values = [value for given, wanted in case.runs for value in (*given.values(), *wanted.values())]
     return any(isinstance(value, np.ndarray) and value.dtype == np.float64 for value in values)
 
 
-def operators(case: Case) -> list[str]:
+def operators(case: BackendCase) -> list[str]:
     """The operators of a model's own nodes, each once, with the domain if it is not the standard's."""
     return list(dict.fromkeys(f"{n.domain}.{n.op_type}".lstrip(".") for n in case.model.graph.node))
 

@@ -17,18 +17,18 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from attn_export.reparam.adapters.onnx.read import Reader
+from attn_export.reparam.adapters.onnx.read import OnnxReader
 from attn_export.reparam.adapters.onnx.write import Writer
 from attn_export.reparam.fuse_onnx import fuse_graph
-from attn_export.reparam.planning.cost import PROFILES, Profile, node_work
+from attn_export.reparam.planning.cost import PROFILES, CostProfile, node_work
 from attn_export.reparam.planning.plan import Planner
 from benchmarks.fusion import compare, export, ratio
 
 #: Work, and next to nothing for nodes and bytes: nearly every map that saves a kernel.
-FORCED = Profile(dense=1e9, depthwise=1e9, bandwidth=inf, constant=1e-8, lanes=1)
+FORCED = CostProfile(dense=1e9, depthwise=1e9, bandwidth=inf, constant=1e-8, lanes=1)
 
 
-class Ecb(nn.Module):
+class EcbBlock(nn.Module):
     """ECBSR's block as it is written without care: every 1×1 has a bias, every 3×3 behind it pads with zeros."""
 
     def __init__(self, channels: int) -> None:
@@ -49,7 +49,7 @@ class Ecb(nn.Module):
 
 def ecb(channels: int, depth: int) -> nn.Module:
     """Blocks with an activation behind each."""
-    return nn.Sequential(*(nn.Sequential(Ecb(channels), nn.ReLU()) for _ in range(depth)))
+    return nn.Sequential(*(nn.Sequential(EcbBlock(channels), nn.ReLU()) for _ in range(depth)))
 
 
 def dbb(channels: int) -> nn.Module:
@@ -93,7 +93,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int]]] = {
 }
 
 
-def seconds(reader: Reader, planner: Planner) -> tuple[float, onnx.ModelProto, int]:
+def seconds(reader: OnnxReader, planner: Planner) -> tuple[float, onnx.ModelProto, int]:
     """The estimate of what is planned, the model, and how many maps it has."""
     plan = planner.run(reader.graph)
     works = [node_work(plan.graph, node) for node in plan.graph.nodes]
@@ -107,7 +107,7 @@ def measure(name: str, rounds: int) -> str:
     build, shape = CASES[name]
     model = export(build().eval(), torch.randn(1, *shape))
     hints = {model.graph.input[0].name: (1, *shape)}
-    reader = Reader(model, hints)
+    reader = OnnxReader(model, hints)
     cpu = PROFILES["cpu"]
     plain = seconds(reader, Planner(cpu))
     chosen = seconds(reader, Planner(cpu, repair=True))

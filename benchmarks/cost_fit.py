@@ -36,7 +36,7 @@ _RNG = np.random.default_rng(0)
 
 
 @dataclass(frozen=True)
-class Case:
+class FitCase:
     """One operator on one size: its meaning to the cost model, and its node."""
 
     name: str
@@ -44,29 +44,29 @@ class Case:
     sizes: tuple[int, ...]
 
 
-def cases() -> Iterator[Case]:
+def cases() -> Iterator[FitCase]:
     """Operators of sizes that networks for small devices have: 8 to 640 channels on 112² to 4² pixels."""
     edges = ((16, 112), (32, 56), (48, 56), (64, 28), (128, 28), (192, 14), (256, 14), (512, 7), (640, 4))
     for channels, edge in edges:
         sizes = (1, channels, edge, edge)
         for kernel in (1, 3, 5, 7):
             if channels * channels * kernel * kernel * edge * edge < 4e8:
-                yield Case("dense", _conv(channels, kernel, 1), sizes)
+                yield FitCase("dense", _conv(channels, kernel, 1), sizes)
         for kernel in (3, 5, 7, 9, 13):
             if kernel <= 2 * edge:
-                yield Case("depthwise", _conv(channels, kernel, channels), sizes)
+                yield FitCase("depthwise", _conv(channels, kernel, channels), sizes)
         for width in (2, 4, 8, 16, 32):
             if edge <= 56 and width < channels:
-                yield Case("grouped", _conv(channels, 3, channels // width), sizes)
+                yield FitCase("grouped", _conv(channels, 3, channels // width), sizes)
         scale = _RNG.uniform(0.9, 1.1, (channels, 1, 1))
-        yield Case("add", ir.Sum((1.0, 1.0)), sizes)
-        yield Case("affine", ir.Affine(scale, None), sizes)
-        yield Case("average", ir.AvgPool((3, 3), (1, 1), ((1, 1), (1, 1)), count_pad=True, ceil=False), sizes)
+        yield FitCase("add", ir.Sum((1.0, 1.0)), sizes)
+        yield FitCase("affine", ir.Affine(scale, None), sizes)
+        yield FitCase("average", ir.AvgPool((3, 3), (1, 1), ((1, 1), (1, 1)), count_pad=True, ceil=False), sizes)
     for channels in (1, 2, 3, 4, 6, 12):
         for kernel in (3, 5):
-            yield Case("narrow", _conv(channels, kernel, 1), (1, channels, 128, 128))
+            yield FitCase("narrow", _conv(channels, kernel, 1), (1, channels, 128, 128))
     for rows, channels in ((1, 384), (1, 1280), (49, 192), (196, 96), (196, 384), (784, 64)):
-        yield Case("linear", ir.Linear(_weights(channels, channels), None), (1, rows, channels))
+        yield FitCase("linear", ir.Linear(_weights(channels, channels), None), (1, rows, channels))
 
 
 def _weights(*shape: int) -> Array:
@@ -80,7 +80,7 @@ def _conv(channels: int, kernel: int, groups: int) -> ir.Conv:
     return ir.Conv(weight, None, (1, 1), (1, 1), groups, ((pad, pad), (pad, pad)))
 
 
-def chain(case: Case, length: int) -> onnx.ModelProto:
+def chain(case: FitCase, length: int) -> onnx.ModelProto:
     """A model of ``length`` such nodes, one behind the other."""
     nodes, constants = [], []
     for number in range(length):
@@ -139,7 +139,7 @@ class _Runner:
         return (time.process_time() - start) / count
 
 
-def measure(case: Case, rounds: int) -> float:
+def measure(case: FitCase, rounds: int) -> float:
     """Seconds of one node: the median over rounds of long chain less short, divided."""
     short, long = (_Runner(chain(case, length), case.sizes) for length in (1, LONG))
     counts = []
@@ -150,7 +150,7 @@ def measure(case: Case, rounds: int) -> float:
     return max(statistics.median(gaps), 1e-7)
 
 
-def terms(case: Case) -> Array:
+def terms(case: FitCase) -> Array:
     """What the coefficients multiply: dense and depthwise multiply-accumulates, bytes, one."""
     work = cost.work(case.op, [case.sizes] * (2 if isinstance(case.op, ir.Sum) else 1), case.sizes)
     padded = work.padded(cost.PROFILES["cpu"].lanes)

@@ -20,13 +20,13 @@ import numpy as np
 import onnx
 import torch
 
-from attn_export.bundle import Case, Port
+from attn_export.bundle import Case
 from attn_export.deploy_tests.backend import Options
 from attn_export.deploy_tests.backends import BACKENDS
 from attn_export.deploy_tests.parity.compare import prove
 from attn_export.deploy_tests.parity.metrics import RULES, verdicts
 from attn_export.errors import BackendError
-from attn_export.export.audit.constants import known, second_tier
+from attn_export.export.audit.constants import auditor, known
 from attn_export.export.onnx.exported import Exported
 from attn_export.export.onnx.save import save
 from attn_export.export.onnx.simplify import simplify
@@ -35,7 +35,8 @@ from attn_export.export.reference import cases
 from attn_export.export.subject import Subject, from_spec, with_dynamic
 from attn_export.mechanisms import MECHANISMS
 from attn_export.pipeline.mutation_testing import EQUIVALENT
-from attn_export.reparam.evaluate.onnx import Exact
+from attn_export.reparam.evaluate.onnx import OnnxEvaluator
+from attn_export.types import TensorSpec
 from benchmarks.faults import in_graph, in_module
 
 OURS, BOTH = "k <= 4", "k <= 4 and audits"
@@ -51,7 +52,7 @@ def subject(text: str, seed: int = 0) -> Subject:
     return with_dynamic(from_spec(name, MECHANISMS[name], preset or "test", seed=seed), "batch")
 
 
-def judge(model: onnx.ModelProto, rows: Sequence[Case], ports: Sequence[Port]) -> dict[str, bool] | None:
+def judge(model: onnx.ModelProto, rows: Sequence[Case], ports: Sequence[TensorSpec]) -> dict[str, bool] | None:
     """Which rules pass the model on all cases; None where the runtime refuses it."""
     passed = dict.fromkeys(COLUMNS, True)
     with tempfile.TemporaryDirectory() as folder:
@@ -76,7 +77,7 @@ def differs(
     rows: Sequence[Case],
 ) -> bool:
     """Whether a graph is another function than the clean one, in float64."""
-    exact = Exact(model)
+    exact = OnnxEvaluator(model)
     for case, wanted in zip(rows, clean, strict=True):
         for name, came in exact.run(case.inputs).items():
             if came.shape != wanted[name].shape:
@@ -91,9 +92,9 @@ def plant(text: str, each: int) -> list[tuple[str, dict[str, bool]]]:
     built = subject(text)
     rows, raw = cases(built), export(built)
     clean = simplify(raw)
-    audit = second_tier(known(built.module), raw.model)
+    audit = auditor(known(built.module), raw.model)
     ports = clean.contract.outputs
-    evaluated = [Exact(clean.model).run(case.inputs) for case in rows]
+    evaluated = [OnnxEvaluator(clean.model).run(case.inputs) for case in rows]
     faulty = [(kind, m.of(clean.model)) for kind, ms in in_graph(clean.model).items() for m in ms[:each]]
     faulty += [(kind, _stages(replace(built, module=module)).model) for kind, module in in_module(built.module)]
     found = []

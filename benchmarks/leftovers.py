@@ -108,7 +108,7 @@ class Judge:
 
 
 @dataclass(frozen=True)
-class Row:
+class LeftoverRow:
     """Batch norms of one net before and after, and the neighbours that could have taken what is left."""
 
     name: str
@@ -121,11 +121,11 @@ class Row:
         return f"| {self.name} | {self.before} | {self.left} | {said} |"
 
 
-def count(name: str, model: onnx.ModelProto) -> Row:
+def count(name: str, model: onnx.ModelProto) -> LeftoverRow:
     """Fuse a graph and judge what is left."""
     before = sum(1 for _ in Judge(model).norms())
     found = list(Judge(fuse_graph(model, certificate=False).model).norms())
-    return Row(name, before, len(found), tuple(f"{node.name}: {who}" for node, who in found if who))
+    return LeftoverRow(name, before, len(found), tuple(f"{node.name}: {who}" for node, who in found if who))
 
 
 def _network(name: str, size: int) -> onnx.ModelProto:
@@ -143,7 +143,7 @@ def nets(size: int, preset: str) -> Iterator[tuple[str, Callable[[], onnx.ModelP
     """Names of all nets, with how to get each."""
     for name in NETWORKS:
         yield name, partial(_network, name, size)
-    for name, place in MECHANISMS.places.items():
+    for name, place in MECHANISMS.entries.items():
         if place.family in FAMILIES:
             spec = MECHANISMS[name]
             for configuration in (preset, *spec.variants):

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 
 from attn_export import bundle
 from attn_export.bundle import Case
-from attn_export.deploy_tests.latency.comparison import Rules, compete
+from attn_export.deploy_tests.latency.comparison import Rules, compare_latency
 from attn_export.errors import AttnExportError
 from attn_export.export.onnx.exported import Exported
 from attn_export.export.onnx.save import save
@@ -48,7 +48,7 @@ RULES = Rules(processes=4, rounds=8, block=0.03)
 
 def prepare(folder: Path, wanted: set[str]) -> None:
     """Export and fuse all there is; keep the pairs that differ, and say of each what became of it."""
-    for name in MECHANISMS.places:
+    for name in MECHANISMS.entries:
         if not wanted or name in wanted:
             for preset in _changed(name):
                 _attempt(folder, f"{name}-{preset}", later(_entry, name, preset))
@@ -117,8 +117,8 @@ def measure(folder: Path, wanted: set[str], minutes: float) -> None:
         if time.perf_counter() - began > 60 * minutes:
             print(f"{len(left) - number} pairs are left; the same command goes on with them")
             break
-        contest = compete(place / FUSED, place / PLAIN, place / CASES, rules=RULES)
-        known[place.name] = contest.as_json()
+        contest = compare_latency(place / FUSED, place / PLAIN, place / CASES, rules=RULES)
+        known[place.name] = contest.to_dict()
         partial = folder / f".{RESULTS}.partial"
         partial.write_text(json.dumps(known, indent=1), encoding="utf-8")
         partial.replace(folder / RESULTS)

@@ -18,17 +18,16 @@ from typing import Any
 import numpy as np
 import onnx
 import onnxruntime
-from numpy.typing import NDArray
 from onnx import helper
 
 from attn_export.errors import ExportError
-from attn_export.reparam.evaluate.onnx import Exact
+from attn_export.reparam.evaluate.onnx import OnnxEvaluator
+from attn_export.types import Array
 from benchmarks.backend_tests import differ
 
 #: Drawn numbers may cancel; another meaning is off by millions of these.
 ROUNDINGS = 4096
 
-Array = NDArray[Any]
 Random = np.random.Generator
 
 
@@ -73,7 +72,7 @@ def compare(draw: Draw) -> str | None:
     except Exception:  # its errors share no base class
         return None
     try:
-        came = list(Exact(model).run(draw.feeds()).values())
+        came = list(OnnxEvaluator(model).run(draw.feeds()).values())
     except ExportError as error:
         return str(error)
     faults = [differ(mine, theirs, most=ROUNDINGS)[0] for mine, theirs in zip(came, wanted, strict=True)]

@@ -36,8 +36,9 @@ from attn_export.export.onnx.torch_export import export
 from attn_export.export.subject import Subject, from_spec
 from attn_export.export.weights import checkpoint
 from attn_export.mechanisms import MECHANISMS
-from attn_export.mechanisms.spec import Dim, Spec
+from attn_export.mechanisms.spec import Spec
 from attn_export.reparam.fuse_onnx import fuse_graph
+from attn_export.types import Dim
 from benchmarks.original_modules import build
 from benchmarks.original_rows import ROWS, Original
 
@@ -51,7 +52,7 @@ EXAM, OURS, FREE, ORIGINAL = "exam.json", "ours.onnx", "free.onnx", "original.on
 def examine(row: Original, checkout: Path, folder: Path) -> dict[str, Any]:
     """Everything the table needs of one row; graphs and inputs for the timing are written to ``folder``."""
     spec: Spec = MECHANISMS[row.name]
-    family = MECHANISMS.places[row.name].family
+    family = MECHANISMS.entries[row.name].family
     preset = spec.presets["readme"]
     arguments = {**preset.arguments, **row.ours}
     spec = replace(spec, presets={**spec.presets, "readme": replace(preset, arguments=arguments)})

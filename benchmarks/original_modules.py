@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attn_export.export.weights.randomize import awaken
+from attn_export.export.weights.randomize import randomize
 from benchmarks.original_rows import Original
 
 
@@ -58,7 +58,7 @@ def build(row: Original, checkout: Path, inputs: int) -> tuple[nn.Module, nn.Mod
             inner = _TRANSFORMS[int(row.name[-1]) - 1](getattr(file, row.builder)).eval()
             return (Adapted(inner, 1).eval(),) * 2
         inner = _construct(row, file)
-        awaken(inner)
+        randomize(inner)
         deployed = inner
         if row.switch:
             deployed = _construct(row, file)
@@ -116,7 +116,7 @@ def _filled(weight: Tensor, bias: Tensor | None = None, padding: int = 1) -> nn.
 
 def _conv_norm(transform: Callable[..., Any]) -> nn.Module:
     conv, norm = nn.Conv2d(64, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64).eval()
-    awaken(norm)
+    randomize(norm)
     return _filled(*transform(conv, norm))
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from attn_export import bundle
 from attn_export.deploy_tests.backends import BACKENDS
-from attn_export.deploy_tests.latency.comparison import Rules, compete
+from attn_export.deploy_tests.latency.comparison import Rules, compare_latency
 from attn_export.deploy_tests.machine import environment
 from attn_export.errors import AttnExportError
 from benchmarks.original_rows import ROWS
@@ -68,12 +68,12 @@ def measure(names: Iterable[str], work: Path, rules: Rules, again: bool) -> None
         if not again and (folder / SPEED).exists() and _read(folder / SPEED)["key"] == key:
             continue
         try:
-            contest = compete(*models, folder / bundle.CASES, rules=rules)
-            beside = compete(free, models[1], folder / bundle.CASES, rules=rules) if free.exists() else None
+            contest = compare_latency(*models, folder / bundle.CASES, rules=rules)
+            beside = compare_latency(free, models[1], folder / bundle.CASES, rules=rules) if free.exists() else None
         except AttnExportError as error:
             print(f"{name}: {error}", flush=True)
             continue
-        speed = {"key": key, **contest.as_json(), "free": beside.as_json() if beside else None}
+        speed = {"key": key, **contest.to_dict(), "free": beside.to_dict() if beside else None}
         _write(folder / SPEED, speed)
         print(f"{name}: {contest.ratio}, control {contest.control}: {verdict(name, speed)}", flush=True)
         if beside:

@@ -44,12 +44,13 @@ import onnx
 from onnx import helper, numpy_helper
 
 from attn_export import bundle
-from attn_export.deploy_tests.backend import Feeds, Run
-from attn_export.deploy_tests.latency.comparison import Contest, Rules, compete
-from attn_export.deploy_tests.latency.measure import Protocol, measure
+from attn_export.deploy_tests.backend import Run
+from attn_export.deploy_tests.latency.comparison import LatencyComparison, Rules, compare_latency
+from attn_export.deploy_tests.latency.measure import Protocol, measure_latency
 from attn_export.deploy_tests.latency.statistics import percentile
 from attn_export.deploy_tests.machine import environment
 from attn_export.deploy_tests.parity.verify import opened
+from attn_export.types import Feeds
 
 Rule = Callable[[Run, Feeds], dict[str, float]]
 
@@ -70,7 +71,7 @@ def _polygraphy(run: Run, feeds: Feeds) -> dict[str, float]:
 
 
 def _trtexec(run: Run, feeds: Feeds) -> dict[str, float]:
-    came = measure(run, feeds, threads=1, cold_start=0, protocol=Protocol(0.2, 0, 3.0, 10))
+    came = measure_latency(run, feeds, threads=1, cold_start=0, protocol=Protocol(0.2, 0, 3.0, 10))
     return {"trtexec": percentile(came.wall, 50) / 1e6}
 
 
@@ -83,7 +84,7 @@ def _olive(run: Run, feeds: Feeds) -> dict[str, float]:
 
 
 def _ours(run: Run, feeds: Feeds) -> dict[str, float]:
-    came = measure(run, feeds, threads=1, cold_start=0)
+    came = measure_latency(run, feeds, threads=1, cold_start=0)
     return {"ours, p50": percentile(came.wall, 50) / 1e6, "ours, CPU": percentile(came.cpu, 50) / 1e6}
 
 
@@ -149,9 +150,9 @@ def spreads(path: str, repeats: int, contests: int) -> dict[str, list[float]]:
     return found
 
 
-def _contest(path: Path, contender: Path | None, rules: Rules) -> Contest:
+def _contest(path: Path, contender: Path | None, rules: Rules) -> LatencyComparison:
     model = path / bundle.MODEL
-    return compete(contender or model, model, path / bundle.CASES, rules=rules)
+    return compare_latency(contender or model, model, path / bundle.CASES, rules=rules)
 
 
 def planted(path: str, share: float, runs: int, rules: Rules, until: float) -> dict[str, list[dict[str, Any]]]:
@@ -167,7 +168,7 @@ def planted(path: str, share: float, runs: int, rules: Rules, until: float) -> d
                 if time.time() > until:
                     return found
                 came = _contest(Path(path), contender, rules)
-                found[name].append({**came.as_json(), "pairs": len(came.pairs), "extra": extra})
+                found[name].append({**came.to_dict(), "pairs": len(came.pairs), "extra": extra})
                 _say(f"{name} {index + 1}: {came.ratio} {came.verdict}, {len(came.pairs)} pairs")
     return found
 

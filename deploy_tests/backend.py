@@ -10,17 +10,9 @@ from typing import Any, Protocol
 
 from numpy.typing import NDArray
 
-Feeds = Mapping[str, NDArray[Any]]
+from attn_export.types import Feeds, ShapeRange
+
 Run = Callable[[Feeds], dict[str, NDArray[Any]]]
-
-
-@dataclass(frozen=True)
-class Range:
-    """The shapes one input may take on this device, as an optimisation profile: smallest, usual, largest."""
-
-    least: tuple[int, ...]
-    usual: tuple[int, ...]
-    most: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -35,7 +27,7 @@ class Options:
     """
 
     threads: int = 1
-    shapes: Mapping[str, Range] = field(default_factory=dict)
+    shapes: Mapping[str, ShapeRange] = field(default_factory=dict)
     device: int = 0
     reduced_precision: bool = False
 

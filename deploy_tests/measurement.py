@@ -9,7 +9,6 @@ from typing import Any
 
 from attn_export.bundle import Bundle
 from attn_export.deploy_tests import shapes
-from attn_export.deploy_tests.backend import Range
 from attn_export.deploy_tests.backends import BACKENDS
 from attn_export.deploy_tests.backends.onnxruntime import profile
 from attn_export.deploy_tests.latency import budget, footprint, mlperf, roofline, sweeps
@@ -17,10 +16,11 @@ from attn_export.deploy_tests.latency.measure import Latency, Protocol
 from attn_export.deploy_tests.machine import environment, preflight
 from attn_export.deploy_tests.parity.verify import latency, opened
 from attn_export.errors import UsageError
+from attn_export.types import ShapeRange
 
 
 @dataclass(frozen=True)
-class Wanted:
+class MeasureOptions:
     """What to measure besides latency.
 
     Attributes:
@@ -44,18 +44,22 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Measured:
+class Measurement:
     """The latency, its findings against budgets, the warnings, and all of it as plain data for the report."""
 
     latency: Latency
-    findings: tuple[budget.Finding, ...]
+    findings: tuple[budget.BudgetResult, ...]
     warnings: tuple[preflight.Warn, ...]
     plain: dict[str, Any]
 
 
-def measure(
-    bundle: Bundle, backend: str, wanted: Wanted | None = None, *, progress: Callable[[str], None] = lambda _: None
-) -> Measured:
+def measure_bundle(
+    bundle: Bundle,
+    backend: str,
+    wanted: MeasureOptions | None = None,
+    *,
+    progress: Callable[[str], None] = lambda _: None,
+) -> Measurement:
     """Look at the machine, then measure what is wanted, one after the other.
 
     Raises:
@@ -63,7 +67,7 @@ def measure(
         BackendMissingError, BackendError: as ``verify.opened``.
         InconclusiveError: too few runs for MLPerf's figure.
     """
-    asked = wanted or Wanted()
+    asked = wanted or MeasureOptions()
     limits = [budget.parse(text) for text in asked.budgets]
     if asked.profile and backend not in ("onnxruntime", "tensorrt", "tensorrt_rtx"):
         raise UsageError(f"--profile reads the profilers of ONNX Runtime and TensorRT; {backend} has another")
@@ -74,32 +78,32 @@ def measure(
     timed = latency(bundle, backend, threads=asked.threads, protocol=asked.protocol, ranges=ranges)
     progress("latency")
     weigh = asked.footprint or any(not limit.metric.startswith("p") for limit in limits)
-    weighed = footprint.measure(bundle, backend, threads=asked.threads) if weigh else None
-    findings = tuple(budget.check(limit, timed, weighed) for limit in limits)
+    weighed = footprint.measure_footprint(bundle, backend, threads=asked.threads) if weigh else None
+    findings = tuple(budget.check_budget(limit, timed, weighed) for limit in limits)
     plain: dict[str, Any] = {
         "backend": BACKENDS[backend].version(),
         "environment": environment.describe(),
-        "latency": timed.as_json(),
-        "footprint": weighed.as_json() if weighed else None,
+        "latency": timed.to_dict(),
+        "footprint": weighed.to_dict() if weighed else None,
         "preflight": [asdict(warning) for warning in warnings],
-        "budgets": [finding.as_json() for finding in findings],
-        "mlperf": mlperf.single_stream(timed.wall).as_json() if asked.mlperf else None,
+        "budgets": [finding.to_dict() for finding in findings],
+        "mlperf": mlperf.single_stream(timed.wall).to_dict() if asked.mlperf else None,
     }
     plain["sweeps"] = _sweeps(bundle, backend, asked, progress)
     if asked.sustain:
         drift = sweeps.sustain(bundle, backend, asked.sustain, threads=asked.threads, progress=progress)
-        plain["sustain"] = drift.as_json()
+        plain["sustain"] = drift.to_dict()
     if engine := _engine(bundle, backend, asked, ranges):
         progress("engine")
         plain["engine"] = engine
     elif asked.profile:
         progress("profile")
-        peak = roofline.measure(asked.threads)
-        plain["profile"] = profile.profile(bundle, threads=asked.threads, peak=peak).as_json()
-    return Measured(timed, findings, warnings, plain)
+        peak = roofline.measure_roofline(asked.threads)
+        plain["profile"] = profile.profile(bundle, threads=asked.threads, peak=peak).to_dict()
+    return Measurement(timed, findings, warnings, plain)
 
 
-def _engine(bundle: Bundle, backend: str, asked: Wanted, ranges: Mapping[str, Range]) -> dict[str, Any]:
+def _engine(bundle: Bundle, backend: str, asked: MeasureOptions, ranges: Mapping[str, ShapeRange]) -> dict[str, Any]:
     """Of TensorRT: GPU, host and CUDA graph apart, the layers, and the state of the GPU; of others nothing."""
     from attn_export.deploy_tests.backends.tensorrt import figures
     from attn_export.deploy_tests.backends.tensorrt.run import EngineRun
@@ -112,16 +116,16 @@ def _engine(bundle: Bundle, backend: str, asked: Wanted, ranges: Mapping[str, Ra
         return figures.measure(run, bundle.cases[0].inputs, duration=rule.duration, samples=rule.iterations)
 
 
-def _sweeps(bundle: Bundle, backend: str, asked: Wanted, progress: Callable[[str], None]) -> dict[str, Any]:
+def _sweeps(bundle: Bundle, backend: str, asked: MeasureOptions, progress: Callable[[str], None]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if asked.thread_counts:
         progress(f"threads {', '.join(map(str, asked.thread_counts))}")
         points = sweeps.threads(bundle, backend, asked.thread_counts, protocol=asked.protocol)
-        found["threads"] = [point.as_json() for point in points]
+        found["threads"] = [point.to_dict() for point in points]
     if asked.batch_sizes:
         progress(f"batches {', '.join(map(str, asked.batch_sizes))}")
         points = sweeps.batches(bundle, backend, asked.batch_sizes, threads=asked.threads, protocol=asked.protocol)
-        found["batches"] = [point.as_json() for point in points]
+        found["batches"] = [point.to_dict() for point in points]
     return found
 
 

@@ -6,9 +6,9 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 
-from attn_export.bundle import Bundle, Port, Varying
-from attn_export.deploy_tests.backend import Range
+from attn_export.bundle import Bundle
 from attn_export.errors import UsageError
+from attn_export.types import Dim, ShapeRange, TensorSpec
 
 #: Backends that prepare for a range of shapes; the others take any.
 PROFILED = ("tensorrt", "tensorrt_rtx")
@@ -18,20 +18,20 @@ _LONGEST, _MOST = 2000, 1 << 31
 _WANTED = "wanted --shapes [input:]least,usual,largest such as x:1x3x112x112,1x3x224x224,8x3x448x448"
 
 
-def of(bundle: Bundle) -> dict[str, Range]:
+def of(bundle: Bundle) -> dict[str, ShapeRange]:
     """From the smallest to the largest shape among the bundle's own cases; empty where none varies."""
     ranges = {}
     for port in bundle.inputs:
         seen = [case.inputs[port.name].shape for case in bundle.cases]
         least, most = tuple(map(min, zip(*seen, strict=True))), tuple(map(max, zip(*seen, strict=True)))
         if least != most:
-            ranges[port.name] = Range(least, seen[0], most)
+            ranges[port.name] = ShapeRange(least, seen[0], most)
     return ranges
 
 
 def asked(
     bundle: Bundle, texts: Iterable[str], backends: Sequence[str] = PROFILED, *, cases: bool = True
-) -> dict[str, Range]:
+) -> dict[str, ShapeRange]:
     """``of`` with the ranges that were typed in place of its own.
 
     Args:
@@ -59,7 +59,7 @@ def asked(
             raise UsageError(f"--shapes {text}: {why}")
         for case in bundle.cases if cases else ():
             shape = case.inputs[name].shape
-            if not all(low <= n <= high for low, n, high in zip(range_.least, shape, range_.most, strict=True)):
+            if not all(low <= n <= high for low, n, high in zip(range_.min, shape, range_.max, strict=True)):
                 raise UsageError(
                     f"--shapes {text}: case {case.name!r} is {'x'.join(map(str, shape))}, and could not run;"
                     " give a range that holds it"
@@ -68,7 +68,7 @@ def asked(
     return ranges
 
 
-def parse(text: str, inputs: Sequence[Port]) -> tuple[str, Range]:
+def parse(text: str, inputs: Sequence[TensorSpec]) -> tuple[str, ShapeRange]:
     """Read one range, in the words of ``trtexec``'s three options together.
 
     Raises:
@@ -91,20 +91,20 @@ def parse(text: str, inputs: Sequence[Port]) -> tuple[str, Range]:
     least, usual, most = (tuple(map(int, part.split("x"))) for part in (parts * 3 if len(parts) == 1 else parts))
     if math.prod(most) > _MOST:
         raise UsageError(f"--shapes {text}: that is {math.prod(most)} elements; at most 2³¹ are made")
-    return name, Range(least, usual, most)
+    return name, ShapeRange(least, usual, most)
 
 
-def misfit(range_: Range, port: Port, varying: Sequence[Varying]) -> str:
+def misfit(range_: ShapeRange, port: TensorSpec, varying: Sequence[Dim]) -> str:
     """Say why a range lies outside the contract of its input, or nothing.
 
-    >>> misfit(Range((1, 3), (1, 3), (9, 3)), Port("x", "float32", ("b", 3)), [Varying("b", most=8)])
+    >>> misfit(Range((1, 3), (1, 3), (9, 3)), Port("x", "float32", ("b", 3)), [Dim("b", max=8)])
     'b may be 1 to 8; came 9'
     """
-    if not len(range_.least) == len(range_.usual) == len(range_.most) == len(port.shape):
+    if not len(range_.min) == len(range_.opt) == len(range_.max) == len(port.shape):
         return f"input {port.name!r} has {len(port.shape)} dimensions"
     free = {dim.name: dim for dim in varying}
     for axis, size in enumerate(port.shape):
-        low, mid, high = range_.least[axis], range_.usual[axis], range_.most[axis]
+        low, mid, high = range_.min[axis], range_.opt[axis], range_.max[axis]
         if isinstance(size, int) or size not in free:
             if isinstance(size, int) and not low == mid == high == size:
                 return f"dimension {axis} of {port.name!r} is fixed at {size}"
@@ -113,8 +113,8 @@ def misfit(range_: Range, port: Port, varying: Sequence[Varying]) -> str:
             return f"{size} wants least ≤ usual ≤ largest; came {low}, {mid}, {high}"
         dim = free[size]
         for n in (low, mid, high):
-            if n < dim.least or (dim.most is not None and n > dim.most):
-                return f"{size} may be {dim.least} to {'any size' if dim.most is None else dim.most}; came {n}"
+            if n < dim.min or (dim.max is not None and n > dim.max):
+                return f"{size} may be {dim.min} to {'any size' if dim.max is None else dim.max}; came {n}"
             if n % dim.step:
                 return f"{size} must be a multiple of {dim.step}; came {n}"
     return ""

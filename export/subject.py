@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from attn_export.errors import UnknownNameError, UsageError
 from attn_export.export.weights import checkpoint, fit, implementations
-from attn_export.export.weights.randomize import awaken
-from attn_export.mechanisms.spec import Dim, Input, Preset, Spec, sizes_of
+from attn_export.export.weights.randomize import randomize
+from attn_export.mechanisms.spec import Input, Preset, Spec, sizes_of
+from attn_export.types import Dim
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,7 @@ def from_spec(
     module = build(settings.build or spec.build, dict(settings.arguments), seed)
     inputs = tuple(_resolved(item, settings) for item in settings.inputs or spec.inputs)
     if weights is None:
-        awaken(module, seed)
+        randomize(module, seed)
         origin = f"awakened from seed {seed}"
     else:
         taken = checkpoint.take(weights, weights_key)

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, fx
 
 from attn_export.errors import ExportError
@@ -20,8 +19,7 @@ from attn_export.export.graph.origin import Origin, located
 from attn_export.export.onnx.torch_export import OPSET, traced
 from attn_export.export.reference import evaluate
 from attn_export.export.subject import Subject
-
-Array = NDArray[Any]
+from attn_export.types import Array
 
 
 class Traced:

@@ -2,11 +2,11 @@
 
 >>> "se" in MECHANISMS
 True
->>> MECHANISMS.place("se").family
+>>> MECHANISMS.entry("se").family
 'attention'
 """
 
 from attn_export.mechanisms.spec import Spec
-from attn_export.registry import Shelf
+from attn_export.registry import Registry
 
-MECHANISMS: Shelf[Spec] = Shelf("attn_export.mechanisms", "MECHANISM", "mechanism", families=True)
+MECHANISMS: Registry[Spec] = Registry("attn_export.mechanisms", "MECHANISM", "mechanism", families=True)

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from attn_export.types import Dim
+
 Dtype = Literal["float32", "int64", "bool"]
 
 
@@ -26,20 +28,6 @@ class Paper:
     def url(self) -> str:
         """Link to the abstract, or an empty string where no arXiv number is known."""
         return f"https://arxiv.org/abs/{self.arxiv}" if self.arxiv else ""
-
-
-@dataclass(frozen=True)
-class Dim:
-    """A dimension that may vary after export: the multiples of ``step`` from ``least`` to ``most``."""
-
-    name: str
-    step: int = 1
-    least: int = 1
-    most: int | None = None
-
-    def admits(self, size: int) -> bool:
-        """Whether ``size`` is one of the sizes this dimension may take."""
-        return size >= self.least and size % self.step == 0 and (self.most is None or size <= self.most)
 
 
 @dataclass(frozen=True)

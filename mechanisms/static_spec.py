@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from attn_export.errors import LoadError
-from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Source, Spec
+from attn_export.mechanisms.spec import Input, Paper, Preset, Source, Spec
+from attn_export.types import Dim
 
 _CALLS: dict[str, Any] = {c.__name__: c for c in (Spec, Paper, Input, Dim, Preset, Source)} | {"dict": dict}
 
 
 @dataclass(frozen=True)
-class Card:
+class StaticSpec:
     """What can be said of an entry without importing it. In ``spec``, functions stand as stand-ins by name."""
 
     summary: str
@@ -49,7 +50,7 @@ def summary(path: Path) -> str:
         return file.readline().strip().strip('"')
 
 
-def read(path: Path) -> Card:
+def read(path: Path) -> StaticSpec:
     """Read the whole card.
 
     Raises:
@@ -67,7 +68,7 @@ def read(path: Path) -> Card:
                     raise LoadError(f"{path}: MECHANISM must be a literal Spec(...): {error}") from error
                 if not isinstance(spec, Spec):
                     break
-                return Card(" ".join(head.split()), formula.rstrip(), spec, _options(tree, spec))
+                return StaticSpec(" ".join(head.split()), formula.rstrip(), spec, _options(tree, spec))
             case ast.Assign(targets=[ast.Name(id=name)], value=value):
                 try:
                     constants[name] = _evaluate(value, constants)

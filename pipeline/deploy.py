@@ -17,15 +17,15 @@ from attn_export import bundle
 from attn_export.deploy_tests.backend import Options
 from attn_export.deploy_tests.backends import BACKENDS, opened
 from attn_export.deploy_tests.data import inputs
-from attn_export.deploy_tests.latency.comparison import Contest, compete
-from attn_export.deploy_tests.measurement import Measured, Wanted, measure
+from attn_export.deploy_tests.latency.comparison import LatencyComparison, compare_latency
+from attn_export.deploy_tests.measurement import Measurement, MeasureOptions, measure_bundle
 from attn_export.deploy_tests.parity.compare import SNR, Parity, prove
 from attn_export.deploy_tests.parity.verify import verify
 from attn_export.errors import AttnExportError, ContractError, ExportError, GateError
 from attn_export.export import reference as truth
 from attn_export.export.audit import constants
 from attn_export.export.audit.findings import Audit
-from attn_export.export.audit.fused import fused_tier
+from attn_export.export.audit.fused import auditor_of_fused
 from attn_export.export.audit.layers import LOCAL, Local
 from attn_export.export.graph import cost, origin
 from attn_export.export.onnx import contract
@@ -37,13 +37,13 @@ from attn_export.export.precision.float16 import to_float16
 from attn_export.export.sources import onnx_file
 from attn_export.export.subject import Subject
 from attn_export.pipeline import manifest
-from attn_export.pipeline.divergence.locate import layer_errors, locate, part
-from attn_export.pipeline.divergence.runs import Side
-from attn_export.pipeline.divergence.variants import Named
-from attn_export.pipeline.manifest import Step
-from attn_export.pipeline.mutation_testing import FAST, KillScore, kill, refuse_vacuous
-from attn_export.pipeline.options import Plan
-from attn_export.pipeline.outcome import Outcome
+from attn_export.pipeline.divergence.locate import first_divergence, layer_errors, locate
+from attn_export.pipeline.divergence.runs import Variant
+from attn_export.pipeline.divergence.variants import VariantFactory
+from attn_export.pipeline.manifest import StageResult
+from attn_export.pipeline.mutation_testing import FAST_SHARE, MutationScore, refuse_vacuous, run_mutants
+from attn_export.pipeline.options import DeployOptions
+from attn_export.pipeline.outcome import DeployResult
 from attn_export.pipeline.progress import Progress
 from attn_export.pipeline.report.page import render
 from attn_export.reparam.fuse_onnx import fuse_graph
@@ -55,7 +55,7 @@ CERTIFIED = 2
 LEAST = 1.0
 
 
-def deploy(subject: Subject, plan: Plan, progress: Progress) -> Outcome:
+def deploy(subject: Subject, plan: DeployOptions, progress: Progress) -> DeployResult:
     """Run the whole job and write the bundle at ``plan.target``, or nothing.
 
     Raises:
@@ -72,19 +72,19 @@ def deploy(subject: Subject, plan: Plan, progress: Progress) -> Outcome:
 class _Job:
     """The state of one run: what has been made so far, for the stages that need it."""
 
-    def __init__(self, subject: Subject, plan: Plan, progress: Progress, folder: Path, scratch: Path) -> None:
+    def __init__(self, subject: Subject, plan: DeployOptions, progress: Progress, folder: Path, scratch: Path) -> None:
         self.subject, self.plan, self.progress = subject, plan, progress
         self.folder, self.scratch = folder, scratch
-        self.steps: list[Step] = []
+        self.steps: list[StageResult] = []
         self.warnings: list[str] = []
         self.plain: Exported | None = None
         self.fusion: Fusion[onnx.ModelProto] | None = None
         self.audits: Mapping[str, Audit] = {}
         self.layers: tuple[Local, ...] = ()
-        self.data: inputs.Data | None = None
+        self.data: inputs.UserInputs | None = None
         self.began = time.perf_counter()
 
-    def run(self) -> Outcome:
+    def run(self) -> DeployResult:
         with self.progress.stage("float64 truth"):
             self.cases = truth.cases(self.subject, self.plan.seed)
             bundle.refuse_loose(self.cases)
@@ -119,7 +119,7 @@ class _Job:
         (self.folder / bundle.PAGE).write_text(page, encoding="utf-8")
         bundle.write_manifest(self.folder, content)  # again and last: it holds the hash of the report, too
         bundle.report(bundle.read(self.folder))  # what cannot be read again is not written
-        return Outcome(
+        return DeployResult(
             self.subject,
             self.plan.target,
             tuple(self.steps),
@@ -142,7 +142,7 @@ class _Job:
         """The user's own inputs become cases like the others."""
         assert self.plan.data is not None
         with self.progress.stage("truth on your data"):
-            self.data = inputs.read(self.plan.data, plain.contract.inputs, self.plan.preprocess)
+            self.data = inputs.read_inputs(self.plan.data, plain.contract.inputs, self.plan.preprocess)
             feeds = [
                 (name, {item.name: torch.from_numpy(values[item.name]) for item in self.subject.inputs})
                 for name, values in self.data.feeds.items()
@@ -191,7 +191,7 @@ class _Job:
             parity = self._step("simplify", simplified)
         if not parity.ok:
             self.steps.pop()
-            self._warn(f"simplification was rolled back: {parity.sentence()}")
+            self._warn(f"simplification was rolled back: {parity.summary()}")
             return exported
         return simplified
 
@@ -200,31 +200,31 @@ class _Job:
             model, report = to_float16(exported.model, [case.inputs for case in self.cases])
             halved = contract.check(model, exported.contract)
             parity = self._step("float16", halved, SNR["float16"])
-            self.progress.detail(report.sentence())
+            self.progress.detail(report.summary())
         self._gate(parity, halved)
         self._warn("ONNX Runtime on a CPU computes float16 graphs largely in float32: this SNR is no GPU's")
         for kept in report.kept:
             self._warn(f"{kept.op} {kept.node} stays in float32: {kept.reason}")
         return halved
 
-    def _plant(self, final: Exported) -> KillScore:
+    def _plant(self, final: Exported) -> MutationScore:
         """Check the check: planted faults must not pass the gate, above all not zeros or the input itself."""
         with self.progress.stage("plant faults"):
             budget = None
             if self.plan.mutants == "fast":
-                budget = max(LEAST, FAST * (time.perf_counter() - self.began))
-            score = kill(final.model, self.cases, final.contract.outputs, budget=budget, second=self.tier)
-            self.progress.detail(score.sentence())
+                budget = max(LEAST, FAST_SHARE * (time.perf_counter() - self.began))
+            score = run_mutants(final.model, self.cases, final.contract.outputs, budget=budget, second=self.tier)
+            self.progress.detail(score.summary())
         refuse_vacuous(score)
         return score
 
-    def _second_tier(self) -> constants.Tier:
+    def _second_tier(self) -> constants.Auditor:
         """The audits; where something was fused, its certificate answers for the sites, and they for the rest."""
         assert self.plain is not None
         wanted = constants.known(self.subject.module)
         if self.fusion and self.fusion.sites:
-            return fused_tier(wanted, self.plain.model, self.fusion.model)
-        return constants.second_tier(wanted, self.plain.model)
+            return auditor_of_fused(wanted, self.plain.model, self.fusion.model)
+        return constants.auditor(wanted, self.plain.model)
 
     def _audit(self, final: Exported) -> None:
         """Constants bit for bit against the module, attributes against the stage before: what k cannot see.
@@ -253,7 +253,7 @@ class _Job:
         with opened("onnxruntime", path, Options(threads=self.plan.threads)) as run:
             version = BACKENDS["onnxruntime"].version()
             parity = prove(run, self.cases, exported.contract.outputs, backend=version, snr=snr)
-        self.steps.append(Step(name, exported.nodes, exported.bytes, parity, model=path))
+        self.steps.append(StageResult(name, exported.nodes, exported.bytes, parity, model=path))
         self.progress.detail(f"{exported.nodes} nodes, k = {parity.worst.k:.2f} of {parity.tolerance:g}")
         return parity
 
@@ -266,7 +266,7 @@ class _Job:
         if parity.ok:
             return
         found = self._parting(parity, exported) if not parity.worst.user_fault else ""
-        raise GateError(f"after '{self.steps[-1].name}': {parity.sentence()}{found}; nothing was written")
+        raise GateError(f"after '{self.steps[-1].name}': {parity.summary()}{found}; nothing was written")
 
     def _parting(self, parity: Parity, exported: Exported) -> str:
         first = self.plain is None or exported is self.plain
@@ -277,29 +277,29 @@ class _Job:
             feeds = [(failing.name, failing.inputs)]
             parting = locate(exported.model, feeds, reference=reference, known=known)
             if parting is None and first:  # the runtime computes what the graph says: only the module knows better
-                graph = Side("the exported graph", exported.model)
-                parting = part(Named(self.subject).side("original"), graph, feeds, known)
+                graph = Variant("the exported graph", exported.model)
+                parting = first_divergence(VariantFactory(self.subject).side("original"), graph, feeds, known)
         except AttnExportError as error:
             return f" (where it parts could not be found: {error})"
-        return f"; it parts at {parting.sentence()}" if parting else ""
+        return f"; it parts at {parting.summary()}" if parting else ""
 
-    def _measure(self, whole: bundle.Bundle) -> Measured:
+    def _measure(self, whole: bundle.Bundle) -> Measurement:
         with self.progress.stage("latency"):
-            wanted = Wanted(self.plan.threads, self.plan.protocol, profile=True)
-            measured = measure(whole, "onnxruntime", wanted, progress=self.progress.detail)
+            wanted = MeasureOptions(self.plan.threads, self.plan.protocol, profile=True)
+            measured = measure_bundle(whole, "onnxruntime", wanted, progress=self.progress.detail)
             self.steps[-1] = replace(self.steps[-1], latency=measured.latency)
         for warning in measured.warnings:
             self.progress.warn(str(warning))
         return measured
 
-    def _compete(self, whole: bundle.Bundle, plain: Exported) -> Contest | None:
+    def _compete(self, whole: bundle.Bundle, plain: Exported) -> LatencyComparison | None:
         with self.progress.stage("fused against un-fused"):
             try:
                 twin = self._twin(plain)
             except ExportError as error:  # what was proven is not lost for want of a comparison
                 self._warn(f"no ratio can be given: the un-fused model has no {self.plan.precision}: {error}")
                 return None
-            contest = compete(
+            contest = compare_latency(
                 whole.model,
                 twin,
                 self.folder / bundle.CASES,
@@ -325,7 +325,7 @@ class _Job:
         return path
 
     def _manifest(
-        self, final: Exported, fusion: Fusion[onnx.ModelProto] | None, score: KillScore | None
+        self, final: Exported, fusion: Fusion[onnx.ModelProto] | None, score: MutationScore | None
     ) -> dict[str, Any]:
         assert self.plain is not None
         first = self.cases[0]
@@ -343,10 +343,10 @@ class _Job:
             "tolerance": manifest.tolerance(self.plan.precision),
             "fusion": manifest.fusion(fusion, self.plan.cost, self.plan.keep, self.plan.repair) if fusion else None,
             "second_tier": manifest.second_tier(self.audits, self.layers),
-            "mutants": score.as_json() if score else None,
-            "costs": cost.as_manifest(rows, first.name),
+            "mutants": score.to_dict() if score else None,
+            "costs": cost.to_manifest(rows, first.name),
             "origins": origin.record(final.model, origin.origins(self.plain.model)),
-            "data": self.data.as_json() if self.data else None,
+            "data": self.data.to_dict() if self.data else None,
             "warnings": self.warnings,
         }
         return manifest.manifest(self.subject, final, self.steps, more)

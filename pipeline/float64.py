@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from attn_export.bundle import Case
 from attn_export.export.onnx.read import read_model
-from attn_export.reparam.evaluate.onnx import Exact
-
-Array = NDArray[Any]
+from attn_export.reparam.evaluate.onnx import OnnxEvaluator
+from attn_export.types import Array
 
 
 def evaluate(model: Path, feeds: Mapping[str, Mapping[str, Array]]) -> Iterator[Case]:
@@ -23,7 +20,7 @@ def evaluate(model: Path, feeds: Mapping[str, Mapping[str, Array]]) -> Iterator[
         LoadError, ExportError: the file cannot be read, or holds an operator that the evaluation does not claim.
     """
     graph = read_model(model)
-    exact, single = Exact(graph), Exact(graph, np.float32)
+    exact, single = OnnxEvaluator(graph), OnnxEvaluator(graph, np.float32)
     for name, inputs in feeds.items():
         truth, other = exact.run(inputs), single.run(inputs)
         yield Case(name, inputs, truth, {key: _error(other[key], value) for key, value in truth.items()})

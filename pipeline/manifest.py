@@ -10,10 +10,10 @@ from typing import Any
 import onnx
 
 from attn_export import bundle
-from attn_export.deploy_tests.latency.comparison import Contest
+from attn_export.deploy_tests.latency.comparison import LatencyComparison
 from attn_export.deploy_tests.latency.measure import Latency
 from attn_export.deploy_tests.machine import environment
-from attn_export.deploy_tests.measurement import Measured
+from attn_export.deploy_tests.measurement import Measurement
 from attn_export.deploy_tests.parity.compare import SNR, TOLERANCE, Parity
 from attn_export.export.audit.findings import Audit
 from attn_export.export.audit.layers import LOCAL, Local
@@ -26,7 +26,7 @@ WORST = 5
 
 
 @dataclass(frozen=True)
-class Step:
+class StageResult:
     """One stage's result: nodes, bytes, parity of what it gave, and its latency where that was measured."""
 
     name: str
@@ -36,7 +36,7 @@ class Step:
     latency: Latency | None = None
     model: Path | None = None
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """For the manifest."""
         return {
             "name": self.name,
@@ -82,7 +82,7 @@ def fusion(made: Fusion[onnx.ModelProto], cost: str, keep: Sequence[str], repair
 def second_tier(audits: Mapping[str, Audit], layers: Sequence[Local]) -> dict[str, Any]:
     """What was audited bit by bit, and the layers that were computed worst."""
     return {
-        "audits": {name: found.as_json() for name, found in audits.items()},
+        "audits": {name: found.to_dict() for name, found in audits.items()},
         "layers": {
             "bound": LOCAL,
             "checked": len(layers),
@@ -91,7 +91,9 @@ def second_tier(audits: Mapping[str, Audit], layers: Sequence[Local]) -> dict[st
     }
 
 
-def manifest(subject: Subject, final: Exported, steps: Sequence[Step], more: Mapping[str, Any]) -> dict[str, Any]:
+def manifest(
+    subject: Subject, final: Exported, steps: Sequence[StageResult], more: Mapping[str, Any]
+) -> dict[str, Any]:
     """The manifest but for schema, cases and hashes, which ``bundle.write_manifest`` adds."""
     contract = final.contract
     return {
@@ -100,21 +102,21 @@ def manifest(subject: Subject, final: Exported, steps: Sequence[Step], more: Map
         "inputs": [asdict(port) for port in contract.inputs],
         "outputs": [asdict(port) for port in contract.outputs],
         "varying": [asdict(dim) for dim in subject.dynamic],
-        "stages": [step.as_json() for step in steps],
+        "stages": [step.to_dict() for step in steps],
         "operators": final.operators,
         "environment": environment.describe(),
         **more,
     }
 
 
-def report(parity: Parity, measured: Measured | None, contest: Contest | None) -> dict[str, Any]:
+def report(parity: Parity, measured: Measurement | None, contest: LatencyComparison | None) -> dict[str, Any]:
     """The report of this machine's run."""
     run: dict[str, Any] = {
         "backend": parity.backend,
         "environment": environment.describe(),
         "latency": None,
         **(measured.plain if measured else {}),
-        "parity": parity.as_json(),
-        "fused_against_unfused": contest.as_json() if contest else None,
+        "parity": parity.to_dict(),
+        "fused_against_unfused": contest.to_dict() if contest else None,
     }
     return {"runs": [run]}

@@ -17,7 +17,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from attn_export.bundle import Case, Port
+from attn_export.bundle import Case
 from attn_export.deploy_tests.backend import Options
 from attn_export.deploy_tests.backends import opened
 from attn_export.deploy_tests.parity.compare import TOLERANCE, prove
@@ -25,20 +25,21 @@ from attn_export.errors import BackendError, ExportError, InconclusiveError
 from attn_export.export.mutants.catalogue import TRIVIAL, Mutation, mutations
 from attn_export.export.onnx.save import save
 from attn_export.process import activity
-from attn_export.reparam.evaluate.onnx import Exact
+from attn_export.reparam.evaluate.onnx import OnnxEvaluator
+from attn_export.types import TensorSpec
 
 #: Two models are the same where their float64 evaluations differ by no more, relative to the output's norm.
 EQUIVALENT = 1e-12
 #: What ``fast`` may take, as a share of the time before it: a fifth of the run up to there.
-FAST = 0.25
+FAST_SHARE = 0.25
 #: Cases on which ``fast`` tells survivors from equivalents.
-FEW = 2
+FAST_CASES = 2
 
 Verdict = Literal["caught", "survived", "equivalent", "refused"]
 
 
 @dataclass(frozen=True)
-class Fate:
+class MutantResult:
     """What became of one mutant.
 
     Attributes:
@@ -64,12 +65,12 @@ class Fate:
 
 
 @dataclass(frozen=True)
-class KillScore:
+class MutationScore:
     """The fates of the mutants that were tried, out of all that could be made."""
 
     mode: str
     possible: int
-    fates: tuple[Fate, ...]
+    fates: tuple[MutantResult, ...]
     seconds: float
 
     def count(self, verdict: Verdict) -> int:
@@ -87,7 +88,7 @@ class KillScore:
         """The trivial mutants that were not caught."""
         return tuple(fate.name for fate in self.fates if fate.kind in TRIVIAL and fate.verdict != "caught")
 
-    def sentence(self) -> str:
+    def summary(self) -> str:
         """Say the score in one line."""
         judged = self.count("caught") + self.count("survived")
         text = f"kill score {self.share:.0%}: {self.count('caught')} of {judged} planted faults caught"
@@ -97,7 +98,7 @@ class KillScore:
             text += f", {equal} equivalent"
         return f"{text} ({len(self.fates)} of {self.possible} tried, {self.seconds:.1f} s)"
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The score as plain data, for the manifest."""
         rows = [{k: None if v == float("inf") else v for k, v in asdict(fate).items()} for fate in self.fates]
         return {
@@ -112,7 +113,7 @@ class KillScore:
         }
 
 
-def refuse_vacuous(score: KillScore) -> None:
+def refuse_vacuous(score: MutationScore) -> None:
     """Refuse a gate that the input itself or zeros pass.
 
     Raises:
@@ -125,16 +126,16 @@ def refuse_vacuous(score: KillScore) -> None:
         )
 
 
-def kill(
+def run_mutants(
     model: onnx.ModelProto,
     cases: Sequence[Case],
-    outputs: Sequence[Port],
+    outputs: Sequence[TensorSpec],
     *,
     budget: float | None = None,
     tolerance: float = TOLERANCE,
     second: Callable[[onnx.ModelProto], str] | None = None,
     planted: Sequence[Mutation] | None = None,
-) -> KillScore:
+) -> MutationScore:
     """Run every mutant of ``model`` through the gate under ONNX Runtime.
 
     Args:
@@ -148,8 +149,8 @@ def kill(
     """
     began = time.perf_counter()
     rows = mutations(model) if planted is None else list(planted)
-    judge = _Judge(model, cases, outputs, tolerance, len(cases) if budget is None else FEW)
-    fates: list[Fate] = []
+    judge = _Gate(model, cases, outputs, tolerance, len(cases) if budget is None else FAST_CASES)
+    fates: list[MutantResult] = []
     tried: set[str] = set()
     with tempfile.TemporaryDirectory() as folder:
         for mutation in rows:
@@ -164,21 +165,26 @@ def kill(
                 fate = replace(fate, seen_by=second(mutant))
             fates.append(fate)
     mode = "full" if budget is None else "fast"
-    return KillScore(mode, len(rows), tuple(fates), time.perf_counter() - began)
+    return MutationScore(mode, len(rows), tuple(fates), time.perf_counter() - began)
 
 
-class _Judge:
+class _Gate:
     """The gate, and the float64 evaluation that tells survivors from equivalents."""
 
     def __init__(
-        self, model: onnx.ModelProto, cases: Sequence[Case], outputs: Sequence[Port], tolerance: float, told_by: int
+        self,
+        model: onnx.ModelProto,
+        cases: Sequence[Case],
+        outputs: Sequence[TensorSpec],
+        tolerance: float,
+        told_by: int,
     ) -> None:
         self.cases, self.outputs, self.tolerance = cases, outputs, tolerance
         self.model, self.told_by = model, told_by
-        self._exact: Exact | None = None
+        self._exact: OnnxEvaluator | None = None
         self._wanted: dict[int, dict[str, NDArray[Any]]] = {}
 
-    def __call__(self, mutation: Mutation, mutant: onnx.ModelProto, path: Path) -> Fate:
+    def __call__(self, mutation: Mutation, mutant: onnx.ModelProto, path: Path) -> MutantResult:
         save(mutant, path)
         k, below = 0.0, float("inf")
         try:
@@ -188,28 +194,28 @@ class _Judge:
                     k = max(k, parity.worst.k)
                     if not parity.ok:
                         why = parity.worst.fault or f"k = {k:.3g} in case '{case.name}'"
-                        return Fate(mutation.name, mutation.kind, "caught", k, why=why)
+                        return MutantResult(mutation.name, mutation.kind, "caught", k, why=why)
                     below = min(below, *(c.bound / c.error if c.error else float("inf") for c in parity.comparisons))
         except BackendError as error:
-            return Fate(mutation.name, mutation.kind, "refused", 0.0, why=str(error).splitlines()[0][:200])
+            return MutantResult(mutation.name, mutation.kind, "refused", 0.0, why=str(error).splitlines()[0][:200])
         try:
             distance = self._distance(mutant)
         except ExportError as error:
             why = f"whether it is equivalent is not known: {error}"
-            return Fate(mutation.name, mutation.kind, "survived", k, below, why=why)
+            return MutantResult(mutation.name, mutation.kind, "survived", k, below, why=why)
         if distance <= EQUIVALENT:
             told = min(self.told_by, len(self.cases))
             why = f"differs by {distance:.1e} in float64, bound {EQUIVALENT:g}, on {told} cases"
-            return Fate(mutation.name, mutation.kind, "equivalent", k, below, distance, why=why)
+            return MutantResult(mutation.name, mutation.kind, "equivalent", k, below, distance, why=why)
         why = f"stays {below:.3g} times below the bound; differs by {distance:.1e} in float64"
-        return Fate(mutation.name, mutation.kind, "survived", k, below, distance, why=why)
+        return MutantResult(mutation.name, mutation.kind, "survived", k, below, distance, why=why)
 
     def _distance(self, mutant: onnx.ModelProto) -> float:
         """Relative difference of mutant and model in float64, in the first case that shows one; 0 if none does."""
-        changed, worst = Exact(mutant), 0.0
+        changed, worst = OnnxEvaluator(mutant), 0.0
         for index, case in enumerate(self.cases[: self.told_by]):
             if index not in self._wanted:
-                self._exact = self._exact or Exact(self.model)
+                self._exact = self._exact or OnnxEvaluator(self.model)
                 self._wanted[index] = self._exact.run(case.inputs)
             came = changed.run(case.inputs)
             for name, value in self._wanted[index].items():

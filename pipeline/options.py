@@ -16,7 +16,7 @@ Mutants = Literal["none", "fast", "full"]
 
 
 @dataclass(frozen=True)
-class Plan:
+class DeployOptions:
     """What the user asked for."""
 
     target: Path

@@ -9,27 +9,27 @@ from typing import Any
 
 import onnx
 
-from attn_export.deploy_tests.latency.comparison import Contest
+from attn_export.deploy_tests.latency.comparison import LatencyComparison
 from attn_export.export.subject import Subject
-from attn_export.pipeline.manifest import Step
-from attn_export.pipeline.mutation_testing import KillScore
+from attn_export.pipeline.manifest import StageResult
+from attn_export.pipeline.mutation_testing import MutationScore
 from attn_export.reparam.result import Fusion
 
 
 @dataclass(frozen=True)
-class Outcome:
+class DeployResult:
     """What the main job gave."""
 
     subject: Subject
     target: Path
-    steps: tuple[Step, ...]
+    steps: tuple[StageResult, ...]
     fusion: Fusion[onnx.ModelProto] | None
-    score: KillScore | None
-    contest: Contest | None
+    score: MutationScore | None
+    contest: LatencyComparison | None
     warnings: tuple[str, ...]
     seconds: Mapping[str, float]
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The same for machines, without the raw samples (those are in the bundle's report.json)."""
         return {
             "subject": self.subject.name,
@@ -52,7 +52,7 @@ class Outcome:
             "fused_sites": [site.name for site in self.fusion.sites] if self.fusion else [],
             "certificate": self.fusion.certificate.worst if self.fusion else None,
             "kill_score": self.score.share if self.score and self.score.share == self.score.share else None,
-            "fused_against_unfused": self.contest.as_json() if self.contest else None,
+            "fused_against_unfused": self.contest.to_dict() if self.contest else None,
             "warnings": list(self.warnings),
             "seconds": dict(self.seconds),
         }

@@ -9,9 +9,9 @@ from attn_export.reparam import ir
 from attn_export.reparam.algebra.layout import Layout
 from attn_export.reparam.algebra.linconv import BORDER, NotFusibleError
 from attn_export.reparam.planning import cost
-from attn_export.reparam.planning.cones import Cone, cone, homes
-from attn_export.reparam.planning.emit import form
-from attn_export.reparam.planning.plan import Merge, Plan, Planner, common_scope, dying
+from attn_export.reparam.planning.cones import Cone, cone, root_layouts
+from attn_export.reparam.planning.emit import lower
+from attn_export.reparam.planning.plan import FusionPlan, Merge, Planner, common_scope, dying
 from attn_export.reparam.proof import certify
 from attn_export.reparam.proof.quantization_error import precision
 from attn_export.reparam.result import Refusal, Site
@@ -65,20 +65,20 @@ def site(original: ir.Graph, final: ir.Graph, merge: Merge, proof: certify.Proof
     )
 
 
-def refusals(plan: Plan, planner: Planner) -> list[Refusal]:
+def refusals(plan: FusionPlan, planner: Planner) -> list[Refusal]:
     """Explain every pair of linear neighbours that is still there."""
     graph, found = plan.graph, dict[str, Refusal]()
     for name in planner.withheld:
         found[f"{name}:kept"] = Refusal(name, "a pattern asks to keep its branches", "drop the pattern", "kept")
     position = {id(node): n for n, node in enumerate(graph.nodes)}
-    looked: dict[str, list[Seen]] = {}
+    looked: dict[str, list[SeenNode]] = {}
     for node in graph.nodes:
         if not isinstance(node.op, _KERNELS) or not node.inputs:
             continue
         readers = _arithmetic_readers(graph, node.output)
         root = node.inputs[0]
         if readers and root not in looked:  # neighbours mostly share their root: that of the last one is kept
-            looked = {root: [_look(graph, position, root, home, planner) for home in homes(graph, root)]}
+            looked = {root: [_look(graph, position, root, home, planner) for home in root_layouts(graph, root)]}
         for reader in readers:
             reason = _explain(graph, looked[root], node, reader, planner)
             name = site_name([node, reader], reader.output)
@@ -99,24 +99,24 @@ def _arithmetic_readers(graph: ir.Graph, name: str, depth: int = 6) -> list[ir.N
 
 
 @dataclass(frozen=True)
-class Seen:
+class SeenNode:
     """What a root reaches, and what stopped each value that it does not reach."""
 
     reach: Cone
     stopped: Mapping[str, NotFusibleError]
 
 
-def _look(graph: ir.Graph, position: dict[int, int], root: str, home: Layout, planner: Planner) -> Seen:
+def _look(graph: ir.Graph, position: dict[int, int], root: str, home: Layout, planner: Planner) -> SeenNode:
     reach = cone(graph, position, root, home, most=24, repair=planner.repair)
     stopped: dict[str, NotFusibleError] = {}
     for name, error in reach.stopped.items():
         for below in (name, *_downstream(graph, name)):
             stopped.setdefault(below, error)
-    return Seen(reach, stopped)
+    return SeenNode(reach, stopped)
 
 
 def _explain(
-    graph: ir.Graph, looked: Sequence[Seen], node: ir.Node, reader: ir.Node, planner: Planner
+    graph: ir.Graph, looked: Sequence[SeenNode], node: ir.Node, reader: ir.Node, planner: Planner
 ) -> tuple[str, str, str] | None:
     root, target = node.inputs[0], reader.output
     best: tuple[str, str, str] | None = None
@@ -137,7 +137,7 @@ def _explain(
         others = [n for n in graph.consumers.get(node.output, [])[:_OTHERS] if n is not reader]
         dead = dying(graph, region, (target,))
         try:
-            new = form(graph.values[root], home, reach.states[target], graph.values[target], planner.profile)
+            new = lower(graph.values[root], home, reach.states[target], graph.values[target], planner.profile)
         except NotFusibleError as refused:
             best = (f"{kind(node)} → {kind(reader)}: {refused.reason}", refused.remedy, "not exact")
             continue

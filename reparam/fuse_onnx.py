@@ -12,13 +12,13 @@ from onnx import inliner
 
 from attn_export.errors import FusionError
 from attn_export.reparam import account, ir
-from attn_export.reparam.adapters.onnx.read import Reader
+from attn_export.reparam.adapters.onnx.read import OnnxReader
 from attn_export.reparam.adapters.onnx.write import Writer
 from attn_export.reparam.planning import cost as costs
-from attn_export.reparam.planning.plan import Merge, Plan, Planner
+from attn_export.reparam.planning.plan import FusionPlan, Merge, Planner
 from attn_export.reparam.proof import certify, end_to_end
-from attn_export.reparam.proof.end_to_end import Feeds
 from attn_export.reparam.result import CERTIFICATE_BOUND, Certificate, Fusion, Refusal, Site
+from attn_export.types import Feeds
 
 #: Operator sets whose meaning the reader knows.
 OPSETS = range(11, 27)
@@ -71,7 +71,7 @@ def fuse_graph(
     flat = _flat(model)
     examples = list(cases) if cases is not None else [end_to_end.draw(flat, sizes or {})]
     hints = {name: tuple(np.shape(array)) for name, array in examples[0].items()}
-    reader = Reader(flat, hints, folder)
+    reader = OnnxReader(flat, hints, folder)
     planner = Planner(costs.profile(cost), keep, repair=repair)
     blamed: list[Refusal] = []
     while True:
@@ -110,7 +110,7 @@ def _flat(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _to_blame(
-    plan: Plan,
+    plan: FusionPlan,
     plain: onnx.ModelProto,
     fused: onnx.ModelProto,
     examples: Sequence[Feeds],
@@ -121,7 +121,7 @@ def _to_blame(
     """The merge at whose result the graphs first differ, on any example."""
     owners = {target: merge for merge in plan.merges for target in merge.targets}
     for feeds in examples:
-        name = end_to_end.parting(plain, fused, feeds, list(owners), bound, folder, arrays)
+        name = end_to_end.first_difference(plain, fused, feeds, list(owners), bound, folder, arrays)
         if name is not None:
             return owners[name]
     return None
@@ -131,7 +131,7 @@ def _to_blame(
 class Planned:
     """A plan every site of which is proven, with the proofs and what was refused."""
 
-    plan: Plan
+    plan: FusionPlan
     proofs: tuple[certify.Proof, ...]
     refusals: tuple[Refusal, ...]
 
@@ -163,7 +163,7 @@ def plan_and_prove(graph: ir.Graph, planner: Planner, bound: float = CERTIFICATE
             failed.append(_rolled_back(merge, bits if proof.structure is False else f"it is off by {proof.error:.2g}"))
             planner.banned |= {(merge.root, target) for target in merge.targets}
     else:  # whatever it tries fails: nothing is changed
-        plan, proofs = Plan(graph, []), []
+        plan, proofs = FusionPlan(graph, []), []
     return Planned(plan, tuple(proofs), (*failed, *account.refusals(plan, planner)))
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, fx, nn
 
 from attn_export.errors import FusionError
 from attn_export.reparam import submodules
-from attn_export.reparam.adapters.torch.read import Reader
+from attn_export.reparam.adapters.torch.read import TorchReader
 from attn_export.reparam.adapters.torch.write import rebuild
 from attn_export.reparam.fuse_onnx import plan_and_prove
 from attn_export.reparam.planning import cost as costs
@@ -92,7 +92,7 @@ def _whole(
             f"{type(module).__name__} cannot be exported ({type(error).__name__}: {str(error).splitlines()[0]})"
         ) from error
     assert isinstance(exported, fx.GraphModule)
-    reader = Reader(exported)
+    reader = TorchReader(exported)
     planned = plan_and_prove(reader.graph, planner)
     fused = rebuild(exported, planned.plan.graph)
     errors = (_compare(module, fused, example),)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from attn_export.reparam.algebra.layout import Dim
-from attn_export.reparam.algebra.linconv import Array, Ints
+from attn_export.types import Array, Ints
 
 
 @dataclass(frozen=True, eq=False)

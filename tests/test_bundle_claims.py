@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from attn_export import bundle
@@ -19,9 +18,9 @@ from attn_export.bundle import Case
 from attn_export.deploy_tests.parity.compare import compare, prove
 from attn_export.deploy_tests.parity.verify import verify
 from attn_export.errors import BundleError, InconclusiveError
+from attn_export.types import Array
 from tests.tools.run import run
 
-Array = NDArray[Any]
 ONES = np.ones((1, 2), np.float32)
 
 
@@ -136,7 +135,7 @@ def test_an_output_that_is_zero_everywhere_is_said_and_one_that_moves_is_enough(
     target = made(tmp_path / "two", cases={"dead": (TRUTH, 0.0), "b": (TRUTH, 0.0)})
     assert "warning" not in run("verify", target).out
     case = Case("a", {"x": ONES}, {"y": TRUTH, "z": 0 * TRUTH}, {"y": 0.0, "z": 0.0})
-    ports = [bundle.Port(name, "float32", ("b", 2)) for name in "yz"]
+    ports = [bundle.TensorSpec(name, "float32", ("b", 2)) for name in "yz"]
     assert bundle.idle([case], ports) == ("z",)
     assert bundle.idle([case, Case("b", {}, {"y": 0 * TRUTH, "z": TRUTH}, {})], ports) == ()
     assert bundle.idle([], ports) == ("y", "z")
@@ -171,12 +170,12 @@ def test_zeros_never_pass_whatever_may_be_read() -> None:
     """The share and k together: an honest reader's bound is a twenty-fifth of the truth at most."""
     assert bundle.SHARE * bundle.TOLERANCE < 0.05
     case = Case("a", {"x": ONES}, {"y": TRUTH}, {"y": bundle.SHARE * 8**0.5})
-    assert compare(0 * ONES, case, bundle.Port("y", "float32", ("b", 2)), bundle.TOLERANCE).k >= 99
+    assert compare(0 * ONES, case, bundle.TensorSpec("y", "float32", ("b", 2)), bundle.TOLERANCE).k >= 99
 
 
 @pytest.mark.parametrize("odd", [np.inf, -np.inf, np.nan])
 def test_an_infinity_in_the_truth_grants_nothing_to_the_rest(odd: float) -> None:
-    port = bundle.Port("y", "float32", ("b", 2))
+    port = bundle.TensorSpec("y", "float32", ("b", 2))
     case = Case("a", {"x": ONES}, {"y": np.array([[2.0, odd]])}, {"y": 0.0})
     right, wrong = (np.array([[value, odd]], "f4") for value in (2, 2.1))
     assert compare(right, case, port, bundle.TOLERANCE).k == 0
@@ -188,7 +187,7 @@ def test_an_infinity_in_the_truth_grants_nothing_to_the_rest(odd: float) -> None
     [(0.0, 0.0, True), (0.0, 1e-20, False), (2.0, 2.0, True), (2.0, 0.0, False)],
 )
 def test_a_ratio_to_no_signal_is_not_endless(truth: float, came: float, ok: bool) -> None:
-    port = bundle.Port("y", "float32", ("b", 2))
+    port = bundle.TensorSpec("y", "float32", ("b", 2))
     case = Case("a", {"x": ONES}, {"y": truth * ONES.astype("f8")}, {"y": 0.0})
     parity = prove(lambda feeds: {"y": came * ONES}, [case], [port], backend="", snr=40.0)
     assert parity.ok is ok

@@ -115,7 +115,7 @@ def export(
     from attn_export.tools.commands import export as exporting
 
     exporting.export(
-        exporting.Wanted(
+        exporting.SourceOptions(
             subject,
             preset,
             tuple(inputs or ()),
@@ -292,7 +292,7 @@ def bench(
     from attn_export.tools.commands import bench as benching
 
     benching.bench(
-        benching.Asked(
+        benching.BenchOptions(
             tuple(paths),
             backend,
             (warmup / 1000, iterations, duration),
@@ -388,7 +388,7 @@ def diff(
     from attn_export.tools.commands import diff as diff_command
     from attn_export.tools.commands import export as exporting
 
-    wanted = exporting.Wanted(
+    wanted = exporting.SourceOptions(
         what,
         preset,
         tuple(inputs or ()),
@@ -402,7 +402,7 @@ def diff(
         variant,
         weights_key,
     )
-    diff_command.diff(diff_command.Asked(wanted, other, between, fuse, snr, output), as_json)
+    diff_command.diff(diff_command.DiffOptions(wanted, other, between, fuse, snr, output), as_json)
 
 
 @app.command(epilog="Example: attn-export report repvgg --format markdown")

@@ -41,7 +41,7 @@ class Timing:
 
 
 @dataclass(frozen=True)
-class Measured:
+class CatalogueFigures:
     """One run of a sweep.
 
     Attributes:
@@ -69,7 +69,7 @@ class Shown:
     machine: str
 
 
-def shown(name: str, presets: Iterable[str], measured: Mapping[str, Measured]) -> list[Shown]:
+def shown(name: str, presets: Iterable[str], measured: Mapping[str, CatalogueFigures]) -> list[Shown]:
     """The lines of one entry, by preset."""
     found = []
     for preset in presets:
@@ -91,7 +91,7 @@ def shown(name: str, presets: Iterable[str], measured: Mapping[str, Measured]) -
     return found
 
 
-def kept(file: Path = FILE) -> dict[str, Measured]:
+def kept(file: Path = FILE) -> dict[str, CatalogueFigures]:
     """What is on file, by label (``name-preset`` or ``name-preset-fused``); empty where nothing is."""
     if not file.is_file():
         return {}
@@ -99,13 +99,13 @@ def kept(file: Path = FILE) -> dict[str, Measured]:
     return {label: _read(row) for label, row in rows.items()}
 
 
-def keep(measured: Mapping[str, Measured], file: Path = FILE) -> None:
+def keep(measured: Mapping[str, CatalogueFigures], file: Path = FILE) -> None:
     """Write the file, one line a label."""
     lines = [f"{json.dumps(label)}: {json.dumps(asdict(measured[label]))}" for label in sorted(measured)]
     file.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
 
 
-def merged(old: Mapping[str, Measured], new: Mapping[str, Measured]) -> dict[str, Measured]:
+def merged(old: Mapping[str, CatalogueFigures], new: Mapping[str, CatalogueFigures]) -> dict[str, CatalogueFigures]:
     """The new runs over the old ones; a latency that is on file stays while the model is the same file."""
     result = dict(old)
     for label, run in new.items():
@@ -115,7 +115,7 @@ def merged(old: Mapping[str, Measured], new: Mapping[str, Measured]) -> dict[str
     return result
 
 
-def from_sweep(folder: Path) -> dict[str, Measured]:
+def from_sweep(folder: Path) -> dict[str, CatalogueFigures]:
     """Take what a sweep and the timing pass left in a folder; runs that did not pass are left out.
 
     Raises:
@@ -145,11 +145,11 @@ def model_of(folder: Path, label: str) -> str:
     return str(json.loads(file.read_text(encoding="utf-8"))["files"]["model.onnx"]) if file.is_file() else ""
 
 
-def _measured(row: Mapping[str, Any], folder: Path, timed: Mapping[str, tuple[str, Timing]]) -> Measured:
+def _measured(row: Mapping[str, Any], folder: Path, timed: Mapping[str, tuple[str, Timing]]) -> CatalogueFigures:
     last, model = row["result"]["stages"][-1], model_of(folder, row["label"])
     of, latency = timed.get(row["label"], ("", None))
-    return Measured(last["nodes"], last["k"], last["k_bound"], model, latency if of == model else None)
+    return CatalogueFigures(last["nodes"], last["k"], last["k_bound"], model, latency if of == model else None)
 
 
-def _read(row: Mapping[str, Any]) -> Measured:
-    return Measured(**{**row, "latency": Timing(**row["latency"]) if row["latency"] else None})
+def _read(row: Mapping[str, Any]) -> CatalogueFigures:
+    return CatalogueFigures(**{**row, "latency": Timing(**row["latency"]) if row["latency"] else None})

@@ -6,18 +6,18 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from attn_export.deploy_tests.latency.comparison import Contest
+from attn_export.deploy_tests.latency.comparison import LatencyComparison
 from attn_export.deploy_tests.latency.measure import Latency
 from attn_export.deploy_tests.parity.compare import Parity
-from attn_export.pipeline.manifest import Step
-from attn_export.pipeline.mutation_testing import Fate
-from attn_export.pipeline.outcome import Outcome
+from attn_export.pipeline.manifest import StageResult
+from attn_export.pipeline.mutation_testing import MutantResult
+from attn_export.pipeline.outcome import DeployResult
 from attn_export.pipeline.report.units import size
 from attn_export.reparam.result import Refusal
 from attn_export.tools.console import cell
 
 
-def stages(outcome: Outcome) -> Table:
+def stages(outcome: DeployResult) -> Table:
     """One row a stage: nodes, size, parity with its bound, latency with its interval."""
     table = Table(title=cell(f"{outcome.subject.name}, weights {outcome.subject.weights}"), title_justify="left")
     for heading in ("stage", "nodes", "size", "worst error against float64", "bound", "latency p50 [95 %]"):
@@ -40,7 +40,7 @@ def _error(parity: Parity) -> tuple[str, str]:
     return f"{worst.error:.3g}  (k = {worst.k:.2f})", f"{worst.bound:.3g}  (k = {parity.tolerance:g})"
 
 
-def sentences(outcome: Outcome) -> list[str]:
+def sentences(outcome: DeployResult) -> list[str]:
     """What was done and how well, in lines that need no table."""
     lines = []
     if outcome.fusion:
@@ -51,9 +51,9 @@ def sentences(outcome: Outcome) -> list[str]:
             f" worst error {certificate.worst:.1e} in float64 (bound {certificate.bound:g})"
         )
         lines += _left(outcome.fusion.refusals)
-    lines.append(outcome.steps[-1].parity.sentence())
+    lines.append(outcome.steps[-1].parity.summary())
     if outcome.score:
-        lines.append(outcome.score.sentence())
+        lines.append(outcome.score.summary())
         lines += [f"  survived: {fate.name}, {fate.why}" for fate in outcome.score.fates if _worth_saying(fate)]
     if outcome.contest:
         lines.append(comparison(outcome.contest))
@@ -73,11 +73,11 @@ def _left(refusals: Sequence[Refusal], most: int = 6) -> list[str]:
     return [*lines[:most], *([f"not fused: {rest} more; report.html lists them"] if rest else [])]
 
 
-def _worth_saying(fate: Fate) -> bool:
+def _worth_saying(fate: MutantResult) -> bool:
     return fate.verdict == "survived" and not fate.seen_by
 
 
-def comparison(contest: Contest, contender: str = "fused", reference: str = "un-fused") -> str:
+def comparison(contest: LatencyComparison, contender: str = "fused", reference: str = "un-fused") -> str:
     """Say who is faster, with the interval and the control."""
     control = f"control {contest.control}, {len(contest.pairs)} process pairs, {contest.clock}"
     if contest.void:
@@ -96,6 +96,6 @@ def _latency(latency: Latency | None) -> str:
     return f"{middle.estimate:.3g} ms [{middle.low:.3g}, {middle.high:.3g}]"
 
 
-def _nodes(steps: tuple[Step, ...]) -> tuple[int | None, int | None]:
+def _nodes(steps: tuple[StageResult, ...]) -> tuple[int | None, int | None]:
     counted = [step.nodes for step in steps if step.nodes is not None]
     return counted[0], counted[-1]

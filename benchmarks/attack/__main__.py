@@ -36,7 +36,7 @@ def main() -> int:
     honest = originals.folder()
     if options.only:
         return only(wanted[0], options.only, options.mode, honest, options.keep)
-    plan = campaign.Plan(options.count, options.cli, options.seed, options.limit, options.workers, options.keep)
+    plan = campaign.CampaignPlan(options.count, options.cli, options.seed, options.limit, options.workers, options.keep)
     tallies = [campaign.run(kind, plan, honest, lambda text: print(text, file=sys.stderr)) for kind in wanted]
     print(campaign.table(tallies))
     print(campaign.causes(tallies))

@@ -49,7 +49,7 @@ class Attempt:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class AttemptOutcome:
     """What became of an attempt.
 
     Attributes:
@@ -91,7 +91,7 @@ class Outcome:
         return json.dumps(asdict(self))
 
     @classmethod
-    def loads(cls, line: str) -> Outcome:
+    def loads(cls, line: str) -> AttemptOutcome:
         """From one line of JSON."""
         values = json.loads(line)
         return cls(**{**values, "flaws": tuple(values["flaws"]), "words": tuple(values["words"])})

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from benchmarks.attack import inside
-from benchmarks.attack.attempt import CONTAINED, FLAWS, Outcome
+from benchmarks.attack.attempt import CONTAINED, FLAWS, AttemptOutcome
 from benchmarks.attack.kinds import KINDS, lay_out
 from benchmarks.attack.pool import Pool, Task
 
@@ -23,7 +23,7 @@ CONFIRMED = 25
 
 
 @dataclass(frozen=True)
-class Plan:
+class CampaignPlan:
     """How many attempts, how, and where failing input is kept."""
 
     count: int
@@ -57,9 +57,9 @@ class Tally:
     seconds: float = 0.0
     next: int = 0
     flaws: Counter[str] = field(default_factory=Counter)
-    failures: dict[str, tuple[int, list[Outcome]]] = field(default_factory=dict)
+    failures: dict[str, tuple[int, list[AttemptOutcome]]] = field(default_factory=dict)
 
-    def add(self, outcome: Outcome) -> bool:
+    def add(self, outcome: AttemptOutcome) -> bool:
         """Count an outcome; whether it is a failure whose cause is still rare."""
         self.tried += 1
         self.by_cli += outcome.mode == "cli"
@@ -73,7 +73,7 @@ class Tally:
         self.failures[outcome.signature] = (count + 1, [*known, outcome] if rare else known)
         return rare
 
-    def as_json(self) -> str:
+    def to_dict(self) -> str:
         """All of it, to go on later."""
         failures = {cause: (count, [item.dumps() for item in known]) for cause, (count, known) in self.failures.items()}
         return json.dumps({**self.__dict__, "flaws": dict(self.flaws), "failures": failures})
@@ -83,13 +83,13 @@ class Tally:
         """As it was."""
         values = json.loads(text)
         failures = {
-            cause: (count, [Outcome.loads(item) for item in known])
+            cause: (count, [AttemptOutcome.loads(item) for item in known])
             for cause, (count, known) in values["failures"].items()
         }
         return cls(**{**values, "flaws": Counter(values["flaws"]), "failures": failures})
 
 
-def run(kind: str, plan: Plan, honest: Path, said: Callable[[str], None] = lambda _: None) -> Tally:
+def run(kind: str, plan: CampaignPlan, honest: Path, said: Callable[[str], None] = lambda _: None) -> Tally:
     """Run the attempts of one kind: those in process in chunks, then those through the command line."""
     inside.prepare(KINDS[kind].imports)
     pool = Pool({name: item.make for name, item in KINDS.items()}, honest, plan.limit, plan.workers)
@@ -116,7 +116,7 @@ def run(kind: str, plan: Plan, honest: Path, said: Callable[[str], None] = lambd
     return tally
 
 
-def _count(outcome: Outcome, tally: Tally, plan: Plan, honest: Path) -> bool:
+def _count(outcome: AttemptOutcome, tally: Tally, plan: CampaignPlan, honest: Path) -> bool:
     """Count what is certain; False for what only the real parent can judge."""
     if outcome.flaws and set(outcome.flaws) <= set(CONTAINED):
         return False
@@ -124,7 +124,7 @@ def _count(outcome: Outcome, tally: Tally, plan: Plan, honest: Path) -> bool:
     return True
 
 
-def _confirm(doubtful: Sequence[Outcome], pool: Pool, tally: Tally, plan: Plan, honest: Path) -> None:
+def _confirm(doubtful: Sequence[AttemptOutcome], pool: Pool, tally: Tally, plan: CampaignPlan, honest: Path) -> None:
     """Run again, through the command line, what a worker did not survive."""
     before = {outcome.seed: outcome for outcome in doubtful[:CONFIRMED]}
     for outcome in pool.run(Task(outcome.kind, seed, "cli") for seed, outcome in before.items()):
@@ -139,22 +139,22 @@ def _confirm(doubtful: Sequence[Outcome], pool: Pool, tally: Tally, plan: Plan, 
         _keep(outcome, tally.add(outcome), plan, honest)
 
 
-def _known(kind: str, plan: Plan) -> Tally:
+def _known(kind: str, plan: CampaignPlan) -> Tally:
     file = plan.keep / f"{kind}.json" if plan.keep else None
     if file and file.is_file():
         return Tally.of_json(file.read_text(encoding="utf-8"))
     return Tally(kind, next=plan.seed)
 
 
-def _note(tally: Tally, plan: Plan) -> None:
+def _note(tally: Tally, plan: CampaignPlan) -> None:
     if plan.keep:
         plan.keep.mkdir(parents=True, exist_ok=True)
         partial = plan.keep / f"{tally.kind}.json.new"
-        partial.write_text(tally.as_json(), encoding="utf-8")
+        partial.write_text(tally.to_dict(), encoding="utf-8")
         partial.replace(plan.keep / f"{tally.kind}.json")
 
 
-def _keep(outcome: Outcome, rare: bool, plan: Plan, honest: Path) -> None:
+def _keep(outcome: AttemptOutcome, rare: bool, plan: CampaignPlan, honest: Path) -> None:
     """Lay out failing input where it can be looked at."""
     if not plan.keep or not rare:
         return

@@ -28,7 +28,7 @@ import typer.main
 from attn_export.process import activity
 from attn_export.tools import ending
 from attn_export.untrusted import text
-from benchmarks.attack.attempt import DOCUMENTED, Attempt, Generator, Outcome
+from benchmarks.attack.attempt import DOCUMENTED, Attempt, AttemptOutcome, Generator
 from benchmarks.attack.box import Box
 
 #: What is done while the input is made: a death then is the bench's own.
@@ -156,7 +156,7 @@ class Inside:
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         warnings.simplefilter("ignore")
 
-    def run(self, kind: str, seed: int, make: Generator) -> Outcome:
+    def run(self, kind: str, seed: int, make: Generator) -> AttemptOutcome:
         """Make the input and run it."""
         self.box.fresh()
         os.chdir(self.box.work)
@@ -189,7 +189,7 @@ class Inside:
         for flaw, name in self.box.harm(before, attempt.writes):
             flaws, said = [*flaws, flaw], f"{flaw}: {name}; {said}"
         os.chdir(self.box.root)
-        return Outcome(
+        return AttemptOutcome(
             kind,
             seed,
             "in",

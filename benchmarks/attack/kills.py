@@ -27,7 +27,7 @@ from pathlib import Path
 from random import Random
 
 from benchmarks.attack import originals, straits
-from benchmarks.attack.runs import JOBS, PROGRAM, Job, Place, identity, wait
+from benchmarks.attack.runs import JOBS, PROGRAM, HarmedRun, RunFolder, identity, wait
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 WHOM = ("parent", "group", "child")
@@ -42,7 +42,7 @@ PATIENCE = 60.0
 class Kill:
     """One kill: what, how, whom, and when: a share of the run's length, or after so many lines of progress."""
 
-    job: Job
+    job: HarmedRun
     number: signal.Signals
     whom: str
     older: bool
@@ -56,7 +56,7 @@ class Kill:
 
 
 @dataclass
-class Found:
+class KillFinding:
     """What was found after a kill: faults in words, none where all is well."""
 
     kill: Kill
@@ -79,13 +79,13 @@ def plan(count: int, jobs: Sequence[str], seed: int) -> Iterator[Kill]:
             yield Kill(job, number, whom, older, rng.random())
 
 
-def length(job: Job, honest: Path, folder: Path, program: Sequence[str] = PROGRAM) -> float:
+def length(job: HarmedRun, honest: Path, folder: Path, program: Sequence[str] = PROGRAM) -> float:
     """Seconds of a run that nobody kills.
 
     Raises:
         RuntimeError: it does not end well.
     """
-    place = Place(folder / f"length-{job.name}", honest)
+    place = RunFolder(folder / f"length-{job.name}", honest)
     began = time.monotonic()
     code = wait(place.start(job.line(), program), 600)
     if code:
@@ -95,9 +95,9 @@ def length(job: Job, honest: Path, folder: Path, program: Sequence[str] = PROGRA
 
 def carry_out(
     kill: Kill, seconds: float, honest: Path, root: Path, program: Sequence[str] = PROGRAM, early: float = 0.0
-) -> Found:
+) -> KillFinding:
     """Kill one run and look at everything; within ``early`` seconds the interpreter may not have come to our code."""
-    found, place = Found(kill), Place(root, honest)
+    found, place = KillFinding(kill), RunFolder(root, honest)
     target = place.work / kill.job.target
     if kill.older and kill.job.name != "sweep":
         shutil.copytree(honest / "bundle", target)
@@ -129,7 +129,7 @@ def carry_out(
     return found
 
 
-def _await_moment(kill: Kill, seconds: float, process: subprocess.Popen[bytes], place: Place) -> None:
+def _await_moment(kill: Kill, seconds: float, process: subprocess.Popen[bytes], place: RunFolder) -> None:
     deadline = time.monotonic() + (kill.moment * seconds if kill.moment is not None else 10 * seconds)
     while time.monotonic() < deadline and process.poll() is None:
         if kill.moment is None and place.said().count("\n") >= kill.lines:
@@ -202,13 +202,13 @@ def run(
     honest: Path,
     program: Sequence[str] = PROGRAM,
     workers: int = 2,
-) -> list[Found]:
+) -> list[KillFinding]:
     """Carry out ``count`` kills."""
-    early = length(Job("version", ("--version",)), honest, folder, program)
+    early = length(HarmedRun("version", ("--version",)), honest, folder, program)
     seconds = {name: length(JOBS[name], honest, folder, program) for name in jobs}
     kills = list(plan(count, jobs, seed))
 
-    def one(item: tuple[int, Kill]) -> Found:
+    def one(item: tuple[int, Kill]) -> KillFinding:
         index, kill = item
         found = carry_out(kill, seconds[kill.job.name], honest, folder / str(index), program, early)
         if found.faults:
@@ -219,10 +219,10 @@ def run(
         return list(threads.map(one, enumerate(kills)))
 
 
-def table(found: Sequence[Found]) -> str:
+def table(found: Sequence[KillFinding]) -> str:
     """Kills by job and signal, and what was found."""
     lines = ["| job | signal | to | kills | too late | exit codes | faults |", "|---|---|---|---|---|---|---|"]
-    groups: dict[tuple[str, str, str], list[Found]] = {}
+    groups: dict[tuple[str, str, str], list[KillFinding]] = {}
     for item in found:
         groups.setdefault((item.kill.job.name, item.kill.number.name, item.kill.whom), []).append(item)
     for (job, number, whom), items in groups.items():
@@ -255,7 +255,7 @@ def main() -> int:
     print(f"\n{len(found)} kills, {sum(item.late for item in found)} too late, {len(wrong)} with faults")
     for item in wrong:
         print(f"- {item.kill}: exit {item.code}: {'; '.join(item.faults)}")
-    narrow: list[straits.Row] = []
+    narrow: list[straits.StraitRow] = []
     if options.straits:
         narrow = straits.run(folder / "straits", honest, options.workers)
         print(f"\n{straits.table(narrow)}")

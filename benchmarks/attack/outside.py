@@ -12,7 +12,7 @@ from pathlib import Path
 from random import Random
 
 from attn_export.process import children
-from benchmarks.attack.attempt import Generator, Outcome
+from benchmarks.attack.attempt import AttemptOutcome, Generator
 from benchmarks.attack.box import Box
 from benchmarks.attack.inside import judge, sentences
 
@@ -55,7 +55,7 @@ class Outside:
     def __init__(self, box: Box, originals: Path, limit: float) -> None:
         self.box, self.originals, self.limit = box, originals, limit
 
-    def run(self, kind: str, seed: int, make: Generator) -> Outcome:
+    def run(self, kind: str, seed: int, make: Generator) -> AttemptOutcome:
         """Make the input and run it."""
         self.box.fresh()
         os.chdir(self.box.work)
@@ -101,7 +101,7 @@ class Outside:
                 flaws, said = [*flaws, flaw], f"{flaw}: {name}; {said}"
         os.chdir(self.box.root)
         where = said.splitlines()[-1][:120] if "traceback" in flaws and said else ""
-        return Outcome(
+        return AttemptOutcome(
             kind,
             seed,
             "cli",

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from attn_export.process import activity, children
 from attn_export.process.activity import Board
-from benchmarks.attack.attempt import Generator, Outcome
+from benchmarks.attack.attempt import AttemptOutcome, Generator
 from benchmarks.attack.box import Box
 from benchmarks.attack.inside import MAKING, Inside
 from benchmarks.attack.outside import Outside
@@ -66,7 +66,7 @@ class Pool:
     cli_limit: float = 40.0
     _workers: list[_Worker] = field(default_factory=list)
 
-    def run(self, tasks: Iterable[Task]) -> Iterator[Outcome]:
+    def run(self, tasks: Iterable[Task]) -> Iterator[AttemptOutcome]:
         """Outcomes in the order in which they end."""
         queue = deque(tasks)
         with tempfile.TemporaryDirectory(prefix="attack-") as folder:
@@ -96,7 +96,7 @@ class Pool:
                 worker.board.write(activity.Activity())
                 os.write(worker.orders, f"{worker.task.mode} {worker.task.kind} {worker.task.seed}\n".encode())
 
-    def _gather(self) -> Iterator[Outcome]:
+    def _gather(self) -> Iterator[AttemptOutcome]:
         busy = [worker for worker in self._workers if worker.task]
         ready, _, _ = select.select([worker.answers for worker in busy], [], [], 0.2)
         for worker in busy:
@@ -105,14 +105,14 @@ class Pool:
                 if block := os.read(worker.answers, 1 << 20):
                     worker.text += block
                     if worker.text.endswith(b"\n"):
-                        yield Outcome.loads(worker.text.decode())
+                        yield AttemptOutcome.loads(worker.text.decode())
                         worker.text, worker.task, worker.done = b"", None, worker.done + 1
                 else:
                     yield self._lost(worker, "death")
             elif time.monotonic() - worker.began > (2 * self.cli_limit if worker.task.mode == "cli" else self.limit):
                 yield self._lost(worker, "hang")
 
-    def _lost(self, worker: _Worker, flaw: str) -> Outcome:
+    def _lost(self, worker: _Worker, flaw: str) -> AttemptOutcome:
         """What there is to say of an attempt whose worker is gone; another is hired."""
         assert worker.task
         task, last = worker.task, (worker.board.read() or (activity.Activity(), 0.0))[0]
@@ -126,7 +126,7 @@ class Pool:
         text = f"{how} while {last.doing}{f' in {last.who}' if last.who else ''}"
         attempt = describe(self.generators[task.kind], task.kind, task.seed, self.originals)
         seconds = round(time.monotonic() - worker.began, 3)
-        return Outcome(task.kind, task.seed, task.mode, (flaw,), None, text, "", attempt[0], attempt[1], seconds)
+        return AttemptOutcome(task.kind, task.seed, task.mode, (flaw,), None, text, "", attempt[0], attempt[1], seconds)
 
     def _end(self, worker: _Worker) -> int:
         for end in (worker.orders, worker.answers):

@@ -30,7 +30,7 @@ PROGRAM = (sys.executable, "-m", "attn_export")
 
 
 @dataclass(frozen=True)
-class Job:
+class HarmedRun:
     """What is run.
 
     Attributes:
@@ -52,19 +52,19 @@ class Job:
 _QUICK = ("--no-bench", "--mutants", "none", "-v", "-o", "{target}")
 _GRAPH = ("x.onnx", "--input", "x:b=2x2x4x4", "--no-simplify", *_QUICK)
 #: The main job on a graph takes two seconds, and passes every stage but the exporter and the simplifier.
-GRAPH = Job("graph", _GRAPH)
-JOBS: dict[str, Job] = {
+GRAPH = HarmedRun("graph", _GRAPH)
+JOBS: dict[str, HarmedRun] = {
     "graph": GRAPH,
-    "main": Job("main", ("se", "--preset", "test", *_QUICK), again=_GRAPH),
-    "fused": Job("fused", ("net.py:Net", "--input", INPUT, "--fuse", *_QUICK), again=_GRAPH),
-    "sweep": Job(
+    "main": HarmedRun("main", ("se", "--preset", "test", *_QUICK), again=_GRAPH),
+    "fused": HarmedRun("fused", ("net.py:Net", "--input", INPUT, "--fuse", *_QUICK), again=_GRAPH),
+    "sweep": HarmedRun(
         "sweep", ("sweep", "--family", "mlp", "--plain", "--no-variants", "--mutants", "none", "-o", "{target}")
     ),
 }
 
 
 @dataclass
-class Place:
+class RunFolder:
     """Folders for one run: where the user stands, home, and temporary files.
 
     Attributes:

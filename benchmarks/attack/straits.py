@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.attack import box
-from benchmarks.attack.runs import GRAPH, Place, identity, wait
+from benchmarks.attack.runs import GRAPH, RunFolder, identity, wait
 
 VERIFY = ("verify", "b")
 JOB = tuple(GRAPH.line())
 
 
 @dataclass
-class Row:
+class StraitRow:
     """One strait, and what was found in it.
 
     Attributes:
@@ -44,7 +44,7 @@ class Row:
     codes: tuple[int, ...]
     says: str = ""
     prints: str = ""
-    narrow: Callable[[Place], dict[str, Any] | None] = lambda _: None
+    narrow: Callable[[RunFolder], dict[str, Any] | None] = lambda _: None
     mounts: bool = False
     older: bool = False
     code: int | None = None
@@ -53,8 +53,8 @@ class Row:
     skipped: str = ""
 
 
-def _limit(which: int, most: int, *, hard: bool = True) -> Callable[[Place], dict[str, Any]]:
-    def narrow(_: Place) -> dict[str, Any]:
+def _limit(which: int, most: int, *, hard: bool = True) -> Callable[[RunFolder], dict[str, Any]]:
+    def narrow(_: RunFolder) -> dict[str, Any]:
         return {"preexec_fn": lambda: resource.setrlimit(which, (most, most if hard else resource.getrlimit(which)[1]))}
 
     return narrow
@@ -65,17 +65,17 @@ def _disk(place: Path, size: str) -> None:
     box.mount("tmpfs", place, "tmpfs", 0, f"size={size}")
 
 
-def _full_target(place: Place) -> None:
+def _full_target(place: RunFolder) -> None:
     _disk(place.work / "disk", "24k")
 
 
-def _full_target_older(place: Place) -> None:
+def _full_target_older(place: RunFolder) -> None:
     _disk(place.work / "disk", "96k")
     shutil.copytree(place.honest / "bundle", place.work / "disk" / "out")
     (place.work / "disk" / "ballast").write_bytes(bytes(36 << 10))
 
 
-def _full_tmp(place: Place) -> None:
+def _full_tmp(place: RunFolder) -> None:
     assert place.tmp
     _disk(place.tmp, "64k")
     with contextlib.suppress(OSError), (place.tmp / "ballast").open("wb", buffering=0) as file:
@@ -89,14 +89,14 @@ def _read_only(folder: Path) -> None:
     box.mount("none", folder, None, box.REMOUNT | box.BIND | box.READ_ONLY)
 
 
-def _read_only_target(place: Place) -> None:
+def _read_only_target(place: RunFolder) -> None:
     (place.work / "disk").mkdir()
     shutil.copytree(place.honest / "bundle", place.work / "disk" / "out")
     _read_only(place.work / "disk")
 
 
-def _home(what: str) -> Callable[[Place], None]:
-    def narrow(place: Place) -> None:
+def _home(what: str) -> Callable[[RunFolder], None]:
+    def narrow(place: RunFolder) -> None:
         if what == "none":
             place.home = None
         elif what == "file":
@@ -111,8 +111,8 @@ def _home(what: str) -> Callable[[Place], None]:
     return narrow
 
 
-def _tmp(what: str) -> Callable[[Place], None]:
-    def narrow(place: Place) -> None:
+def _tmp(what: str) -> Callable[[RunFolder], None]:
+    def narrow(place: RunFolder) -> None:
         if what == "none":
             place.tmp = None
         elif what == "file":
@@ -127,11 +127,11 @@ def _tmp(what: str) -> Callable[[Place], None]:
     return narrow
 
 
-def _stream(number: int, what: str) -> Callable[[Place], dict[str, Any]]:
+def _stream(number: int, what: str) -> Callable[[RunFolder], dict[str, Any]]:
     """A standard stream that is closed, full, or whose other end is gone."""
     name = ("stdin", "stdout", "stderr")[number]
 
-    def narrow(place: Place) -> dict[str, Any]:
+    def narrow(place: RunFolder) -> dict[str, Any]:
         if what == "closed":
             return {"preexec_fn": lambda: os.close(number)}
         if what == "full":
@@ -152,14 +152,14 @@ def _stream(number: int, what: str) -> Callable[[Place], dict[str, Any]]:
     return narrow
 
 
-def _gone(place: Place) -> dict[str, Any]:
+def _gone(place: RunFolder) -> dict[str, Any]:
     """The working folder is removed under the run."""
     folder = place.work / "gone"
     folder.mkdir()
     return {"cwd": folder, "preexec_fn": lambda: os.rmdir(folder)}  # noqa: PTH106
 
 
-def _variables(**more: str) -> Callable[[Place], None]:
+def _variables(**more: str) -> Callable[[RunFolder], None]:
     return lambda place: place.more.update(more)
 
 
@@ -167,13 +167,13 @@ MB = 1 << 20
 LITTLE = "memory|cannot|could not|failed|died by|not enough"
 
 
-def rows() -> list[Row]:
+def rows() -> list[StraitRow]:
     """Every strait."""
     target = ("-o", "disk/out")
     on_disk = (*JOB[:-2], *target)
     found = [
-        Row("disk full", on_disk, (3,), "No space left", narrow=_full_target, mounts=True),
-        Row(
+        StraitRow("disk full", on_disk, (3,), "No space left", narrow=_full_target, mounts=True),
+        StraitRow(
             "disk full, older bundle on it",
             on_disk,
             (3,),
@@ -182,25 +182,27 @@ def rows() -> list[Row]:
             mounts=True,
             older=True,
         ),
-        Row("TMPDIR full", JOB, (0, 3), "No space left", narrow=_full_tmp, mounts=True),
-        Row("TMPDIR full, verify", VERIFY, (0,), narrow=_full_tmp, mounts=True),
-        Row("read-only target", on_disk, (3,), "Read-only", narrow=_read_only_target, mounts=True, older=True),
-        Row("read-only TMPDIR", JOB, (0, 3), "Read-only", narrow=_tmp("read-only"), mounts=True),
-        Row("read-only HOME", JOB, (0,), narrow=_home("read-only"), mounts=True),
-        Row("no HOME", JOB, (0,), narrow=_home("none")),
-        Row("HOME is a file", VERIFY, (0,), narrow=_home("file")),
-        Row("HOME is nowhere", VERIFY, (0,), narrow=_home("missing")),
-        Row("no TMPDIR", JOB, (0,), narrow=_tmp("none")),
-        Row("TMPDIR is a file", VERIFY, (0,), narrow=_tmp("file")),
-        Row("TMPDIR is nowhere", VERIFY, (0,), narrow=_tmp("missing")),
-        Row(
+        StraitRow("TMPDIR full", JOB, (0, 3), "No space left", narrow=_full_tmp, mounts=True),
+        StraitRow("TMPDIR full, verify", VERIFY, (0,), narrow=_full_tmp, mounts=True),
+        StraitRow("read-only target", on_disk, (3,), "Read-only", narrow=_read_only_target, mounts=True, older=True),
+        StraitRow("read-only TMPDIR", JOB, (0, 3), "Read-only", narrow=_tmp("read-only"), mounts=True),
+        StraitRow("read-only HOME", JOB, (0,), narrow=_home("read-only"), mounts=True),
+        StraitRow("no HOME", JOB, (0,), narrow=_home("none")),
+        StraitRow("HOME is a file", VERIFY, (0,), narrow=_home("file")),
+        StraitRow("HOME is nowhere", VERIFY, (0,), narrow=_home("missing")),
+        StraitRow("no TMPDIR", JOB, (0,), narrow=_tmp("none")),
+        StraitRow("TMPDIR is a file", VERIFY, (0,), narrow=_tmp("file")),
+        StraitRow("TMPDIR is nowhere", VERIFY, (0,), narrow=_tmp("missing")),
+        StraitRow(
             "files of 4 kB at most", JOB, (3,), "too large|too big|File too", narrow=_limit(resource.RLIMIT_FSIZE, 4096)
         ),
-        Row("12 open files at most", JOB, (0, 3), "open files", narrow=_limit(resource.RLIMIT_NOFILE, 12)),
-        Row("24 open files at most", VERIFY, (0, 3), "open files", narrow=_limit(resource.RLIMIT_NOFILE, 24)),
+        StraitRow("12 open files at most", JOB, (0, 3), "open files", narrow=_limit(resource.RLIMIT_NOFILE, 12)),
+        StraitRow("24 open files at most", VERIFY, (0, 3), "open files", narrow=_limit(resource.RLIMIT_NOFILE, 24)),
     ]
     found += [
-        Row(f"{size} MB of addresses, {words[0]}", words, (0, 3), LITTLE, narrow=_limit(resource.RLIMIT_AS, size * MB))
+        StraitRow(
+            f"{size} MB of addresses, {words[0]}", words, (0, 3), LITTLE, narrow=_limit(resource.RLIMIT_AS, size * MB)
+        )
         for words, sizes in ((VERIFY, (100, 300, 700)), (JOB, (500, 1200)))
         for size in sizes
     ]
@@ -215,26 +217,28 @@ def rows() -> list[Row]:
     ):
         name = ("standard input", "standard output", "standard error")[number]
         prints = "parity holds" if number != 1 else ""
-        found.append(Row(f"{name} {what}, verify", VERIFY, codes, says, prints, narrow=_stream(number, what)))
+        found.append(StraitRow(f"{name} {what}, verify", VERIFY, codes, says, prints, narrow=_stream(number, what)))
     json = (*VERIFY, "--json")
     found += [
-        Row("standard error dies, job", JOB, (0,), prints="parity holds", narrow=_stream(2, "dies")),
-        Row("standard error broken, json", json, (0,), prints='"sentence"', narrow=_stream(2, "broken")),
-        Row("standard output full, json", json, (3,), "standard output", narrow=_stream(1, "full")),
-        Row("standard output full, job", JOB, (3,), "standard output", narrow=_stream(1, "full")),
-        Row("standard output broken, list", ("list",), (141, 0), narrow=_stream(1, "broken")),
-        Row("standard output broken, report", ("report", "b"), (141,), narrow=_stream(1, "broken")),
-        Row("working folder gone", ("list",), (0,), narrow=_gone),
-        Row("working folder gone, verify", VERIFY, (3,), "", narrow=_gone),
-        Row("locale C", VERIFY, (0,), prints="parity holds", narrow=_variables(LC_ALL="C", LANG="C", PYTHONUTF8="0")),
-        Row("a terminal of no width", VERIFY, (0,), narrow=_variables(COLUMNS="0", LINES="0", TERM="dumb")),
+        StraitRow("standard error dies, job", JOB, (0,), prints="parity holds", narrow=_stream(2, "dies")),
+        StraitRow("standard error broken, json", json, (0,), prints='"sentence"', narrow=_stream(2, "broken")),
+        StraitRow("standard output full, json", json, (3,), "standard output", narrow=_stream(1, "full")),
+        StraitRow("standard output full, job", JOB, (3,), "standard output", narrow=_stream(1, "full")),
+        StraitRow("standard output broken, list", ("list",), (141, 0), narrow=_stream(1, "broken")),
+        StraitRow("standard output broken, report", ("report", "b"), (141,), narrow=_stream(1, "broken")),
+        StraitRow("working folder gone", ("list",), (0,), narrow=_gone),
+        StraitRow("working folder gone, verify", VERIFY, (3,), "", narrow=_gone),
+        StraitRow(
+            "locale C", VERIFY, (0,), prints="parity holds", narrow=_variables(LC_ALL="C", LANG="C", PYTHONUTF8="0")
+        ),
+        StraitRow("a terminal of no width", VERIFY, (0,), narrow=_variables(COLUMNS="0", LINES="0", TERM="dumb")),
     ]
     return found
 
 
-def pass_through(row: Row, root: Path, honest: Path) -> Row:
+def pass_through(row: StraitRow, root: Path, honest: Path) -> StraitRow:
     """Run in one strait and look at everything."""
-    place = Place(root, honest)
+    place = RunFolder(root, honest)
     target = place.work / row.words[-1] if "-o" in row.words else place.work / "out"
     more = row.narrow(place) or {}
     before = identity(target)
@@ -270,7 +274,7 @@ def pass_through(row: Row, root: Path, honest: Path) -> Row:
     return row
 
 
-def run(folder: Path, honest: Path, workers: int = 2) -> list[Row]:
+def run(folder: Path, honest: Path, workers: int = 2) -> list[StraitRow]:
     """Pass through every strait."""
     folder.mkdir(parents=True, exist_ok=True)
     try:
@@ -291,7 +295,7 @@ def run(folder: Path, honest: Path, workers: int = 2) -> list[Row]:
     return found
 
 
-def table(found: Sequence[Row]) -> str:
+def table(found: Sequence[StraitRow]) -> str:
     """Every strait, its exit code and its sentence."""
     lines = ["| strait | command | exit code | sentence | faults |", "|---|---|---|---|---|"]
     for row in found:

@@ -18,9 +18,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from attn_export.deploy_tests.backend import Range
 from attn_export.deploy_tests.backends.tensorrt.evidence import CompileEvidence, compile_only
 from attn_export.errors import AttnExportError, BackendMissingError, GateError, UnknownNameError
+from attn_export.types import ShapeRange
 from benchmarks.pages import tensorrt
 from benchmarks.pages.unfused_attention import expected
 
@@ -35,7 +35,7 @@ ROWS, PAGE = "tensorrt.json", "tensorrt.md"
 
 
 @dataclass(frozen=True)
-class Row:
+class CompileRow:
     """One entry in one precision.
 
     Attributes:
@@ -64,12 +64,12 @@ class Row:
     refused_by_rules: tuple[str, ...] = ()
     sha256: str = ""
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The row as plain data."""
         return asdict(self)
 
 
-def ranges(subject: Subject) -> dict[str, Range]:
+def ranges(subject: Subject) -> dict[str, ShapeRange]:
     """The optimisation profile that covers a subject's cases; empty where nothing is dynamic."""
     from attn_export.export import reference
 
@@ -82,11 +82,11 @@ def ranges(subject: Subject) -> dict[str, Range]:
         seen = [tuple(sizes[d] if isinstance(d, str) else d for d in item.shape) for sizes in known]
         least, most = (tuple(pick(axis) for axis in zip(*seen, strict=True)) for pick in (min, max))
         usual = tuple(subject.sizes[d] if isinstance(d, str) else d for d in item.shape)
-        found[item.name] = Range(least, usual, most)
+        found[item.name] = ShapeRange(least, usual, most)
     return found
 
 
-def compile_entry(name: str, sm: str = "86", *, fuse: bool = True) -> Iterator[Row]:
+def compile_entry(name: str, sm: str = "86", *, fuse: bool = True) -> Iterator[CompileRow]:
     """Export one catalogue entry, fused where something can be, and compile it in each precision.
 
     Raises:
@@ -109,7 +109,7 @@ def compile_entry(name: str, sm: str = "86", *, fuse: bool = True) -> Iterator[R
     softmaxes = exported.operators.get("Softmax", 0)
     with tempfile.TemporaryDirectory() as folder:
         for precision in PRECISIONS:
-            path, row = Path(folder, f"{precision}.onnx"), Row(name, precision, softmaxes=softmaxes)
+            path, row = Path(folder, f"{precision}.onnx"), CompileRow(name, precision, softmaxes=softmaxes)
             try:
                 model = exported.model
                 if precision == "fp16":
@@ -126,11 +126,11 @@ def compile_entry(name: str, sm: str = "86", *, fuse: bool = True) -> Iterator[R
             yield row
 
 
-def _shown(row: Row, shown: CompileEvidence) -> Row:
+def _shown(row: CompileRow, shown: CompileEvidence) -> CompileRow:
     plan = shown.plan
     return replace(
         row,
-        claim=shown.sentence(),
+        claim=shown.summary(),
         sha256=shown.sha256,
         layers=len(plan.layers),
         kernels=len(plan.kernels),
@@ -138,7 +138,7 @@ def _shown(row: Row, shown: CompileEvidence) -> Row:
     )
 
 
-def rows_of(name: str) -> list[Row]:
+def rows_of(name: str) -> list[CompileRow]:
     """The rows of an entry; what cannot be exported is a row too.
 
     Raises:
@@ -149,30 +149,30 @@ def rows_of(name: str) -> list[Row]:
     except BackendMissingError:
         raise
     except AttnExportError as error:
-        return [Row(name, precision, refusal=str(error)) for precision in PRECISIONS]
+        return [CompileRow(name, precision, refusal=str(error)) for precision in PRECISIONS]
 
 
-def load(folder: Path = DOCS) -> dict[str, list[Row]]:
+def load(folder: Path = DOCS) -> dict[str, list[CompileRow]]:
     """The rows that are known, by entry."""
     try:
         raw = json.loads((folder / ROWS).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return {}
-    fixed = [Row(**{**row, "refused_by_rules": tuple(row["refused_by_rules"])}) for row in raw]
+    fixed = [CompileRow(**{**row, "refused_by_rules": tuple(row["refused_by_rules"])}) for row in raw]
     return {name: [row for row in fixed if row.name == name] for name in sorted({row.name for row in fixed})}
 
 
-def save_rows(known: Mapping[str, Iterable[Row]], folder: Path = DOCS) -> None:
+def save_rows(known: Mapping[str, Iterable[CompileRow]], folder: Path = DOCS) -> None:
     """Keep rows and page, one row a line."""
     rows = [row for name in sorted(known) for row in known[name]]
-    lines = ",\n".join(json.dumps(row.as_json()) for row in rows)
+    lines = ",\n".join(json.dumps(row.to_dict()) for row in rows)
     partial = folder / f".{ROWS}.partial"
     partial.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
     partial.replace(folder / ROWS)
     (folder / PAGE).write_text(tensorrt.markdown(rows), encoding="utf-8")
 
 
-def gate(rows: Iterable[Row]) -> None:
+def gate(rows: Iterable[CompileRow]) -> None:
     """Hold the rows against what is declared: each row builds, and attention fuses where NVIDIA documents it.
 
     Raises:

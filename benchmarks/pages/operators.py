@@ -21,7 +21,7 @@ from attn_export.reparam.evaluate.control import CONTROL
 from attn_export.reparam.evaluate.functions import DEFINED
 from attn_export.reparam.evaluate.kernels.table import KERNELS
 from benchmarks.backend_data import cases
-from benchmarks.backend_tests import STATUSES, Outcome, judge, operators
+from benchmarks.backend_tests import STATUSES, BackendOutcome, judge, operators
 from benchmarks.node_draws import MAKERS
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "operators.md"
@@ -74,7 +74,7 @@ _HANDED_ON = {"BitCast", "ImageDecoder"}
 _SHORT = {"float": "f", "bfloat": "bf", "int": "i", "uint": "u", "complex": "c"}
 
 
-def page(outcomes: Sequence[Outcome]) -> str:
+def page(outcomes: Sequence[BackendOutcome]) -> str:
     """The page, from what came of all models."""
     counts = Counter(outcome.status for outcome in outcomes)
     said = ", ".join(f"{counts[status]} {_WORDS[status]}" for status in STATUSES)
@@ -108,7 +108,7 @@ def claimed() -> list[str]:
     return [name for name in known() if not reason_of(name)]
 
 
-def _row(name: str, outcomes: Sequence[Outcome]) -> str:
+def _row(name: str, outcomes: Sequence[BackendOutcome]) -> str:
     agree = [outcome for outcome in outcomes if outcome.status == "agrees"]
     alone = [outcome for outcome in agree if len(outcome.case.model.graph.node) == 1]
     first, by = _opsets(name), _by(name)
@@ -135,7 +135,7 @@ def _by(name: str) -> str:
     return "reference" if KERNELS[name][max(KERNELS[name])] is None else "ours"
 
 
-def _types(outcomes: Iterable[Outcome]) -> list[str]:
+def _types(outcomes: Iterable[BackendOutcome]) -> list[str]:
     found: set[str] = set()
     for outcome in outcomes:
         for given, _ in outcome.case.runs:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from benchmarks.pages.unfused_attention import NOT_FUSED
 
 if TYPE_CHECKING:
-    from benchmarks.pages.compile_table import Row
+    from benchmarks.pages.compile_table import CompileRow
 
 HEAD = """# The catalogue under TensorRT for RTX
 
@@ -30,7 +30,7 @@ written; these entries have softmaxes of another form:
 """
 
 
-def markdown(rows: Sequence[Row]) -> str:
+def markdown(rows: Sequence[CompileRow]) -> str:
     """The page."""
     entries = {
         name: {row.precision: row for row in rows if row.name == name} for name in sorted({r.name for r in rows})
@@ -54,7 +54,7 @@ def markdown(rows: Sequence[Row]) -> str:
     return "\n".join(parts)
 
 
-def disagreements(rows: Sequence[Row]) -> list[str]:
+def disagreements(rows: Sequence[CompileRow]) -> list[str]:
     """A line for each graph that one source refuses and the other takes."""
     lines = []
     for row in rows:
@@ -65,7 +65,7 @@ def disagreements(rows: Sequence[Row]) -> list[str]:
     return lines
 
 
-def _entry(pair: dict[str, Row]) -> str:
+def _entry(pair: dict[str, CompileRow]) -> str:
     full, half = pair["fp32"], pair["fp16"]
     steps = [str(row.layers) if row.claim else "refused" for row in (full, half)]
     kernels = [str(row.kernels) if row.claim else "refused" for row in (full, half)]

@@ -9,12 +9,13 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from attn_export.deploy_tests.backend import Backend, Feeds, Options, Run
+from attn_export.deploy_tests.backend import Backend, Options, Run
 from attn_export.errors import AttnExportError, BackendError
 from attn_export.process import activity
-from attn_export.registry import Shelf
+from attn_export.registry import Registry
+from attn_export.types import Feeds
 
-BACKENDS: Shelf[Backend] = Shelf("attn_export.deploy_tests.backends", "BACKEND", "backend", families=False)
+BACKENDS: Registry[Backend] = Registry("attn_export.deploy_tests.backends", "BACKEND", "backend", families=False)
 
 
 def found(name: str) -> Backend:
@@ -47,7 +48,7 @@ def _blamed(name: str) -> Iterator[None]:
     except (AttnExportError, KeyboardInterrupt):
         raise
     except (Exception, SystemExit) as error:
-        if BACKENDS.place(name).path:
+        if BACKENDS.entry(name).path:
             raise
         raise BackendError(f"{name} broke while {activity.now().doing}: {type(error).__name__}: {error}") from error
 
@@ -63,7 +64,7 @@ def opened(name: str, model: Path, options: Options) -> Iterator[Run]:
     with activity.doing("opening the model", who=name, model=model):
         backend = found(name)
         with backend.open(model, options) as run, activity.doing("running the model", who=backend.version()):
-            yield run if BACKENDS.place(name).path else _translated(run, name)
+            yield run if BACKENDS.entry(name).path else _translated(run, name)
 
 
 def _translated(run: Run, name: str) -> Run:

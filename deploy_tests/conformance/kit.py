@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 
 from attn_export import __version__, bundle
-from attn_export.bundle import Array, Bundle, cases, figures, manifest
-from attn_export.deploy_tests.backend import Feeds, Run
+from attn_export.bundle import Bundle, cases, figures, manifest
+from attn_export.deploy_tests.backend import Run
 from attn_export.deploy_tests.backends import missing
 from attn_export.deploy_tests.backends.tensorrt import figures as measuring
 from attn_export.deploy_tests.backends.tensorrt import machine
@@ -34,6 +34,7 @@ from attn_export.deploy_tests.machine import environment
 from attn_export.deploy_tests.parity import verify as proofs
 from attn_export.deploy_tests.parity.compare import Parity, prove
 from attn_export.errors import BackendError, BackendMissingError, BundleError, InconclusiveError, UsageError
+from attn_export.types import Array, Feeds
 from attn_export.untrusted import arrays, fields, files, plain_json
 
 SCHEMA = 1
@@ -44,7 +45,7 @@ HOLDS, FAILS, REFUSED, STALE, ALTERED = "HOLDS", "FAILS", "REFUSED", "STALE", "A
 
 
 @dataclass(frozen=True)
-class Finding:
+class KitResult:
     """What ``check`` finds of one bundle in a kit.
 
     Attributes:
@@ -63,14 +64,14 @@ class Finding:
     percentiles: Mapping[str, Mapping[str, float]]
 
 
-def conform(
+def write_kit(
     bundles: Iterable[Path],
     out: Path,
     *,
     backend: str = "tensorrt",
     duration: float = 3.0,
     samples: int = 200,
-) -> list[Finding]:
+) -> list[KitResult]:
     """Run every bundle, and every bundle of a folder of them, on ``backend``, and write the kit to ``out``.
 
     A bundle that is refused is a row, not an end.
@@ -94,7 +95,7 @@ def conform(
         for name, item in whole.items():
             facts |= _conform_one(item, temporary / name, backend, duration, samples)
         _write_manifest(temporary, backend, facts)
-    return check(out, paths)
+    return check_kit(out, paths)
 
 
 def _bundles(paths: Iterable[Path]) -> list[Path]:
@@ -132,7 +133,7 @@ def _conform_one(item: Bundle, folder: Path, backend: str, duration: float, samp
                 result["level"] = "E2"
                 facts = machine.describe(run.device.runtime, run.device.index)
         parity = _replay(item, outputs, name)
-        result |= {"parity": parity.as_json(), "percentiles": _percentiles(result["samples_ms"])}
+        result |= {"parity": parity.to_dict(), "percentiles": _percentiles(result["samples_ms"])}
     except BackendError as error:
         result = {"backend": backend, "error": str(error)}
         outputs = {}
@@ -145,7 +146,7 @@ def _measure(run: Run, feeds: Feeds, seconds: float, duration: float, samples: i
     """Samples by kind; for an engine also its plan and the time of each layer."""
     if not isinstance(run, EngineRun):
         rule = timing.Protocol(duration=duration, iterations=samples)
-        times = timing.measure(run, feeds, threads=1, cold_start=seconds, protocol=rule)
+        times = timing.measure_latency(run, feeds, threads=1, cold_start=seconds, protocol=rule)
         return {"samples_ms": {"host": [value / 1e6 for value in times.wall]}}
     found = measuring.measure(run, feeds, duration=duration, samples=samples)
     return {key: found[key] for key in ("samples_ms", "graph_missing", "plan", "layers_ms")}
@@ -180,7 +181,7 @@ def _write_manifest(folder: Path, backend: str, facts: Mapping[str, str]) -> Non
     bundle.write_json(folder / MANIFEST, content)
 
 
-def check(folder: Path, bundles: Iterable[Path] = ()) -> list[Finding]:
+def check_kit(folder: Path, bundles: Iterable[Path] = ()) -> list[KitResult]:
     """Recompute parity and percentiles of a kit from its raw data; with bundles, say which graphs have changed since.
 
     Raises:
@@ -195,7 +196,7 @@ def check(folder: Path, bundles: Iterable[Path] = ()) -> list[Finding]:
         own = [file for file in (*kit.files, *present) if file.startswith(f"{name}/")]
         broken = next((f for f in own if not _intact(folder / f, kit.files.get(f, ""))), None)
         if broken is not None:
-            findings.append(Finding(name, ALTERED, f"{broken} is not what was written", "", {}))
+            findings.append(KitResult(name, ALTERED, f"{broken} is not what was written", "", {}))
         else:
             findings.append(_check_one(folder / name, now.get(name)))
     return findings
@@ -258,29 +259,29 @@ def _read(folder: Path) -> _Kit:
     return kit
 
 
-def _check_one(folder: Path, graph_now: str | None) -> Finding:
+def _check_one(folder: Path, graph_now: str | None) -> KitResult:
     name = folder.name
     try:
         facts = manifest.check(plain_json.read(folder / BUNDLE, BundleError, 64 * files.MB), str(folder / BUNDLE))
         result = fields.build(_Result, plain_json.read(folder / RESULT, BundleError))
         if result.error is not None:
-            return Finding(name, REFUSED, result.error, result.backend, {})
+            return KitResult(name, REFUSED, result.error, result.backend, {})
         outputs = arrays.read_npz(folder / OUTPUTS, BundleError)
         ran = _as_bundle(folder, facts)
         proofs.refuse_idle(ran.cases, ran)
         parity = _replay(ran, outputs, result.backend)
         percentiles = _percentiles(result.samples_ms)
     except InconclusiveError as error:
-        return Finding(name, FAILS, str(error), result.backend, {})
+        return KitResult(name, FAILS, str(error), result.backend, {})
     except (BundleError, ValueError) as error:
-        return Finding(name, ALTERED, f"its data cannot be read: {error}", "", {})
+        return KitResult(name, ALTERED, f"its data cannot be read: {error}", "", {})
     backend, graph = result.backend, _graph(facts.files)
-    if percentiles != result.percentiles or parity.as_json() != result.parity:
-        return Finding(name, ALTERED, "its figures do not follow from its raw data", backend, percentiles)
+    if percentiles != result.percentiles or parity.to_dict() != result.parity:
+        return KitResult(name, ALTERED, "its figures do not follow from its raw data", backend, percentiles)
     if graph_now is not None and graph_now != graph:
         sentence = f"the graph has changed: {graph[:12]}… ran, the bundle now holds {graph_now[:12]}…; run it again"
-        return Finding(name, STALE, sentence, backend, percentiles)
-    return Finding(name, HOLDS if parity.ok else FAILS, parity.sentence(), backend, percentiles)
+        return KitResult(name, STALE, sentence, backend, percentiles)
+    return KitResult(name, HOLDS if parity.ok else FAILS, parity.summary(), backend, percentiles)
 
 
 def _as_bundle(folder: Path, facts: manifest.Manifest) -> Bundle:
@@ -300,7 +301,7 @@ def executed_on(kits: Iterable[Path]) -> str:
     """
     lines = []
     for kit in kits:
-        said, findings = _read(kit), check(kit)
+        said, findings = _read(kit), check_kit(kit)
         counts = {status: sum(f.status == status for f in findings) for status in (HOLDS, FAILS, REFUSED, ALTERED)}
         unknown = "an unknown machine"
         where = f"{said.gpu.get('gpu', unknown)} (SM{said.gpu.get('sm', '?')})" if said.gpu else None

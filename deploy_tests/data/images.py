@@ -14,14 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from attn_export.errors import BackendMissingError, BundleError, LoadError, UsageError
+from attn_export.types import Array
 from attn_export.untrusted import fields as plain_data
 from attn_export.untrusted import files
 from attn_export.untrusted.text import one_line
-
-Array = NDArray[Any]
 
 #: Endings of images, and what Pillow is to take them for: by itself it would start a PostScript interpreter.
 IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".ppm")
@@ -88,10 +86,10 @@ class Preprocess:
         except (ValueError, TypeError, AttributeError, UsageError) as error:
             raise BundleError(f"the bundle's recorded preprocessing cannot be: {error}") from error
 
-    def sentence(self) -> str:
+    def summary(self) -> str:
         """As it would be typed.
 
-        >>> Preprocess((8, 6), mean=(0.5, 0.5, 0.5)).sentence()
+        >>> Preprocess((8, 6), mean=(0.5, 0.5, 0.5)).summary()
         'size=8x6,fit=stretch,mean=0.5/0.5/0.5,std=1/1/1,layout=nchw,colour=rgb'
         """
         mean, std = ("/".join(f"{value:g}" for value in row) for row in (self.mean, self.std))
@@ -119,7 +117,7 @@ class Preprocess:
         return np.ascontiguousarray(values.transpose(2, 0, 1) if self.layout == "nchw" else values, np.float32)[None]
 
 
-def parse(text: str) -> Preprocess:
+def parse_preprocess(text: str) -> Preprocess:
     """Read a declaration as it is typed.
 
     Raises:

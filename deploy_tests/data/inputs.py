@@ -16,16 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from attn_export.bundle import Port
 from attn_export.deploy_tests.data.images import IMAGES, Preprocess, decode
 from attn_export.errors import LoadError, UsageError
+from attn_export.types import Array, Feeds, TensorSpec
 from attn_export.untrusted import arrays
 from attn_export.untrusted.files import regular, sha256
 
-Array = NDArray[Any]
-Feeds = Mapping[str, Array]
 Decoder = Callable[[Path], Array]
 
 #: Cases that a folder gives at most; what proves parity is variety, not number.
@@ -35,7 +32,7 @@ PREFIX = "data: "
 
 
 @dataclass(frozen=True)
-class Data:
+class UserInputs:
     """Feeds by case name, and what is needed to make them again.
 
     Attributes:
@@ -50,20 +47,20 @@ class Data:
     preprocess: Preprocess | None
     left: int = 0
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """What the manifest records: no values, those are in the cases."""
         recorded = asdict(self.preprocess) if self.preprocess else None
         return {"files": dict(self.files), "preprocess": recorded, "left": self.left}
 
 
-def read(
+def read_inputs(
     path: Path,
-    ports: Sequence[Port],
+    ports: Sequence[TensorSpec],
     preprocess: Preprocess | None = None,
     *,
     limit: int = LIMIT,
     decoder: Decoder = decode,
-) -> Data:
+) -> UserInputs:
     """Read cases for a model with inputs ``ports`` from a file or a folder.
 
     Raises:
@@ -83,11 +80,11 @@ def read(
             case = f"{PREFIX}{file.name}{f', {name}' if name else ''}"
             feeds[case] = {port.name: _fitted(values, port, file) for port in ports}
             hashes[case] = digest
-    return Data(feeds, hashes, preprocess if prepared else None, max(0, len(files) - limit))
+    return UserInputs(feeds, hashes, preprocess if prepared else None, max(0, len(files) - limit))
 
 
 def _read(
-    file: Path, ports: Sequence[Port], preprocess: Preprocess | None, decoder: Decoder
+    file: Path, ports: Sequence[TensorSpec], preprocess: Preprocess | None, decoder: Decoder
 ) -> Mapping[str, Mapping[str, Array]]:
     """Cases of one file, by a name that is empty where there is only one."""
     if file.suffix.lower() in IMAGES:
@@ -148,13 +145,13 @@ def _arrays(file: Path) -> Array | dict[str, Array]:
     raise LoadError(f"{file} cannot be read: wanted a .npy, .npz or image file")
 
 
-def _only(ports: Sequence[Port], file: Path) -> str:
+def _only(ports: Sequence[TensorSpec], file: Path) -> str:
     if len(ports) != 1:
         raise LoadError(f"{file} holds one array, and the model takes {', '.join(p.name for p in ports)}; use an npz")
     return ports[0].name
 
 
-def _fitted(values: Mapping[str, Array], port: Port, file: Path) -> Array:
+def _fitted(values: Mapping[str, Array], port: TensorSpec, file: Path) -> Array:
     """The array in the input's element type, with a batch axis where only that was missing."""
     value = values[port.name]
     kind = np.dtype(port.dtype)

@@ -18,15 +18,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from attn_export.bundle import Bundle, Case, refuse_loose
 from attn_export.deploy_tests.data import inputs as data
 from attn_export.deploy_tests.data.images import Preprocess
 from attn_export.deploy_tests.parity.compare import FLOOR
 from attn_export.errors import BackendError, BundleError, GateError, LoadError, UsageError
+from attn_export.types import Array, Feeds
 
-Array = NDArray[Any]
 STORED, MEANING, AGREEMENT = "stored", "meaning", "agreement"
 
 SENTENCES: Mapping[str, str] = {
@@ -46,7 +45,7 @@ class OwnData:
 
 
 #: Cases of a model on inputs, with their float64 reference; what has torch and onnx can make them.
-Evaluate = Callable[[Path, Mapping[str, data.Feeds]], Iterable[Case]]
+Evaluate = Callable[[Path, Mapping[str, Feeds]], Iterable[Case]]
 
 
 def read(whole: Bundle, path: Path, declared: Preprocess | None = None, *, evaluate: Evaluate | None = None) -> OwnData:
@@ -68,13 +67,13 @@ def read(whole: Bundle, path: Path, declared: Preprocess | None = None, *, evalu
     known = Preprocess.of(recorded["preprocess"]) if recorded.get("preprocess") else None
     if known and declared and known != declared:
         raise UsageError(f"the bundle was made with {known}; --preprocess says {declared}: leave it out")
-    found = data.read(path, whole.inputs, known or declared)
+    found = data.read_inputs(path, whole.inputs, known or declared)
     hashes = recorded.get("files") or {}
     if not isinstance(hashes, Mapping):
         raise BundleError(f"expected the hashes of files by case in the bundle's manifest, got {type(hashes).__name__}")
     stored = {case.name: case for case in whole.cases}
     old: list[Case] = []
-    new: dict[str, data.Feeds] = {}
+    new: dict[str, Feeds] = {}
     for name, feeds in found.feeds.items():
         if name in stored and hashes.get(name) == found.files[name]:
             _same(stored[name], feeds)
@@ -91,7 +90,7 @@ def read(whole: Bundle, path: Path, declared: Preprocess | None = None, *, evalu
     return OwnData(cases, found.preprocess, found.left)
 
 
-def _same(case: Case, feeds: data.Feeds) -> None:
+def _same(case: Case, feeds: Feeds) -> None:
     for name, want in case.inputs.items():
         if not np.array_equal(want, feeds[name]):
             far = float(np.abs(want.astype(np.float64) - feeds[name]).max()) if want.shape == feeds[name].shape else 0.0
@@ -101,7 +100,7 @@ def _same(case: Case, feeds: data.Feeds) -> None:
             )
 
 
-def _agreements(model: Path, feeds: Mapping[str, data.Feeds]) -> Iterator[Case]:
+def _agreements(model: Path, feeds: Mapping[str, Feeds]) -> Iterator[Case]:
     """ONNX Runtime without optimisations; no yardstick, so only the floor is granted, twice: both runs stray."""
     import onnxruntime
 

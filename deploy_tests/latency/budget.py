@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from attn_export.deploy_tests.latency.comparison import Contest
+from attn_export.deploy_tests.latency.comparison import LatencyComparison
 from attn_export.deploy_tests.latency.footprint import Footprint
 from attn_export.deploy_tests.latency.measure import Latency
 from attn_export.deploy_tests.latency.statistics import Interval, quantile
@@ -39,7 +39,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class Finding:
+class BudgetResult:
     """How one budget came out."""
 
     text: str
@@ -54,14 +54,14 @@ class Finding:
             return "kept"
         return "broken" if self.came.low > self.limit else "too close to say"
 
-    def sentence(self) -> str:
+    def summary(self) -> str:
         """Say it in one line."""
         scale, unit = (1e6, "MB") if self.unit == "B" else (1.0, self.unit)
         low, value, high = (end / scale for end in (self.came.low, self.came.estimate, self.came.high))
         came = (f"{value:.4g}" if low == high else f"{value:.4g} [{low:.4g}, {high:.4g}]") + f" {unit}"
         return f"{self.text}: {self.verdict}, came {came}"
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Plain data; an end that could not be bounded is None, since JSON has no infinity."""
         plain = asdict(self)
         plain["came"] = {end: value if math.isfinite(value) else None for end, value in plain["came"].items()}
@@ -105,7 +105,7 @@ def percent(text: str) -> float:
     return value
 
 
-def check(budget: Budget, latency: Latency, footprint: Footprint | None = None) -> Finding:
+def check_budget(budget: Budget, latency: Latency, footprint: Footprint | None = None) -> BudgetResult:
     """Hold one budget against what was measured.
 
     Raises:
@@ -117,7 +117,7 @@ def check(budget: Budget, latency: Latency, footprint: Footprint | None = None) 
     else:
         value, unit = _measured(budget, footprint)
         came = Interval(value, value, value)
-    return Finding(budget.text, came, budget.limit, unit)
+    return BudgetResult(budget.text, came, budget.limit, unit)
 
 
 def _measured(budget: Budget, footprint: Footprint | None) -> tuple[float, str]:
@@ -131,7 +131,7 @@ def _measured(budget: Budget, footprint: Footprint | None) -> tuple[float, str]:
     return float(value), "B"
 
 
-def faster(contest: Contest, other: str) -> Finding:
+def faster(contest: LatencyComparison, other: str) -> BudgetResult:
     """``--faster-than``: the ratio must lie below 1. A void comparison says nothing, whatever its ratio.
 
     A difference that lies inside the control's is none that was shown, so the interval is widened to the control's.
@@ -139,18 +139,18 @@ def faster(contest: Contest, other: str) -> Finding:
     low, high = contest.ratio.low, contest.ratio.high
     if contest.verdict in ("void", "no difference shown"):
         low, high = min(low, 1.0), max(high, math.nextafter(1.0, 2))
-    return Finding(f"faster than {other}", Interval(contest.ratio.estimate, low, high), 1.0, "× its time")
+    return BudgetResult(f"faster than {other}", Interval(contest.ratio.estimate, low, high), 1.0, "× its time")
 
 
-def regression(contest: Contest, most: float) -> Finding:
+def regression(contest: LatencyComparison, most: float) -> BudgetResult:
     """``--max-regression`` where the baseline's model is at hand: the interleaved ratio against 1 + ``most``."""
     came = contest.ratio
     if contest.void:
         came = Interval(came.estimate, min(came.low, 1.0), max(came.high, 1 + most + 1e-9))
-    return Finding(f"at most {100 * most:.3g} % slower than the baseline", came, 1 + most, "× its time")
+    return BudgetResult(f"at most {100 * most:.3g} % slower than the baseline", came, 1 + most, "× its time")
 
 
-def regression_of_reports(now: Mapping[str, Any], then: Mapping[str, Any], most: float) -> Finding:
+def regression_of_reports(now: Mapping[str, Any], then: Mapping[str, Any], most: float) -> BudgetResult:
     """``--max-regression`` from two report.json runs: the ratio of CPU medians, as wide as two runs differ anyway.
 
     Raises:
@@ -170,10 +170,10 @@ def regression_of_reports(now: Mapping[str, Any], then: Mapping[str, Any], most:
         )
     middle, reach = math.log(one / other), 1.96 * math.sqrt(2) * BETWEEN_RUNS
     came = Interval(math.exp(middle), math.exp(middle - reach), math.exp(middle + reach))
-    return Finding(f"at most {100 * most:.3g} % slower than the baseline report", came, 1 + most, "× its CPU time")
+    return BudgetResult(f"at most {100 * most:.3g} % slower than the baseline report", came, 1 + most, "× its CPU time")
 
 
-def gate(findings: Iterable[Finding]) -> None:
+def gate(findings: Iterable[BudgetResult]) -> None:
     """Fail where a budget was broken, or cannot be judged.
 
     Raises:
@@ -181,7 +181,7 @@ def gate(findings: Iterable[Finding]) -> None:
         InconclusiveError: none was broken, but one is too close to say.
     """
     rows = list(findings)
-    if broken := [row.sentence() for row in rows if row.verdict == "broken"]:
+    if broken := [row.summary() for row in rows if row.verdict == "broken"]:
         raise GateError("; ".join(broken))
-    if open_ := [row.sentence() for row in rows if row.verdict != "kept"]:
+    if open_ := [row.summary() for row in rows if row.verdict != "kept"]:
         raise InconclusiveError("; ".join(open_) + "; measure longer, or on a quieter machine")

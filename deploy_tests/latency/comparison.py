@@ -52,7 +52,7 @@ class Rules:
 
 
 @dataclass(frozen=True)
-class Contest:
+class LatencyComparison:
     """The ratio of the contender's time to the reference's, its control, and both for each process."""
 
     ratio: Interval
@@ -83,12 +83,12 @@ class Contest:
         """Whether nothing was shown, and a difference of ``asked`` (a share) could have gone unseen."""
         return self.void or (self.verdict == "no difference shown" and self.resolution > asked)
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Figures and raw ratios as plain data."""
         return {**asdict(self), "verdict": self.verdict, "resolution": self.resolution}
 
 
-def compete(
+def compare_latency(
     contender: Path,
     reference: Path,
     cases: Path,
@@ -97,7 +97,7 @@ def compete(
     backend: str = "onnxruntime",
     rules: Rules | None = None,
     progress: Callable[[str], None] = lambda _: None,
-) -> Contest:
+) -> LatencyComparison:
     """Time two models of one contract against each other, each process in a fresh interpreter.
 
     Raises:
@@ -124,15 +124,15 @@ def compete(
         rounds: Blocks = json.loads(done.stdout.splitlines()[-1])
         return rounds
 
-    return decide(play, rule, progress, clock)
+    return repeat_until_clear(play, rule, progress, clock)
 
 
-def decide(
+def repeat_until_clear(
     play: Callable[[int], Blocks],
     rules: Rules | None = None,
     progress: Callable[[str], None] = lambda _: None,
     clock: str = CPU,
-) -> Contest:
+) -> LatencyComparison:
     """Play processes until the control is fine enough, at most three times as many as the rules say.
 
     ``play(seed)`` gives the rounds of one process: in each, the block times of C₁ C₂ R₁ R₂.
@@ -144,14 +144,14 @@ def decide(
         progress(f"{len(pairs)} process pairs")
         if len(pairs) < max(2, rule.processes):
             continue
-        result = judge(pairs, clock)
+        result = summarise(pairs, clock)
         if len(pairs) >= MOST * rule.processes or _enough(result):
             return result
 
 
-def judge(pairs: Sequence[tuple[float, float]], clock: str = CPU) -> Contest:
+def summarise(pairs: Sequence[tuple[float, float]], clock: str = CPU) -> LatencyComparison:
     """The verdict over the (effect, control) logarithms of processes."""
-    return Contest(
+    return LatencyComparison(
         ratio([effect for effect, _ in pairs]),
         ratio([control for _, control in pairs]),
         clock,
@@ -172,7 +172,7 @@ def contrasts(rounds: Blocks) -> tuple[float, float]:
     )
 
 
-def _enough(contest: Contest) -> bool:
+def _enough(contest: LatencyComparison) -> bool:
     if contest.void:
         return False
     plain = abs(math.log(contest.ratio.estimate)) > PLAIN * max(_doubt(contest.control), _half(contest.ratio))

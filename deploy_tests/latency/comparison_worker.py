@@ -13,10 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from attn_export.bundle import read_cases
-from attn_export.deploy_tests.backend import Feeds, Options, Run
+from attn_export.deploy_tests.backend import Options, Run
 from attn_export.deploy_tests.backends import BACKENDS
 from attn_export.deploy_tests.latency.comparison import CPU, Rules
 from attn_export.deploy_tests.latency.statistics import percentile
+from attn_export.types import Feeds
 
 #: Runs shorter than this are timed several at once: reading the clocks would be part of the figure.
 SHORTEST = 200e-6

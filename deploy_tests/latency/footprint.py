@@ -51,12 +51,12 @@ class Footprint:
             return None
         return self.peak_bytes - self.runtime_bytes
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Plain data."""
         return {**asdict(self), "cold_start_s": self.cold_start_s, "model_bytes": self.model_bytes}
 
 
-def measure(bundle: Bundle, backend: str, *, threads: int = 1) -> Footprint:
+def measure_footprint(bundle: Bundle, backend: str, *, threads: int = 1) -> Footprint:
     """Open and run the bundle once in a fresh interpreter.
 
     Raises:

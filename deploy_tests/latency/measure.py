@@ -7,9 +7,10 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-from attn_export.deploy_tests.backend import Feeds, Run
+from attn_export.deploy_tests.backend import Run
 from attn_export.deploy_tests.latency.statistics import Interval, median, percentile
 from attn_export.process import activity
+from attn_export.types import Feeds
 
 #: Raw samples that a report keeps at most: enough for any percentile that it states.
 KEPT = 5000
@@ -43,7 +44,7 @@ class Latency:
         """Wall percentiles, in milliseconds."""
         return {f"p{p}": percentile(self.wall, p) / 1e6 for p in (50, 90, 95, 99)}
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Figures over all samples, and the raw samples, evenly thinned where a report would grow by megabytes."""
         middle = self.median()
         step = math.ceil(len(self.wall) / KEPT)
@@ -57,7 +58,9 @@ class Latency:
         }
 
 
-def measure(run: Run, feeds: Feeds, *, threads: int, cold_start: float, protocol: Protocol | None = None) -> Latency:
+def measure_latency(
+    run: Run, feeds: Feeds, *, threads: int, cold_start: float, protocol: Protocol | None = None
+) -> Latency:
     """Warm up, then sample for at least the protocol's duration and number of runs."""
     rule = protocol or Protocol()
     began, count = time.perf_counter(), 0

@@ -42,7 +42,7 @@ class SingleStream:
         """Whether the run lasted as long as the rules ask of a submission."""
         return self.seconds >= RULED_DURATION
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Plain data."""
         return {**asdict(self), "rule": "MLPerf Inference Rules: single stream, early stopping", "submission": False}
 

@@ -40,12 +40,12 @@ class Roofline:
         """What limits it: ``compute`` or ``memory``."""
         return "compute" if flops / self.flops >= moved / self.bandwidth else "memory"
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Plain data."""
         return asdict(self)
 
 
-def measure(threads: int = 1, *, size: int = 384, megabytes: int = 128, seconds: float = 0.5) -> Roofline:
+def measure_roofline(threads: int = 1, *, size: int = 384, megabytes: int = 128, seconds: float = 0.5) -> Roofline:
     """Measure both in a fresh process that has ``threads`` threads.
 
     Raises:

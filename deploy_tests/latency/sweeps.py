@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from attn_export.bundle import Bundle
-from attn_export.deploy_tests.backend import Feeds, Run
-from attn_export.deploy_tests.latency.measure import Latency, Protocol, measure, timed
+from attn_export.deploy_tests.backend import Run
+from attn_export.deploy_tests.latency.measure import Latency, Protocol, measure_latency, timed
 from attn_export.deploy_tests.latency.statistics import percentile
 from attn_export.deploy_tests.parity.verify import latency, opened
 from attn_export.errors import UsageError
 from attn_export.process import activity
+from attn_export.types import Feeds
 
 #: A drift below this share is what a steady machine shows as well.
 STEADY = 0.05
@@ -30,7 +31,7 @@ class Point:
     latency: Latency
     per_item: float
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Figures, without raw samples."""
         low_high = self.latency.median()
         return {
@@ -61,7 +62,7 @@ class Drift:
         """Whether it stayed within what a steady machine shows."""
         return abs(self.change) <= STEADY
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Plain data."""
         return {**asdict(self), "change": self.change, "steady": self.steady}
 
@@ -89,7 +90,7 @@ def batches(
     with opened(bundle, backend, threads) as (run, _, seconds):
         for size in sizes:
             feeds = resized(bundle, size)
-            came = measure(run, feeds, threads=threads, cold_start=seconds, protocol=protocol)
+            came = measure_latency(run, feeds, threads=threads, cold_start=seconds, protocol=protocol)
             points.append(Point(size, came, came.median().estimate / size))
     return tuple(points)
 
@@ -154,10 +155,8 @@ def resized(bundle: Bundle, size: int) -> dict[str, Any]:
         raise UsageError(f"{bundle.path} has a fixed batch; export it with --dynamic batch to sweep batch sizes")
     name = place[2]
     dim = next(dim for dim in bundle.varying if dim.name == name)
-    if size < dim.least or (dim.most and size > dim.most) or size % dim.step:
-        raise UsageError(
-            f"{name} = {size} is not allowed: multiples of {dim.step} from {dim.least} to {dim.most or '∞'}"
-        )
+    if size < dim.min or (dim.max and size > dim.max) or size % dim.step:
+        raise UsageError(f"{name} = {size} is not allowed: multiples of {dim.step} from {dim.min} to {dim.max or '∞'}")
     feeds = {}
     for port in bundle.inputs:
         value = bundle.cases[0].inputs[port.name]

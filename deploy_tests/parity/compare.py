@@ -19,17 +19,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attn_export import bundle
-from attn_export.bundle import Case, Port
+from attn_export.bundle import Case
 from attn_export.deploy_tests.backend import Run
 from attn_export.deploy_tests.parity import metrics
 from attn_export.process import activity
+from attn_export.types import TensorSpec
 
 #: The limits are the bundle's too, which may not claim more.
 TOLERANCE, FLOOR, SNR = bundle.TOLERANCE, bundle.FLOOR, bundle.SNR
 
 
 @dataclass(frozen=True)
-class Comparison:
+class OutputComparison:
     """One output of one case against the truth.
 
     Attributes:
@@ -65,11 +66,11 @@ class Parity:
 
     backend: str
     tolerance: float
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[OutputComparison, ...]
     snr: float | None = None
 
     @property
-    def worst(self) -> Comparison:
+    def worst(self) -> OutputComparison:
         """The comparison nearest to failing, or furthest beyond."""
         return max(self.comparisons, key=lambda c: (bool(c.fault or c.user_fault), c.k if self.snr is None else -c.snr))
 
@@ -80,11 +81,11 @@ class Parity:
             self.within(c) and not c.fault and not c.user_fault for c in self.comparisons
         )
 
-    def within(self, row: Comparison) -> bool:
+    def within(self, row: OutputComparison) -> bool:
         """Whether the error of one comparison lies within the bound."""
         return row.k <= self.tolerance if self.snr is None else row.snr >= self.snr
 
-    def sentence(self) -> str:
+    def summary(self) -> str:
         """Say the verdict in one line."""
         if not self.comparisons:
             return "nothing was compared"
@@ -100,7 +101,7 @@ class Parity:
             f" (k = {worst.k:.2f} of {self.tolerance:g}) at {where}; {len(self.comparisons)} comparisons"
         )
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The verdict as plain data; infinite figures become None, which JSON can hold."""
         rows = [{k: _finite(v) for k, v in asdict(c).items()} for c in self.comparisons]
         bounds = {"tolerance": self.tolerance, "snr": self.snr}
@@ -110,7 +111,7 @@ class Parity:
 def prove(
     run: Run,
     cases: Iterable[Case],
-    outputs: Iterable[Port],
+    outputs: Iterable[TensorSpec],
     *,
     backend: str,
     tolerance: float = TOLERANCE,
@@ -143,7 +144,7 @@ def prove(
     return Parity(backend, tolerance, tuple(rows), snr)
 
 
-def compare(came: NDArray[Any] | None, case: Case, port: Port, tolerance: float) -> Comparison:
+def compare(came: NDArray[Any] | None, case: Case, port: TensorSpec, tolerance: float) -> OutputComparison:
     """Compare one output: element type and shape before values, NaN and infinity before errors.
 
     What of the truth is not finite is compared by itself, and grants no error to the rest.
@@ -152,8 +153,8 @@ def compare(came: NDArray[Any] | None, case: Case, port: Port, tolerance: float)
     both, size = np.isfinite(truth), bundle.norm(truth)
     unit = max(case.yardstick[name], FLOOR * size)
 
-    def fault(why: str) -> Comparison:
-        return Comparison(case.name, name, math.inf, tolerance * unit, math.inf, -math.inf, math.inf, why)
+    def fault(why: str) -> OutputComparison:
+        return OutputComparison(case.name, name, math.inf, tolerance * unit, math.inf, -math.inf, math.inf, why)
 
     if not math.isfinite(unit):
         return fault("the truth is too large to compute with")
@@ -175,16 +176,20 @@ def compare(came: NDArray[Any] | None, case: Case, port: Port, tolerance: float)
         snr = 20 * (math.log10(size) - math.log10(error))
     else:  # there is no signal: an error that float32 is allowed is no noise, and a larger one is nothing else
         snr = math.inf if error <= tolerance * unit else -math.inf
-    return Comparison(case.name, name, error, tolerance * unit, k, snr, float(np.abs(difference).max(initial=0.0)))
+    return OutputComparison(
+        case.name, name, error, tolerance * unit, k, snr, float(np.abs(difference).max(initial=0.0))
+    )
 
 
-def _user_gate(row: Comparison, came: NDArray[Any], truth: NDArray[Any], atol: float, rtol: float) -> Comparison:
+def _user_gate(
+    row: OutputComparison, came: NDArray[Any], truth: NDArray[Any], atol: float, rtol: float
+) -> OutputComparison:
     excess = np.abs(came.astype(np.float64) - truth) - (atol + rtol * np.abs(truth))
     if not (excess > 0).any():
         return row
     count = int((excess > 0).sum())
     why = f"{count} of {came.size} values lie outside atol {atol:g} and rtol {rtol:g}, by up to {excess.max():.3g}"
-    return Comparison(**{**asdict(row), "user_fault": why})
+    return OutputComparison(**{**asdict(row), "user_fault": why})
 
 
 def _norm(values: NDArray[Any]) -> float:

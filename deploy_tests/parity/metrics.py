@@ -15,12 +15,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from attn_export.types import Array
 
 #: Cosine and PSNR at which converters' checkers pass.
 COSINE, PSNR = 0.997, 30.0

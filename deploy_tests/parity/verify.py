@@ -8,15 +8,16 @@ from contextlib import contextmanager
 
 from attn_export.bundle import Bundle, Case, idle, unchanged
 from attn_export.deploy_tests import backends, shapes
-from attn_export.deploy_tests.backend import Options, Range, Run
-from attn_export.deploy_tests.latency.measure import Latency, Protocol, measure
+from attn_export.deploy_tests.backend import Options, Run
+from attn_export.deploy_tests.latency.measure import Latency, Protocol, measure_latency
 from attn_export.deploy_tests.parity.compare import Parity, prove
 from attn_export.errors import BackendError, BackendMissingError, InconclusiveError
+from attn_export.types import ShapeRange
 
 
 @contextmanager
 def opened(
-    bundle: Bundle, backend: str, threads: int = 1, ranges: Mapping[str, Range] | None = None
+    bundle: Bundle, backend: str, threads: int = 1, ranges: Mapping[str, ShapeRange] | None = None
 ) -> Iterator[tuple[Run, str, float]]:
     """Open the bundle's model: how to run it, on what, and how many seconds the opening took.
 
@@ -53,7 +54,7 @@ def verify(
     atol: float | None = None,
     rtol: float | None = None,
     cases: Sequence[Case] | None = None,
-    ranges: Mapping[str, Range] | None = None,
+    ranges: Mapping[str, ShapeRange] | None = None,
     tolerance: float | None = None,
     snr: float | None = None,
 ) -> Parity:
@@ -100,7 +101,7 @@ def latency(
     *,
     threads: int = 1,
     protocol: Protocol | None = None,
-    ranges: Mapping[str, Range] | None = None,
+    ranges: Mapping[str, ShapeRange] | None = None,
 ) -> Latency:
     """Measure the bundle's first case on ``backend``, prepared for ``ranges`` of shapes.
 
@@ -108,4 +109,4 @@ def latency(
         UnknownNameError, BackendMissingError, BackendError: as ``opened``.
     """
     with opened(bundle, backend, threads, ranges) as (run, _, seconds):
-        return measure(run, bundle.cases[0].inputs, threads=threads, cold_start=seconds, protocol=protocol)
+        return measure_latency(run, bundle.cases[0].inputs, threads=threads, cold_start=seconds, protocol=protocol)

@@ -19,7 +19,7 @@ import numpy as np
 import onnx
 from onnx import defs, helper
 
-from attn_export.export.audit.findings import Audit, Finding
+from attn_export.export.audit.findings import Audit, AuditFinding
 from attn_export.export.graph.index import View
 
 #: Written out by some stages and left to inference by others.
@@ -48,7 +48,7 @@ def audit_attributes(model: onnx.ModelProto, reference: onnx.ModelProto) -> Audi
             unpaired.append(where)
             continue
         checked += len(compared)
-        findings += [Finding("attribute", where, f"{name} is {came}, wanted {want}") for name, came, want in wrong]
+        findings += [AuditFinding("attribute", where, f"{name} is {came}, wanted {want}") for name, came, want in wrong]
     return Audit(checked, tuple(findings), tuple(unpaired))
 
 

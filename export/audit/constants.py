@@ -15,18 +15,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import permutations
-from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from torch import nn
 
 from attn_export.export.audit.attributes import audit_attributes
-from attn_export.export.audit.findings import Audit, Finding
+from attn_export.export.audit.findings import Audit, AuditFinding
 from attn_export.export.graph.index import View
-
-Array = NDArray[Any]
+from attn_export.types import Array
 
 #: A folded tensor may differ by this many units in the last place of the terms it is made of.
 ULPS = 4
@@ -86,12 +83,12 @@ def audit_initializers(model: onnx.ModelProto, wanted: Known) -> Audit:
             continue
         near, count = min(((key, _differing(values[name], v)) for key, v in missing), key=lambda pair: pair[1])
         detail = f"{count} of {values[name].size} values differ from {near}, which is nowhere in the graph"
-        findings.append(Finding("initializer", name, detail))
+        findings.append(AuditFinding("initializer", name, detail))
     return Audit(len(names), tuple(findings), tuple(unaccounted))
 
 
 @dataclass(frozen=True)
-class Tier:
+class Auditor:
     """Both audits of a stage against the one before it.
 
     Attributes:
@@ -123,14 +120,14 @@ def first_of(audits: Mapping[str, Audit]) -> str:
     return next((f"{finding.check} audit: {finding.where}: {finding.detail}" for finding in found), "")
 
 
-def second_tier(wanted: Known, reference: onnx.ModelProto) -> Tier:
+def auditor(wanted: Known, reference: onnx.ModelProto) -> Auditor:
     """The audits of what was made of ``reference``.
 
     Args:
         wanted: constants of the module that was exported.
         reference: its export before simplification.
     """
-    return Tier(wanted.also(reference), reference)
+    return Auditor(wanted.also(reference), reference)
 
 
 def _sources(

@@ -7,7 +7,7 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Finding:
+class AuditFinding:
     """One thing that is not what it was: which check, at which tensor or node, and how it differs."""
 
     check: str
@@ -26,7 +26,7 @@ class Audit:
     """
 
     checked: int
-    findings: tuple[Finding, ...]
+    findings: tuple[AuditFinding, ...]
     unaccounted: tuple[str, ...] = ()
 
     @property
@@ -34,7 +34,7 @@ class Audit:
         """Whether nothing differs."""
         return not self.findings
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The audit as plain data."""
         rows = [asdict(finding) for finding in self.findings]
         return {"ok": self.ok, "checked": self.checked, "findings": rows, "unaccounted": list(self.unaccounted)}

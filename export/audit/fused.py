@@ -13,8 +13,8 @@ from __future__ import annotations
 import onnx
 
 from attn_export.export.audit.attributes import audit_attributes
-from attn_export.export.audit.constants import Known, Tier, audit_initializers
-from attn_export.export.audit.findings import Audit, Finding
+from attn_export.export.audit.constants import Auditor, Known, audit_initializers
+from attn_export.export.audit.findings import Audit, AuditFinding
 from attn_export.export.graph.index import View
 
 
@@ -37,7 +37,7 @@ def audit_outside(fused: onnx.ModelProto, plain: onnx.ModelProto, wanted: Known,
     tensors = {**{name: before.array(name) for name in before.floats()}, **wanted.tensors}
     constant = audit_initializers(rest, Known(tensors, wanted.norms, frozenset(before.tensors)))
     strange = [
-        Finding("initializer", name, "is read outside the fused sites, and no earlier stage has it")
+        AuditFinding("initializer", name, "is read outside the fused sites, and no earlier stage has it")
         for name in View(rest).floats()
         if name not in before.tensors
     ]
@@ -49,10 +49,10 @@ def audit_outside(fused: onnx.ModelProto, plain: onnx.ModelProto, wanted: Known,
     )
 
 
-def fused_tier(wanted: Known, plain: onnx.ModelProto, fused: onnx.ModelProto) -> Tier:
+def auditor_of_fused(wanted: Known, plain: onnx.ModelProto, fused: onnx.ModelProto) -> Auditor:
     """As ``audit.second_tier``, for what was made of a fused graph: what fusing left alone is audited once, here."""
     outside = audit_outside(fused, plain, wanted, written(fused, plain))
-    return Tier(wanted.also(plain).also(fused), fused, {"outside the fused sites": outside})
+    return Auditor(wanted.also(plain).also(fused), fused, {"outside the fused sites": outside})
 
 
 def written(fused: onnx.ModelProto, plain: onnx.ModelProto) -> frozenset[str]:

@@ -10,17 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from attn_export import bundle
 from attn_export.export.graph.cut import Probe
-from attn_export.reparam.evaluate.onnx import Exact, inputs_of
-
-Array = NDArray[Any]
+from attn_export.reparam.evaluate.onnx import OnnxEvaluator, inputs_of
+from attn_export.types import Array
 
 #: The largest local error of a correct float32 layer, in roundings of its natural size: 10.1 was seen over the
 #: catalogue and 12.5 in RepVGG-A0's classifier, where a channel is a single number; a weight off by 1 % gives 70 and
@@ -56,7 +53,7 @@ def local_errors(reference: onnx.ModelProto, runtime: Probe, feeds: Mapping[str,
             every ``CHUNK`` nodes. Names it does not give are passed over, with the nodes that need them.
         feeds: the inputs of the run.
     """
-    exact = Exact(reference)
+    exact = OnnxEvaluator(reference)
     for first in range(0, len(exact.nodes), CHUNK):
         rows = range(first, min(first + CHUNK, len(exact.nodes)))
         names = {name for i in rows for name in (*inputs_of(exact.nodes[i]), *exact.nodes[i].output) if name}
@@ -69,7 +66,7 @@ def local_errors(reference: onnx.ModelProto, runtime: Probe, feeds: Mapping[str,
                 yield _local(exact, index, values)
 
 
-def _local(exact: Exact, index: int, values: Mapping[str, Array]) -> Local:
+def _local(exact: OnnxEvaluator, index: int, values: Mapping[str, Array]) -> Local:
     node = exact.nodes[index]
     want, came = exact.step(index, values)[0], values[node.output[0]].astype(np.float64)
     if came.shape != want.shape:

@@ -84,7 +84,7 @@ def _owner(node: onnx.NodeProto, weights: set[str]) -> str:
     return next((name for name in names if name), "")
 
 
-def as_manifest(rows: Sequence[Cost], case: str) -> dict[str, Any]:
+def to_manifest(rows: Sequence[Cost], case: str) -> dict[str, Any]:
     """The manifest's ``costs``: of which case, in all, and for each node."""
     return {
         "case": case,

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import helper
 
 from attn_export.reparam.evaluate.onnx import inputs_of
+from attn_export.types import Array
 
-Array = NDArray[Any]
 #: Runs a model on fixed inputs and gives the named tensors, one by one.
 Probe = Callable[[Sequence[str]], Iterable[tuple[str, Array]]]
 

@@ -34,7 +34,7 @@ class Origin:
     line: int = 0
     code: str = ""
 
-    def sentence(self) -> str:
+    def summary(self) -> str:
         """Say it in one line."""
         kind = f" ({self.kind.rpartition('.')[2]})" if self.kind else ""
         place = f"{self.module or 'the module itself'}{kind}"

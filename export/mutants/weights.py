@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import onnx
 
-from attn_export.export.graph.index import Array, View, find, set_tensor
+from attn_export.export.graph.index import View, find, set_tensor
+from attn_export.types import Array
 
 Change = Callable[[onnx.GraphProto], None]
 Fault = tuple[str, str, str, Change]

@@ -9,10 +9,10 @@ from __future__ import annotations
 import onnx
 from onnx import TensorProto, helper
 
-from attn_export.bundle import Port
 from attn_export.errors import ContractError
 from attn_export.export.graph.index import light
 from attn_export.export.onnx.exported import Contract, Exported
+from attn_export.types import TensorSpec
 
 #: The newest ONNX file format that runtimes of the last two years read; opsets above 22 need a newer one.
 NEWEST_IR = 10
@@ -47,16 +47,16 @@ def check(model: onnx.ModelProto, contract: Contract) -> Exported:
     return Exported(model, contract)
 
 
-def port(value: onnx.ValueInfoProto) -> Port:
+def port(value: onnx.ValueInfoProto) -> TensorSpec:
     """Read name, element type and shape of a graph input or output."""
     tensor = value.type.tensor_type
     if tensor.elem_type == TensorProto.UNDEFINED:
         raise ContractError(f"{value.name!r} is no tensor, or has no element type")
     dims = tuple(dim.dim_param or (dim.dim_value if dim.HasField("dim_value") else "?") for dim in tensor.shape.dim)
-    return Port(value.name, str(helper.tensor_dtype_to_np_dtype(tensor.elem_type)), dims)
+    return TensorSpec(value.name, str(helper.tensor_dtype_to_np_dtype(tensor.elem_type)), dims)
 
 
-def _same(kind: str, wanted: tuple[Port, ...], came: list[Port]) -> None:
+def _same(kind: str, wanted: tuple[TensorSpec, ...], came: list[TensorSpec]) -> None:
     if [p.name for p in wanted] != [p.name for p in came]:
         raise ContractError(
             f"wanted {kind}s {_names(wanted)}, came {_names(came)};"
@@ -78,9 +78,9 @@ def _fits(want: int | str, come: int | str) -> bool:
     return want == "?" or (isinstance(want, str) and isinstance(come, str)) or want == come
 
 
-def _names(ports: tuple[Port, ...] | list[Port]) -> str:
+def _names(ports: tuple[TensorSpec, ...] | list[TensorSpec]) -> str:
     return ", ".join(p.name for p in ports) or "none"
 
 
-def _shape(port: Port) -> str:
+def _shape(port: TensorSpec) -> str:
     return "x".join(map(str, port.shape))

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import onnx
 
-from attn_export.bundle import Port
 from attn_export.export.graph.index import HEAVY
+from attn_export.types import TensorSpec
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,8 @@ class Contract:
     """What was asked for, and is asserted on every model that claims to be the answer."""
 
     opset: int
-    inputs: tuple[Port, ...]
-    outputs: tuple[Port, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
 
 
 @dataclass(frozen=True)

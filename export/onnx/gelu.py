@@ -12,7 +12,7 @@ import onnx
 from onnx import numpy_helper
 
 
-def halve_first(model: onnx.ModelProto) -> int:
+def scale_first(model: onnx.ModelProto) -> int:
     """Rewrite every GELU of ``model`` in place, and return how many there were."""
     graph = model.graph
     maker = {name: node for node in graph.node for name in node.output}

@@ -12,16 +12,15 @@ from collections.abc import Iterator
 import onnx
 import torch
 
-from attn_export.bundle import Port
 from attn_export.errors import ContractError, ExportError
 from attn_export.export.onnx import contract
 from attn_export.export.onnx.epsilons import lost
 from attn_export.export.onnx.exported import Contract, Exported
-from attn_export.export.onnx.gelu import halve_first
+from attn_export.export.onnx.gelu import scale_first
 from attn_export.export.reference import flatten
 from attn_export.export.subject import Subject
-from attn_export.mechanisms.spec import Dim
 from attn_export.process import activity
+from attn_export.types import Dim, TensorSpec
 
 OPSET = 18
 
@@ -36,7 +35,7 @@ def export(subject: Subject, opset: int = OPSET) -> Exported:
     promised = _promise(subject, opset)
     model = _convert(subject, promised).model_proto
     _name_dimensions(model, promised)
-    halve_first(model)
+    scale_first(model)
     checked = contract.check(model, promised)
     # From here on the outputs' shapes are promised too: what simplifies the graph must not fix a free size.
     return Exported(model, Contract(opset, promised.inputs, tuple(map(contract.port, checked.model.graph.output))))
@@ -61,11 +60,11 @@ def _promise(subject: Subject, opset: int) -> Contract:
     return Contract(
         opset,
         tuple(
-            Port(item.name, item.dtype, tuple(_size(dim, subject, named) for dim in item.shape))
+            TensorSpec(item.name, item.dtype, tuple(_size(dim, subject, named) for dim in item.shape))
             for item in subject.inputs
         ),
         tuple(
-            Port(name, str(value.dtype).removeprefix("torch."), tuple("?" for _ in value.shape))
+            TensorSpec(name, str(value.dtype).removeprefix("torch."), tuple("?" for _ in value.shape))
             for name, value in outputs.items()
         ),
     )
@@ -105,8 +104,8 @@ def _convert(subject: Subject, promised: Contract) -> torch.onnx.ONNXProgram:
 
 def _symbol(dim: Dim) -> object:
     """The exporter's dimension; multiples of a step are a multiple of a free dimension."""
-    most = None if dim.most is None else dim.most // dim.step
-    least = max(1, -(-dim.least // dim.step))
+    most = None if dim.max is None else dim.max // dim.step
+    least = max(1, -(-dim.min // dim.step))
     if dim.step == 1:
         return torch.export.Dim(dim.name, min=least, max=most)
     return dim.step * torch.export.Dim(f"{dim.name}_by_{dim.step}", min=least, max=most)

@@ -22,12 +22,12 @@ from attn_export.export.precision.float16_policy import (
     LARGEST,
     MARGIN,
     MASK,
-    Seen,
+    Extent,
     decide,
     floats,
     is_float,
     observe,
-    takes_half,
+    takes_float16,
 )
 
 #: A graph with one of these is quantised.
@@ -35,7 +35,7 @@ QUANTISED = {"QuantizeLinear", "DequantizeLinear", "QLinearConv", "QLinearMatMul
 
 
 @dataclass(frozen=True)
-class Kept:
+class KeptNode:
     """A node that stays in float32, and why."""
 
     node: str
@@ -44,7 +44,7 @@ class Kept:
 
 
 @dataclass(frozen=True)
-class Report:
+class Float16Report:
     """What the rewrite did.
 
     Attributes:
@@ -56,24 +56,24 @@ class Report:
     """
 
     halved: int
-    kept: tuple[Kept, ...]
+    kept: tuple[KeptNode, ...]
     casts: int
     clamped: tuple[str, ...]
     largest: float
 
-    def sentence(self) -> str:
+    def summary(self) -> str:
         """Say it in one line."""
         text = f"{self.halved} nodes in float16, {len(self.kept)} kept in float32, {self.casts} casts"
         return text + (f", {len(self.clamped)} masks clamped" if self.clamped else "")
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The report as plain data."""
         return asdict(self)
 
 
 def to_float16(
     model: onnx.ModelProto, feeds: Iterable[Mapping[str, NDArray[Any]]], *, margin: float = MARGIN
-) -> tuple[onnx.ModelProto, Report]:
+) -> tuple[onnx.ModelProto, Float16Report]:
     """Return the model in float16 and what was kept; the one given is not changed.
 
     Raises:
@@ -97,7 +97,7 @@ class _Rewriting:
     """One rewrite in progress: every tensor has one element type, and is cast once to the other where wanted."""
 
     model: onnx.ModelProto
-    seen: Mapping[str, Seen]
+    seen: Mapping[str, Extent]
     kept: Mapping[int, str]
     half: set[str] = field(default_factory=set)  # tensors that are float16 now
     cast: dict[tuple[str, int], str] = field(default_factory=dict)
@@ -128,13 +128,13 @@ class _Rewriting:
         result.graph.initializer.extend(t for t in {**self.constants, **self.tensors}.values() if t.name in used)
         return result
 
-    def report(self) -> Report:
+    def report(self) -> Float16Report:
         """What was done."""
         nodes = self.model.graph.node
-        kept = tuple(Kept(nodes[index].name, nodes[index].op_type, reason) for index, reason in self.kept.items())
+        kept = tuple(KeptNode(nodes[index].name, nodes[index].op_type, reason) for index, reason in self.kept.items())
         largest = max((self.seen[name].largest for name in self.half if name in self.seen), default=0.0)
         casts = sum(name.startswith("to_float") for name in (node.name for node in self.nodes))
-        return Report(self.halved, kept, casts, tuple(dict.fromkeys(self.clamped)), largest)
+        return Float16Report(self.halved, kept, casts, tuple(dict.fromkeys(self.clamped)), largest)
 
     def _node(self, index: int, node: onnx.NodeProto, outputs: set[str]) -> None:
         new = onnx.NodeProto()
@@ -142,7 +142,7 @@ class _Rewriting:
         lower = index not in self.kept and bool(floats(node, self.seen))
         for i, name in enumerate(node.input):
             if name in self.seen and self.seen[name].dtype == np.float32:
-                half = lower and takes_half(node, self.versions, i)
+                half = lower and takes_float16(node, self.versions, i)
                 new.input[i] = self._as(name, TensorProto.FLOAT16 if half else TensorProto.FLOAT)
         if lower:
             self.halved += 1

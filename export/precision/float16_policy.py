@@ -37,7 +37,7 @@ _DIVISIONS = {"Div", "Reciprocal", "Log"}
 
 
 @dataclass
-class Seen:
+class Extent:
     """What a float32 run showed of one tensor."""
 
     dtype: np.dtype[Any]
@@ -45,7 +45,7 @@ class Seen:
     total: float = 0.0  # the largest sum of magnitudes over one item of the batch
 
 
-def observe(model: onnx.ModelProto, feeds: Iterable[Mapping[str, NDArray[Any]]]) -> dict[str, Seen]:
+def observe(model: onnx.ModelProto, feeds: Iterable[Mapping[str, NDArray[Any]]]) -> dict[str, Extent]:
     """Run in float32 with every tensor as an output."""
     import onnxruntime
 
@@ -57,7 +57,7 @@ def observe(model: onnx.ModelProto, feeds: Iterable[Mapping[str, NDArray[Any]]])
     settings = onnxruntime.SessionOptions()
     settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     settings.log_severity_level = 3
-    seen = {tensor.name: Seen(np.dtype(np.float32)) for tensor in model.graph.initializer if is_float(tensor)}
+    seen = {tensor.name: Extent(np.dtype(np.float32)) for tensor in model.graph.initializer if is_float(tensor)}
     for tensor in model.graph.initializer:
         if is_float(tensor):
             _note(seen[tensor.name], numpy_helper.to_array(tensor))
@@ -72,7 +72,7 @@ def observe(model: onnx.ModelProto, feeds: Iterable[Mapping[str, NDArray[Any]]])
                 values = dict(zip(inside, session.run(inside, dict(feed)), strict=True))
                 for name, value in {**feed, **values}.items():
                     array = np.asarray(value)
-                    _note(seen.setdefault(name, Seen(array.dtype)), array)
+                    _note(seen.setdefault(name, Extent(array.dtype)), array)
         except Exception as error:  # the runtime's exceptions share no base class of their own
             raise ExportError(
                 f"the model does not run in float32, so nothing is known of its ranges: {error}"
@@ -82,7 +82,7 @@ def observe(model: onnx.ModelProto, feeds: Iterable[Mapping[str, NDArray[Any]]])
     return seen
 
 
-def _note(what: Seen, array: NDArray[Any]) -> None:
+def _note(what: Extent, array: NDArray[Any]) -> None:
     if array.dtype != np.float32 or not array.size:
         return
     finite = np.abs(np.where(np.abs(array) >= MASK, 0, np.nan_to_num(array, nan=np.inf)))
@@ -96,7 +96,7 @@ def is_float(tensor: TensorProto) -> bool:
     return bool(tensor.data_type == TensorProto.FLOAT)
 
 
-def decide(model: onnx.ModelProto, seen: Mapping[str, Seen], limit: float) -> dict[int, str]:
+def decide(model: onnx.ModelProto, seen: Mapping[str, Extent], limit: float) -> dict[int, str]:
     """Index and reason of each node that stays in float32."""
     versions = {item.domain: item.version for item in model.opset_import}
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -127,27 +127,27 @@ def decide(model: onnx.ModelProto, seen: Mapping[str, Seen], limit: float) -> di
     return kept
 
 
-def floats(node: onnx.NodeProto, seen: Mapping[str, Seen]) -> list[str]:
+def floats(node: onnx.NodeProto, seen: Mapping[str, Extent]) -> list[str]:
     """What a node takes and gives in float32."""
     return [n for n in (*node.input, *node.output) if n in seen and seen[n].dtype == np.float32]
 
 
-def _unable(node: onnx.NodeProto, versions: Mapping[str, int], seen: Mapping[str, Seen]) -> str:
+def _unable(node: onnx.NodeProto, versions: Mapping[str, int], seen: Mapping[str, Extent]) -> str:
     if node.op_type in ALWAYS_FULL:
         return "it is not rewritten: it has a graph inside, or makes its own element type"
     if not floats(node, seen):
         return ""
     if node.domain not in ("", "ai.onnx"):
         return f"it is no operator of ONNX but of {node.domain}"
-    if not all(takes_half(node, versions, i, output=True) for i in range(len(node.output))):
+    if not all(takes_float16(node, versions, i, output=True) for i in range(len(node.output))):
         return "ONNX does not define it for float16"
     main = [i for i, name in enumerate(node.input) if name in seen and seen[name].dtype == np.float32]
-    if main and not any(takes_half(node, versions, i) for i in main):
+    if main and not any(takes_float16(node, versions, i) for i in main):
         return "ONNX does not define it for float16"
     return ""
 
 
-def takes_half(node: onnx.NodeProto, versions: Mapping[str, int], index: int, *, output: bool = False) -> bool:
+def takes_float16(node: onnx.NodeProto, versions: Mapping[str, int], index: int, *, output: bool = False) -> bool:
     """Whether ONNX lets one input or output be float16; a position that is never float (such as a shape) does."""
     schema = onnx.defs.get_schema(node.op_type, versions.get(node.domain, versions.get("", 1)), node.domain)
     ports = schema.outputs if output else schema.inputs
@@ -157,7 +157,7 @@ def takes_half(node: onnx.NodeProto, versions: Mapping[str, int], index: int, *,
     return "tensor(float16)" in types or "tensor(float)" not in types
 
 
-def _overflows(node: onnx.NodeProto, seen: Mapping[str, Seen], limit: float) -> str:
+def _overflows(node: onnx.NodeProto, seen: Mapping[str, Extent], limit: float) -> str:
     for name in floats(node, seen):
         if seen[name].largest > limit:
             side = "gives" if name in node.output else "takes"
@@ -194,7 +194,7 @@ def _guarded(model: onnx.ModelProto, start: int) -> list[int]:
     return found
 
 
-def _counts(node: onnx.NodeProto, seen: Mapping[str, Seen]) -> bool:
+def _counts(node: onnx.NodeProto, seen: Mapping[str, Extent]) -> bool:
     if node.op_type != "Cast" or node.input[0] not in seen:
         return False
     source, result = seen[node.input[0]], seen.get(node.output[0])

@@ -11,7 +11,7 @@ import torch
 from onnx import TensorProto
 from torch import Tensor, nn
 
-from attn_export.bundle import Port, sha256
+from attn_export.bundle import sha256
 from attn_export.errors import SubjectError, UsageError
 from attn_export.export.onnx import contract
 from attn_export.export.onnx.exported import Contract, Exported
@@ -19,8 +19,9 @@ from attn_export.export.onnx.read import read_model
 from attn_export.export.reference import GraphOutputs
 from attn_export.export.sources.user_code import inputs_of
 from attn_export.export.subject import Subject
-from attn_export.mechanisms.spec import Dim, Dtype, Input
-from attn_export.reparam.evaluate.onnx import Exact
+from attn_export.mechanisms.spec import Dtype, Input
+from attn_export.reparam.evaluate.onnx import OnnxEvaluator
+from attn_export.types import Dim, TensorSpec
 
 _DTYPES: dict[int, Dtype] = {TensorProto.FLOAT: "float32", TensorProto.INT64: "int64", TensorProto.BOOL: "bool"}
 
@@ -32,13 +33,13 @@ class GraphModule(nn.Module):
         super().__init__()
         self.model = model
         self.precision = nn.Parameter(torch.zeros(()), requires_grad=False)
-        self._exact: dict[torch.dtype, Exact] = {}
+        self._exact: dict[torch.dtype, OnnxEvaluator] = {}
 
     def forward(self, *inputs: Tensor) -> GraphOutputs:
         """Evaluate node by node; outputs by name."""
         kind = self.precision.dtype
         if kind not in self._exact:
-            self._exact[kind] = Exact(self.model, torch.zeros((), dtype=kind).numpy().dtype.type)
+            self._exact[kind] = OnnxEvaluator(self.model, torch.zeros((), dtype=kind).numpy().dtype.type)
         feeds = {value.name: x.numpy() for value, x in zip(graph_inputs(self.model), inputs, strict=True)}
         return GraphOutputs({name: torch.from_numpy(value) for name, value in self._exact[kind].run(feeds).items()})
 
@@ -96,7 +97,7 @@ def exported(subject: Subject) -> Exported:
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
     inputs = tuple(contract.port(value) for value in graph_inputs(model))
     outputs = tuple(contract.port(value) for value in model.graph.output)
-    promised = Contract(opset, inputs, tuple(Port(p.name, p.dtype, p.shape) for p in outputs))
+    promised = Contract(opset, inputs, tuple(TensorSpec(p.name, p.dtype, p.shape) for p in outputs))
     return contract.check(model, promised)
 
 

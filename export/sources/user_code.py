@@ -17,8 +17,9 @@ from attn_export.errors import SubjectError, UnknownNameError, UsageError
 from attn_export.export.sources.guest import guest
 from attn_export.export.subject import Subject, build
 from attn_export.export.weights import checkpoint
-from attn_export.export.weights.randomize import awaken
-from attn_export.mechanisms.spec import Dim, Dtype, Input
+from attn_export.export.weights.randomize import randomize
+from attn_export.mechanisms.spec import Dtype, Input
+from attn_export.types import Dim
 
 _DTYPES: tuple[Dtype, ...] = ("float32", "int64", "bool")
 #: Letters of one input's description, its elements and its axes.
@@ -70,7 +71,7 @@ def from_code(
     elif keep_fresh:
         origin = f"as the constructor gave them, seed {seed}"
     else:
-        awaken(module, seed)
+        randomize(module, seed)
         origin = f"awakened from seed {seed}"
     inputs, sizes = inputs_of(shapes, _parameters(module))
     named = dict.fromkeys(dim for item in inputs for dim in item.shape if isinstance(dim, str))

@@ -16,7 +16,7 @@ _LINEAR = (nn.Linear, nn.modules.conv._ConvNd)
 
 
 @torch.no_grad()
-def awaken(module: nn.Module, seed: int = 0) -> None:
+def randomize(module: nn.Module, seed: int = 0) -> None:
     """Draw, in place, whatever in ``module`` is asleep.
 
     Batch norm: mean ~ N(0, 0.5), variance ~ U(0.5, 2); every norm: scale ~ U(0.5, 1.5), one in six negative,

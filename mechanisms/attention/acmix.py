@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from attn_export.mechanisms._layers.checks import positive
 from attn_export.mechanisms._layers.local import local_sum
-from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
+from attn_export.mechanisms.spec import Input, Paper, Preset, Spec
+from attn_export.types import Dim
 
 
 class ACmix(nn.Module):
@@ -117,7 +118,7 @@ MECHANISM = Spec(
     build=ACmix,
     inputs=(Input("x", ("b", "channels", "h", "w")),),
     # A mirror reaches no further than the map.
-    dynamic=(Dim("b"), Dim("h", least=4), Dim("w", least=4)),
+    dynamic=(Dim("b"), Dim("h", min=4), Dim("w", min=4)),
     presets={
         "test": Preset({"channels": 16, "heads": 4}, {"h": 7, "w": 9}),
         "readme": Preset({"channels": 256, "heads": 4}, {"h": 7, "w": 7}),

@@ -13,7 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attn_export.mechanisms._layers.checks import positive
-from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
+from attn_export.mechanisms.spec import Input, Paper, Preset, Spec
+from attn_export.types import Dim
 
 
 class EfficientMultiScaleAttention(nn.Module):
@@ -61,7 +62,7 @@ MECHANISM = Spec(
     ),
     build=EfficientMultiScaleAttention,
     inputs=(Input("x", ("b", "channels", "h", "w")),),
-    dynamic=(Dim("b"), Dim("h", least=2), Dim("w")),
+    dynamic=(Dim("b"), Dim("h", min=2), Dim("w")),
     presets={
         "test": Preset({"channels": 16, "groups": 4}, {"h": 6, "w": 7}),
         "readme": Preset({"channels": 256, "groups": 32}, {"h": 14, "w": 14}),

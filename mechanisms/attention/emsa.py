@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from attn_export.mechanisms._layers.checks import positive
 from attn_export.mechanisms._layers.heads import merge_heads, split_heads
-from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
+from attn_export.mechanisms.spec import Input, Paper, Preset, Spec
+from attn_export.types import Dim
 
 
 class EfficientMultiHeadSelfAttention(nn.Module):
@@ -117,7 +118,7 @@ MECHANISM = Spec(
                 Input("keys", ("b", "nk", "channels")),
                 Input("values", ("b", "nk", "channels")),
             ),
-            dynamic=(Dim("b"), Dim("n", least=2), Dim("nk", least=2)),
+            dynamic=(Dim("b"), Dim("n", min=2), Dim("nk", min=2)),
         ),
         "plain": Preset({"channels": 32, "heads": 4, "height": 8, "width": 6, "transform": False}, {"n": 48}),
     },

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from attn_export.mechanisms._layers.checks import positive
 from attn_export.mechanisms._layers.heads import attend, merge_heads, split_heads
 from attn_export.mechanisms.attention.rope import RotaryEmbedding
-from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
+from attn_export.mechanisms.spec import Input, Paper, Preset, Spec
+from attn_export.types import Dim
 
 
 class GroupedQueryAttention(nn.Module):
@@ -97,11 +98,11 @@ MECHANISM = Spec(
         "readme": Preset({"channels": 512, "heads": 8, "kv_heads": 2}, {"n": 196}),
     },
     variants={
-        "rotary": Preset({"channels": 16, "rotary": True}, {"n": 7}, dynamic=(Dim("b"), Dim("n", most=64))),
+        "rotary": Preset({"channels": 16, "rotary": True}, {"n": 7}, dynamic=(Dim("b"), Dim("n", max=64))),
         "causal": Preset(
             {"channels": 16, "rotary": True, "causal": True, "bias": True},
             {"n": 7},
-            dynamic=(Dim("b"), Dim("n", most=64)),
+            dynamic=(Dim("b"), Dim("n", max=64)),
         ),
         "multi_query": Preset({"channels": 16, "kv_heads": 1, "d_head": 6}, {"n": 7}),
         "multi_head": Preset({"channels": 16, "kv_heads": 4}, {"n": 7}),

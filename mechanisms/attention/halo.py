@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from attn_export.mechanisms._layers.heads import attend
 from attn_export.mechanisms._layers.window_logits import RelativeLogits
-from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Source, Spec
+from attn_export.mechanisms.spec import Input, Paper, Preset, Source, Spec
+from attn_export.types import Dim
 
 
 class HaloAttention(nn.Module):
@@ -102,20 +103,20 @@ MECHANISM = Spec(
     ),
     build=HaloAttention,
     inputs=(Input("x", ("b", "channels", "h", "w")),),
-    dynamic=(Dim("b"), Dim("h", step=4, least=4), Dim("w", step=4, least=4)),
+    dynamic=(Dim("b"), Dim("h", step=4, min=4), Dim("w", step=4, min=4)),
     presets={
         "test": Preset({"channels": 32, "block": 4, "halo": 2}, {"h": 8, "w": 12}),
         "readme": Preset(
             {"channels": 512, "block": 2, "halo": 1, "head_channels": 64},
             {"h": 8, "w": 8},
-            dynamic=(Dim("b"), Dim("h", step=2, least=2), Dim("w", step=2, least=2)),
+            dynamic=(Dim("b"), Dim("h", step=2, min=2), Dim("w", step=2, min=2)),
         ),
     },
     variants={
         "wide_halo": Preset(
             {"channels": 8, "block": 2, "halo": 3, "heads": 2, "head_channels": 4},
             {"h": 6, "w": 4},
-            dynamic=(Dim("b"), Dim("h", step=2, least=2), Dim("w", step=2, least=2)),
+            dynamic=(Dim("b"), Dim("h", step=2, min=2), Dim("w", step=2, min=2)),
         ),
     },
     sources={

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from attn_export.mechanisms._layers.checks import positive
 from attn_export.mechanisms._layers.patch_transformer import Transformer
-from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Source, Spec
+from attn_export.mechanisms.spec import Input, Paper, Preset, Source, Spec
+from attn_export.types import Dim
 
 
 class MobileViTBlock(nn.Module):
@@ -87,13 +88,13 @@ MECHANISM = Spec(
     ),
     build=MobileViTBlock,
     inputs=(Input("x", ("b", "channels", "h", "w")),),
-    dynamic=(Dim("b"), Dim("h", step=2, least=2), Dim("w", step=2, least=2)),
+    dynamic=(Dim("b"), Dim("h", step=2, min=2), Dim("w", step=2, min=2)),
     presets={
         "test": Preset({"channels": 8, "dim": 16, "patch": 2}, {"h": 6, "w": 4}),
         "readme": Preset(
             {"channels": 3, "dim": 512, "patch": 7, "depth": 3, "heads": 8},
             {"h": 28, "w": 28},
-            dynamic=(Dim("b"), Dim("h", step=7, least=7), Dim("w", step=7, least=7)),
+            dynamic=(Dim("b"), Dim("h", step=7, min=7), Dim("w", step=7, min=7)),
         ),
     },
     variants={

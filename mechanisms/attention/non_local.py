@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from attn_export.mechanisms._layers.checks import positive
 from attn_export.mechanisms._layers.heads import attend
-from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
+from attn_export.mechanisms.spec import Input, Paper, Preset, Spec
+from attn_export.types import Dim
 
 Pair = Literal["embedded", "gaussian", "dot", "concatenation"]
 
@@ -84,7 +85,7 @@ MECHANISM = Spec(
     paper=Paper("Non-local Neural Networks", "Wang et al.", "CVPR 2018", "1711.07971"),
     build=NonLocal,
     inputs=(Input("x", ("b", "channels", "h", "w")),),
-    dynamic=(Dim("b"), Dim("h", least=2), Dim("w", least=2)),
+    dynamic=(Dim("b"), Dim("h", min=2), Dim("w", min=2)),
     presets={
         "test": Preset({"channels": 16}, {"h": 6, "w": 7}),
         "readme": Preset({"channels": 256, "pool": True}, {"h": 14, "w": 14}),

@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from attn_export.mechanisms._layers.checks import positive
 from attn_export.mechanisms._layers.constant import Constants
 from attn_export.mechanisms._layers.local import local_sum
-from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
+from attn_export.mechanisms.spec import Input, Paper, Preset, Spec
+from attn_export.types import Dim
 
 
 class OutlookAttention(Constants):
@@ -107,7 +108,7 @@ MECHANISM = Spec(
         "strided": Preset(
             {"channels": 16, "heads": 2, "stride": 2},
             {"h": 7, "w": 6},
-            dynamic=(Dim("b"), Dim("h", least=3), Dim("w", least=3)),  # two windows or more on each axis
+            dynamic=(Dim("b"), Dim("h", min=3), Dim("w", min=3)),  # two windows or more on each axis
         ),
         "wide": Preset({"channels": 8, "kernel_size": 5, "value_bias": True}, {"h": 7, "w": 6}),
     },

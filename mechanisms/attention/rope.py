@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from attn_export.mechanisms._layers.constant import Constants
-from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
+from attn_export.mechanisms.spec import Input, Paper, Preset, Spec
+from attn_export.types import Dim
 
 
 class RotaryEmbedding(Constants):
@@ -79,13 +80,13 @@ MECHANISM = Spec(
     ),
     build=RotaryEmbedding,
     inputs=(Input("x", ("b", "heads", "n", "d_head")),),
-    dynamic=(Dim("b"), Dim("heads"), Dim("n", most=64)),
+    dynamic=(Dim("b"), Dim("heads"), Dim("n", max=64)),
     presets={
         "test": Preset({"d_head": 8}, {"heads": 3, "n": 7}),
         "readme": Preset(
             {"d_head": 64, "length": 512},
             {"heads": 8, "n": 196},
-            dynamic=(Dim("b"), Dim("heads"), Dim("n", most=512)),
+            dynamic=(Dim("b"), Dim("heads"), Dim("n", max=512)),
         ),
     },
     variants={

@@ -10,7 +10,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attn_export.mechanisms._layers.checks import positive
-from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
+from attn_export.mechanisms.spec import Input, Paper, Preset, Spec
+from attn_export.types import Dim
 
 
 class SpatialGroupEnhance(nn.Module):
@@ -59,7 +60,7 @@ MECHANISM = Spec(
     ),
     build=SpatialGroupEnhance,
     inputs=(Input("x", ("b", "channels", "h", "w")),),
-    dynamic=(Dim("b"), Dim("h", least=2), Dim("w", least=2)),
+    dynamic=(Dim("b"), Dim("h", min=2), Dim("w", min=2)),
     presets={
         "test": Preset({"channels": 32, "groups": 4}, {"h": 7, "w": 9}),
         "readme": Preset({"channels": 512, "groups": 8}, {"h": 7, "w": 7}),

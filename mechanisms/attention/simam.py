@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
+from attn_export.mechanisms.spec import Input, Paper, Preset, Spec
+from attn_export.types import Dim
 
 
 class SimAM(nn.Module):
@@ -49,7 +50,7 @@ MECHANISM = Spec(
     ),
     build=SimAM,
     inputs=(Input("x", ("b", "c", "h", "w")),),
-    dynamic=(Dim("b"), Dim("c"), Dim("h"), Dim("w", least=2)),
+    dynamic=(Dim("b"), Dim("c"), Dim("h"), Dim("w", min=2)),
     presets={
         "test": Preset({}, {"c": 32, "h": 7, "w": 9}),
         "readme": Preset({}, {"c": 64, "h": 14, "w": 14}),

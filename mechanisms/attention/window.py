@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from attn_export.mechanisms._layers.checks import positive
 from attn_export.mechanisms._layers.windows import WindowAttention
-from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
+from attn_export.mechanisms.spec import Input, Paper, Preset, Spec
+from attn_export.types import Dim
 
 
 class ShiftedWindowAttention(WindowAttention):
@@ -83,13 +84,13 @@ MECHANISM = Spec(
     ),
     build=ShiftedWindowAttention,
     inputs=(Input("x", ("b", "h", "w", "channels")),),
-    dynamic=(Dim("b"), Dim("h", step=4, least=4), Dim("w", step=4, least=4)),
+    dynamic=(Dim("b"), Dim("h", step=4, min=4), Dim("w", step=4, min=4)),
     presets={
         "test": Preset({"channels": 16}, {"h": 8, "w": 12}),
         "readme": Preset(
             {"channels": 96, "heads": 3, "window": 7},
             {"h": 56, "w": 56},
-            dynamic=(Dim("b"), Dim("h", step=7, least=7), Dim("w", step=7, least=7)),
+            dynamic=(Dim("b"), Dim("h", step=7, min=7), Dim("w", step=7, min=7)),
         ),
     },
     variants={

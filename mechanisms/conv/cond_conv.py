@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from attn_export.mechanisms._layers.checks import positive
 from attn_export.mechanisms._layers.mixture import MixtureConv
-from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
+from attn_export.mechanisms.spec import Input, Paper, Preset, Spec
+from attn_export.types import Dim
 
 
 class CondConv(nn.Module):
@@ -76,7 +77,7 @@ MECHANISM = Spec(
     paper=Paper("CondConv: Conditionally Parameterized Convolutions", "Yang et al.", "NeurIPS 2019", "1904.04971"),
     build=CondConv,
     inputs=(Input("x", ("b", "channels", "h", "w")),),
-    dynamic=(Dim("b"), Dim("h", least=2), Dim("w", least=2)),
+    dynamic=(Dim("b"), Dim("h", min=2), Dim("w", min=2)),
     presets={
         "test": Preset({"channels": 16, "out_channels": 24}, {"h": 7, "w": 9}),
         "readme": Preset({"channels": 32, "out_channels": 64, "bias": False}, {"h": 64, "w": 64}),

@@ -16,7 +16,8 @@ from attn_export.mechanisms._layers.channel_norm import ChannelNorm
 from attn_export.mechanisms._layers.checks import positive
 from attn_export.mechanisms._layers.dft import RealDFT2d
 from attn_export.mechanisms.conv.gnconv import GnConv
-from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
+from attn_export.mechanisms.spec import Input, Paper, Preset, Spec
+from attn_export.types import Dim
 
 
 class GlobalLocalFilter(nn.Module):
@@ -110,7 +111,7 @@ MECHANISM = Spec(
     paper=Paper("HorNet: Efficient High-Order Spatial Interactions", "Rao et al.", "NeurIPS 2022", "2207.14284"),
     build=HorNet,
     inputs=(Input("x", ("b", 3, "h", "w")),),
-    dynamic=(Dim("b"), Dim("h", least=32), Dim("w", least=32)),
+    dynamic=(Dim("b"), Dim("h", min=32), Dim("w", min=32)),
     presets={
         "test": Preset({"width": 8, "depths": (1, 1, 1, 1), "orders": (2, 3, 4, 4), "classes": 10}, {"h": 64, "w": 64}),
         "readme": Preset({}, {"h": 224, "w": 224}),

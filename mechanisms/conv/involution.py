@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from attn_export.mechanisms._layers.checks import positive
 from attn_export.mechanisms._layers.local import shifted
-from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
+from attn_export.mechanisms.spec import Input, Paper, Preset, Spec
+from attn_export.types import Dim
 
 
 class Involution(nn.Module):
@@ -60,7 +61,7 @@ MECHANISM = Spec(
     paper=Paper("Involution: Inverting the Inherence of Convolution", "Li et al.", "CVPR 2021", "2103.06255"),
     build=Involution,
     inputs=(Input("x", ("b", "channels", "h", "w")),),
-    dynamic=(Dim("b"), Dim("h", least=2), Dim("w", least=2)),
+    dynamic=(Dim("b"), Dim("h", min=2), Dim("w", min=2)),
     presets={
         "test": Preset({"channels": 16}, {"h": 7, "w": 9}),
         "readme": Preset({"channels": 4, "kernel": 3, "stride": 2, "groups": 1}, {"h": 64, "w": 64}),

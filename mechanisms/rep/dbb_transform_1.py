@@ -7,7 +7,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attn_export.mechanisms._layers.checks import positive
-from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
+from attn_export.mechanisms.spec import Input, Paper, Preset, Spec
+from attn_export.types import Dim
 
 
 class ConvNorm(nn.Module):
@@ -35,7 +36,7 @@ MECHANISM = Spec(
     paper=Paper("Diverse Branch Block: Building a Convolution", "Ding et al.", "CVPR 2021", "2103.13425"),
     build=ConvNorm,
     inputs=(Input("x", ("b", "channels", "h", "w")),),
-    dynamic=(Dim("b"), Dim("h", least=3), Dim("w", least=3)),
+    dynamic=(Dim("b"), Dim("h", min=3), Dim("w", min=3)),
     presets={
         "test": Preset({"channels": 8, "out_channels": 12}, {"h": 7, "w": 9}),
         "readme": Preset({"channels": 64, "out_channels": 64}, {"h": 56, "w": 56}),

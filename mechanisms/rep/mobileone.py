@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from attn_export.mechanisms._layers.checks import positive
 from attn_export.mechanisms.rep.mobileone_block import MobileOneBlock, OverParameterised
-from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
+from attn_export.mechanisms.spec import Input, Paper, Preset, Spec
+from attn_export.types import Dim
 
 
 class MobileOne(nn.Module):
@@ -54,7 +55,7 @@ MECHANISM = Spec(
     paper=Paper("MobileOne: An Improved One Millisecond Mobile Backbone", "Vasu et al.", "CVPR 2023", "2206.04040"),
     build=MobileOne,
     inputs=(Input("x", ("b", 3, "h", "w")),),
-    dynamic=(Dim("b"), Dim("h", least=32), Dim("w", least=32)),
+    dynamic=(Dim("b"), Dim("h", min=32), Dim("w", min=32)),
     presets={
         "test": Preset(
             {"widths": (8, 8, 12, 12, 16), "depths": (1, 2, 1, 1), "branches": 2, "classes": 10}, {"h": 64, "w": 64}

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from attn_export.mechanisms._layers.checks import positive
 from attn_export.mechanisms._layers.conv_bn import ConvBN
-from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
+from attn_export.mechanisms.spec import Input, Paper, Preset, Spec
+from attn_export.types import Dim
 
 
 class RepVGGBlock(nn.Module):
@@ -74,7 +75,7 @@ MECHANISM = Spec(
     paper=Paper("RepVGG: Making VGG-style ConvNets Great Again", "Ding et al.", "CVPR 2021", "2101.03697"),
     build=RepVGG,
     inputs=(Input("x", ("b", 3, "h", "w")),),
-    dynamic=(Dim("b"), Dim("h", least=32), Dim("w", least=32)),
+    dynamic=(Dim("b"), Dim("h", min=32), Dim("w", min=32)),
     presets={
         "test": Preset({"widths": (8, 8, 12, 12, 16), "depths": (1, 2, 1, 1), "classes": 10}, {"h": 64, "w": 64}),
         "a0": Preset({}, {"h": 224, "w": 224}),

@@ -9,23 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from attn_export.errors import ExportError
 from attn_export.export.graph.cut import Probe
 from attn_export.reparam.evaluate.onnx import inputs_of
+from attn_export.types import Array
 
-Array = NDArray[Any]
 #: Error and bound of a tensor that is there, by name, suspect and truth.
 Rule = Callable[[str, Array, Array], tuple[float, float]]
 
 
 @dataclass(frozen=True)
-class Departure:
+class TensorDivergence:
     """Where two runs part.
 
     Attributes:
@@ -50,7 +48,7 @@ class Departure:
     shape: tuple[int, ...]
     runs: int
 
-    def sentence(self) -> str:
+    def summary(self) -> str:
         """Say it in one line."""
         shape = "x".join(map(str, self.shape))
         before = len(self.window) - 1
@@ -63,7 +61,7 @@ class Departure:
 
 def bisect(
     model: onnx.ModelProto, suspect: Probe, truth: Probe, rule: Rule, partners: Container[str] | None = None
-) -> Departure | None:
+) -> TensorDivergence | None:
     """Return the first departure of ``suspect`` from ``truth``, or None where the outputs agree.
 
     Args:
@@ -143,7 +141,7 @@ class _Search:
             else:
                 self.seen[name] = (*self.rule(name, value, want), value.shape)
 
-    def name(self, low: int, high: int) -> Departure:
+    def name(self, low: int, high: int) -> TensorDivergence:
         """Name the node between a good cut and the next, which is bad."""
         nodes = self.model.graph.node
         first = self.cuts[low][0] + 1 if low >= 0 else 0
@@ -156,7 +154,7 @@ class _Search:
         order = {name: i for i, node in enumerate(nodes) for name in node.output}
         growth = sorted(((name, row[0]) for name, row in self.seen.items()), key=lambda pair: order[pair[0]])
         node = nodes[position]
-        return Departure(
+        return TensorDivergence(
             tensor,
             node.op_type,
             node.name,
@@ -188,7 +186,7 @@ def relative(floor: float) -> Rule:
     """
 
     def rule(_: str, value: Array, want: Array) -> tuple[float, float]:
-        return strays(value, want), floor
+        return relative_error(value, want), floor
 
     return rule
 
@@ -201,12 +199,12 @@ def derived(yardstick: Mapping[str, float] | Callable[[str], float], tolerance: 
 
     def rule(name: str, value: Array, want: Array) -> tuple[float, float]:
         stray = yardstick(name) if callable(yardstick) else yardstick[name]
-        return strays(value, want), tolerance * max(stray, floor)
+        return relative_error(value, want), tolerance * max(stray, floor)
 
     return rule
 
 
-def strays(value: Array, want: Array) -> float:
+def relative_error(value: Array, want: Array) -> float:
     """The norm of the difference over that of ``want``; infinite where NaN or infinity stand at other places."""
     if not np.issubdtype(value.dtype, np.floating):
         return 0.0 if np.array_equal(value, want) else float("inf")

@@ -14,25 +14,26 @@ from attn_export.deploy_tests.parity.compare import TOLERANCE
 from attn_export.errors import BackendError, ExportError
 from attn_export.export.audit.layers import Local, local_errors
 from attn_export.export.graph.origin import Origin, trace
-from attn_export.pipeline.divergence.bisect import Departure
-from attn_export.pipeline.divergence.runs import Feeds, Side, between, in_order, probing
+from attn_export.pipeline.divergence.bisect import TensorDivergence
+from attn_export.pipeline.divergence.runs import Variant, first_difference, in_order, probing
+from attn_export.types import Feeds
 
 
 @dataclass(frozen=True)
-class Parting:
+class Divergence:
     """Where two runs part, on which case, and where in the user's code that node comes from."""
 
     between: str
     case: str
-    departure: Departure
+    departure: TensorDivergence
     origin: Origin | None
 
-    def sentence(self) -> str:
+    def summary(self) -> str:
         """Say it in one line."""
-        text = f"{self.between}, case '{self.case}': {self.departure.sentence()}"
-        return f"{text}; from {self.origin.sentence()}" if self.origin else text
+        text = f"{self.between}, case '{self.case}': {self.departure.summary()}"
+        return f"{text}; from {self.origin.summary()}" if self.origin else text
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The finding as plain data."""
         found, origin = self.departure, self.origin
         finite = [(name, error if np.isfinite(error) else None) for name, error in found.growth]
@@ -56,9 +57,9 @@ class Parting:
 
 def between_graphs(
     reference: onnx.ModelProto, suspect: onnx.ModelProto, feeds: Feeds, floor: float | None = None
-) -> Departure | None:
+) -> TensorDivergence | None:
     """Find where ``suspect`` leaves ``reference``, both evaluated in float64; see ``between``."""
-    return between(Side("reference", reference), Side("suspect", suspect), feeds, floor=floor)
+    return first_difference(Variant("reference", reference), Variant("suspect", suspect), feeds, floor=floor)
 
 
 def of_runtime(
@@ -69,11 +70,11 @@ def of_runtime(
     threads: int = 1,
     meaning: onnx.ModelProto | None = None,
     floor: float | None = None,
-) -> Departure | None:
+) -> TensorDivergence | None:
     """Find where ``backend`` leaves the float64 meaning of ``model``, or of another graph that says what is right."""
-    right = Side("meaning", model if meaning is None else meaning)
-    run = Side(backend, model, backend=backend)
-    return between(right, run, feeds, floor=floor, tolerance=tolerance, threads=threads)
+    right = Variant("meaning", model if meaning is None else meaning)
+    run = Variant(backend, model, backend=backend)
+    return first_difference(right, run, feeds, floor=floor, tolerance=tolerance, threads=threads)
 
 
 def locate(
@@ -84,20 +85,26 @@ def locate(
     reference: onnx.ModelProto | None = None,
     known: Mapping[str, Origin] | None = None,
     snr: float | None = None,
-) -> Parting | None:
+) -> Divergence | None:
     """Find the first parting over all cases: of the graph from ``reference``, or else of ``backend`` from the graph.
 
     ``snr`` is the signal-to-noise ratio in dB that a precision below float32 is held to: what stays above is none.
     """
-    graph, run = Side("the graph", model, snr=snr), Side(backend, model, backend=backend, snr=snr)
+    graph, run = Variant("the graph", model, snr=snr), Variant(backend, model, backend=backend, snr=snr)
     for case in cases:
-        found = part(Side("its reference", reference), graph, [case], known or {}) if reference is not None else None
-        if found := found or part(graph, run, [case], known or {}):
+        found = (
+            first_divergence(Variant("its reference", reference), graph, [case], known or {})
+            if reference is not None
+            else None
+        )
+        if found := found or first_divergence(graph, run, [case], known or {}):
             return found
     return None
 
 
-def part(one: Side, other: Side, cases: Iterable[tuple[str, Feeds]], known: Mapping[str, Origin]) -> Parting | None:
+def first_divergence(
+    one: Variant, other: Variant, cases: Iterable[tuple[str, Feeds]], known: Mapping[str, Origin]
+) -> Divergence | None:
     """Find the first parting of two sides over all cases, and where in the user's code that node comes from.
 
     Raises:
@@ -105,13 +112,13 @@ def part(one: Side, other: Side, cases: Iterable[tuple[str, Feeds]], known: Mapp
     """
     truth, suspect = in_order(one, other)
     for name, feeds in cases:
-        if (found := between(one, other, feeds)) is not None:
+        if (found := first_difference(one, other, feeds)) is not None:
             assert suspect.graph is not None
-            return Parting(f"{truth.text} and {suspect.text}", name, found, origin_of(suspect.graph, found, known))
+            return Divergence(f"{truth.text} and {suspect.text}", name, found, origin_of(suspect.graph, found, known))
     return None
 
 
-def origin_of(model: onnx.ModelProto, found: Departure, known: Mapping[str, Origin]) -> Origin | None:
+def origin_of(model: onnx.ModelProto, found: TensorDivergence, known: Mapping[str, Origin]) -> Origin | None:
     """The origin of the first node of the window that comes from a module with a name, or else of the last."""
     outputs = [model.graph.node[position].output[0] for position in found.window]
     traced = [origin for name in outputs if (origin := trace(model, name, known))]

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 
 from attn_export.deploy_tests.parity.compare import FLOOR
 from attn_export.errors import ConversionError, WriteError
 from attn_export.export.graph.cut import declared, extract, reads
 from attn_export.export.onnx.save import save
-from attn_export.pipeline.divergence.bisect import Departure, strays
-from attn_export.pipeline.divergence.runs import Feeds, Side, meaning, probing
-
-Array = NDArray[Any]
+from attn_export.pipeline.divergence.bisect import TensorDivergence, relative_error
+from attn_export.pipeline.divergence.runs import Variant, meaning, probing
+from attn_export.types import Array, Feeds
 
 #: What is written.
 FILES = ("part.onnx", "part.onnx.data", "inputs.npz", "repro.py")
@@ -25,10 +22,10 @@ FILES = ("part.onnx", "part.onnx.data", "inputs.npz", "repro.py")
 
 def write_repro(
     model: onnx.ModelProto,
-    departure: Departure,
+    departure: TensorDivergence,
     feeds: Feeds,
     folder: Path,
-    truth: Side | None = None,
+    truth: Variant | None = None,
     backend: str = "onnxruntime",
 ) -> int:
     """Write ``part.onnx``, ``inputs.npz`` and ``repro.py`` to ``folder``; return how many nodes the part has.
@@ -40,7 +37,7 @@ def write_repro(
         ConversionError: no part can be fed from what the truth has.
         WriteError: the folder cannot be written.
     """
-    side = truth or Side("the graph", model)
+    side = truth or Variant("the graph", model)
     right, made = meaning(side, feeds), side.names | set(feeds)
     first = departure.window[0]
     size = departure.position + 1 - first
@@ -93,10 +90,10 @@ _RUNS = {
 }
 
 
-def _shows(part: onnx.ModelProto, inputs: Feeds, expected: Array, departure: Departure, backend: str) -> bool:
+def _shows(part: onnx.ModelProto, inputs: Feeds, expected: Array, departure: TensorDivergence, backend: str) -> bool:
     with probing(part, backend, inputs) as probe:
         ((_, came),) = probe([departure.tensor])
-    return came.shape != expected.shape or not strays(came, expected) <= max(departure.bound, FLOOR)
+    return came.shape != expected.shape or not relative_error(came, expected) <= max(departure.bound, FLOOR)
 
 
 def _ancestors(model: onnx.ModelProto, positions: Iterable[int], tensor: str) -> list[int]:

@@ -7,15 +7,14 @@ is walked is the suspect's. Tensors are matched by name, which the stages keep f
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from attn_export.deploy_tests.backend import Options
@@ -24,21 +23,20 @@ from attn_export.deploy_tests.parity.compare import FLOOR, TOLERANCE
 from attn_export.errors import UsageError
 from attn_export.export.graph.cut import Probe, exposed
 from attn_export.export.onnx.save import save
-from attn_export.pipeline.divergence.bisect import Departure, bisect, derived, relative, strays
-from attn_export.reparam.evaluate.onnx import Exact
+from attn_export.pipeline.divergence.bisect import TensorDivergence, bisect, derived, relative, relative_error
+from attn_export.reparam.evaluate.onnx import OnnxEvaluator
+from attn_export.types import Array, Feeds
 
 if TYPE_CHECKING:
     from attn_export.export.traced import Traced
 
-Array = NDArray[Any]
-Feeds = Mapping[str, Array]
 
 #: Two float64 evaluations of graphs with the same constants agree to this.
 SAME = 1e-10
 
 
 @dataclass(frozen=True)
-class Side:
+class Variant:
     """One of two runs.
 
     Attributes:
@@ -69,14 +67,20 @@ class Side:
         return frozenset(name for node in self.graph.graph.node for name in node.output if name)
 
 
-def in_order(one: Side, other: Side) -> tuple[Side, Side]:
+def in_order(one: Variant, other: Variant) -> tuple[Variant, Variant]:
     """The side that is held true, and the suspect."""
     return (one, other) if one.rank <= other.rank else (other, one)
 
 
-def between(
-    one: Side, other: Side, feeds: Feeds, *, floor: float | None = None, tolerance: float = TOLERANCE, threads: int = 1
-) -> Departure | None:
+def first_difference(
+    one: Variant,
+    other: Variant,
+    feeds: Feeds,
+    *,
+    floor: float | None = None,
+    tolerance: float = TOLERANCE,
+    threads: int = 1,
+) -> TensorDivergence | None:
     """Find the first tensor at which two runs part by more than correct ones do, or None.
 
     ``floor`` is the relative error that is none. By default that is float64 noise between two graphs (float32 rounding
@@ -110,7 +114,7 @@ def between(
             if stray is not None:
                 singles = dict(second(names))
                 for name, want in first(names):
-                    stray[name] = strays(singles.pop(name), want)
+                    stray[name] = relative_error(singles.pop(name), want)
                     if not truth.backend:
                         yield name, want
             if stray is None or truth.backend:
@@ -119,7 +123,7 @@ def between(
         return bisect(suspect.graph, probe, true, rule, truth.names)
 
 
-def meaning(side: Side, feeds: Feeds, *, single: bool = False) -> Probe:
+def meaning(side: Variant, feeds: Feeds, *, single: bool = False) -> Probe:
     """Its tensors in float64, or in float32 by other kernels than a backend's."""
     if side.graph is None:
         import torch
@@ -127,12 +131,12 @@ def meaning(side: Side, feeds: Feeds, *, single: bool = False) -> Probe:
         assert side.original is not None
         original, dtype = side.original, torch.float32 if single else torch.float64
         return lambda names: original.visit(feeds, names, dtype)
-    exact = Exact(side.graph, np.float32 if single else np.float64)
+    exact = OnnxEvaluator(side.graph, np.float32 if single else np.float64)
     return lambda names: exact.visit(feeds, names)
 
 
 @contextmanager
-def _probing(side: Side, feeds: Feeds, threads: int) -> Iterator[Probe]:
+def _probing(side: Variant, feeds: Feeds, threads: int) -> Iterator[Probe]:
     if side.backend is None:
         yield meaning(side, feeds)
         return

@@ -31,13 +31,14 @@ from attn_export.export.precision.float16 import QUANTISED, to_float16
 from attn_export.export.sources import onnx_file
 from attn_export.export.subject import Subject
 from attn_export.export.traced import Traced
-from attn_export.pipeline.divergence.runs import Feeds, Side
+from attn_export.pipeline.divergence.runs import Variant
 from attn_export.reparam.fuse_onnx import fuse_graph
+from attn_export.types import Feeds
 
 STAGES = ("exported", "fused", "simplified", "float16")
 
 
-class Named:
+class VariantFactory:
     """A bundle or a subject, with the sides that it can give; each is made once, when it is asked for."""
 
     def __init__(self, what: bundle.Bundle | Subject, *, fused: bool = False, snr: float | None = None) -> None:
@@ -63,7 +64,7 @@ class Named:
         scaled = [name for name in self.cases if name.startswith("scale ")] if self.quantised else []
         return {name: feeds for name, feeds in self.cases.items() if name not in scaled}
 
-    def pair(self, one: str, other: str) -> tuple[Side, Side]:
+    def pair(self, one: str, other: str) -> tuple[Variant, Variant]:
         """Both sides; a backend alone runs the graph of the other.
 
         Raises:
@@ -85,11 +86,11 @@ class Named:
         stage = text.partition("@")[0]
         return "model" if stage == "original" else stage
 
-    def side(self, text: str) -> Side:
+    def side(self, text: str) -> Variant:
         """One side, by what the user calls it."""
         stage, _, backend = text.partition("@")
         if backend:
-            BACKENDS.place(backend)  # raises, and says which names are near
+            BACKENDS.entry(backend)  # raises, and says which names are near
         if stage == "original":
             return self._original(text, backend)
         graph, snr = self._graph(stage)
@@ -99,9 +100,9 @@ class Named:
             snr = self.snr
         elif snr is None and quantised:
             raise UsageError(f"{text} is quantised: say with --snr how many dB of it you want, such as --snr 20")
-        return Side(text, graph, backend=backend or None, snr=snr)
+        return Variant(text, graph, backend=backend or None, snr=snr)
 
-    def _original(self, text: str, backend: str) -> Side:
+    def _original(self, text: str, backend: str) -> Variant:
         if backend:
             raise UsageError(f"{text}: the eager module runs in PyTorch; a backend runs exported@{backend}")
         if isinstance(self.what, bundle.Bundle):
@@ -110,7 +111,7 @@ class Named:
                 f" attn-export diff SUBJECT --between original,{self.what.path}"
             )
         if isinstance(self.what.module, onnx_file.GraphModule):
-            return Side(text, self.what.module.model)
+            return Variant(text, self.what.module.model)
         traced = self._traced
         name, feeds = next(iter(self.cases.items()))
         if not (error := traced.agrees(feeds)) <= TOLERANCE * FLOOR:
@@ -119,7 +120,7 @@ class Named:
                 " float64; look in forward for state, randomness, or Python that depends on values"
             )
         self.known |= traced.origins()
-        return Side(text, original=traced)
+        return Variant(text, original=traced)
 
     @cached_property
     def _traced(self) -> Traced:

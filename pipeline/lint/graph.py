@@ -13,7 +13,7 @@ from onnx import TensorProto
 FAR = 32
 
 
-class Graph:
+class LintGraph:
     """A model with the look-ups that rules need."""
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -125,10 +125,10 @@ class Rule:
     target: str
     level: str
     source: str
-    find: Callable[[Graph], Iterator[Hit]]
+    find: Callable[[LintGraph], Iterator[Hit]]
 
 
-Find = Callable[[Graph], Iterator[Hit]]
+Find = Callable[[LintGraph], Iterator[Hit]]
 
 
 def recorder(rules: list[Rule]) -> Callable[[str, str, str], Callable[[Find], Find]]:

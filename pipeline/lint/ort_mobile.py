@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import onnx
 from onnx import TensorProto
 
-from attn_export.pipeline.lint.graph import Graph, Hit, Rule, attribute, recorder
+from attn_export.pipeline.lint.graph import Hit, LintGraph, Rule, attribute, recorder
 
 
 def _words(text: str) -> frozenset[str]:
@@ -52,7 +52,7 @@ rule = recorder(RULES)
 
 
 @rule("ort-mobile", "refused", MOBILE)
-def not_in_the_mobile_package(graph: Graph) -> Iterator[Hit]:
+def not_in_the_mobile_package(graph: LintGraph) -> Iterator[Hit]:
     """The reduced package has no kernel for the operator."""
     for node in graph.nodes:
         if node.domain in ("", "ai.onnx") and node.op_type not in MOBILE_OPERATORS:
@@ -60,7 +60,7 @@ def not_in_the_mobile_package(graph: Graph) -> Iterator[Hit]:
 
 
 @rule("ort-mobile", "refused", MOBILE)
-def type_not_in_the_mobile_package(graph: Graph) -> Iterator[Hit]:
+def type_not_in_the_mobile_package(graph: LintGraph) -> Iterator[Hit]:
     """The reduced package computes in float32, int8 and uint8."""
     for node in graph.nodes:
         kinds = {graph.kind(name) for name in (*node.input, *node.output)}
@@ -70,7 +70,7 @@ def type_not_in_the_mobile_package(graph: Graph) -> Iterator[Hit]:
 
 
 @rule("ort-mobile", "split", "onnxruntime.ai: make dynamic input shape fixed, for mobile execution providers")
-def dynamic_input(graph: Graph) -> Iterator[Hit]:
+def dynamic_input(graph: LintGraph) -> Iterator[Hit]:
     """NNAPI and CoreML want fixed shapes; what is not fixed runs on the CPU."""
     open_ = {
         port.name
@@ -83,7 +83,7 @@ def dynamic_input(graph: Graph) -> Iterator[Hit]:
 
 
 @rule("ort-mobile", "split", NNAPI)
-def not_on_nnapi(graph: Graph) -> Iterator[Hit]:
+def not_on_nnapi(graph: LintGraph) -> Iterator[Hit]:
     """NNAPI has no such operator, or not in this form."""
     for node in graph.nodes:
         if why := _missing(graph, node, NNAPI_OPERATORS) or _form_on_nnapi(graph, node):
@@ -91,7 +91,7 @@ def not_on_nnapi(graph: Graph) -> Iterator[Hit]:
 
 
 @rule("ort-mobile", "split", COREML)
-def not_on_coreml(graph: Graph) -> Iterator[Hit]:
+def not_on_coreml(graph: LintGraph) -> Iterator[Hit]:
     """CoreML's ML programs have no such operator, or not in this form."""
     for node in graph.nodes:
         if why := _missing(graph, node, COREML_OPERATORS) or _form_on_coreml(graph, node):
@@ -102,7 +102,7 @@ def not_on_coreml(graph: Graph) -> Iterator[Hit]:
             )
 
 
-def _missing(graph: Graph, node: onnx.NodeProto, known: frozenset[str]) -> str:
+def _missing(graph: LintGraph, node: onnx.NodeProto, known: frozenset[str]) -> str:
     if node.op_type == "Constant":
         return ""
     if node.domain not in ("", "ai.onnx") or node.op_type not in known:
@@ -112,7 +112,7 @@ def _missing(graph: Graph, node: onnx.NodeProto, known: frozenset[str]) -> str:
     )
 
 
-def _form_on_nnapi(graph: Graph, node: onnx.NodeProto) -> str:
+def _form_on_nnapi(graph: LintGraph, node: onnx.NodeProto) -> str:
     match node.op_type:
         case "Conv" if graph.rank(node.input[0]) not in (-1, 4):
             return "it convolves in two dimensions only"
@@ -129,7 +129,7 @@ def _form_on_nnapi(graph: Graph, node: onnx.NodeProto) -> str:
     return ""
 
 
-def _form_on_coreml(graph: Graph, node: onnx.NodeProto) -> str:
+def _form_on_coreml(graph: LintGraph, node: onnx.NodeProto) -> str:
     match node.op_type:
         case "Conv" if graph.rank(node.input[0]) not in (-1, 3, 4):
             return "it convolves in one or two dimensions only"

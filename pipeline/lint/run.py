@@ -13,21 +13,21 @@ from typing import Any
 
 import onnx
 
-from attn_export.deploy_tests.backend import Range
 from attn_export.deploy_tests.backends.tensorrt.evidence import compile_only
 from attn_export.deploy_tests.backends.tensorrt.refusal import RefusedError
 from attn_export.errors import UnknownNameError
 from attn_export.export.graph.origin import origins
 from attn_export.export.onnx.read import read_model
 from attn_export.pipeline.lint import ort_mobile, tensorrt
-from attn_export.pipeline.lint.graph import Graph
+from attn_export.pipeline.lint.graph import LintGraph
+from attn_export.types import ShapeRange
 
 RULES = (*tensorrt.RULES, *ort_mobile.RULES)
 TARGETS = tuple(sorted({rule.target for rule in RULES}))
 
 
 @dataclass(frozen=True)
-class Finding:
+class LintFinding:
     """One node that a target does not take as it is.
 
     Attributes:
@@ -55,7 +55,7 @@ class Finding:
         way = f"; {self.remedy}" if self.remedy else ""
         return f"{self.level}: {self.op} {self.node!r}{place}: {self.reason}{way} [{self.source}]"
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The finding as plain data."""
         return asdict(self)
 
@@ -69,7 +69,7 @@ def load(path: Path) -> onnx.ModelProto:
     return read_model(path, weights=False)
 
 
-def by_rules(model: onnx.ModelProto, target: str) -> list[Finding]:
+def by_rules(model: onnx.ModelProto, target: str) -> list[LintFinding]:
     """What our rules find, in the order of the graph.
 
     Raises:
@@ -77,22 +77,22 @@ def by_rules(model: onnx.ModelProto, target: str) -> list[Finding]:
     """
     if target not in TARGETS:
         raise UnknownNameError("lint target", target, TARGETS)
-    graph, came_from = Graph(model), origins(model)
+    graph, came_from = LintGraph(model), origins(model)
     order = {id(node): index for index, node in enumerate(graph.nodes)}
-    found: list[tuple[int, Finding]] = []
+    found: list[tuple[int, LintFinding]] = []
     for rule in RULES:
         if rule.target != target:
             continue
         for node, reason, remedy in rule.find(graph):
             origin = next((came_from[name] for name in node.output if name in came_from), None)
-            where = origin.sentence() if origin else ""
+            where = origin.summary() if origin else ""
             name = name_of(node)
-            finding = Finding(name, node.op_type, rule.level, reason, remedy, rule.source, rule.name, where)
+            finding = LintFinding(name, node.op_type, rule.level, reason, remedy, rule.source, rule.name, where)
             found.append((order[id(node)], finding))
     return [finding for _, finding in sorted(found, key=lambda item: item[0])]
 
 
-def by_parser(path: Path, *, sm: str = "86", shapes: Mapping[str, Range] | None = None) -> list[Finding]:
+def by_parser(path: Path, *, sm: str = "86", shapes: Mapping[str, ShapeRange] | None = None) -> list[LintFinding]:
     """What the parser and builder of TensorRT for RTX say about a file; nothing where they take it.
 
     Raises:
@@ -104,7 +104,7 @@ def by_parser(path: Path, *, sm: str = "86", shapes: Mapping[str, Range] | None 
     except RefusedError as refusal:
         source = refusal.what.partition(" does not parse")[0].partition(" parses but")[0]
         return [
-            Finding(c.node, c.op, "refused", c.reason, refusal.hint, f"{source}, {refusal.stage}", "parser")
+            LintFinding(c.node, c.op, "refused", c.reason, refusal.hint, f"{source}, {refusal.stage}", "parser")
             for c in refusal.complaints
         ]
     return []
@@ -124,7 +124,7 @@ class Agreement:
         return not self.only_rules and not self.only_parser
 
 
-def agreement(rules: Iterable[Finding], parser: Iterable[Finding]) -> Agreement:
+def agreement(rules: Iterable[LintFinding], parser: Iterable[LintFinding]) -> Agreement:
     """Compare the two sources by node; what is not a refusal the parser cannot contradict."""
     ours = {finding.node for finding in rules if finding.level == "refused"}
     theirs = {finding.node for finding in parser}

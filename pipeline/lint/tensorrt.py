@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from attn_export.pipeline.lint.graph import Graph, Hit, Rule, attribute, recorder, standard
+from attn_export.pipeline.lint.graph import Hit, LintGraph, Rule, attribute, recorder, standard
 
 
 def _words(text: str) -> frozenset[str]:
@@ -40,7 +40,7 @@ rule = recorder(RULES)
 
 
 @rule("tensorrt", "refused", RTX)
-def operator_unknown(graph: Graph) -> Iterator[Hit]:
+def operator_unknown(graph: LintGraph) -> Iterator[Hit]:
     """The parser has no importer for the operator."""
     for node in graph.nodes:
         if node.domain not in ("", "ai.onnx"):
@@ -50,7 +50,7 @@ def operator_unknown(graph: Graph) -> Iterator[Hit]:
 
 
 @rule("tensorrt", "refused", RTX)
-def operator_needs_plugins(graph: Graph) -> Iterator[Hit]:
+def operator_needs_plugins(graph: LintGraph) -> Iterator[Hit]:
     """TensorRT has a plug-in for the operator, TensorRT for RTX has none."""
     for node in graph.standard:
         if node.op_type in PLUGINS:
@@ -62,7 +62,7 @@ def operator_needs_plugins(graph: Graph) -> Iterator[Hit]:
 
 
 @rule("tensorrt", "refused", RTX)
-def second_output(graph: Graph) -> Iterator[Hit]:
+def second_output(graph: LintGraph) -> Iterator[Hit]:
     """Only the first output of some operators is supported."""
     used = set(graph.readers) | {port.name for port in graph.model.graph.output}
     for node in graph.standard:
@@ -71,7 +71,7 @@ def second_output(graph: Graph) -> Iterator[Hit]:
 
 
 @rule("tensorrt", "refused", RTX)
-def antialias(graph: Graph) -> Iterator[Hit]:
+def antialias(graph: LintGraph) -> Iterator[Hit]:
     """Resize with antialias."""
     for node in graph.standard:
         if node.op_type == "Resize" and attribute(node, "antialias", 0):
@@ -79,7 +79,7 @@ def antialias(graph: Graph) -> Iterator[Hit]:
 
 
 @rule("tensorrt", "refused", RTX)
-def scales_not_constant(graph: Graph) -> Iterator[Hit]:
+def scales_not_constant(graph: LintGraph) -> Iterator[Hit]:
     """Resize with scales that are known only at run time."""
     for node in graph.standard:
         if node.op_type == "Resize" and len(node.input) > 2 and not graph.is_constant(node.input[2]):
@@ -87,7 +87,7 @@ def scales_not_constant(graph: Graph) -> Iterator[Hit]:
 
 
 @rule("tensorrt", "refused", RTX)
-def axes_not_constant(graph: Graph) -> Iterator[Hit]:
+def axes_not_constant(graph: LintGraph) -> Iterator[Hit]:
     """Reduce with axes that are known only at run time."""
     for node in graph.standard:
         if node.op_type.startswith("Reduce") and len(node.input) > 1 and not graph.is_constant(node.input[1]):
@@ -95,7 +95,7 @@ def axes_not_constant(graph: Graph) -> Iterator[Hit]:
 
 
 @rule("tensorrt", "refused", RTX)
-def scatter_reduction(graph: Graph) -> Iterator[Hit]:
+def scatter_reduction(graph: LintGraph) -> Iterator[Hit]:
     """Scatter that adds or multiplies."""
     for node in graph.standard:
         if node.op_type in ("ScatterND", "ScatterElements") and attribute(node, "reduction", "none") != "none":
@@ -103,7 +103,7 @@ def scatter_reduction(graph: Graph) -> Iterator[Hit]:
 
 
 @rule("tensorrt", "refused", RTX)
-def rank_above_eight(graph: Graph) -> Iterator[Hit]:
+def rank_above_eight(graph: LintGraph) -> Iterator[Hit]:
     """TensorRT holds at most eight dimensions."""
     for node in graph.nodes:
         if max((graph.rank(name) for name in (*node.input, *node.output)), default=0) > 8:
@@ -111,7 +111,7 @@ def rank_above_eight(graph: Graph) -> Iterator[Hit]:
 
 
 @rule("tensorrt", "refused", "NVIDIA's operator documentation; TensorRT for RTX takes it")
-def grid_sample_form(graph: Graph) -> Iterator[Hit]:
+def grid_sample_form(graph: LintGraph) -> Iterator[Hit]:
     """GridSample in five dimensions, or cubic."""
     for node in graph.standard:
         cubic = attribute(node, "mode", "linear") in ("cubic", "bicubic")
@@ -120,7 +120,7 @@ def grid_sample_form(graph: Graph) -> Iterator[Hit]:
 
 
 @rule("tensorrt", "refused", RTX)
-def quantised_unsigned_or_shifted(graph: Graph) -> Iterator[Hit]:
+def quantised_unsigned_or_shifted(graph: LintGraph) -> Iterator[Hit]:
     """Q/DQ with a zero point that is not 0."""
     for node in graph.standard:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear") and len(node.input) > 2:
@@ -130,7 +130,7 @@ def quantised_unsigned_or_shifted(graph: Graph) -> Iterator[Hit]:
 
 
 @rule("tensorrt", "refused", RTX)
-def bias_in_int32(graph: Graph) -> Iterator[Hit]:
+def bias_in_int32(graph: LintGraph) -> Iterator[Hit]:
     """A bias that is stored as int32 and dequantised."""
     for node in graph.standard:
         if node.op_type == "DequantizeLinear" and graph.kind(node.input[0]) == TensorProto.INT32:
@@ -138,14 +138,14 @@ def bias_in_int32(graph: Graph) -> Iterator[Hit]:
 
 
 @rule("tensorrt", "refused", RTX)
-def attention_operator_in_float32(graph: Graph) -> Iterator[Hit]:
+def attention_operator_in_float32(graph: LintGraph) -> Iterator[Hit]:
     """The Attention operator has no float32 kernel and is not decomposed."""
     for node in graph.standard:
         if node.op_type == "Attention" and graph.kind(node.input[0]) == TensorProto.FLOAT:
             yield node, "there is no float32 kernel for it", "export attention decomposed, or in float16"
 
 
-def attentions(graph: Graph) -> Iterator[tuple[onnx.NodeProto, onnx.NodeProto]]:
+def attentions(graph: LintGraph) -> Iterator[tuple[onnx.NodeProto, onnx.NodeProto]]:
     """Softmaxes between two products, with the product that gives their scores."""
     between = ("Mul", "Div", "Add", "Where", "Cast", "Reshape", "QuantizeLinear", "DequantizeLinear")
     for node in graph.standard:
@@ -162,7 +162,7 @@ def attentions(graph: Graph) -> Iterator[tuple[onnx.NodeProto, onnx.NodeProto]]:
 
 
 @rule("tensorrt", "not fused", RTX)
-def attention_in_float32(graph: Graph) -> Iterator[Hit]:
+def attention_in_float32(graph: LintGraph) -> Iterator[Hit]:
     """Attention is fused in float16 and bfloat16 only."""
     for softmax, _ in attentions(graph):
         if graph.kind(softmax.input[0]) == TensorProto.FLOAT:
@@ -174,7 +174,7 @@ FUSED_WIDTHS = range(9, 257)
 
 
 @rule("tensorrt", "not fused", RTX)
-def head_width(graph: Graph) -> Iterator[Hit]:
+def head_width(graph: LintGraph) -> Iterator[Hit]:
     """Heads that are too narrow or too wide, or whose values have another width than their keys."""
     for softmax, scores in attentions(graph):
         readers = graph.readers.get(softmax.output[0], [])
@@ -188,7 +188,7 @@ def head_width(graph: Graph) -> Iterator[Hit]:
 
 
 @rule("tensorrt", "not fused", RTX)
-def quantised_scores(graph: Graph) -> Iterator[Hit]:
+def quantised_scores(graph: LintGraph) -> Iterator[Hit]:
     """Q/DQ on the scores keeps attention from being fused."""
     for softmax, _ in attentions(graph):
         node = graph.maker.get(softmax.input[0])
@@ -198,7 +198,7 @@ def quantised_scores(graph: Graph) -> Iterator[Hit]:
 
 
 @rule("tensorrt", "cast", "NVIDIA's documentation of strongly typed networks")
-def norm_by_hand_in_float16(graph: Graph) -> Iterator[Hit]:
+def norm_by_hand_in_float16(graph: LintGraph) -> Iterator[Hit]:
     """A normalisation written out stays in float16 and overflows."""
     for node in graph.standard:
         squares = graph.before(node.input[0], ()) if node.op_type == "ReduceMean" and node.input else None

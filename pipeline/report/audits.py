@@ -8,8 +8,6 @@ from typing import Any
 
 from attn_export import bundle
 
-Plain = Mapping[str, Any]
-
 #: The figure that shows how near each classic rule came, and whether the smallest or the largest is the worst.
 _FIGURES = {
     "allclose 1e-3": ("max_abs", max, "largest difference"),
@@ -37,7 +35,7 @@ class Classic:
         return "passes" if self.passed == self.compared else "fails"
 
 
-def classic(run: Plain) -> list[Classic]:
+def classic(run: Mapping[str, Any]) -> list[Classic]:
     """What each usual rule says of a run; empty where that was not recorded."""
     rows = [row for row in (run.get("parity") or {}).get("comparisons", []) if row.get("classic") or row.get("fault")]
     known = next((row["classic"] for row in rows if row.get("classic")), ())
@@ -50,7 +48,7 @@ def classic(run: Plain) -> list[Classic]:
     return found
 
 
-def second_tier(manifest: Plain) -> list[tuple[str, str, str]]:
+def second_tier(manifest: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Name, answer and figures of each check of the second tier, as the manifest recorded them."""
     tier = manifest.get("second_tier") or {}
     rows = []
@@ -75,9 +73,9 @@ def second_tier(manifest: Plain) -> list[tuple[str, str, str]]:
     return rows
 
 
-def sampling(mutants: Plain) -> str:
+def sampling(mutants: Mapping[str, Any]) -> str:
     """Which faults were planted, in a sentence."""
-    fates: Sequence[Plain] = mutants.get("fates") or ()
+    fates: Sequence[Mapping[str, Any]] = mutants.get("fates") or ()
     kinds = {fate["kind"] for fate in fates if "kind" in fate}
     tried, possible = len(fates), mutants.get("possible", len(fates))
     if tried == possible:

@@ -15,10 +15,10 @@ KEY = "compiled"
 
 def record(evidence: CompileEvidence) -> dict[str, Any]:
     """The evidence as a report keeps it: but for the engine, which is not kept."""
-    return {key: value for key, value in evidence.as_json().items() if not key.startswith("engine_")}
+    return {key: value for key, value in evidence.to_dict().items() if not key.startswith("engine_")}
 
 
-def keep(whole: Bundle, evidence: CompileEvidence) -> str:
+def keep_evidence(whole: Bundle, evidence: CompileEvidence) -> str:
     """Write the bundle again with the evidence in its report and, where jinja2 is there, on its page; its new digest.
 
     What was known of the same product, version and SM is replaced. Nothing is added to a bundle that is signed: no

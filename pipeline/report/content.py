@@ -12,8 +12,6 @@ from attn_export.pipeline.report import compile_evidence, recount
 from attn_export.pipeline.report.audits import second_tier
 from attn_export.untrusted.text import command
 
-Plain = Mapping[str, Any]
-
 
 @dataclass(frozen=True)
 class Check:
@@ -31,7 +29,7 @@ class Check:
     place: str = ""
 
 
-def checks(manifest: Plain, report: Plain) -> list[Check]:
+def checks(manifest: Mapping[str, Any], report: Mapping[str, Any]) -> list[Check]:
     """Every proof of the bundle, parity first."""
     rows: list[Check] = []
     for run in report.get("runs", []):
@@ -48,7 +46,7 @@ def checks(manifest: Plain, report: Plain) -> list[Check]:
     return rows
 
 
-def _parity(manifest: Plain, run: Plain, backend: str) -> list[Check]:
+def _parity(manifest: Mapping[str, Any], run: Mapping[str, Any], backend: str) -> list[Check]:
     parity = run.get("parity") or {}
     rows = []
     for item in parity.get("comparisons", []):
@@ -77,7 +75,7 @@ def _parity(manifest: Plain, run: Plain, backend: str) -> list[Check]:
     return rows
 
 
-def _latency(run: Plain, backend: str) -> list[Check]:
+def _latency(run: Mapping[str, Any], backend: str) -> list[Check]:
     rows = []
     contest = run.get("fused_against_unfused")
     if contest:
@@ -95,7 +93,7 @@ def _latency(run: Plain, backend: str) -> list[Check]:
     return rows
 
 
-def _mutants(mutants: Plain) -> Check:
+def _mutants(mutants: Mapping[str, Any]) -> Check:
     caught, survived, passed, odd = recount.mutants(mutants)
     text = f"{caught} of {caught + survived} planted faults were caught"
     if passed:
@@ -119,7 +117,7 @@ def verdict(rows: Sequence[Check]) -> tuple[str, str]:
     return "passed", f"all {count['passed']} checks passed{left}"
 
 
-def headline(manifest: Plain, report: Plain) -> list[str]:
+def headline(manifest: Mapping[str, Any], report: Mapping[str, Any]) -> list[str]:
     """What most people want to know, in a line each: the error, the ratio, the latency."""
     lines = []
     for run in report.get("runs", []):
@@ -150,7 +148,7 @@ def headline(manifest: Plain, report: Plain) -> list[str]:
     return lines
 
 
-def origin(manifest: Plain, tensor: str) -> str:
+def origin(manifest: Mapping[str, Any], tensor: str) -> str:
     """Source line or module of the node that makes ``tensor``, going back until one is known; empty if none is."""
     nodes = (manifest.get("costs") or {}).get("nodes", [])
     makers = {name: node for node in nodes for name in node["outputs"]}
@@ -168,14 +166,14 @@ def origin(manifest: Plain, tensor: str) -> str:
     return ""
 
 
-def reproduce(manifest: Plain, name: str = "BUNDLE") -> list[str]:
+def reproduce(manifest: Mapping[str, Any], name: str = "BUNDLE") -> list[str]:
     """The commands that make and prove the bundle again, each a line that a shell takes as it is meant."""
     made = command("attn-export", *map(str, words)) if (words := manifest.get("command")) else ""
     again = [command("attn-export", verb, PurePath(name)) for verb in ("verify", "bench")]
     return [made, *again] if made else again
 
 
-def interval(item: Plain, digits: int = 3) -> str:
+def interval(item: Mapping[str, Any], digits: int = 3) -> str:
     """An interval for people: ``1.002 [0.989, 1.015]``."""
     low, high = (_number(item.get(end), digits) for end in ("low", "high"))
     return f"{_number(item.get('estimate'), digits)} [{low}, {high}]"

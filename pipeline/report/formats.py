@@ -6,6 +6,7 @@ What a manifest or report says is text from outside: it is made printable on the
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import PurePath
 from typing import Any
@@ -14,7 +15,7 @@ from xml.etree import ElementTree as ET
 
 from attn_export import __version__
 from attn_export.pipeline.report.audits import classic
-from attn_export.pipeline.report.content import Check, Plain, checks, headline, number, reproduce, verdict
+from attn_export.pipeline.report.content import Check, checks, headline, number, reproduce, verdict
 from attn_export.untrusted import text
 
 _RULES = {
@@ -27,7 +28,7 @@ _LEVELS = {"failed": "error", "inconclusive": "warning", "not run": "note"}
 _SIGNS = {"passed": "✅", "failed": "❌", "inconclusive": "❓", "not run": "➖"}
 
 
-def junit(manifest: Plain, report: Plain) -> str:
+def junit(manifest: Mapping[str, Any], report: Mapping[str, Any]) -> str:
     """JUnit XML: a suite for each group of checks; failed, inconclusive (an error) and not run (skipped) apart."""
     rows, name = _printable(checks(manifest, report)), _name(manifest)
     top = ET.Element("testsuites", {"name": name, **_counts(rows)})
@@ -50,7 +51,7 @@ def junit(manifest: Plain, report: Plain) -> str:
     return '<?xml version="1.0" encoding="utf-8"?>\n' + ET.tostring(top, encoding="unicode") + "\n"
 
 
-def sarif(manifest: Plain, report: Plain) -> str:
+def sarif(manifest: Mapping[str, Any], report: Mapping[str, Any]) -> str:
     """SARIF 2.1.0: whatever did not pass, at the module's line where the graph knows it."""
     rows = _printable(checks(manifest, report))
     results = [_result(manifest, row) for row in rows if row.answer != "passed"]
@@ -68,7 +69,7 @@ def sarif(manifest: Plain, report: Plain) -> str:
     return json.dumps(content, indent=1) + "\n"
 
 
-def markdown(manifest: Plain, report: Plain, name: str = "BUNDLE") -> str:
+def markdown(manifest: Mapping[str, Any], report: Mapping[str, Any], name: str = "BUNDLE") -> str:
     """A comment for a pull request: verdict and headline first, what did not pass in full, the rest folded away."""
     rows = checks(manifest, report)
     answer, sentence = verdict(rows)
@@ -104,7 +105,7 @@ def _table(rows: list[Check]) -> list[str]:
     ]
 
 
-def _result(manifest: Plain, row: Check) -> dict[str, Any]:
+def _result(manifest: Mapping[str, Any], row: Check) -> dict[str, Any]:
     kind = next((name for name in _RULES if row.group.startswith(name)), "check")
     result: dict[str, Any] = {
         "ruleId": kind,
@@ -144,7 +145,7 @@ def _counts(rows: list[Check]) -> dict[str, str]:
     return {"tests": str(len(rows)), **counts}
 
 
-def _name(manifest: Plain) -> str:
+def _name(manifest: Mapping[str, Any]) -> str:
     return text.line(str(manifest.get("subject", {}).get("name", "bundle")))
 
 

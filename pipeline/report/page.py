@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from attn_export.errors import LoadError
 from attn_export.pipeline.report import recount, svg, units
 from attn_export.pipeline.report.audits import classic, sampling
-from attn_export.pipeline.report.content import Plain, checks, headline, interval, number, reproduce, verdict
+from attn_export.pipeline.report.content import checks, headline, interval, number, reproduce, verdict
 from attn_export.untrusted import text
 
 #: Rows that a chart shows; tables hold up to ten times as many.
 SHOWN = 25
 
 
-def render(manifest: Plain, report: Plain, name: str = "BUNDLE") -> str:
+def render(manifest: Mapping[str, Any], report: Mapping[str, Any], name: str = "BUNDLE") -> str:
     """The whole page as HTML.
 
     Raises:
@@ -57,7 +57,7 @@ def render(manifest: Plain, report: Plain, name: str = "BUNDLE") -> str:
     )
 
 
-def _run(index: int, run: Plain) -> dict[str, Any]:
+def _run(index: int, run: Mapping[str, Any]) -> dict[str, Any]:
     """One backend's part: its data and its charts."""
     return {
         "missing": None,
@@ -83,15 +83,15 @@ def _run(index: int, run: Plain) -> dict[str, Any]:
     }
 
 
-def _judged(contest: Plain | None) -> dict[str, Any] | None:
+def _judged(contest: Mapping[str, Any] | None) -> dict[str, Any] | None:
     """A comparison of latencies with the verdict that its process pairs give, whatever was recorded."""
     if not contest:
         return None
     again, _ = recount.contest(contest)
-    return {**contest, **again.as_json(), "drawn": True} if again else {**contest, "verdict": "void", "drawn": False}
+    return {**contest, **again.to_dict(), "drawn": True} if again else {**contest, "verdict": "void", "drawn": False}
 
 
-def _parity(key: str, parity: Plain | None) -> str:
+def _parity(key: str, parity: Mapping[str, Any] | None) -> str:
     if not parity or not parity["comparisons"]:
         return ""
     if parity.get("snr") is not None:
@@ -103,7 +103,7 @@ def _parity(key: str, parity: Plain | None) -> str:
     return svg.bounded(key, rows[:SHOWN], parity["tolerance"], "Error of each output and case, in units of k")
 
 
-def _signal(key: str, parity: Plain) -> str:
+def _signal(key: str, parity: Mapping[str, Any]) -> str:
     """The error as a share of what the precision's class allows, since k is float32's measure."""
     least = parity["snr"]
     rows = [
@@ -118,7 +118,7 @@ def _signal(key: str, parity: Plain) -> str:
     return svg.bounded(key, rows[:SHOWN], 1.0, f"Error of each output and case, as a share of what {least:g} dB allow")
 
 
-def _latency(key: str, latency: Plain | None) -> str:
+def _latency(key: str, latency: Mapping[str, Any] | None) -> str:
     if not latency:
         return ""
     samples = [value / 1e6 for value in latency["samples"]["wall_ns"]]
@@ -126,7 +126,7 @@ def _latency(key: str, latency: Plain | None) -> str:
     return svg.histogram(key, samples, marks, "Distribution of wall time over single runs") if samples else ""
 
 
-def _contest(key: str, contest: Plain | None) -> str:
+def _contest(key: str, contest: Mapping[str, Any] | None) -> str:
     if not contest or not contest["drawn"]:
         return ""
 
@@ -138,7 +138,7 @@ def _contest(key: str, contest: Plain | None) -> str:
     return svg.ratios(key, rows, "Ratio of times, one dot for each process, with its 95 % interval")
 
 
-def _profile(profile: Plain | None) -> dict[str, Any] | None:
+def _profile(profile: Mapping[str, Any] | None) -> dict[str, Any] | None:
     if not profile:
         return None
     rows = profile["rows"]
@@ -151,7 +151,7 @@ def _profile(profile: Plain | None) -> dict[str, Any] | None:
     return {**profile, "shown": shown, "rest": rest, "hidden": len(rows) - len(shown), "operators": ranked}
 
 
-def _shares(key: str, profile: Plain | None) -> str:
+def _shares(key: str, profile: Mapping[str, Any] | None) -> str:
     if not profile or not profile["rows"]:
         return ""
     rows = []
@@ -163,7 +163,7 @@ def _shares(key: str, profile: Plain | None) -> str:
     return svg.shares(key, rows, "Share of kernel time, longest first")
 
 
-def _sweeps(index: int, run: Plain) -> list[dict[str, Any]]:
+def _sweeps(index: int, run: Mapping[str, Any]) -> list[dict[str, Any]]:
     found = []
     for name, unit in (("threads", "threads"), ("batches", "items in a batch")):
         points = (run.get("sweeps") or {}).get(name)
@@ -175,7 +175,7 @@ def _sweeps(index: int, run: Plain) -> list[dict[str, Any]]:
     return found
 
 
-def _drift(key: str, sustain: Plain | None) -> str:
+def _drift(key: str, sustain: Mapping[str, Any] | None) -> str:
     if not sustain:
         return ""
     step = sustain["seconds"] / len(sustain["windows"])

@@ -12,11 +12,9 @@ from typing import Any
 
 from attn_export import bundle
 from attn_export.deploy_tests.latency import budget
-from attn_export.deploy_tests.latency.comparison import Contest, judge
+from attn_export.deploy_tests.latency.comparison import LatencyComparison, summarise
 from attn_export.deploy_tests.latency.statistics import Interval
 from attn_export.errors import UsageError
-
-Plain = Mapping[str, Any]
 
 #: What rounding to decimals and back, or adding in another order, may move a figure, relative.
 SAME = 1e-6
@@ -30,7 +28,7 @@ class Recount:
     odd: str = ""
 
 
-def comparison(row: Plain, parity: Plain) -> Recount:
+def comparison(row: Mapping[str, Any], parity: Mapping[str, Any]) -> Recount:
     """Whether one output lies within its bound, by its error alone."""
     error, bound, k, snr = (row.get(name) for name in ("error", "bound", "k", "snr"))
     tolerance, least = parity["tolerance"], parity.get("snr")
@@ -73,7 +71,7 @@ def _snr(error: float, bound: float, snr: float | None, tolerance: float) -> str
     return ""
 
 
-def parity(manifest: Plain, found: Plain) -> list[str]:
+def parity(manifest: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
     """What is wrong with a run's parity as a whole: its limits, its verdict, and what it leaves out."""
     odd = []
     wanted = manifest.get("tolerance") or {}
@@ -99,15 +97,15 @@ def parity(manifest: Plain, found: Plain) -> list[str]:
     return odd
 
 
-def contest(found: Plain) -> tuple[Contest | None, str]:
+def contest(found: Mapping[str, Any]) -> tuple[LatencyComparison | None, str]:
     """The comparison of latencies as its process pairs give it; None where there are too few."""
     pairs = [(float(effect), float(control)) for effect, control in found["pairs"]]
     if len(pairs) < 2 or min(map(min, pairs)) <= 0:
         return None, "its process pairs give no interval"
     try:
-        again = judge([(math.log(effect), math.log(control)) for effect, control in pairs], str(found["clock"]))
+        again = summarise([(math.log(effect), math.log(control)) for effect, control in pairs], str(found["clock"]))
         verdict = again.verdict
-        again.as_json()
+        again.to_dict()
     except (ArithmeticError, ValueError):  # ratios that no two models ever had
         return None, "its process pairs give no interval"
     if verdict != found["verdict"]:
@@ -118,19 +116,19 @@ def contest(found: Plain) -> tuple[Contest | None, str]:
     return again, ""
 
 
-def _alike(interval: Interval, recorded: Plain) -> bool:
+def _alike(interval: Interval, recorded: Mapping[str, Any]) -> bool:
     ends = ((getattr(interval, end), recorded[end]) for end in ("estimate", "low", "high"))
     return all(math.isclose(one, other, rel_tol=SAME) for one, other in ends)
 
 
-def kept(item: Plain) -> tuple[str, str]:
+def kept(item: Mapping[str, Any]) -> tuple[str, str]:
     """Whether a budget was kept, by its figures: the verdict, and how the record departs from it."""
     came = item["came"]
     low, high = came.get("low"), came.get("high")
     interval = Interval(
         came.get("estimate") or 0.0, -math.inf if low is None else low, math.inf if high is None else high
     )
-    verdict = budget.Finding(item["text"], interval, item["limit"], item.get("unit", "")).verdict
+    verdict = budget.BudgetResult(item["text"], interval, item["limit"], item.get("unit", "")).verdict
     odd = "" if verdict == item["verdict"] else f"the record says {item['verdict']!r}, and the figures {verdict!r}"
     try:
         typed = budget.parse(item["text"]).limit
@@ -141,7 +139,7 @@ def kept(item: Plain) -> tuple[str, str]:
     return verdict, odd
 
 
-def mutants(found: Plain) -> tuple[int, int, tuple[str, ...], str]:
+def mutants(found: Mapping[str, Any]) -> tuple[int, int, tuple[str, ...], str]:
     """Caught, survived and vacuous, by the fate of each planted fault, and how the record departs from them."""
     fates = found.get("fates")
     said = int(found.get("caught", 0)), int(found.get("survived", 0)), tuple(found.get("vacuous") or ())

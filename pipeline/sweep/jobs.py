@@ -42,7 +42,7 @@ _SHARED = (
 
 
 @dataclass(frozen=True)
-class Job:
+class SweepJob:
     """One entry under one preset, plain or fused."""
 
     name: str
@@ -56,7 +56,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Row:
+class SweepRow:
     """The end of one job: ``passed``, or which kind of failure with its sentence."""
 
     label: str
@@ -77,7 +77,7 @@ class Row:
 class _Results:
     """What ``sweep.json`` holds."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[SweepRow, ...]
     environment: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -93,25 +93,25 @@ class Settings:
     mutants: Mutants = "fast"
 
 
-def jobs(families: Sequence[str], presets: Sequence[str], *, fuse: bool | None, variants: bool) -> list[Job]:
+def jobs(families: Sequence[str], presets: Sequence[str], *, fuse: bool | None, variants: bool) -> list[SweepJob]:
     """Every job of the catalogue: the named presets where an entry has them, and its variants.
 
     ``fuse`` None runs each both plain and fused.
     """
     found = []
-    for name, place in MECHANISMS.places.items():
+    for name, place in MECHANISMS.entries.items():
         if place.path is None or (families and place.family not in families):
             continue
         spec = static_spec.read(place.path).spec
         chosen = [p for p in presets if p in spec.configurations] + (list(spec.variants) if variants else [])
         for preset in dict.fromkeys(chosen):
-            found += [Job(name, preset, mode) for mode in ((False, True) if fuse is None else (fuse,))]
+            found += [SweepJob(name, preset, mode) for mode in ((False, True) if fuse is None else (fuse,))]
     return found
 
 
 def sweep(
-    wanted: Sequence[Job], settings: Settings, said: Callable[[Row, int, int], None] = lambda *_: None
-) -> list[Row]:
+    wanted: Sequence[SweepJob], settings: Settings, said: Callable[[SweepRow, int, int], None] = lambda *_: None
+) -> list[SweepRow]:
     """Run every job and keep the results in ``sweep.json`` beside the logs and bundles; rows in the jobs' order."""
     try:
         settings.folder.mkdir(parents=True, exist_ok=True)
@@ -121,12 +121,12 @@ def sweep(
     known = {} if settings.again else known
     shared = _shared_key(settings)
     keys = {job.label: _key(job, shared) for job in wanted}
-    rows: dict[str, Row] = {}
-    left: list[Job] = []
+    rows: dict[str, SweepRow] = {}
+    left: list[SweepJob] = []
     for job in wanted:
         old = known.get(job.label)
         if old and old.ok and old.key == keys[job.label] and (settings.folder / job.label / bundle.MANIFEST).is_file():
-            rows[job.label] = Row(**{**asdict(old), "kept": True})
+            rows[job.label] = SweepRow(**{**asdict(old), "kept": True})
             said(rows[job.label], len(rows), len(wanted))
         else:
             left.append(job)
@@ -152,24 +152,24 @@ class _Worker:
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.jobs, self.answers = self.process.stdin, self.process.stdout
-        self.job: Job | None = None
+        self.job: SweepJob | None = None
         self.began = 0.0
 
-    def give(self, job: Job) -> None:
+    def give(self, job: SweepJob) -> None:
         """Hand it a job; where it is dead already, its answer says so."""
         self.job, self.began = job, time.monotonic()
         with contextlib.suppress(BrokenPipeError):
             self.jobs.write(json.dumps({**asdict(job), "label": job.label}).encode() + b"\n")
             self.jobs.flush()
 
-    def answer(self, key: str, limit: float) -> Row | None:
+    def answer(self, key: str, limit: float) -> SweepRow | None:
         """The row of its job, or None while that runs."""
         assert self.job is not None
         spent = time.monotonic() - self.began
 
-        def row(status: str, message: str, result: dict[str, Any] | None = None) -> Row:
+        def row(status: str, message: str, result: dict[str, Any] | None = None) -> SweepRow:
             assert self.job is not None
-            return Row(self.job.label, status, message, round(spent, 2), key, result)
+            return SweepRow(self.job.label, status, message, round(spent, 2), key, result)
 
         if select.select([self.answers], [], [], 0)[0]:
             if line := self.answers.readline():
@@ -185,7 +185,7 @@ class _Worker:
         self.process.communicate()
 
 
-def _work(left: list[Job], keys: dict[str, str], settings: Settings) -> Iterator[Row]:
+def _work(left: list[SweepJob], keys: dict[str, str], settings: Settings) -> Iterator[SweepRow]:
     """Feed the workers; replace those that died or took too long."""
     queue = list(reversed(left))
     workers = [_Worker(settings) for _ in range(min(settings.workers, len(queue)))]
@@ -221,13 +221,13 @@ def _shared_key(settings: Settings) -> str:
     return digest.hexdigest()
 
 
-def _key(job: Job, shared: str) -> str:
-    path = MECHANISMS.place(job.name).path
+def _key(job: SweepJob, shared: str) -> str:
+    path = MECHANISMS.entry(job.name).path
     assert path is not None
     return hashlib.sha256(f"{shared} {job} {bundle.sha256(path)}".encode()).hexdigest()
 
 
-def _load(file: Path) -> dict[str, Row]:
+def _load(file: Path) -> dict[str, SweepRow]:
     """The rows of an earlier sweep.
 
     Raises:
@@ -244,7 +244,7 @@ def _load(file: Path) -> dict[str, Row]:
         return {}  # one of another version: run everything
 
 
-def _save(file: Path, rows: dict[str, Row]) -> None:
+def _save(file: Path, rows: dict[str, SweepRow]) -> None:
     partial = file.with_suffix(".partial")
     content = {"environment": environment.describe(), "rows": [asdict(row) for row in rows.values()]}
     try:

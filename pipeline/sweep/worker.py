@@ -66,12 +66,12 @@ def run(job: dict[str, Any], settings: dict[str, Any]) -> tuple[str, str, dict[s
 
         from attn_export.export.subject import from_spec
         from attn_export.pipeline import deploy, portability
-        from attn_export.pipeline.options import Plan
+        from attn_export.pipeline.options import DeployOptions
 
         torch.set_num_threads(1)
         target = Path(settings["folder"]) / job["label"]
         subject = from_spec(job["name"], MECHANISMS[job["name"]], job["preset"])
-        plan = Plan(
+        plan = DeployOptions(
             target,
             fuse=job["fuse"],
             measure=settings["measure"],
@@ -80,7 +80,7 @@ def run(job: dict[str, Any], settings: dict[str, Any]) -> tuple[str, str, dict[s
         )
         outcome = deploy.deploy(subject, plan, _Log())
         portability.gate(subject, bundle.read(target).model)
-        return "passed", outcome.steps[-1].parity.sentence(), outcome.as_json()
+        return "passed", outcome.steps[-1].parity.summary(), outcome.to_dict()
     except AttnExportError as error:
         return type(error).__name__, str(error), None
     except Exception as error:  # a defect of ours: told like any other failure, with its trace in the log

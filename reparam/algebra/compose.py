@@ -13,7 +13,8 @@ import numpy as np
 
 from attn_export.reparam.algebra import border_map
 from attn_export.reparam.algebra.border_map import Lazy
-from attn_export.reparam.algebra.linconv import Array, Axis, Ints, LinConv, changed
+from attn_export.reparam.algebra.linconv import Axis, LinConv, changed
+from attn_export.types import Array, Ints
 
 
 def conv(

@@ -13,7 +13,8 @@ from typing import Literal
 
 import numpy as np
 
-from attn_export.reparam.algebra.linconv import Array, Ints, NotFusibleError
+from attn_export.reparam.algebra.linconv import NotFusibleError
+from attn_export.types import Array, Ints
 
 Dim = int | str | None
 

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from attn_export.reparam.algebra.layout import Layout
-from attn_export.reparam.algebra.linconv import Array, NotFusibleError
+from attn_export.reparam.algebra.linconv import NotFusibleError
+from attn_export.types import Array
 
 
 def read(constant: Array, place: Layout, axis: int | None, lengths: Sequence[int]) -> Array:

@@ -21,7 +21,7 @@ from attn_export.reparam.algebra.linconv import LinConv
 
 
 @dataclass(frozen=True)
-class Rise:
+class Upsampling:
     """How coarse channels become fine positions: by which operator, how many along each axis, how many cut off."""
 
     kind: Literal["repeat", "shuffle", "transposed"]
@@ -40,4 +40,4 @@ class State:
 
     lin: LinConv
     layout: Layout
-    rise: Rise | None = None
+    rise: Upsampling | None = None

@@ -9,7 +9,8 @@ import numpy as np
 from attn_export.reparam.algebra import border_map
 from attn_export.reparam.algebra.border_map import Lazy
 from attn_export.reparam.algebra.compose import scatter, window
-from attn_export.reparam.algebra.linconv import Array, Axis, Ints, LinConv, NotFusibleError
+from attn_export.reparam.algebra.linconv import Axis, LinConv, NotFusibleError
+from attn_export.types import Array, Ints
 
 
 def _aligned(values: Sequence[LinConv]) -> tuple[tuple[Axis, ...], list[list[Ints]], set[str]]:

@@ -19,10 +19,11 @@ import numpy as np
 
 from attn_export.reparam import ir
 from attn_export.reparam.algebra import border_map, compose
-from attn_export.reparam.algebra.border_map import Array, Lazy
+from attn_export.reparam.algebra.border_map import Lazy
 from attn_export.reparam.algebra.layout import Atom, Layout
 from attn_export.reparam.algebra.linconv import LinConv, NotFusibleError
 from attn_export.reparam.algebra.state import State
+from attn_export.types import Array
 
 #: A matrix of more numbers than this (2 GB in float64) is not built.
 MOST = 1 << 28

@@ -18,8 +18,9 @@ import numpy as np
 from attn_export.reparam import ir
 from attn_export.reparam.algebra import compose, linconv, sums
 from attn_export.reparam.algebra.layout import Dim, by_channel, channels_first
-from attn_export.reparam.algebra.linconv import Array, Ints, LinConv, NotFusibleError
-from attn_export.reparam.algebra.state import Rise, State
+from attn_export.reparam.algebra.linconv import LinConv, NotFusibleError
+from attn_export.reparam.algebra.state import State, Upsampling
+from attn_export.types import Array, Ints
 
 
 def begin(op: ir.DepthToSpace | ir.Upsample | ir.ConvTranspose, state: State) -> State:
@@ -35,12 +36,12 @@ def begin(op: ir.DepthToSpace | ir.Upsample | ir.ConvTranspose, state: State) ->
         raise NotFusibleError("it enlarges a tensor that is not (batch, channels, space)", "keep space apart and last")
     match op:
         case ir.Upsample():
-            return State(lin, state.layout, Rise("repeat", op.factors, (0,) * rank))
+            return State(lin, state.layout, Upsampling("repeat", op.factors, (0,) * rank))
         case ir.DepthToSpace():
             r = op.block
             if not op.crd:  # (r, r, c) → (c, r, r)
                 lin = linconv.rows(lin, np.arange(lin.outputs).reshape(r * r, -1).T.reshape(-1))
-            return State(lin, state.layout, Rise("shuffle", (r, r), (0, 0)))
+            return State(lin, state.layout, Upsampling("shuffle", (r, r), (0, 0)))
         case ir.ConvTranspose():
             return _transposed(op, state)
 
@@ -76,7 +77,7 @@ def _transposed(op: ir.ConvTranspose, state: State) -> State:
     bias = None if op.bias is None else np.repeat(op.bias, count)
     made = compose.conv(lin, weight, bias, groups=op.groups)
     layout = state.layout.with_width(1, made.outputs)
-    return State(made, layout, Rise("transposed", op.strides, tuple(trim)))
+    return State(made, layout, Upsampling("transposed", op.strides, tuple(trim)))
 
 
 def through(op: ir.Op, states: Sequence[State], shape: tuple[Dim, ...] | None) -> State:
@@ -136,7 +137,7 @@ def _mixed(lin: LinConv, op: ir.Conv, phases: int) -> LinConv:
     return linconv.rows(mixed, np.arange(mixed.outputs).reshape(phases, -1).T.reshape(-1))
 
 
-def transposed(lin: LinConv, rise: Rise) -> ir.ConvTranspose:
+def transposed(lin: LinConv, rise: Upsampling) -> ir.ConvTranspose:
     """The transposed convolution that an enlarged value is.
 
     Raises:

@@ -48,7 +48,7 @@ class RefusedOperatorError(ExportError):
         self.operator, self.opset, self.reason = operator, opset, reason
 
 
-class Refusal(Exception):  # noqa: N818 -- raised where the node's name is not known; becomes the error above
+class UnclaimedOperator(Exception):  # noqa: N818 -- raised where the node's name is not known; becomes the error above
     """Why a node is refused."""
 
 
@@ -79,17 +79,17 @@ def check(node: NodeProto, opset: int) -> None:
     """
     name, own = full_name(node), domain(node.domain)
     if why := reason_of(name):
-        raise Refusal(why)
+        raise UnclaimedOperator(why)
     if own not in _STANDARD:
-        raise Refusal(f"domain {own!r} is not the standard's, and the model brings no function of that name")
+        raise UnclaimedOperator(f"domain {own!r} is not the standard's, and the model brings no function of that name")
     try:
         schema = defs.get_schema(node.op_type, opset, own)
     except defs.SchemaError as error:
-        raise Refusal("there is no such operator") from error
+        raise UnclaimedOperator("there is no such operator") from error
     if own == "" and opset < OLDEST and name not in _EVER:
-        raise Refusal(f"only opsets from {OLDEST} on are known")
+        raise UnclaimedOperator(f"only opsets from {OLDEST} on are known")
     if own == "" and schema.since_version > NEWEST:
-        raise Refusal(f"its meaning changed in opset {schema.since_version}; known up to {NEWEST}")
+        raise UnclaimedOperator(f"its meaning changed in opset {schema.since_version}; known up to {NEWEST}")
 
 
 def defaults(node: NodeProto, opset: int, names: Sequence[str]) -> list[AttributeProto]:
@@ -108,7 +108,7 @@ def defaults(node: NodeProto, opset: int, names: Sequence[str]) -> list[Attribut
     return [default for default in defaults if default.type == AttributeProto.INT]
 
 
-def refused(node: NodeProto, opset: int, refusal: Refusal, dtype: str) -> RefusedOperatorError:
+def refused(node: NodeProto, opset: int, refusal: UnclaimedOperator, dtype: str) -> RefusedOperatorError:
     """The error that names the node."""
     where = f"opset {opset}" + (f" of {domain(node.domain)}" if domain(node.domain) else "")
     said = f"{node.op_type} {node.name!r} cannot be evaluated in {dtype}: {refusal} ({where})"

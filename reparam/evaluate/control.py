@@ -15,7 +15,7 @@ from onnx import FunctionProto, GraphProto, ValueInfoProto, helper
 Runner = Callable[[Sequence[Any]], Sequence[Any]]
 
 
-class Graph(Protocol):
+class ControlGraph(Protocol):
     """What evaluates a graph: ``Exact``."""
 
     dtype: np.dtype[Any]
@@ -29,7 +29,7 @@ class Graph(Protocol):
 class Body:
     """A graph inside a node."""
 
-    def __init__(self, graph: GraphProto, exact: Graph) -> None:
+    def __init__(self, graph: GraphProto, exact: ControlGraph) -> None:
         self.inputs, self.outputs = list(graph.input), list(graph.output)
         self._exact = exact
 
@@ -50,7 +50,7 @@ class Body:
         return np.zeros((0, *dims), dtype)
 
 
-def call(exact: Graph, function: FunctionProto) -> Runner:
+def call(exact: ControlGraph, function: FunctionProto) -> Runner:
     """A call: inputs that are left out are absent inside as well."""
 
     def run(arguments: Sequence[Any]) -> Sequence[Any]:

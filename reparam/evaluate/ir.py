@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from attn_export.reparam import ir
-from attn_export.reparam.algebra.linconv import Array
+from attn_export.types import Array
 
 _CONV: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _TRANSPOSED: dict[int, Callable[..., Tensor]] = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}

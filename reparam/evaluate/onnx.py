@@ -20,15 +20,14 @@ from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from attn_export.errors import ExportError
 from attn_export.reparam.evaluate import claims, control, functions
 from attn_export.reparam.evaluate.kernels.table import kernel_of
+from attn_export.types import Array
 
-Array = NDArray[Any]
 #: What a node makes of its inputs; a value is an array, a list of arrays (a sequence) or None (absent).
 Runner = Callable[[Sequence[Any]], Sequence[Any]]
 #: Weights of more bytes than this are read again each time.
@@ -83,7 +82,7 @@ class Weights(Mapping[str, Array]):
         return len(self._tensors) + len(self._sparse)
 
 
-class Exact:
+class OnnxEvaluator:
     """A graph ready to be evaluated; the model given is not changed.
 
     External weights lie in ``folder``; ``arrays`` stand in for initializers of their names; ``local`` are functions
@@ -156,7 +155,7 @@ class Exact:
                 if index not in self._runners:
                     self._runners[index] = self._runner(node)
                 came = list(self._runners[index](arguments))
-        except claims.Refusal as refusal:
+        except claims.UnclaimedOperator as refusal:
             raise claims.refused(node, self._opset(node), refusal, str(self.dtype)) from refusal
         except ExportError:
             raise  # of a node inside this one
@@ -255,10 +254,10 @@ class Exact:
     def _captured(self, node: onnx.NodeProto) -> list[str]:
         return self._arguments(node)[len(node.input) :]
 
-    def _inside(self, graph: onnx.GraphProto, opsets: Iterable[onnx.OperatorSetIdProto]) -> Exact:
+    def _inside(self, graph: onnx.GraphProto, opsets: Iterable[onnx.OperatorSetIdProto]) -> OnnxEvaluator:
         """An evaluation of a graph inside this one, which knows the same functions."""
         model = helper.make_model(graph, opset_imports=list(opsets))
-        return Exact(model, self.dtype.type, self._folder, local=self._functions)
+        return OnnxEvaluator(model, self.dtype.type, self._folder, local=self._functions)
 
     def _reference(self, node: onnx.NodeProto) -> Runner:
         copy = onnx.NodeProto()

@@ -47,7 +47,7 @@ class Cone:
         return [node for node in self.nodes if node.output in wanted]
 
 
-def homes(graph: ir.Graph, root: str) -> list[Layout]:
+def root_layouts(graph: ir.Graph, root: str) -> list[Layout]:
     """The ways to read a tensor as batch, channels and space."""
     value = graph.values[root]
     if value.shape is None or any(size > _WIDEST for size in value.sizes or ()):

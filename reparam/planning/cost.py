@@ -31,11 +31,11 @@ from math import inf, prod
 
 from attn_export.errors import UnknownNameError
 from attn_export.reparam import ir
-from attn_export.reparam.algebra.linconv import Array
+from attn_export.types import Array
 
 
 @dataclass(frozen=True)
-class Profile:
+class CostProfile:
     """A target's coefficients: per second, and seconds; outputs that a vector holds."""
 
     dense: float
@@ -46,10 +46,10 @@ class Profile:
 
 
 PROFILES = {
-    "cpu": Profile(dense=3.7e10, depthwise=2.0e10, bandwidth=1.1e11, constant=4.7e-6, lanes=16),
-    "gpu": Profile(dense=2e12, depthwise=2e11, bandwidth=1e11, constant=6e-6, lanes=8),
-    "npu": Profile(dense=1e12, depthwise=5e10, bandwidth=1.5e10, constant=2e-5, lanes=16),
-    "flops": Profile(dense=1.0, depthwise=1.0, bandwidth=inf, constant=0.0, lanes=1),
+    "cpu": CostProfile(dense=3.7e10, depthwise=2.0e10, bandwidth=1.1e11, constant=4.7e-6, lanes=16),
+    "gpu": CostProfile(dense=2e12, depthwise=2e11, bandwidth=1e11, constant=6e-6, lanes=8),
+    "npu": CostProfile(dense=1e12, depthwise=5e10, bandwidth=1.5e10, constant=2e-5, lanes=16),
+    "flops": CostProfile(dense=1.0, depthwise=1.0, bandwidth=inf, constant=0.0, lanes=1),
 }
 
 
@@ -82,7 +82,7 @@ class Work:
         """Multiply-accumulates with those in lanes that no output uses."""
         return self.macs * (-(-self.width // lanes) * lanes / self.width) if self.width else self.macs
 
-    def seconds(self, profile: Profile) -> float:
+    def seconds(self, profile: CostProfile) -> float:
         """Estimate the time."""
         if self.free:
             return 0.0
@@ -91,7 +91,7 @@ class Work:
         return self.padded(profile.lanes) / rate + self.passes * once
 
 
-def profile(name: str) -> Profile:
+def profile(name: str) -> CostProfile:
     """Look a profile up.
 
     Raises:

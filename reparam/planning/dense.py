@@ -10,7 +10,8 @@ from math import gcd
 
 import numpy as np
 
-from attn_export.reparam.algebra.linconv import Array, Axis, Ints, LinConv
+from attn_export.reparam.algebra.linconv import Axis, LinConv
+from attn_export.types import Array, Ints
 
 
 def class_order(lin: LinConv) -> Ints | None:

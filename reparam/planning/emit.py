@@ -15,14 +15,14 @@ from attn_export.reparam import ir
 from attn_export.reparam.algebra import positions, toeplitz, upsample
 from attn_export.reparam.algebra.layout import Dim, Layout, channels_first
 from attn_export.reparam.algebra.linconv import LinConv, NotFusibleError
-from attn_export.reparam.algebra.state import Rise, State
+from attn_export.reparam.algebra.state import State, Upsampling
 from attn_export.reparam.planning import cost
-from attn_export.reparam.planning.cost import Profile, Work, vector_width
+from attn_export.reparam.planning.cost import CostProfile, Work, vector_width
 from attn_export.reparam.planning.dense import class_order, dense, groups_of, renamed, taps
-from attn_export.reparam.planning.lowering import Form, Sizes, Step
+from attn_export.reparam.planning.lowering import Lowering, LoweringStep, Sizes
 
 
-def form(root: ir.Value, home: Layout, state: State, target: ir.Value, profile: Profile) -> Form:
+def lower(root: ir.Value, home: Layout, state: State, target: ir.Value, profile: CostProfile) -> Lowering:
     """Choose the cheapest form.
 
     Raises:
@@ -31,10 +31,10 @@ def form(root: ir.Value, home: Layout, state: State, target: ir.Value, profile: 
     if root.sizes is None or target.sizes is None or root.shape is None or target.shape is None:
         raise NotFusibleError("sizes are not known", "export with shapes, or run shape inference on the file")
     if state.rise is not None:
-        return _risen(root, home, state, target, profile)
+        return _upsampled(root, home, state, target, profile)
     lin = state.lin
     if lin.image is not None:
-        return _painted(root, home, state, target, profile)
+        return _with_border_map(root, home, state, target, profile)
     plain = all(a.taps == (0,) and a.stride == 1 and a.extent == -1 for a in lin.axes)
     if plain and state.layout.same(home):
         if _diagonal(lin):
@@ -55,12 +55,12 @@ def form(root: ir.Value, home: Layout, state: State, target: ir.Value, profile: 
     return min(_convs(root, home, state, target), key=lambda f: f.seconds(profile))
 
 
-def _painted(root: ir.Value, home: Layout, state: State, target: ir.Value, profile: Profile) -> Form:
+def _with_border_map(root: ir.Value, home: Layout, state: State, target: ir.Value, profile: CostProfile) -> Lowering:
     """The form without any constant, and one addition of all constants behind its last kernel."""
     lin, place, image = state.lin, state.layout, state.lin.image
     assert image is not None
     silent = replace(lin, image=None, bias=np.zeros_like(lin.bias), biased=False)
-    steps = form(root, home, State(silent, place), target, profile).steps
+    steps = lower(root, home, State(silent, place), target, profile).steps
     number = max((n for n, step in enumerate(steps) if step.work.macs), default=len(steps) - 1) + 1
     sizes, turned = steps[number - 1].sizes, number < len(steps)
     if not turned:
@@ -72,11 +72,11 @@ def _painted(root: ir.Value, home: Layout, state: State, target: ir.Value, profi
 
     stored = lin.outputs * prod(lin.lengths or ())
     work = Work(prod(sizes), 2 * prod(sizes) + stored, passes=cost.MAP_PASSES)
-    added = Step(build, work, steps[number - 1].shape, sizes, stored)
-    return Form((*steps[:number], added, *steps[number:]))
+    added = LoweringStep(build, work, steps[number - 1].shape, sizes, stored)
+    return Lowering((*steps[:number], added, *steps[number:]))
 
 
-def _over_all(lin: LinConv, root: ir.Value, target: ir.Value) -> Form:
+def _over_all(lin: LinConv, root: ir.Value, target: ir.Value) -> Lowering:
     """A matrix over all numbers of an item: flatten, connect, give it its shape."""
     assert root.sizes is not None
     assert root.shape is not None
@@ -87,13 +87,13 @@ def _over_all(lin: LinConv, root: ir.Value, target: ir.Value) -> Form:
     flat = (lin.channels, *ones)
     if toeplitz.MATRIX not in lin.notes:
         raise NotFusibleError("a matrix over the whole map, where there was none")
-    first = Step(lambda: ir.Flatten(len(ones)), free, (root.shape[0], *flat), (root.sizes[0], *flat))
-    last = Step(ir.Reshape, free, target.shape, target.sizes)
+    first = LoweringStep(lambda: ir.Flatten(len(ones)), free, (root.shape[0], *flat), (root.sizes[0], *flat))
+    last = LoweringStep(ir.Reshape, free, target.shape, target.sizes)
     middle = _conv_over(lin, len(ones), first)
-    return Form((first, middle, last))
+    return Lowering((first, middle, last))
 
 
-def _conv_over(lin: LinConv, rank: int, before: Step) -> Step:
+def _conv_over(lin: LinConv, rank: int, before: LoweringStep) -> LoweringStep:
     ones = (1,) * rank
     groups = groups_of(lin)
     width = lin.channels // groups
@@ -107,10 +107,10 @@ def _conv_over(lin: LinConv, rank: int, before: Step) -> Step:
     stored = lin.outputs * width
     moved, depthwise = prod(before.sizes) + prod(sizes) + stored, width == 1 and groups > 1
     done = Work(prod(sizes) * width, moved, depthwise, kind=cost.CONVOLUTION)
-    return Step(build, done, (before.shape[0], lin.outputs, *ones), sizes, stored + lin.biased * lin.outputs)
+    return LoweringStep(build, done, (before.shape[0], lin.outputs, *ones), sizes, stored + lin.biased * lin.outputs)
 
 
-def _risen(root: ir.Value, home: Layout, state: State, target: ir.Value, profile: Profile) -> Form:
+def _upsampled(root: ir.Value, home: Layout, state: State, target: ir.Value, profile: CostProfile) -> Lowering:
     """An enlarged value: a transposed convolution, or the coarse form with the rearrangement behind it."""
     lin, rise_ = state.lin, state.rise
     assert root.sizes is not None
@@ -121,7 +121,7 @@ def _risen(root: ir.Value, home: Layout, state: State, target: ir.Value, profile
     if rise_.kind == "transposed" and _to_canonical(home) is None and _one_bias(lin, rise_) and lin.image is None:
         op = upsample.transposed(lin, rise_)
         done = cost.work(op, [root.sizes], target.sizes)
-        return Form((Step(lambda: op, done, target.shape, target.sizes, cost.parameters(op)),))
+        return Lowering((LoweringStep(lambda: op, done, target.shape, target.sizes, cost.parameters(op)),))
     if any(rise_.trim) or (rise_.kind != "repeat" and (len(set(rise_.factors)) > 1 or len(rise_.factors) != 2)):
         raise NotFusibleError("a transposed convolution whose bias differs between phases", "drop the bias inside")
     where = {axis[0].index: n for n, axis in enumerate(home.axes) if axis and axis[0].kind == "s"}
@@ -132,15 +132,15 @@ def _risen(root: ir.Value, home: Layout, state: State, target: ir.Value, profile
         dims.append(size if isinstance(root.shape[where[n]], int) else root.shape[where[n]] if same else None)
     full = (root.sizes[0], lin.outputs, *sizes)
     coarse = ir.Value(f"{target.name}:coarse", (root.shape[0], lin.outputs, *dims), full)
-    below = form(root, home, State(lin, state.layout), coarse, profile)
+    below = lower(root, home, State(lin, state.layout), coarse, profile)
     last: ir.Op = ir.Upsample(rise_.factors)
     if rise_.kind != "repeat":
         last = ir.DepthToSpace(rise_.factors[0], crd=True)
-    step = Step(lambda: last, cost.work(last, [full], target.sizes), target.shape, target.sizes)
-    return Form((*below.steps, step))
+    step = LoweringStep(lambda: last, cost.work(last, [full], target.sizes), target.shape, target.sizes)
+    return Lowering((*below.steps, step))
 
 
-def _one_bias(lin: LinConv, rise_: Rise) -> bool:
+def _one_bias(lin: LinConv, rise_: Upsampling) -> bool:
     bias = lin.bias.reshape(-1, rise_.phases)
     return bool((bias == bias[:, :1]).all())
 
@@ -151,7 +151,7 @@ def _diagonal(lin: LinConv) -> bool:
     )
 
 
-def _affine(state: State, root: ir.Value) -> Form:
+def _affine(state: State, root: ir.Value) -> Lowering:
     lin, place = state.lin, state.layout
     assert root.shape is not None
     assert root.sizes is not None
@@ -167,10 +167,10 @@ def _affine(state: State, root: ir.Value) -> Form:
 
     scaled = bool(np.any(lin.kernel() != 1))
     work = Work(prod(root.sizes) * (1 + lin.biased), 2 * prod(root.sizes), passes=max(1, scaled + lin.biased))
-    return Form((Step(build, work, root.shape, root.sizes, lin.outputs * (1 + lin.biased)),))
+    return Lowering((LoweringStep(build, work, root.shape, root.sizes, lin.outputs * (1 + lin.biased)),))
 
 
-def _linear(lin: LinConv, root: ir.Value, target: ir.Value) -> Form:
+def _linear(lin: LinConv, root: ir.Value, target: ir.Value) -> Lowering:
     assert target.shape is not None
     assert root.sizes is not None
     sizes = (*root.sizes[:-1], lin.outputs)
@@ -182,15 +182,15 @@ def _linear(lin: LinConv, root: ir.Value, target: ir.Value) -> Form:
 
     stored = lin.outputs * lin.channels
     work = Work(prod(sizes) * lin.channels, prod(sizes) + prod(root.sizes) + stored, kind=cost.PRODUCT)
-    return Form((Step(build, work, target.shape, sizes, stored + (lin.outputs if lin.biased else 0)),))
+    return Lowering((LoweringStep(build, work, target.shape, sizes, stored + (lin.outputs if lin.biased else 0)),))
 
 
-def _convs(root: ir.Value, home: Layout, state: State, target: ir.Value) -> Iterator[Form]:
+def _convs(root: ir.Value, home: Layout, state: State, target: ir.Value) -> Iterator[Lowering]:
     """Every way to write the state as one convolution: on all channels, or on those it reads."""
     assert root.sizes is not None
     assert root.shape is not None
     assert target.sizes is not None
-    before: list[Step] = []
+    before: list[LoweringStep] = []
     sizes, shape = root.sizes, root.shape
     perm = _to_canonical(home)
     if perm is not None:
@@ -205,7 +205,7 @@ def _convs(root: ir.Value, home: Layout, state: State, target: ir.Value) -> Iter
             shape = (*shape[: number + 2], _minus(shape[number + 2], left + right), *shape[number + 3 :])
             before.append(_step(cut, Work(0, 2 * prod(sizes)), shape, sizes))
     index = np.unique(lin.src[lin.src >= 0])
-    yield Form((*before, *_conv_steps(lin, lin.channels, sizes, shape), *after))
+    yield Lowering((*before, *_conv_steps(lin, lin.channels, sizes, shape), *after))
     orders = [index] if len(index) < lin.channels else []
     sparse = class_order(lin)
     if sparse is not None and not (orders and np.array_equal(sparse, index)):
@@ -220,18 +220,18 @@ def _convs(root: ir.Value, home: Layout, state: State, target: ir.Value) -> Iter
         less = (shape[0], len(order), *shape[2:])
         picked = renamed(lin, order)
         steps = (*before, _step(op, Work(0, 2 * prod(fewer)), less, fewer))
-        yield Form((*steps, *_conv_steps(picked, len(order), fewer, less), *after))
+        yield Lowering((*steps, *_conv_steps(picked, len(order), fewer, less), *after))
 
 
-def _step(op: ir.Op, work: Work, shape: tuple[Dim, ...], sizes: Sizes) -> Step:
-    return Step(lambda: op, work, shape, sizes)
+def _step(op: ir.Op, work: Work, shape: tuple[Dim, ...], sizes: Sizes) -> LoweringStep:
+    return LoweringStep(lambda: op, work, shape, sizes)
 
 
 def _minus(dim: Dim, amount: int) -> Dim:
     return dim - amount if isinstance(dim, int) else None
 
 
-def _conv_steps(lin: LinConv, channels: int, sizes: Sizes, shape: tuple[Dim, ...]) -> list[Step]:
+def _conv_steps(lin: LinConv, channels: int, sizes: Sizes, shape: tuple[Dim, ...]) -> list[LoweringStep]:
     regular = [taps(a) for a in lin.axes]
     groups = groups_of(lin)
     pads = tuple((max(0, -a.lo), max(0, a.extent + 1 + a.hi)) for a in lin.axes)
@@ -259,7 +259,9 @@ def _conv_steps(lin: LinConv, channels: int, sizes: Sizes, shape: tuple[Dim, ...
     moved = prod(sizes) + prod(result) + stored
     work = Work(prod(result) * per, moved, depthwise, width=width, kind=cost.CONVOLUTION)
     dims: list[Dim] = [length if isinstance(dim, int) else None for length, dim in zip(lengths, shape[2:], strict=True)]
-    return [Step(build, work, (shape[0], lin.outputs, *dims), result, stored + (lin.outputs if lin.biased else 0))]
+    return [
+        LoweringStep(build, work, (shape[0], lin.outputs, *dims), result, stored + (lin.outputs if lin.biased else 0))
+    ]
 
 
 def _to_canonical(home: Layout) -> tuple[int, ...] | None:
@@ -270,7 +272,7 @@ def _to_canonical(home: Layout) -> tuple[int, ...] | None:
     return None if perm == tuple(range(len(kinds))) else perm
 
 
-def _from_canonical(state: State, sizes: Sizes, target: ir.Value) -> list[Step]:
+def _from_canonical(state: State, sizes: Sizes, target: ir.Value) -> list[LoweringStep]:
     """Steps that bring ``(b, c, *space)`` to the target's layout.
 
     Raises:
@@ -293,7 +295,7 @@ def _from_canonical(state: State, sizes: Sizes, target: ir.Value) -> list[Step]:
     order += [n + 2 for n, axis in enumerate(lin.axes) if n + 2 not in order]
     if sorted(order) != list(range(len(lin.axes) + 2)):
         raise NotFusibleError("its channels are spread over several places", "put the layout change behind it")
-    steps: list[Step] = []
+    steps: list[LoweringStep] = []
     spans = [axis.length(size) for axis, size in zip(lin.axes, _sizes_of_root(lin, sizes), strict=True)]
     full = (sizes[0], lin.outputs, *spans)
     moved = tuple(full[n] for n in order)

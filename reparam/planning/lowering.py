@@ -10,13 +10,13 @@ from dataclasses import dataclass
 
 from attn_export.reparam import ir
 from attn_export.reparam.algebra.layout import Dim
-from attn_export.reparam.planning.cost import Profile, Work
+from attn_export.reparam.planning.cost import CostProfile, Work
 
 Sizes = tuple[int, ...]
 
 
 @dataclass(frozen=True, eq=False)
-class Step:
+class LoweringStep:
     """One operator to be: its work, the shape and sizes of what it gives, and how to build it."""
 
     build: Callable[[], ir.Op]
@@ -27,10 +27,10 @@ class Step:
 
 
 @dataclass(frozen=True, eq=False)
-class Form:
+class Lowering:
     """The steps from the root to the target, in order."""
 
-    steps: tuple[Step, ...]
+    steps: tuple[LoweringStep, ...]
 
     @property
     def macs(self) -> int:
@@ -42,6 +42,6 @@ class Form:
         """Numbers stored."""
         return sum(step.stored for step in self.steps)
 
-    def seconds(self, profile: Profile) -> float:
+    def seconds(self, profile: CostProfile) -> float:
         """Estimated time."""
         return sum(step.work.seconds(profile) for step in self.steps)

@@ -20,10 +20,10 @@ from attn_export.reparam.algebra.layout import Layout
 from attn_export.reparam.algebra.linconv import NotFusibleError
 from attn_export.reparam.algebra.toeplitz import MAP, MATRIX
 from attn_export.reparam.planning import cost
-from attn_export.reparam.planning.cones import Cone, cone, followers, homes, reaches
-from attn_export.reparam.planning.emit import form
-from attn_export.reparam.planning.lowering import Form
-from attn_export.reparam.planning.profitability import pays
+from attn_export.reparam.planning.cones import Cone, cone, followers, reaches, root_layouts
+from attn_export.reparam.planning.emit import lower
+from attn_export.reparam.planning.lowering import Lowering
+from attn_export.reparam.planning.profitability import is_profitable
 
 Keep = Callable[[str], bool]
 
@@ -37,7 +37,7 @@ class Candidate:
 
     root: str
     home: Layout
-    forms: dict[str, Form]
+    forms: dict[str, Lowering]
     region: list[ir.Node]
     dead: list[ir.Node]
     gain: float
@@ -57,7 +57,7 @@ class Merge:
 
 
 @dataclass
-class Plan:
+class FusionPlan:
     """The graph after all merges, and the merges."""
 
     graph: ir.Graph
@@ -73,7 +73,7 @@ class Planner:
     ``repair`` lets it add a border map: a constant for each channel and position, which holds for one size.
     """
 
-    profile: cost.Profile
+    profile: cost.CostProfile
     keep: Sequence[str] = ()
     any_work: bool = False
     repair: bool = False
@@ -81,9 +81,9 @@ class Planner:
     withheld: dict[str, None] = field(default_factory=dict)
     fresh: Iterator[int] = field(default_factory=itertools.count)
 
-    def run(self, graph: ir.Graph, most_rounds: int = 12) -> Plan:
+    def run(self, graph: ir.Graph, most_rounds: int = 12) -> FusionPlan:
         """Collapse until nothing pays."""
-        plan = Plan(graph, [])
+        plan = FusionPlan(graph, [])
         new_values: set[str] = set()
         todo: set[str] | None = None
         for _ in range(most_rounds):
@@ -106,7 +106,7 @@ class Planner:
             if root in new or root in skipped or (todo is not None and root not in todo):
                 continue
             longest, place = 0, root
-            for home in homes(graph, root):
+            for home in root_layouts(graph, root):
                 reach = cone(graph, position, root, home, most[root], repair=self.repair)
                 found += self._of_cone(graph, reach, new)
                 longest = max(longest, len(reach.nodes))
@@ -158,7 +158,7 @@ class Planner:
             forms = {}
             for target in targets:
                 root, value = graph.values[found.root], graph.values[target]
-                forms[target] = form(root, found.home, found.states[target], value, self.profile)
+                forms[target] = lower(root, found.home, found.states[target], value, self.profile)
                 macs -= forms[target].macs
                 seconds -= forms[target].seconds(self.profile)
                 if (macs < 0 and not self.any_work) or seconds <= 0:
@@ -166,7 +166,7 @@ class Planner:
         except NotFusibleError:
             return None
         after = [step.work for shape in forms.values() for step in shape.steps]
-        if not self.any_work and not pays(graph, dead, before, after, self.profile):
+        if not self.any_work and not is_profitable(graph, dead, before, after, self.profile):
             return None
         notes = frozenset().union(*(found.states[target].lin.notes for target in targets)) - {MAP, MATRIX}
         return Candidate(found.root, found.home, forms, region, dead, seconds, notes)
@@ -196,7 +196,7 @@ class Planner:
             roots.add(candidate.root)
         return taken
 
-    def _apply(self, plan: Plan, chosen: Sequence[Candidate], new_values: set[str]) -> None:
+    def _apply(self, plan: FusionPlan, chosen: Sequence[Candidate], new_values: set[str]) -> None:
         """Rewrite the graph once for all candidates of a round, which do not touch each other."""
         graph, values = plan.graph, dict(plan.graph.values)
         owner = {id(node): merge for merge in plan.merges for node in merge.added}

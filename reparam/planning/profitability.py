@@ -14,12 +14,12 @@ from attn_export.reparam.planning import cost
 DOUBT = 0.85
 
 
-def pays(
+def is_profitable(
     graph: ir.Graph,
     dead: Sequence[ir.Node],
     before: Sequence[cost.Work],
     after: Sequence[cost.Work],
-    profile: cost.Profile,
+    profile: cost.CostProfile,
 ) -> bool:
     """Whether the nodes ``dead``, which do ``before``, are worth replacing by what does ``after``."""
     if _taken_apart(before, after) or _same_again(graph, dead):

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from attn_export.reparam import ir
 from attn_export.reparam.algebra.layout import Dim
-from attn_export.reparam.planning.cost import Profile, node_work
+from attn_export.reparam.planning.cost import CostProfile, node_work
 from attn_export.reparam.planning.plan import LARGEST, Merge
-from attn_export.reparam.proof.dyadic import Twin, twin_of
+from attn_export.reparam.proof.dyadic import DyadicCheck, dyadic_check_of
 from attn_export.reparam.proof.region import between, execute_region
 
 #: Constants written in float32 (a padding that equals a bias up to rounding) let a site agree to this only.
@@ -44,14 +44,14 @@ class Proof:
         return self.structure is not False and self.error <= (ROUNDED_BOUND if self.rounded else bound)
 
 
-def prove(graph: ir.Graph, merge: Merge, profile: Profile, seed: int = 0) -> Proof:
+def prove(graph: ir.Graph, merge: Merge, profile: CostProfile, seed: int = 0) -> Proof:
     """Compare a merge's nodes with the original ones on the traced size and, where sizes do not matter, two others."""
     rng = np.random.default_rng(seed)
     region = between(graph, merge.root, merge.targets)
     rounded, sizes = "rounding" in merge.notes, list[tuple[int, ...]]()
     if _overflows(graph, merge):
         return Proof(None, float("inf"), ())
-    twin = twin_of(graph, merge, region, profile, rng)
+    twin = dyadic_check_of(graph, merge, region, profile, rng)
     structure, worst = None, 0.0
     for shape in _shapes(graph, merge, region, twin):
         if prod(shape) > _LARGEST:
@@ -96,7 +96,9 @@ def _worst(*errors: float) -> float:
     return max(errors, key=lambda e: (e != e, e))
 
 
-def _shapes(graph: ir.Graph, merge: Merge, region: Sequence[ir.Node], twin: Twin | None) -> Iterator[tuple[int, ...]]:
+def _shapes(
+    graph: ir.Graph, merge: Merge, region: Sequence[ir.Node], twin: DyadicCheck | None
+) -> Iterator[tuple[int, ...]]:
     """Sizes to try: small ones where the algebra does not depend on sizes, and the traced one if it is cheap."""
     traced = graph.values[merge.root].sizes
     shape = graph.values[merge.root].shape

@@ -12,15 +12,16 @@ import numpy as np
 import torch
 
 from attn_export.reparam import ir
-from attn_export.reparam.algebra.linconv import BORDER, Array, NotFusibleError
-from attn_export.reparam.planning.cost import Profile
-from attn_export.reparam.planning.emit import form
+from attn_export.reparam.algebra.linconv import BORDER, NotFusibleError
+from attn_export.reparam.planning.cost import CostProfile
+from attn_export.reparam.planning.emit import lower
 from attn_export.reparam.planning.plan import Merge
 from attn_export.reparam.proof.region import execute_region, replay
+from attn_export.types import Array
 
 
 @dataclass(frozen=True, eq=False)
-class Twin:
+class DyadicCheck:
     """A merge with dyadic weights: the graph's own nodes, and the nodes that the algebra makes of them."""
 
     values: ir.Graph
@@ -38,9 +39,9 @@ class Twin:
         return all(torch.equal(got[t], wanted[t]) for t in merge.targets)
 
 
-def twin_of(
-    graph: ir.Graph, merge: Merge, region: Sequence[ir.Node], profile: Profile, rng: np.random.Generator
-) -> Twin | None:
+def dyadic_check_of(
+    graph: ir.Graph, merge: Merge, region: Sequence[ir.Node], profile: CostProfile, rng: np.random.Generator
+) -> DyadicCheck | None:
     """Put dyadic weights into a region and collapse it again; None if with these weights it does not collapse."""
     biases = "value" not in merge.notes or BORDER in merge.notes  # with a map, no coincidence is needed
     ops = {id(node): dyadic(node.op, rng, biases) for node in region}
@@ -50,7 +51,7 @@ def twin_of(
         root, values, nodes = graph.values[merge.root], {n: graph.values[n] for n in near}, list[ir.Node]()
         for target in merge.targets:
             here = merge.root
-            steps = form(root, merge.home, states[target], graph.values[target], profile).steps
+            steps = lower(root, merge.home, states[target], graph.values[target], profile).steps
             for number, step in enumerate(steps):
                 name = target if number == len(steps) - 1 else f"{target}:dyadic{number}"
                 values.setdefault(name, ir.Value(name, step.shape, step.sizes))
@@ -64,7 +65,7 @@ def twin_of(
     ]
     reach = [a.hi - a.lo + 1 + 2 * a.stride for a in axes]
     swapped = [replace(node, op=ops[id(node)]) for node in region]
-    return Twin(ir.Graph([], values, (), frozenset()), swapped, nodes, reach)
+    return DyadicCheck(ir.Graph([], values, (), frozenset()), swapped, nodes, reach)
 
 
 def dyadic(op: ir.Op, rng: np.random.Generator, biases: bool) -> ir.Op:

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 
 from attn_export.errors import ExportError
-from attn_export.reparam.evaluate.onnx import Exact
-
-Feeds = Mapping[str, NDArray[Any]]
+from attn_export.reparam.evaluate.onnx import OnnxEvaluator
+from attn_export.types import Feeds
 
 
 def compare(
@@ -32,15 +31,15 @@ def compare(
     ``arrays`` are the new weights of ``fused``, unrounded.
     """
     try:
-        exact = Exact(plain, folder=folder)
+        exact = OnnxEvaluator(plain, folder=folder)
         wanted = [exact.run(feeds) for feeds in examples]
     except ExportError as refused:  # an operator of another domain; the proofs of the sites stand in
         return str(refused)
-    other = Exact(fused, folder=folder, arrays=arrays)
+    other = OnnxEvaluator(fused, folder=folder, arrays=arrays)
     return tuple(_error(want, other.run(feeds)) for want, feeds in zip(wanted, examples, strict=True))
 
 
-def parting(
+def first_difference(
     plain: onnx.ModelProto,
     fused: onnx.ModelProto,
     feeds: Feeds,
@@ -50,8 +49,8 @@ def parting(
     arrays: Feeds | None = None,
 ) -> str | None:
     """The first of these tensors, in execution order, at which the two differ by more than the bound."""
-    wanted = Exact(plain, folder=folder).run(feeds, targets)
-    for name, value in Exact(fused, folder=folder, arrays=arrays).visit(feeds, targets):
+    wanted = OnnxEvaluator(plain, folder=folder).run(feeds, targets)
+    for name, value in OnnxEvaluator(fused, folder=folder, arrays=arrays).visit(feeds, targets):
         if not _error({name: wanted[name]}, {name: value}) <= bound:
             return name
     return None

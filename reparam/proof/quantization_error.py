@@ -12,10 +12,11 @@ from dataclasses import replace
 import numpy as np
 
 from attn_export.reparam import ir
-from attn_export.reparam.algebra.linconv import Array, NotFusibleError
+from attn_export.reparam.algebra.linconv import NotFusibleError
 from attn_export.reparam.planning.plan import Merge
 from attn_export.reparam.proof.region import between, replay
 from attn_export.reparam.result import Precision
+from attn_export.types import Array
 
 
 def int8(array: Array, axis: int = 0) -> Array:

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Place:
+class Entry:
     """Where an entry lives: its family (sub-folder, or ""), its module, and its file if it is ours."""
 
     family: str
@@ -28,7 +28,7 @@ class Place:
     path: Path | None
 
 
-class Shelf(Generic[T]):
+class Registry(Generic[T]):
     """The entries of one package, by name.
 
     Args:
@@ -43,7 +43,7 @@ class Shelf(Generic[T]):
         self._families = families
 
     @cached_property
-    def places(self) -> dict[str, Place]:
+    def entries(self) -> dict[str, Entry]:
         """Every entry's place, sorted by name, without importing any.
 
         Raises:
@@ -52,7 +52,7 @@ class Shelf(Generic[T]):
         # find_spec of a dotted name would import the parent; ours are all below the root package's folder.
         root = Path(__file__).parent.joinpath(*self.package.split(".")[1:])
         folders = [p for p in sorted(root.iterdir()) if _is_package(p)] if self._families else [root]
-        found: dict[str, Place] = {}
+        found: dict[str, Entry] = {}
         for folder in folders:
             family = folder.name if self._families else ""
             for path in sorted(folder.iterdir()):
@@ -60,41 +60,41 @@ class Shelf(Generic[T]):
                 if name.startswith("_") or not (path.suffix == ".py" or _is_package(path)):
                     continue
                 module = ".".join(filter(None, (self.package, family, name)))
-                self._put(found, name, Place(family, module, path if path.is_file() else path / "__init__.py"))
+                self._put(found, name, Entry(family, module, path if path.is_file() else path / "__init__.py"))
         for point in entry_points(group=self.package):
-            self._put(found, point.name, Place("plug-in", point.value, None))
+            self._put(found, point.name, Entry("plug-in", point.value, None))
         return dict(sorted(found.items()))
 
-    def _put(self, found: dict[str, Place], name: str, place: Place) -> None:
+    def _put(self, found: dict[str, Entry], name: str, entry: Entry) -> None:
         if name in found:
             raise AttnExportError(
-                f"two {self.kind}s are called {name!r}: {found[name].module} and {place.module}; rename one"
+                f"two {self.kind}s are called {name!r}: {found[name].module} and {entry.module}; rename one"
             )
-        found[name] = place
+        found[name] = entry
 
-    def place(self, name: str) -> Place:
+    def entry(self, name: str) -> Entry:
         """Say where an entry lives.
 
         Raises:
             UnknownNameError: there is no such entry.
         """
         try:
-            return self.places[name]
+            return self.entries[name]
         except KeyError:
-            raise UnknownNameError(self.kind, name, self.places) from None
+            raise UnknownNameError(self.kind, name, self.entries) from None
 
     def __getitem__(self, name: str) -> T:
-        module = importlib.import_module(self.place(name).module.partition(":")[0])
+        module = importlib.import_module(self.entry(name).module.partition(":")[0])
         return cast(T, getattr(module, self.constant))
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self.places)
+        return iter(self.entries)
 
     def __contains__(self, name: object) -> bool:
-        return name in self.places
+        return name in self.entries
 
     def __len__(self) -> int:
-        return len(self.places)
+        return len(self.entries)
 
 
 def _is_package(path: Path) -> bool:

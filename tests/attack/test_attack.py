@@ -14,7 +14,7 @@ from random import Random
 import pytest
 
 from benchmarks.attack import campaign, inside, originals
-from benchmarks.attack.attempt import Attempt, Outcome
+from benchmarks.attack.attempt import Attempt, AttemptOutcome
 from benchmarks.attack.kinds import KINDS, lay_out
 from benchmarks.attack.pool import Pool, Task
 
@@ -28,7 +28,7 @@ def honest() -> Path:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_hostile_input_ends_well(kind: str, honest: Path) -> None:
-    tally = campaign.run(kind, campaign.Plan(COUNT, BY_CLI, seed=0), honest)
+    tally = campaign.run(kind, campaign.CampaignPlan(COUNT, BY_CLI, seed=0), honest)
     assert tally.tried == COUNT + BY_CLI
     assert tally.clean == tally.tried, f"\n{campaign.causes([tally])}"
 
@@ -53,7 +53,7 @@ def honest_words(work: Path, honest: Path, rng: Random) -> Attempt:
 
 def outcome(
     make: object, honest: Path, monkeypatch: pytest.MonkeyPatch, harm: object = None, limit: float = 10
-) -> Outcome:
+) -> AttemptOutcome:
     """Run one attempt in a worker in which ``harm`` is done where ``list`` would list."""
     inside.prepare(("attn_export.tools.commands.catalogue",))
     if harm is not None:
@@ -170,15 +170,15 @@ def test_a_fault_of_the_bench_is_none_of_the_product(honest: Path, monkeypatch: 
 def test_a_campaign_goes_on_where_it_was(honest: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Task] = []
 
-    def run(self: Pool, tasks: Iterator[Task]) -> Iterator[Outcome]:
+    def run(self: Pool, tasks: Iterator[Task]) -> Iterator[AttemptOutcome]:
         for task in tasks:
             seen.append(task)
-            yield Outcome(task.kind, task.seed, task.mode, ("traceback",) if task.seed == 3 else (), 0, "")
+            yield AttemptOutcome(task.kind, task.seed, task.mode, ("traceback",) if task.seed == 3 else (), 0, "")
 
     monkeypatch.setattr(Pool, "run", run)
     monkeypatch.setattr(campaign, "CHUNK", 5)
-    first = campaign.run("kwargs", campaign.Plan(10, 1, 0, keep=tmp_path), honest)
-    again = campaign.run("kwargs", campaign.Plan(15, 1, 0, keep=tmp_path), honest)
+    first = campaign.run("kwargs", campaign.CampaignPlan(10, 1, 0, keep=tmp_path), honest)
+    again = campaign.run("kwargs", campaign.CampaignPlan(15, 1, 0, keep=tmp_path), honest)
     assert [task.seed for task in seen if task.mode == "in"] == list(range(15))
     assert (first.tried, again.tried, again.clean, again.flaws["traceback"]) == (11, 16, 15, 1)
     assert "--only 3" in (tmp_path / "kwargs-3" / "README").read_text()

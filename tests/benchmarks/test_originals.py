@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from attn_export.deploy_tests.latency.comparison import Contest, judge
+from attn_export.deploy_tests.latency.comparison import LatencyComparison, summarise
 from attn_export.errors import BackendError
 from attn_export.mechanisms import MECHANISMS
 from benchmarks import originals
@@ -34,9 +34,9 @@ def test_what_a_row_replaces_is_an_argument_of_ours(row: Original) -> None:
     assert "readme" in MECHANISMS[row.name].presets
 
 
-def _contest(effect: float, control: float, spread: float = 0.002) -> Contest:
+def _contest(effect: float, control: float, spread: float = 0.002) -> LatencyComparison:
     steps = (-2, -1, 0, 1, 2)
-    return judge([(effect + spread * n, control + spread * n) for n in steps])
+    return summarise([(effect + spread * n, control + spread * n) for n in steps])
 
 
 @pytest.mark.parametrize(
@@ -53,8 +53,10 @@ def _contest(effect: float, control: float, spread: float = 0.002) -> Contest:
         ("outlook", _contest(-0.9, 0.0), "faster"),
     ],
 )
-def test_the_verdict_follows_interval_control_and_wanted_figure(name: str, contest: Contest, said: str) -> None:
-    assert verdict(name, contest.as_json()) == said
+def test_the_verdict_follows_interval_control_and_wanted_figure(
+    name: str, contest: LatencyComparison, said: str
+) -> None:
+    assert verdict(name, contest.to_dict()) == said
 
 
 def _exam(name: str, **original: Any) -> dict[str, Any]:
@@ -86,7 +88,7 @@ SOUND = _exam(
 def test_the_page_counts_rows_and_shows_each() -> None:
     assert "Of 2 originals examined, 1 run, 1 export with parity, and 0 are right" in totals([BROKEN, SOUND])
     assert "Left in their graphs: Col2Im in 1." in totals([BROKEN, SOUND])
-    text = page([BROKEN, SOUND], {"se": _contest(-0.3, 0.0).as_json()}, {"commit": "d75848e4", "machine": "a machine"})
+    text = page([BROKEN, SOUND], {"se": _contest(-0.3, 0.0).to_dict()}, {"commit": "d75848e4", "machine": "a machine"})
     assert text.count("| `se` |") == 2
     assert "it \\| broke" in text
     assert "1 faster, 0 same, 0 slower, 0 void" in text
@@ -103,7 +105,7 @@ def test_measuring_goes_on_past_a_row_that_breaks_and_keeps_what_has_not_changed
             (tmp_path / name / file).write_bytes(b"graph")
     played: list[str] = []
 
-    def compete(ours: Path, *_: object, **__: object) -> Contest:
+    def compete(ours: Path, *_: object, **__: object) -> LatencyComparison:
         played.append(ours.parent.name)
         if ours.parent.name == "eca":
             raise BackendError("no")

@@ -12,14 +12,14 @@ import pytest
 
 from attn_export.errors import LoadError, UnknownNameError
 from attn_export.mechanisms import MECHANISMS
-from attn_export.pipeline.sweep.jobs import Job, Settings, sweep
-from attn_export.tools.measured import CAVEAT, Measured, Timing, from_sweep, keep, kept, merged, model_of
+from attn_export.pipeline.sweep.jobs import Settings, SweepJob, sweep
+from attn_export.tools.measured import CAVEAT, CatalogueFigures, Timing, from_sweep, keep, kept, merged, model_of
 from benchmarks import catalogue_latency
 from benchmarks.pages.catalogue import FOLDER, INDEX, page, pages, texts
 from tests.tools.run import run
 
 TIMING = Timing(0.25, 0.24, 0.27, 100, "a machine")
-RUN = Measured(nodes=12, k=0.5, bound=4.0, model="abc", latency=TIMING)
+RUN = CatalogueFigures(nodes=12, k=0.5, bound=4.0, model="abc", latency=TIMING)
 
 
 def test_the_pages_are_current() -> None:
@@ -41,13 +41,13 @@ def test_a_page_tells_the_paper_the_formula_and_every_preset(name: str) -> None:
     for key in spec.configurations:
         assert f"| `{key}`" in text
     for dim in spec.dynamic:
-        assert f"`{dim.name}` from {dim.least}" in text
+        assert f"`{dim.name}` from {dim.min}" in text
 
 
 def test_every_link_of_the_index_leads_to_a_page(tmp_path: Path) -> None:
     pages(tmp_path)
     text = (tmp_path / INDEX).read_text(encoding="utf-8")
-    for name, place in MECHANISMS.places.items():
+    for name, place in MECHANISMS.entries.items():
         if place.path is not None:
             assert f"]({place.family}/{name}.md)" in text
             assert (tmp_path / place.family / f"{name}.md").is_file()
@@ -71,13 +71,13 @@ def test_what_was_measured_is_shown_for_the_preset_it_was_measured_with() -> Non
 
 
 def test_a_latency_stays_with_the_model_it_was_taken_of() -> None:
-    same, other = Measured(12, 0.5, 4.0, "abc"), Measured(13, 0.5, 4.0, "abd")
+    same, other = CatalogueFigures(12, 0.5, 4.0, "abc"), CatalogueFigures(13, 0.5, 4.0, "abd")
     assert merged({"a": RUN, "b": RUN, "c": RUN}, {"a": same, "b": other}) == {"a": RUN, "b": other, "c": RUN}
 
 
 def test_one_file_gives_pages_and_terminal_the_same_figures(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    keep({"se-readme": RUN, "se-test": Measured(3, 1.0, 4.0)}, tmp_path / "measured.json")
-    assert kept(tmp_path / "measured.json") == {"se-readme": RUN, "se-test": Measured(3, 1.0, 4.0)}
+    keep({"se-readme": RUN, "se-test": CatalogueFigures(3, 1.0, 4.0)}, tmp_path / "measured.json")
+    assert kept(tmp_path / "measured.json") == {"se-readme": RUN, "se-test": CatalogueFigures(3, 1.0, 4.0)}
     monkeypatch.setattr("attn_export.tools.commands.catalogue.kept", lambda: {"se-readme": RUN})
     said = run("show", "se").out
     assert "measured readme, plain: 12 nodes, k = 0.50 of 4, 0.25 ms [0.24, 0.27]" in said
@@ -94,7 +94,7 @@ def test_every_entry_is_measured_at_both_sizes() -> None:
 
 def test_from_sweep_to_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole flow on one entry: sweep, time, time again (nothing left to do), read."""
-    rows = sweep([Job("acnet", "test", fuse=True)], Settings(tmp_path, workers=1, mutants="none"))
+    rows = sweep([SweepJob("acnet", "test", fuse=True)], Settings(tmp_path, workers=1, mutants="none"))
     assert rows[0].ok
     assert from_sweep(tmp_path)["acnet-test-fused"].latency is None
     monkeypatch.setattr(sys, "argv", ["catalogue_latency", str(tmp_path)])
@@ -119,7 +119,7 @@ def test_a_sweep_is_read_and_what_failed_is_left_out(tmp_path: Path) -> None:
         {"label": "eca-test", "status": "crashed", "result": None},
     ]
     (tmp_path / "sweep.json").write_text(json.dumps({"rows": rows}), encoding="utf-8")
-    assert from_sweep(tmp_path) == {"se-test": Measured(12, 0.5, 4.0)}
+    assert from_sweep(tmp_path) == {"se-test": CatalogueFigures(12, 0.5, 4.0)}
 
 
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"environment": {}, "rows": [{}]}'])

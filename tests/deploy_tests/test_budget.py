@@ -9,8 +9,17 @@ from typing import Any
 import pytest
 
 from attn_export.deploy_tests.latency import budget
-from attn_export.deploy_tests.latency.budget import Budget, Finding, check, faster, gate, parse, percent, regression
-from attn_export.deploy_tests.latency.comparison import Contest
+from attn_export.deploy_tests.latency.budget import (
+    Budget,
+    BudgetResult,
+    check_budget,
+    faster,
+    gate,
+    parse,
+    percent,
+    regression,
+)
+from attn_export.deploy_tests.latency.comparison import LatencyComparison
 from attn_export.deploy_tests.latency.footprint import Footprint
 from attn_export.deploy_tests.latency.measure import Latency
 from attn_export.deploy_tests.latency.statistics import Interval
@@ -22,8 +31,8 @@ WEIGHED = Footprint(0.1, 0.2, 0.05, 300_000_000, 100_000_000, 33_000_000)
 NOTHING = Interval(1.0, 0.99, 1.01)
 
 
-def contest(low: float, high: float, control: Interval = NOTHING) -> Contest:
-    return Contest(Interval(math.sqrt(low * high), low, high), control, "CPU time", ())
+def contest(low: float, high: float, control: Interval = NOTHING) -> LatencyComparison:
+    return LatencyComparison(Interval(math.sqrt(low * high), low, high), control, "CPU time", ())
 
 
 @pytest.mark.parametrize(
@@ -80,23 +89,23 @@ def test_what_is_no_share_is_a_usage_error(text: str) -> None:
     ],
 )
 def test_a_budget_is_kept_broken_or_too_close(text: str, verdict: str) -> None:
-    finding = check(parse(text), TIMED, WEIGHED)
+    finding = check_budget(parse(text), TIMED, WEIGHED)
     assert finding.verdict == verdict
-    assert verdict in finding.sentence()
+    assert verdict in finding.summary()
 
 
 def test_a_tail_that_too_few_samples_bound_cannot_be_kept() -> None:
     few = Latency((MS,) * 20, (MS,) * 20, 1, 0.1)
-    finding = check(parse("p99<=5ms"), few)
+    finding = check_budget(parse("p99<=5ms"), few)
     assert finding.verdict == "too close to say"
-    assert json.loads(json.dumps(finding.as_json(), allow_nan=False))["came"]["high"] is None
+    assert json.loads(json.dumps(finding.to_dict(), allow_nan=False))["came"]["high"] is None
 
 
 def test_a_budget_on_what_was_not_measured_is_a_usage_error() -> None:
     with pytest.raises(UsageError, match="no footprint"):
-        check(parse("memory<=1GB"), TIMED)
+        check_budget(parse("memory<=1GB"), TIMED)
     with pytest.raises(UsageError, match="does not tell"):
-        check(parse("memory<=1GB"), TIMED, Footprint(0, 0, 0, None, None, 1))
+        check_budget(parse("memory<=1GB"), TIMED, Footprint(0, 0, 0, None, None, 1))
 
 
 @pytest.mark.parametrize(
@@ -109,7 +118,7 @@ def test_a_budget_on_what_was_not_measured_is_a_usage_error() -> None:
         (contest(0.5, 0.6, Interval(1.05, 1.02, 1.08)), "too close to say"),  # void
     ],
 )
-def test_faster_than(result: Contest, verdict: str) -> None:
+def test_faster_than(result: LatencyComparison, verdict: str) -> None:
     assert faster(result, "plain").verdict == verdict
 
 
@@ -123,7 +132,7 @@ def test_faster_than(result: Contest, verdict: str) -> None:
         (contest(1.2, 1.3, Interval(1.05, 1.02, 1.08)), "too close to say"),
     ],
 )
-def test_regression_by_the_interleaved_ratio(result: Contest, verdict: str) -> None:
+def test_regression_by_the_interleaved_ratio(result: LatencyComparison, verdict: str) -> None:
     assert regression(result, 0.03).verdict == verdict
 
 
@@ -150,8 +159,8 @@ def test_a_report_without_latency_is_no_baseline() -> None:
         budget.regression_of_reports(run(10), {**run(10), "latency": None}, 0.03)
 
 
-def finding(low: float, high: float) -> Finding:
-    return Finding("p90<=15ms", Interval((low + high) / 2, low, high), 15, "ms")
+def finding(low: float, high: float) -> BudgetResult:
+    return BudgetResult("p90<=15ms", Interval((low + high) / 2, low, high), 15, "ms")
 
 
 def test_the_gate_passes_fails_or_says_that_it_cannot_say() -> None:

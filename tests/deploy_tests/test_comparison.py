@@ -14,13 +14,21 @@ import numpy as np
 import pytest
 
 from attn_export.bundle import Case, write_cases
-from attn_export.deploy_tests.backend import Feeds
 from attn_export.deploy_tests.latency import comparison_worker
-from attn_export.deploy_tests.latency.comparison import Blocks, Contest, Rules, compete, contrasts, decide, judge
+from attn_export.deploy_tests.latency.comparison import (
+    Blocks,
+    LatencyComparison,
+    Rules,
+    compare_latency,
+    contrasts,
+    repeat_until_clear,
+    summarise,
+)
 from attn_export.deploy_tests.latency.comparison_worker import interleave
 from attn_export.deploy_tests.latency.statistics import Interval
 from attn_export.errors import BackendError
 from attn_export.process import children
+from attn_export.types import Feeds
 
 #: Spread of one session's time between processes: A/A ratios of 1.5 to 2.7 % were measured, which is √2 of these.
 QUIET, USUAL, NOISY = 0.0075, 0.0106, 0.019
@@ -52,7 +60,7 @@ def simulated(
 
 
 def share(verdict: str, effect: float, luck: float, rules: Rules | None = None) -> float:
-    return sum(decide(simulated(i, effect, luck), rules).verdict == verdict for i in range(TRIALS)) / TRIALS
+    return sum(repeat_until_clear(simulated(i, effect, luck), rules).verdict == verdict for i in range(TRIALS)) / TRIALS
 
 
 @pytest.mark.parametrize("luck", [QUIET, USUAL])
@@ -87,20 +95,20 @@ def test_effect_and_control_are_uncorrelated_and_equally_wide() -> None:
 
 
 def test_a_place_that_is_always_slower_makes_it_void() -> None:
-    results = [decide(simulated(i, 0, QUIET, bias=0.05)) for i in range(20)]
+    results = [repeat_until_clear(simulated(i, 0, QUIET, bias=0.05)) for i in range(20)]
     assert all(result.void and result.verdict == "void" and result.inconclusive(0.5) for result in results)
     assert all(len(result.pairs) == 15 for result in results), "a void comparison goes on as long as it may"
 
 
 def test_it_stops_early_where_it_is_quiet_and_goes_on_where_it_is_not() -> None:
-    assert len(decide(simulated(0, 0, 0.001, rounds=0.001)).pairs) == 5
-    assert len(decide(simulated(0, 0, 0.06)).pairs) == 15
-    assert len(decide(simulated(0, 2.0, NOISY)).pairs) == 5, "a factor of seven needs no more"
-    assert len(decide(simulated(0, 0, 0.001, rounds=0.001), Rules(processes=8)).pairs) == 8
+    assert len(repeat_until_clear(simulated(0, 0, 0.001, rounds=0.001)).pairs) == 5
+    assert len(repeat_until_clear(simulated(0, 0, 0.06)).pairs) == 15
+    assert len(repeat_until_clear(simulated(0, 2.0, NOISY)).pairs) == 5, "a factor of seven needs no more"
+    assert len(repeat_until_clear(simulated(0, 0, 0.001, rounds=0.001), Rules(processes=8)).pairs) == 8
 
 
 def test_a_difference_inside_the_control_is_none() -> None:
-    result = Contest(Interval(1.02, 1.01, 1.03), Interval(1.0, 0.97, 1.03), "CPU time", ())
+    result = LatencyComparison(Interval(1.02, 1.01, 1.03), Interval(1.0, 0.97, 1.03), "CPU time", ())
     assert result.verdict == "no difference shown"
     assert result.resolution == pytest.approx(0.0309, abs=1e-3)
     assert result.inconclusive(0.03)
@@ -109,8 +117,8 @@ def test_a_difference_inside_the_control_is_none() -> None:
 
 def test_the_verdict_turns_with_the_sides() -> None:
     pairs = [(0.05 + e, c) for e, c in ((0.001, 0.002), (-0.002, -0.001), (0.001, 0.0), (0.0, 0.001))]
-    assert judge(pairs).verdict == "slower"
-    assert judge([(-e, c) for e, c in pairs]).verdict == "faster"
+    assert summarise(pairs).verdict == "slower"
+    assert summarise([(-e, c) for e, c in pairs]).verdict == "faster"
 
 
 def test_blocks_are_interleaved_and_each_plays_once_a_round() -> None:
@@ -144,7 +152,7 @@ def test_the_clock_is_the_one_that_sees_the_work(
         return subprocess.CompletedProcess(words, 0, "[[1, 1, 1, 1], [1, 1, 1, 1]]\n", "")
 
     monkeypatch.setattr(children, "run", answer)
-    result = compete(tmp_path, tmp_path, tmp_path, backend=backend, rules=Rules(2, threads=threads))
+    result = compare_latency(tmp_path, tmp_path, tmp_path, backend=backend, rules=Rules(2, threads=threads))
     assert result.clock == clock
     assert {str(request["clock"]) for request in asked} == {clock}
     assert len({request["seed"] for request in asked}) == 2
@@ -154,7 +162,7 @@ def test_a_model_that_breaks_is_an_error_with_its_reason(tmp_path: Path) -> None
     (tmp_path / "a.onnx").write_bytes(b"nothing")
     write_cases(tmp_path / "cases.npz", (Case("one", {"x": np.zeros(1)}, {}, {}),))
     with pytest.raises(BackendError, match=r"a\.onnx against .* broke: .*does not load"):
-        compete(tmp_path / "a.onnx", tmp_path / "a.onnx", tmp_path / "cases.npz", rules=Rules(1, 1, 0.001))
+        compare_latency(tmp_path / "a.onnx", tmp_path / "a.onnx", tmp_path / "cases.npz", rules=Rules(1, 1, 0.001))
 
 
 def test_the_contestant_serves_what_the_contest_asks_for() -> None:

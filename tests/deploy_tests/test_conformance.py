@@ -49,12 +49,12 @@ def write(folder: Path, factor: float = 2.0, wrong: bool = False) -> Path:
 
 def made(tmp_path: Path, **options) -> tuple[Path, Path]:
     one, out = write(tmp_path / "twice", **options), tmp_path / "kit"
-    kit.conform([one], out, backend="onnxruntime", **QUICK)
+    kit.write_kit([one], out, backend="onnxruntime", **QUICK)
     return one, out
 
 
 def status(out: Path, *bundles: Path) -> str:
-    (finding,) = kit.check(out, bundles)
+    (finding,) = kit.check_kit(out, bundles)
     return finding.status
 
 
@@ -67,7 +67,7 @@ def rehash(out: Path) -> None:
 
 def test_a_kit_holds_and_its_figures_are_recomputed(tmp_path: Path) -> None:
     one, out = made(tmp_path)
-    (finding,) = kit.check(out, [one])
+    (finding,) = kit.check_kit(out, [one])
     assert finding.status == "HOLDS"
     assert finding.sentence.startswith("parity holds on ONNX Runtime")
     assert finding.percentiles["host"]["p50"] > 0
@@ -90,12 +90,12 @@ def test_a_folder_of_bundles_is_run_whole(tmp_path: Path) -> None:
         write(folder / name)
     (folder / "three.log").touch()
     (folder / "four").mkdir()  # an entry that failed left no bundle
-    found = kit.conform([folder], tmp_path / "kit", backend="onnxruntime", **QUICK)
+    found = kit.write_kit([folder], tmp_path / "kit", backend="onnxruntime", **QUICK)
     assert [(finding.name, finding.status) for finding in found] == [("one", "HOLDS"), ("two", "HOLDS")]
     write(tmp_path / "new", factor=2.5)
     shutil.rmtree(folder / "two")
     (tmp_path / "new").rename(folder / "two")
-    assert [finding.status for finding in kit.check(tmp_path / "kit", [folder])] == ["HOLDS", "STALE"]
+    assert [finding.status for finding in kit.check_kit(tmp_path / "kit", [folder])] == ["HOLDS", "STALE"]
 
 
 def test_a_changed_graph_is_stale(tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_a_changed_graph_is_stale(tmp_path: Path) -> None:
     again = write(tmp_path / "new", factor=2.5).rename(tmp_path / "elsewhere")
     (tmp_path / "other").mkdir()
     moved = again.rename(tmp_path / "other" / "twice")
-    (finding,) = kit.check(out, [moved])
+    (finding,) = kit.check_kit(out, [moved])
     assert finding.status == "STALE"
     assert "run it again" in finding.sentence
     assert status(out, one) == "HOLDS"
@@ -140,7 +140,7 @@ def test_a_figure_altered_together_with_its_hash_is_found(what: str, tmp_path: P
         np.savez(out / "twice" / kit.OUTPUTS, **{"0.y": np.zeros((1, 3), np.float32), "1.y": np.zeros((2, 3), "f4")})
     path.write_text(json.dumps(result))
     rehash(out)
-    (finding,) = kit.check(out)
+    (finding,) = kit.check_kit(out)
     assert (finding.status, finding.sentence) == ("ALTERED", "its figures do not follow from its raw data")
 
 
@@ -151,7 +151,7 @@ def test_a_refused_bundle_is_a_row_and_not_an_end(tmp_path: Path) -> None:
     manifest = json.loads((bad / bundle.MANIFEST).read_text())
     manifest["files"][bundle.MODEL] = bundle.sha256(bad / bundle.MODEL)
     (bad / bundle.MANIFEST).write_text(json.dumps(manifest))
-    found = {f.name: f for f in kit.conform([good, bad], tmp_path / "kit", backend="onnxruntime", **QUICK)}
+    found = {f.name: f for f in kit.write_kit([good, bad], tmp_path / "kit", backend="onnxruntime", **QUICK)}
     assert (found["good"].status, found["bad"].status) == ("HOLDS", "REFUSED")
     assert "does not load" in found["bad"].sentence
 
@@ -160,7 +160,7 @@ def test_on_a_gpu_the_kit_has_three_latencies_layers_and_level_e2(
     double: test_run.Double,  # noqa: F811
     tmp_path: Path,
 ) -> None:
-    (finding,) = kit.conform([write(tmp_path / "twice")], tmp_path / "kit", backend="tensorrt", **QUICK)
+    (finding,) = kit.write_kit([write(tmp_path / "twice")], tmp_path / "kit", backend="tensorrt", **QUICK)
     assert finding.status == "HOLDS"
     assert set(finding.percentiles) == {"gpu", "host", "graph"}
     result = json.loads((tmp_path / "kit" / "twice" / kit.RESULT).read_text())
@@ -178,7 +178,7 @@ def test_a_gpu_that_breaks_on_one_bundle_leaves_nothing_behind(
     tmp_path: Path,
 ) -> None:
     fake_trt.REFUSE["execute_async_v3"] = False
-    (finding,) = kit.conform([write(tmp_path / "twice")], tmp_path / "kit", backend="tensorrt", **QUICK)
+    (finding,) = kit.write_kit([write(tmp_path / "twice")], tmp_path / "kit", backend="tensorrt", **QUICK)
     assert (finding.status, "did not start" in finding.sentence) == ("REFUSED", True)
     double.assert_clean()
 
@@ -186,24 +186,24 @@ def test_a_gpu_that_breaks_on_one_bundle_leaves_nothing_behind(
 def test_what_cannot_be_is_said_and_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one, out = write(tmp_path / "twice"), tmp_path / "kit"
     with pytest.raises(UsageError, match="at least one bundle"):
-        kit.conform([], out)
+        kit.write_kit([], out)
     monkeypatch.setattr(type(BACKEND), "missing", lambda self: "no CUDA driver (cudaError 35): none")
     with pytest.raises(BackendMissingError, match="tensorrt is not available here: no CUDA driver"):
-        kit.conform([one], out)
+        kit.write_kit([one], out)
     with pytest.raises(UsageError, match="two bundles lie in folders called 'twice'"):
-        kit.conform([one, one], out, backend="onnxruntime")
+        kit.write_kit([one, one], out, backend="onnxruntime")
     (tmp_path / "file").touch()
     with pytest.raises(WriteError):
-        kit.conform([one], tmp_path / "file" / "kit", backend="onnxruntime", **QUICK)
+        kit.write_kit([one], tmp_path / "file" / "kit", backend="onnxruntime", **QUICK)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "twice"]
     out.mkdir()
     with pytest.raises(UsageError, match="exists; a kit is written once"):
-        kit.conform([one], out, backend="onnxruntime")
+        kit.write_kit([one], out, backend="onnxruntime")
     with pytest.raises(BundleError, match="is no conformance kit"):
-        kit.check(out)
+        kit.check_kit(out)
     (out / kit.MANIFEST).write_text(json.dumps({"schema": kit.SCHEMA, "files": {"../twice/x": ""}}))
     with pytest.raises(BundleError, match="lies outside the kit"):
-        kit.check(out)
+        kit.check_kit(out)
 
 
 def test_the_kit_needs_neither_torch_nor_onnx() -> None:

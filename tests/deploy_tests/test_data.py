@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from attn_export.bundle import Port
 from attn_export.deploy_tests.data import images, inputs
-from attn_export.deploy_tests.data.images import Preprocess, parse, resize
+from attn_export.deploy_tests.data.images import Preprocess, parse_preprocess, resize
 from attn_export.errors import BackendMissingError, LoadError, UsageError
+from attn_export.types import TensorSpec
 
-X = Port("x", "float32", ("b", 3, 8, 6))
-KEYS = Port("keys", "int64", ("b", 4))
+X = TensorSpec("x", "float32", ("b", 3, 8, 6))
+KEYS = TensorSpec("keys", "int64", ("b", 4))
 RANDOM = np.random.default_rng(0)
 ARRAY = RANDOM.standard_normal((2, 3, 8, 6)).astype(np.float32)
 SMALL = Preprocess((8, 6), mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
@@ -38,17 +38,17 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_a_folder_gives_a_case_a_file(folder: Path) -> None:
-    found = inputs.read(folder, [X], SMALL, decoder=fake)
+    found = inputs.read_inputs(folder, [X], SMALL, decoder=fake)
     assert list(found.feeds) == ["data: a.npy", "data: b.npz", "data: c.png"]
     assert np.array_equal(found.feeds["data: a.npy"]["x"], ARRAY)
     assert found.feeds["data: b.npz"]["x"].dtype == np.float32
     assert found.feeds["data: c.png"]["x"].shape == (1, 3, 8, 6)
-    json.dumps(found.as_json())
-    assert inputs.read(folder / "a.npy", [X]).as_json()["preprocess"] is None
+    json.dumps(found.to_dict())
+    assert inputs.read_inputs(folder / "a.npy", [X]).to_dict()["preprocess"] is None
 
 
 def test_a_limit_says_how_many_were_left(folder: Path) -> None:
-    found = inputs.read(folder, [X], SMALL, limit=2, decoder=fake)
+    found = inputs.read_inputs(folder, [X], SMALL, limit=2, decoder=fake)
     assert len(found.feeds) == 2
     assert found.left == 1
 
@@ -56,7 +56,7 @@ def test_a_limit_says_how_many_were_left(folder: Path) -> None:
 def test_an_npz_may_hold_several_inputs_and_cases(tmp_path: Path) -> None:
     keys = np.arange(4, dtype=np.int32)
     np.savez(tmp_path / "n.npz", **{"one.x": ARRAY, "one.keys": keys[None], "two.x": ARRAY[0], "two.keys": keys})
-    found = inputs.read(tmp_path / "n.npz", [X, KEYS])
+    found = inputs.read_inputs(tmp_path / "n.npz", [X, KEYS])
     assert list(found.feeds) == ["data: n.npz, one", "data: n.npz, two"]
     two = found.feeds["data: n.npz, two"]
     assert two["x"].shape == (1, 3, 8, 6), "only the batch axis was missing"
@@ -76,29 +76,29 @@ def test_an_npz_may_hold_several_inputs_and_cases(tmp_path: Path) -> None:
 def test_what_does_not_fit_is_refused(tmp_path: Path, arrays: dict[str, NDArray[Any]], why: str) -> None:
     np.savez(tmp_path / "n.npz", **arrays)
     with pytest.raises(LoadError, match=why):
-        inputs.read(tmp_path / "n.npz", [X])
+        inputs.read_inputs(tmp_path / "n.npz", [X])
 
 
 def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
     (tmp_path / "n.npz").write_bytes(b"PK no archive")
     with pytest.raises(LoadError, match="cannot be read"):
-        inputs.read(tmp_path / "n.npz", [X])
+        inputs.read_inputs(tmp_path / "n.npz", [X])
     np.save(tmp_path / "o.npy", np.array([{}], dtype=object), allow_pickle=True)
     with pytest.raises(LoadError, match="cannot be read"):
-        inputs.read(tmp_path / "o.npy", [X])
+        inputs.read_inputs(tmp_path / "o.npy", [X])
     with pytest.raises(LoadError, match="came none"):
-        inputs.read(tmp_path / "nowhere", [X])
+        inputs.read_inputs(tmp_path / "nowhere", [X])
     np.save(tmp_path / "one.npy", ARRAY)
     with pytest.raises(LoadError, match="use an npz"):
-        inputs.read(tmp_path / "one.npy", [X, KEYS])
+        inputs.read_inputs(tmp_path / "one.npy", [X, KEYS])
 
 
 def test_images_need_a_declaration_and_pillow(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UsageError, match="--preprocess"):
-        inputs.read(folder, [X], decoder=fake)
+        inputs.read_inputs(folder, [X], decoder=fake)
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(BackendMissingError, match=r"pip install 'attn-export\[images\]'"):
-        inputs.read(folder, [X], SMALL)
+        inputs.read_inputs(folder, [X], SMALL)
 
 
 def test_resizing_keeps_what_it_must() -> None:
@@ -146,7 +146,7 @@ def test_normalising_layout_and_colour() -> None:
 )
 def test_a_declaration_that_means_nothing_is_refused(text: str, why: str) -> None:
     with pytest.raises(UsageError, match=why):
-        parse(text)
+        parse_preprocess(text)
 
 
 def test_no_image_is_no_image() -> None:
@@ -172,5 +172,5 @@ def test_damaged_headers_are_one_sentence(header: str, tmp_path: Path) -> None:
     text = header.encode().ljust(118) + b"\n"
     (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + b"\0" * 8)
     with pytest.raises(LoadError, match="cannot be read") as refused:
-        inputs.read(tmp_path / "a.npy", [X])
+        inputs.read_inputs(tmp_path / "a.npy", [X])
     assert "\n" not in str(refused.value)

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from attn_export.bundle import Port
 from attn_export.deploy_tests.data import images, inputs
-from attn_export.deploy_tests.data.images import Preprocess, decode, parse
+from attn_export.deploy_tests.data.images import Preprocess, decode, parse_preprocess
 from attn_export.errors import BundleError, LoadError, UsageError
+from attn_export.types import TensorSpec
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (9, 7, 3), dtype=np.uint8)
 POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n(/tmp) deletefile\nshowpage\n"
@@ -124,9 +124,9 @@ def test_damage_anywhere_is_one_sentence(place: Path) -> None:
 def test_what_is_no_regular_file_is_never_opened(place: Path) -> None:
     os.mkfifo(place / "a.png")
     with pytest.raises(LoadError, match="got a pipe"):
-        inputs.read(place, [Port("x", "float32", ("b", 3, 4, 4))], Preprocess((4, 4)))
+        inputs.read_inputs(place, [TensorSpec("x", "float32", ("b", 3, 4, 4))], Preprocess((4, 4)))
     with pytest.raises(LoadError, match="came none"):
-        inputs.read(Path("/dev/zero"), [Port("x", "float32", (3,))])
+        inputs.read_inputs(Path("/dev/zero"), [TensorSpec("x", "float32", (3,))])
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_what_is_no_regular_file_is_never_opened(place: Path) -> None:
 )
 def test_a_declaration_has_limits(text: str, why: str) -> None:
     with pytest.raises(UsageError, match=why):
-        parse(text)
+        parse_preprocess(text)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,7 @@ def test_an_image_that_is_all_length_takes_no_memory() -> None:
 def test_numbers_that_the_input_cannot_hold_are_refused(array: np.ndarray, why: str, tmp_path: Path) -> None:  # type: ignore[type-arg]
     np.save(tmp_path / "a.npy", array)
     with pytest.raises(LoadError, match=why):
-        inputs.read(tmp_path / "a.npy", [Port("x", "int64", ("b", 1))])
+        inputs.read_inputs(tmp_path / "a.npy", [TensorSpec("x", "int64", ("b", 1))])
     np.save(tmp_path / "b.npy", np.array([[1e300]]))
     with pytest.raises(LoadError, match="numbers beyond float32"):
-        inputs.read(tmp_path / "b.npy", [Port("x", "float32", ("b", 1))])
+        inputs.read_inputs(tmp_path / "b.npy", [TensorSpec("x", "float32", ("b", 1))])

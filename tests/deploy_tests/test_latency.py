@@ -16,7 +16,7 @@ from onnx import TensorProto, helper
 from attn_export import bundle
 from attn_export.bundle import Bundle, Case
 from attn_export.deploy_tests.latency import footprint, mlperf, sweeps
-from attn_export.deploy_tests.latency.measure import KEPT, Latency, Protocol, measure
+from attn_export.deploy_tests.latency.measure import KEPT, Latency, Protocol, measure_latency
 from attn_export.deploy_tests.latency.statistics import median, quantile
 from attn_export.deploy_tests.machine import preflight
 from attn_export.errors import BackendError, InconclusiveError, UsageError
@@ -57,17 +57,17 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 def test_it_warms_up_and_samples_for_as_long_and_as_often_as_asked() -> None:
     runs: list[int] = []
-    came = measure(lambda _: runs.append(1) or {}, {}, threads=1, cold_start=0, protocol=Protocol(0, 7, 0, 30))  # type: ignore[func-returns-value]
+    came = measure_latency(lambda _: runs.append(1) or {}, {}, threads=1, cold_start=0, protocol=Protocol(0, 7, 0, 30))  # type: ignore[func-returns-value]
     assert len(runs) == 37
     assert len(came.wall) == len(came.cpu) == 30
-    began = measure(lambda _: {}, {}, threads=1, cold_start=0, protocol=Protocol(0, 1, 0.05, 1))
+    began = measure_latency(lambda _: {}, {}, threads=1, cold_start=0, protocol=Protocol(0, 1, 0.05, 1))
     assert sum(began.wall) <= 0.05e9 * 1.5
     assert len(began.wall) > 100
 
 
 def test_percentiles_are_of_all_samples_though_few_are_kept() -> None:
     came = Latency(tuple(range(1, 20_001)), (1,) * 20_000, 1, 0.0)
-    plain = came.as_json()
+    plain = came.to_dict()
     assert plain["runs"] == 20_000
     assert plain["wall_ms"]["p90"] == 18_000 / 1e6
     assert len(plain["samples"]["wall_ns"]) <= KEPT
@@ -122,8 +122,8 @@ def test_mlperf_says_how_many_queries_are_missing() -> None:
 
 def test_the_footprint_is_the_models_own(product: Bundle, tmp_path: Path) -> None:
     ballast = np.ones(200_000_000, np.uint8)  # what the parent holds must not be charged to the child
-    small = footprint.measure(product, "onnxruntime")
-    large = footprint.measure(write(tmp_path / "large", weights=4000), "onnxruntime")
+    small = footprint.measure_footprint(product, "onnxruntime")
+    large = footprint.measure_footprint(write(tmp_path / "large", weights=4000), "onnxruntime")
     assert ballast[-1]
     assert small.peak_bytes is not None
     assert small.model_bytes is not None
@@ -133,7 +133,7 @@ def test_the_footprint_is_the_models_own(product: Bundle, tmp_path: Path) -> Non
     assert large.file_bytes > 64e6 > small.file_bytes > 1000
     assert min(large.import_s, large.open_s, large.first_run_s) > 0
     assert large.cold_start_s == pytest.approx(large.import_s + large.open_s + large.first_run_s)
-    json.dumps(small.as_json(), allow_nan=False)
+    json.dumps(small.to_dict(), allow_nan=False)
 
 
 def test_the_size_of_a_model_counts_its_weights_wherever_they_lie(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_the_size_of_a_model_counts_its_weights_wherever_they_lie(tmp_path: Path
 
 def test_a_child_that_breaks_is_an_error(product: Bundle) -> None:
     with pytest.raises(BackendError, match="in a process of its own broke"):
-        footprint.measure(product, "tensorrt_rtx" if "tensorrt_rtx" in _missing() else "no_such")
+        footprint.measure_footprint(product, "tensorrt_rtx" if "tensorrt_rtx" in _missing() else "no_such")
 
 
 def _missing() -> list[str]:
@@ -160,7 +160,7 @@ def test_sweeps_measure_every_setting(product: Bundle) -> None:
     sizes = sweeps.batches(product, "onnxruntime", [2, 6], protocol=SHORT)
     assert [p.setting for p in sizes] == [2, 6]
     assert sizes[1].per_item == pytest.approx(sizes[1].latency.median().estimate / 6)
-    json.dumps([p.as_json() for p in (*points, *sizes)], allow_nan=False)
+    json.dumps([p.to_dict() for p in (*points, *sizes)], allow_nan=False)
 
 
 def test_a_batch_is_repeated_or_cut(product: Bundle) -> None:

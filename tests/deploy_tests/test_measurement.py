@@ -9,7 +9,7 @@ import pytest
 from attn_export.bundle import Bundle
 from attn_export.deploy_tests import measurement
 from attn_export.deploy_tests.latency.measure import Protocol
-from attn_export.deploy_tests.measurement import Wanted, measure
+from attn_export.deploy_tests.measurement import MeasureOptions, measure_bundle
 from attn_export.errors import InconclusiveError, UsageError
 from attn_export.pipeline.report.page import render
 from tests.deploy_tests.test_latency import write
@@ -26,11 +26,11 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 def test_everything_at_once_keeps_the_schema_and_renders(product: Bundle) -> None:
     said: list[str] = []
-    wanted = Wanted(
+    wanted = MeasureOptions(
         protocol=SHORT, budgets=("p90<=1s", "p50<=1ns", "memory<=10GB"), mlperf=True, sustain=0.1, thread_counts=(1, 2),
         batch_sizes=(2, 4), profile=True,
     )  # fmt: skip
-    came = measure(product, "onnxruntime", wanted, progress=said.append)
+    came = measure_bundle(product, "onnxruntime", wanted, progress=said.append)
     report = json.loads(json.dumps({"runs": [came.plain]}, allow_nan=False))
     assert faults(report) == []
     assert [finding.verdict for finding in came.findings] == ["kept", "broken", "kept"]
@@ -41,7 +41,7 @@ def test_everything_at_once_keeps_the_schema_and_renders(product: Bundle) -> Non
 
 
 def test_only_what_is_wanted_is_measured(product: Bundle) -> None:
-    came = measure(product, "onnxruntime", Wanted(protocol=SHORT, footprint=False)).plain
+    came = measure_bundle(product, "onnxruntime", MeasureOptions(protocol=SHORT, footprint=False)).plain
     assert came["footprint"] is came["mlperf"] is None
     assert came["sweeps"] == {}
     assert "profile" not in came
@@ -51,24 +51,24 @@ def test_only_what_is_wanted_is_measured(product: Bundle) -> None:
 @pytest.mark.parametrize(
     ("wanted", "why"),
     [
-        (Wanted(budgets=("p90",)), "such as"),
-        (Wanted(batch_sizes=(3,)), "multiples of 2"),
+        (MeasureOptions(budgets=("p90",)), "such as"),
+        (MeasureOptions(batch_sizes=(3,)), "multiples of 2"),
     ],
 )
 def test_what_cannot_be_is_said_before_anything_runs(
-    product: Bundle, wanted: Wanted, why: str, monkeypatch: pytest.MonkeyPatch
+    product: Bundle, wanted: MeasureOptions, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(measurement, "latency", lambda *_, **__: pytest.fail("it was measured first"))
     with pytest.raises(UsageError, match=why):
-        measure(product, "onnxruntime", wanted)
+        measure_bundle(product, "onnxruntime", wanted)
     with pytest.raises(UsageError, match="profiler"):
-        measure(product, "a_plug_in", Wanted(profile=True))
+        measure_bundle(product, "a_plug_in", MeasureOptions(profile=True))
 
 
 def test_too_few_runs_for_mlperf_is_inconclusive(product: Bundle) -> None:
     few = Protocol(warmup=0, warmup_runs=1, duration=0, iterations=10)
     with pytest.raises(InconclusiveError, match="64 queries"):
-        measure(product, "onnxruntime", Wanted(protocol=few, mlperf=True, footprint=False))
+        measure_bundle(product, "onnxruntime", MeasureOptions(protocol=few, mlperf=True, footprint=False))
 
 
 def test_the_default_sweep_ends_at_the_cores_that_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:

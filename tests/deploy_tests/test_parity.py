@@ -11,11 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from attn_export.bundle import Case, Port
-from attn_export.deploy_tests.parity.compare import FLOOR, Comparison, Parity, compare, prove
+from attn_export.bundle import Case
+from attn_export.deploy_tests.parity.compare import FLOOR, OutputComparison, Parity, compare, prove
+from attn_export.types import TensorSpec
 
 TRUTH = np.random.default_rng(0).standard_normal((2, 500))
-PORT = Port("y", "float32", ("b", 500))
+PORT = TensorSpec("y", "float32", ("b", 500))
 
 
 def case(yardstick: float = 0.0, truth: NDArray[Any] = TRUTH) -> Case:
@@ -38,7 +39,7 @@ def test_the_rounded_truth_passes() -> None:
 def test_k_is_the_error_in_units_of_the_yardstick(k: float, yardstick: float) -> None:
     direction = np.ones_like(TRUTH) / math.sqrt(TRUTH.size)
     unit = max(yardstick, FLOOR * float(np.linalg.norm(TRUTH)))
-    row = compare(TRUTH + k * unit * direction, case(yardstick), Port("y", "float64", ("b", 500)), 4.0)
+    row = compare(TRUTH + k * unit * direction, case(yardstick), TensorSpec("y", "float64", ("b", 500)), 4.0)
     assert row.k == pytest.approx(k, rel=1e-6)
     assert row.bound == pytest.approx(4 * unit)
 
@@ -56,7 +57,7 @@ def test_k_is_the_error_in_units_of_the_yardstick(k: float, yardstick: float) ->
 def test_wrong_values_fail(came: NDArray[Any]) -> None:
     parity = judge(came)
     assert not parity.ok
-    assert "parity fails on test" in parity.sentence()
+    assert "parity fails on test" in parity.summary()
 
 
 @pytest.mark.parametrize(
@@ -74,7 +75,7 @@ def test_what_cannot_be_compared_fails_before_values_are(came: NDArray[Any] | No
     parity = judge(came)
     assert not parity.ok
     assert why in parity.worst.fault
-    assert parity.as_json()["comparisons"][0]["k"] is None, "infinity is no JSON"
+    assert parity.to_dict()["comparisons"][0]["k"] is None, "infinity is no JSON"
 
 
 def test_nan_passes_only_where_the_truth_has_it() -> None:
@@ -89,13 +90,13 @@ def test_nan_passes_only_where_the_truth_has_it() -> None:
 def test_nothing_compared_is_no_pass() -> None:
     empty = prove(lambda _: {}, [], [PORT], backend="test")
     assert not empty.ok
-    assert empty.sentence() == "nothing was compared"
+    assert empty.summary() == "nothing was compared"
 
 
 def test_a_zero_truth_wants_zeros() -> None:
     zero = np.zeros_like(TRUTH)
     assert compare(zero.astype(np.float32), case(truth=zero), PORT, 4.0).k == 0
-    assert compare(zero.astype(np.float32) + 1e-20, case(truth=zero), Port("y", "float32", ()), 4.0).k == math.inf
+    assert compare(zero.astype(np.float32) + 1e-20, case(truth=zero), TensorSpec("y", "float32", ()), 4.0).k == math.inf
 
 
 def test_the_users_own_tolerance_is_a_gate_of_its_own() -> None:
@@ -103,14 +104,14 @@ def test_the_users_own_tolerance_is_a_gate_of_its_own() -> None:
     assert judge(came, atol=1e-6).ok
     strict = judge(came, atol=1e-12)
     assert not strict.ok
-    assert "lie outside atol 1e-12 and rtol 0" in strict.sentence()
+    assert "lie outside atol 1e-12 and rtol 0" in strict.summary()
 
 
 def test_the_worst_is_the_one_that_decides() -> None:
     rows = [
-        Comparison("a", "y", 1, 1, 3.0, 1, 1),
-        Comparison("b", "y", 1, 1, 9.0, 1, 1),
-        Comparison("c", "y", 1, 1, 1.0, 1, 1, "f"),
+        OutputComparison("a", "y", 1, 1, 3.0, 1, 1),
+        OutputComparison("b", "y", 1, 1, 9.0, 1, 1),
+        OutputComparison("c", "y", 1, 1, 1.0, 1, 1, "f"),
     ]
     assert Parity("t", 4, tuple(rows)).worst.case == "c"
     assert Parity("t", 4, tuple(rows[:2])).worst.case == "b"

@@ -12,8 +12,8 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from attn_export.deploy_tests.backends.onnxruntime.profile import Kernel, attribute, kernels, record
-from attn_export.deploy_tests.latency.roofline import Roofline, measure
-from attn_export.export.graph.cost import as_manifest, costs, origins_of
+from attn_export.deploy_tests.latency.roofline import Roofline, measure_roofline
+from attn_export.export.graph.cost import to_manifest, costs, origins_of
 
 RNG = np.random.default_rng(0)
 
@@ -49,7 +49,7 @@ def net() -> onnx.ModelProto:
 
 @pytest.fixture(scope="module")
 def rows() -> list[dict[str, Any]]:
-    return as_manifest(costs(net(), {"x": (2, 16, 8, 8)}), "one")["nodes"]  # type: ignore[no-any-return]
+    return to_manifest(costs(net(), {"x": (2, 16, 8, 8)}), "one")["nodes"]  # type: ignore[no-any-return]
 
 
 def test_costs_by_hand(rows: list[dict[str, Any]]) -> None:
@@ -160,7 +160,7 @@ def test_a_real_profile_is_mapped(tmp_path: Path, rows: list[dict[str, Any]]) ->
 
 
 def test_the_peak_is_measured_and_plausible() -> None:
-    came = measure(1, size=256, megabytes=32, seconds=0.05)
+    came = measure_roofline(1, size=256, megabytes=32, seconds=0.05)
     assert 1e8 < came.flops < 1e14
     assert 1e8 < came.bandwidth < 1e13
     assert came.shortest(came.flops, 0) == pytest.approx(1)

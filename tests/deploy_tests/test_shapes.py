@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from attn_export.bundle import Bundle, Case, Port, Varying
+from attn_export.bundle import Bundle, Case
 from attn_export.deploy_tests import backends, measurement, shapes
-from attn_export.deploy_tests.backend import Options, Range
+from attn_export.deploy_tests.backend import Options
 from attn_export.deploy_tests.parity import verify
 from attn_export.errors import BackendError, UsageError
+from attn_export.types import Dim, ShapeRange, TensorSpec
 
 
 def case(name: str, *shape: int) -> Case:
@@ -22,8 +23,8 @@ def case(name: str, *shape: int) -> Case:
 
 @pytest.fixture
 def whole() -> Bundle:
-    ports = (Port("x", "float32", ("b", 3, "h", "h")), Port("z", "float32", (4,)))
-    varying = (Varying("b", most=16), Varying("h", step=8, least=16))
+    ports = (TensorSpec("x", "float32", ("b", 3, "h", "h")), TensorSpec("z", "float32", (4,)))
+    varying = (Dim("b", max=16), Dim("h", step=8, min=16))
     cases = (case("first", 2, 3, 32, 32), case("b=5", 5, 3, 32, 32), case("small", 1, 3, 16, 16))
     return Bundle(
         Path("nowhere"), "n", ports, (), varying, 4.0, cases, {"subject": {"name": "n"}, "tolerance": {"k": 4.0}}
@@ -31,18 +32,18 @@ def whole() -> Bundle:
 
 
 def test_the_cases_say_what_is_usual_and_how_far_it_goes(whole: Bundle) -> None:
-    assert shapes.of(whole) == {"x": Range((1, 3, 16, 16), (2, 3, 32, 32), (5, 3, 32, 32))}
+    assert shapes.of(whole) == {"x": ShapeRange((1, 3, 16, 16), (2, 3, 32, 32), (5, 3, 32, 32))}
 
 
 def test_a_typed_range_takes_the_place_of_the_cases(whole: Bundle) -> None:
     came = shapes.asked(whole, ["x:1x3x16x16,4x3x64x64,8x3x128x128"])
-    assert came == {"x": Range((1, 3, 16, 16), (4, 3, 64, 64), (8, 3, 128, 128))}
+    assert came == {"x": ShapeRange((1, 3, 16, 16), (4, 3, 64, 64), (8, 3, 128, 128))}
     assert shapes.asked(whole, []) == shapes.of(whole)
 
 
 def test_one_shape_stands_for_all_three_where_nothing_has_to_run(whole: Bundle) -> None:
     came = shapes.asked(whole, ["x:1x3x64x64"], cases=False)
-    assert came["x"] == Range((1, 3, 64, 64), (1, 3, 64, 64), (1, 3, 64, 64))
+    assert came["x"] == ShapeRange((1, 3, 64, 64), (1, 3, 64, 64), (1, 3, 64, 64))
 
 
 @pytest.mark.parametrize(
@@ -93,8 +94,8 @@ def test_what_was_typed_reaches_the_backend(whole: Bundle, monkeypatch: pytest.M
     monkeypatch.setattr(backends, "BACKENDS", {"tensorrt": Backend()})
     text = "x:1x3x16x16,4x3x64x64,8x3x128x128"
     with pytest.raises(BackendError, match="noted"):
-        measurement.measure(whole, "tensorrt", measurement.Wanted(ranges=(text,)))
+        measurement.measure_bundle(whole, "tensorrt", measurement.MeasureOptions(ranges=(text,)))
     with pytest.raises(BackendError, match="noted"):
         verify.verify(whole, "tensorrt", ranges=shapes.asked(whole, [text]))
-    wide = Range((1, 3, 16, 16), (4, 3, 64, 64), (8, 3, 128, 128))
+    wide = ShapeRange((1, 3, 16, 16), (4, 3, 64, 64), (8, 3, 128, 128))
     assert [options.shapes for options in noted] == [{"x": wide}, {"x": wide}]

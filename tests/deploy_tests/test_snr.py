@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from attn_export.bundle import Case, Port
+from attn_export.bundle import Case
 from attn_export.deploy_tests.parity.compare import SNR, Parity, prove
+from attn_export.types import TensorSpec
 
 TRUTH = np.random.default_rng(0).standard_normal((2, 500))
 CASE = Case("one", {}, {"y": TRUTH}, {"y": 0.0})
 
 
 def judge(came: NDArray[Any], snr: float | None) -> Parity:
-    return prove(lambda _: {"y": came}, [CASE], [Port("y", str(came.dtype), (2, 500))], backend="test", snr=snr)
+    return prove(lambda _: {"y": came}, [CASE], [TensorSpec("y", str(came.dtype), (2, 500))], backend="test", snr=snr)
 
 
 def bfloat16(values: NDArray[Any]) -> NDArray[Any]:
@@ -29,14 +30,14 @@ def test_rounding_to_a_precision_passes_its_class(kind: str) -> None:
     came = {"float32": TRUTH.astype(np.float32), "float16": TRUTH.astype(np.float16), "bfloat16": bfloat16(TRUTH)}[kind]
     parity = judge(came, SNR[kind])
     assert parity.ok
-    assert "signal-to-noise ratio" in parity.sentence()
-    assert parity.as_json()["snr"] == SNR[kind]
+    assert "signal-to-noise ratio" in parity.summary()
+    assert parity.to_dict()["snr"] == SNR[kind]
 
 
 def test_a_coarser_precision_fails_a_finer_class_and_k() -> None:
     half = TRUTH.astype(np.float16)
     assert not judge(half, SNR["float32"]).ok
-    assert "wanted 110 dB" in judge(half, SNR["float32"]).sentence()
+    assert "wanted 110 dB" in judge(half, SNR["float32"]).summary()
     assert not judge(half, None).ok
     noise = TRUTH + 0.02 * np.random.default_rng(1).standard_normal(TRUTH.shape)
     assert not judge(noise.astype(np.float16), SNR["float16"]).ok

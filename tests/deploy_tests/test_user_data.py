@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from attn_export import bundle
 from attn_export.deploy_tests.data import inputs, user_data
-from attn_export.deploy_tests.data.images import Preprocess, parse
+from attn_export.deploy_tests.data.images import Preprocess, parse_preprocess
 from attn_export.errors import GateError, UsageError
 from attn_export.pipeline import float64
 from tests.tools.run import run
@@ -30,7 +30,7 @@ def decoded(file: Path) -> NDArray[Any]:
 
 @pytest.fixture(autouse=True)
 def _no_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inputs.read, "__kwdefaults__", {"limit": inputs.LIMIT, "decoder": decoded})
+    monkeypatch.setattr(inputs.read_inputs, "__kwdefaults__", {"limit": inputs.LIMIT, "decoder": decoded})
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +45,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def made(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     target = tmp_path_factory.mktemp("bundles") / "own"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(inputs.read, "__kwdefaults__", {"limit": inputs.LIMIT, "decoder": decoded})
+        patch.setattr(inputs.read_inputs, "__kwdefaults__", {"limit": inputs.LIMIT, "decoder": decoded})
         options = ("--no-bench", "--mutants", "none", "--data", files, "--preprocess", DECLARED)
         done = run("repvgg", "--preset", "test", "--fuse", "-q", "-o", target, *options)
     assert done.code == 0, done.err
@@ -55,7 +55,7 @@ def made(files: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_bundle_records_files_and_preprocessing(made: Path) -> None:
     whole = bundle.read(made)
     assert set(whole.manifest["data"]["files"]) == {"data: a.npy", "data: b.png"}
-    assert Preprocess.of(whole.manifest["data"]["preprocess"]) == parse(DECLARED)
+    assert Preprocess.of(whole.manifest["data"]["preprocess"]) == parse_preprocess(DECLARED)
 
 
 def test_the_files_it_was_made_with_are_held_against_the_original(made: Path, files: Path) -> None:
@@ -63,11 +63,11 @@ def test_the_files_it_was_made_with_are_held_against_the_original(made: Path, fi
     assert done.code == 0, done.err
     assert [row.get("level") for row in done.json["runs"]] == [None, "stored"]
     assert {row["case"] for row in done.json["runs"][1]["parity"]["comparisons"]} == {"data: a.npy", "data: b.png"}
-    assert f"images prepared as {parse(DECLARED).sentence()}" in run("verify", made, "--data", files).out
+    assert f"images prepared as {parse_preprocess(DECLARED).summary()}" in run("verify", made, "--data", files).out
 
 
 def test_files_beyond_the_limit_are_counted(made: Path, files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inputs.read, "__kwdefaults__", {"limit": 1, "decoder": decoded})
+    monkeypatch.setattr(inputs.read_inputs, "__kwdefaults__", {"limit": 1, "decoder": decoded})
     assert user_data.read(bundle.read(made), files).left == 1
     done = run("verify", made, "--data", files)
     assert f"1 files of {files} were left out" in done.out + done.err
@@ -76,7 +76,7 @@ def test_files_beyond_the_limit_are_counted(made: Path, files: Path, monkeypatch
 def test_the_recorded_preprocessing_is_applied_and_no_other(made: Path, files: Path, tmp_path: Path) -> None:
     whole = bundle.read(made)
     with pytest.raises(UsageError, match="leave it out"):
-        user_data.read(whole, files, parse("size=64x64"))
+        user_data.read(whole, files, parse_preprocess("size=64x64"))
     changed = shutil.copytree(made, tmp_path / "changed")
     manifest = json.loads((changed / "manifest.json").read_text())
     manifest["data"]["preprocess"]["mean"] = [0.1, 0.1, 0.1]

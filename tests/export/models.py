@@ -9,10 +9,11 @@ import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from attn_export.bundle import Case, Port
-from attn_export.reparam.evaluate.onnx import Exact
+from attn_export.bundle import Case
+from attn_export.reparam.evaluate.onnx import OnnxEvaluator
+from attn_export.types import TensorSpec
 
-PORTS = (Port("y", "float32", ("b", 4, 6, 6)),)
+PORTS = (TensorSpec("y", "float32", ("b", 4, 6, 6)),)
 
 
 def tensor(name: str, *shape: int, seed: int = 0) -> TensorProto:
@@ -86,7 +87,7 @@ def quantised() -> onnx.ModelProto:
 
 def cases(model: onnx.ModelProto, count: int = 2) -> list[Case]:
     """Random inputs with the graph's own float64 evaluation as their truth."""
-    exact, single = Exact(model), Exact(model, np.float32)
+    exact, single = OnnxEvaluator(model), OnnxEvaluator(model, np.float32)
     result = []
     for seed in range(count):
         x = np.random.default_rng(seed).standard_normal((seed + 1, 4, 6, 6)).astype(np.float32)

@@ -11,13 +11,13 @@ from onnx import numpy_helper
 from torch import nn
 
 from attn_export.export.audit.attributes import audit_attributes
-from attn_export.export.audit.constants import Known, audit_initializers, known, second_tier
+from attn_export.export.audit.constants import Known, audit_initializers, auditor, known
 from attn_export.export.graph.index import set_attribute, set_tensor
 from attn_export.export.mutants.catalogue import Mutation, mutations
 from attn_export.export.onnx.simplify import simplify
 from attn_export.export.onnx.torch_export import export
 from attn_export.export.subject import Subject, from_spec
-from attn_export.export.weights.randomize import awaken
+from attn_export.export.weights.randomize import randomize
 from attn_export.mechanisms import MECHANISMS
 from attn_export.mechanisms.spec import Input
 from tests.export.models import rich
@@ -41,7 +41,7 @@ def test_a_clean_export_has_no_findings(name: str) -> None:
     assert first.ok, first.findings
     assert audit_initializers(simplified, wanted.also(raw)).ok
     assert audit_attributes(simplified, raw).ok
-    assert second_tier(wanted, raw)(simplified) == ""
+    assert auditor(wanted, raw)(simplified) == ""
     assert audit_attributes(simplified, raw).checked > 0
 
 
@@ -75,7 +75,7 @@ def test_a_finding_says_how_many_values_differ_from_what() -> None:
 def folded() -> Subject:
     """The exporter folds this batch norm into its convolution."""
     module = nn.Sequential(nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8), nn.Conv2d(8, 4, 1), nn.BatchNorm2d(4))
-    awaken(module)
+    randomize(module)
     return Subject("folded", module.eval(), (Input("x", (1, 3, 8, 8)),), {})
 
 
@@ -187,6 +187,6 @@ def test_to_take_in_an_identity_excuses_nothing() -> None:
 def test_the_second_tier_names_what_it_sees() -> None:
     wanted, raw, simplified = made("se")
     mutant = next(m for m in mutations(simplified) if m.kind == "one weight +1 %")
-    assert second_tier(wanted, raw)(mutant.of(simplified)).startswith(f"initializer audit: {mutant.where}: 1 of ")
+    assert auditor(wanted, raw)(mutant.of(simplified)).startswith(f"initializer audit: {mutant.where}: 1 of ")
     value = numpy_helper.to_array(simplified.graph.initializer[0])
     assert value.size

@@ -8,8 +8,8 @@ import numpy as np
 import onnx
 import pytest
 
-from attn_export.export.audit.constants import Known, Tier, known
-from attn_export.export.audit.fused import fused_tier, written
+from attn_export.export.audit.constants import Auditor, Known, known
+from attn_export.export.audit.fused import auditor_of_fused, written
 from attn_export.export.graph.index import View, find, set_attribute, set_tensor
 from attn_export.export.mutants.catalogue import mutations
 from attn_export.export.onnx.exported import Exported
@@ -23,13 +23,13 @@ WEIGHT_FAULTS = ("weight zeroed", "one weight +1 %", "one weight -1 %", "two cha
 
 
 @cache
-def made(name: str) -> tuple[Known, onnx.ModelProto, onnx.ModelProto, Tier, onnx.ModelProto]:
+def made(name: str) -> tuple[Known, onnx.ModelProto, onnx.ModelProto, Auditor, onnx.ModelProto]:
     subject = from_spec(name, MECHANISMS[name], "test")
     plain = export(subject)
     fusion = fuse_graph(plain.model)
     assert fusion.sites
     wanted = known(subject.module)
-    tier = fused_tier(wanted, plain.model, fusion.model)
+    tier = auditor_of_fused(wanted, plain.model, fusion.model)
     return wanted, plain.model, fusion.model, tier, simplify(Exported(fusion.model, plain.contract)).model
 
 
@@ -66,7 +66,7 @@ def test_a_fuser_that_touches_what_it_does_not_fuse_is_found() -> None:
     value = view.array(head).copy()
     value.ravel()[0] = np.nextafter(value.ravel()[0], np.float32(9))
     set_tensor(changed.graph, head, value)
-    assert head in fused_tier(wanted, plain, changed)(changed)
+    assert head in auditor_of_fused(wanted, plain, changed)(changed)
 
 
 def test_a_fuser_that_changes_an_attribute_elsewhere_is_found() -> None:
@@ -75,4 +75,4 @@ def test_a_fuser_that_changes_an_attribute_elsewhere_is_found() -> None:
     node = next(n for n in fused.graph.node if n.op_type == "Softmax" and n.output[0] not in own)
     changed = copied(fused)
     set_attribute(changed.graph.node[find(changed.graph, node.output[0])], "axis", 1)
-    assert "axis" in fused_tier(wanted, plain, changed)(changed)
+    assert "axis" in auditor_of_fused(wanted, plain, changed)(changed)

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from attn_export.errors import ContractError
 from attn_export.export.onnx.torch_export import export
 from attn_export.export.subject import Subject
-from attn_export.mechanisms.spec import Dim, Input
+from attn_export.mechanisms.spec import Input
+from attn_export.types import Dim
 
 
 class Share(nn.Module):

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from attn_export.errors import ExportError
-from attn_export.export.precision.float16 import LARGEST, Report, to_float16
+from attn_export.export.precision.float16 import LARGEST, Float16Report, to_float16
 
 F32, F16, I64 = TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.INT64
 
@@ -48,7 +48,7 @@ def snr(truth: NDArray, came: NDArray) -> float:
     return float(20 * np.log10(np.linalg.norm(truth) / np.linalg.norm(truth - came)))
 
 
-def halve(model: onnx.ModelProto, x: NDArray) -> tuple[onnx.ModelProto, Report]:
+def halve(model: onnx.ModelProto, x: NDArray) -> tuple[onnx.ModelProto, Float16Report]:
     before = model.SerializeToString(deterministic=True)
     result = to_float16(model, [{"x": x}])
     assert model.SerializeToString(deterministic=True) == before, "the model given was changed"
@@ -57,7 +57,7 @@ def halve(model: onnx.ModelProto, x: NDArray) -> tuple[onnx.ModelProto, Report]:
     return result
 
 
-def reasons(report: Report) -> dict[str, str]:
+def reasons(report: Float16Report) -> dict[str, str]:
     return {kept.node: kept.reason for kept in report.kept}
 
 

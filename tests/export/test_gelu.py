@@ -14,10 +14,11 @@ from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 from torch import Tensor, nn
 
-from attn_export.export.onnx.gelu import halve_first
+from attn_export.export.onnx.gelu import scale_first
 from attn_export.export.onnx.torch_export import export
 from attn_export.export.subject import Subject
-from attn_export.mechanisms.spec import Dim, Input
+from attn_export.mechanisms.spec import Input
+from attn_export.types import Dim
 
 
 class TwoGelus(nn.Module):
@@ -54,9 +55,9 @@ def _written(kind: int, *, half: float = 0.5, seen: bool = False, swapped: bool 
 def test_both_forms_give_the_same_bits(kind: int, swapped: bool) -> None:
     before = _written(kind, swapped=swapped)
     after = copy.deepcopy(before)
-    assert halve_first(after) == 1
+    assert scale_first(after) == 1
     onnx.checker.check_model(after, full_check=True)
-    assert halve_first(after) == 0
+    assert scale_first(after) == 0
     generator = np.random.default_rng(0)
     x = np.concatenate([generator.normal(size=4000) * scale for scale in (1e-6, 1.0, 8.0)])
     feeds = {"x": x.astype(helper.tensor_dtype_to_np_dtype(kind))}
@@ -68,7 +69,7 @@ def test_both_forms_give_the_same_bits(kind: int, swapped: bool) -> None:
 def test_what_is_no_gelu_or_is_read_elsewhere_stays(given: dict[str, float]) -> None:
     model = _written(onnx.TensorProto.FLOAT, **given)  # type: ignore[arg-type]
     before = model.SerializeToString()
-    assert halve_first(model) == 0
+    assert scale_first(model) == 0
     assert model.SerializeToString() == before
 
 

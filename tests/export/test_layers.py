@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from numpy.typing import NDArray
 
 from attn_export.export.audit.layers import LOCAL, Local, local_errors
 from attn_export.export.mutants.catalogue import Mutation, mutations
 from attn_export.pipeline.divergence.runs import probing
-from attn_export.reparam.evaluate.onnx import Exact
+from attn_export.reparam.evaluate.onnx import OnnxEvaluator
+from attn_export.types import Array
 from tests.export.models import cases, rich
 
-Array = NDArray[Any]
 FEEDS = cases(rich())[1].inputs
 LINEAR = ("conv", "linear")
 
@@ -44,7 +42,7 @@ def test_a_fault_shows_at_its_own_layer_only(mutation: Mutation) -> None:
 
 
 def test_a_wrong_kernel_shows_with_its_channel() -> None:
-    exact = Exact(rich(), np.float32)
+    exact = OnnxEvaluator(rich(), np.float32)
 
     def runtime(names: Sequence[str]) -> Iterable[tuple[str, Array]]:
         values: dict[str, Array] = {**exact.constants, **FEEDS}
@@ -63,7 +61,7 @@ def test_a_wrong_kernel_shows_with_its_channel() -> None:
 
 
 def test_another_shape_or_nan_is_infinitely_wrong() -> None:
-    exact = Exact(rich(), np.float32)
+    exact = OnnxEvaluator(rich(), np.float32)
     names = [name for node in exact.nodes for name in node.output]
     values = exact.run(FEEDS, names)
     values["softmax"] = values["softmax"][:1]

@@ -10,7 +10,7 @@ import pytest
 from onnx import numpy_helper
 
 from attn_export.export.mutants.catalogue import TRIVIAL, Mutation, mutants, mutations
-from attn_export.reparam.evaluate.onnx import Exact
+from attn_export.reparam.evaluate.onnx import OnnxEvaluator
 from tests.export.models import rich
 
 MODEL = rich()
@@ -32,7 +32,7 @@ KINDS = {
     "branch removed",
 }
 X = np.random.default_rng(0).standard_normal((2, 4, 6, 6)).astype(np.float32)
-WANTED = Exact(MODEL).run({"x": X})["y"]
+WANTED = OnnxEvaluator(MODEL).run({"x": X})["y"]
 
 
 def test_every_kind_is_there_and_the_trivial_ones_come_first() -> None:
@@ -52,7 +52,7 @@ def test_a_mutant_is_valid_and_computes_something_else(mutation: Mutation) -> No
     mutant = mutation.of(MODEL)
     assert MODEL.SerializeToString(deterministic=True) == before, "the model given is not changed"
     onnx.checker.check_model(mutant, full_check=True)
-    came = Exact(mutant).run({"x": X})["y"]
+    came = OnnxEvaluator(mutant).run({"x": X})["y"]
     assert came.shape == WANTED.shape
     distance = np.linalg.norm(came - WANTED) / np.linalg.norm(WANTED)
     assert distance > 1e-7, "it is equivalent"
@@ -76,13 +76,13 @@ def test_a_mutant_has_one_fault(mutation: Mutation) -> None:
 @pytest.mark.parametrize("mutation", [m for m in ALL if m.node], ids=lambda m: m.name)
 def test_the_named_node_is_the_first_whose_result_changes(mutation: Mutation) -> None:
     order = [name for node in MODEL.graph.node for name in node.output]
-    clean = Exact(MODEL).run({"x": X}, order)
-    came = Exact(mutation.of(MODEL)).run({"x": X}, order)
+    clean = OnnxEvaluator(MODEL).run({"x": X}, order)
+    came = OnnxEvaluator(mutation.of(MODEL)).run({"x": X}, order)
     assert next(name for name in order if not np.array_equal(clean[name], came[name])) == mutation.node
 
 
 def test_zeros_and_identity_are_what_they_say() -> None:
-    made = {mutation.kind: Exact(mutation.of(MODEL)).run({"x": X})["y"] for mutation in ALL[:2]}
+    made = {mutation.kind: OnnxEvaluator(mutation.of(MODEL)).run({"x": X})["y"] for mutation in ALL[:2]}
     assert not made["zeros"].any()
     assert np.array_equal(made["identity"], X.astype(np.float64))
 

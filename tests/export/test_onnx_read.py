@@ -15,7 +15,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from attn_export.errors import SubjectError
 from attn_export.export.onnx.read import read_model
 from attn_export.pipeline.lint import run as lint
-from attn_export.reparam.evaluate.onnx import Exact
+from attn_export.reparam.evaluate.onnx import OnnxEvaluator
 from tests.tools.run import run
 
 SHAPE = [1, 4, 8, 8]
@@ -322,8 +322,8 @@ class TestWrittenOtherwise:
 
     def same(self, made: ModelProto, tmp_path: Path) -> ModelProto:
         read = read_model(write(made, tmp_path / "m.onnx"))
-        wanted = Exact(model()).run({"x": X})["y"]
-        assert np.array_equal(Exact(read).run({"x": X})["y"], wanted)
+        wanted = OnnxEvaluator(model()).run({"x": X})["y"]
+        assert np.array_equal(OnnxEvaluator(read).run({"x": X})["y"], wanted)
         return read
 
     def test_nodes_in_another_order(self, tmp_path: Path) -> None:

@@ -13,7 +13,8 @@ from attn_export.errors import SubjectError
 from attn_export.export.reference import cases, evaluate, flatten, plan
 from attn_export.export.subject import Subject, from_spec
 from attn_export.mechanisms import MECHANISMS
-from attn_export.mechanisms.spec import Dim, Input
+from attn_export.mechanisms.spec import Input
+from attn_export.types import Dim
 
 
 def se() -> Subject:
@@ -45,7 +46,7 @@ def test_every_dynamic_dimension_takes_three_sizes_that_were_not_traced() -> Non
 
 
 def test_sizes_keep_to_their_steps_and_bounds() -> None:
-    dynamic = (Dim("h", step=4, least=8), Dim("w", step=8, least=8, most=24))
+    dynamic = (Dim("h", step=4, min=8), Dim("w", step=8, min=8, max=24))
     module = nn.Identity().eval()
     subject = Subject("x", module, (Input("x", (1, "h", "w")),), {"h": 16, "w": 24}, dynamic)
     sizes = [row[3] for row in plan(subject) if "h" in row[3]]

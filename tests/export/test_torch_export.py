@@ -8,7 +8,6 @@ import torch
 from onnx import TensorProto, helper
 from torch import Tensor, nn
 
-from attn_export.bundle import Port
 from attn_export.errors import ContractError, ExportError
 from attn_export.export.onnx import contract
 from attn_export.export.onnx.exported import Contract
@@ -16,7 +15,8 @@ from attn_export.export.onnx.simplify import simplify
 from attn_export.export.onnx.torch_export import export
 from attn_export.export.subject import Subject, from_spec
 from attn_export.mechanisms import MECHANISMS
-from attn_export.mechanisms.spec import Dim, Input
+from attn_export.mechanisms.spec import Input
+from attn_export.types import Dim, TensorSpec
 
 
 def subject(module: nn.Module, *inputs: Input, **sizes: int) -> Subject:
@@ -27,13 +27,13 @@ def subject(module: nn.Module, *inputs: Input, **sizes: int) -> Subject:
 def test_opset_names_and_dimensions_are_those_asked_for(opset: int) -> None:
     made = export(from_spec("se", MECHANISMS["se"], "test"), opset)
     assert {entry.domain: entry.version for entry in made.model.opset_import} == {"": opset}
-    assert contract.port(made.model.graph.input[0]) == Port("x", "float32", ("b", 32, "h", "w"))
-    assert made.contract.outputs == (Port("y", "float32", ("b", 32, "h", "w")),)
+    assert contract.port(made.model.graph.input[0]) == TensorSpec("x", "float32", ("b", 32, "h", "w"))
+    assert made.contract.outputs == (TensorSpec("y", "float32", ("b", 32, "h", "w")),)
     assert made.nodes == sum(made.operators.values())
 
 
 def test_steps_are_kept() -> None:
-    dims = (Dim("b"), Dim("h", step=2, least=2))
+    dims = (Dim("b"), Dim("h", step=2, min=2))
 
     class Halve(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
@@ -56,7 +56,7 @@ def test_a_size_fixed_while_tracing_is_refused() -> None:
 
 
 def test_a_dropped_input_is_refused() -> None:
-    asked = Contract(18, (*ASKED.inputs, Port("z", "float32", (1, 4))), ASKED.outputs)
+    asked = Contract(18, (*ASKED.inputs, TensorSpec("z", "float32", (1, 4))), ASKED.outputs)
     with pytest.raises(ContractError, match="wanted inputs x, z, came x; an input that plays no part"):
         contract.check(model(), asked)
 
@@ -81,7 +81,7 @@ def model(
     return helper.make_model(helper.make_graph([node], "g", [x], [y]), opset_imports=opsets, ir_version=10)
 
 
-ASKED = Contract(18, (Port("x", "float32", ("b", 4)),), (Port("y", "float32", ("b", 4)),))
+ASKED = Contract(18, (TensorSpec("x", "float32", ("b", 4)),), (TensorSpec("y", "float32", ("b", 4)),))
 
 
 def test_a_kept_contract_passes() -> None:

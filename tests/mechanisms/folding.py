@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attn_export.export.weights.randomize import awaken
+from attn_export.export.weights.randomize import randomize
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def identity(channels: int, side: int, groups: int = 1) -> Kernel:
 
 def ready(module: nn.Module) -> Any:
     """Awake, in float64, for evaluation."""
-    awaken(module)
+    randomize(module)
     return module.double().eval()
 
 

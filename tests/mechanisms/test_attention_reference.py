@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attn_export.export.weights.randomize import awaken
+from attn_export.export.weights.randomize import randomize
 from attn_export.mechanisms._layers.relative_logits import skew
 from attn_export.mechanisms.attention.botnet_mhsa import BottleneckAttention
 from attn_export.mechanisms.attention.gqa import GroupedQueryAttention
@@ -53,7 +53,7 @@ def test_relu_linear_is_attention_with_relu_instead_of_exp(scales: tuple[int, ..
 
 def test_relu_linear_in_half_precision_does_not_overflow_on_large_maps() -> None:
     module = ReluLinearAttention(8, 4).eval()
-    awaken(module)
+    randomize(module)
     x = torch.randn(1, 8, 64, 64) * 30
     assert torch.isfinite(module.half()(x.half())).all()
 

@@ -18,7 +18,7 @@ from tests.mechanisms.shapes import checked
 
 def configurations() -> Iterator[tuple[str, str]]:
     for name in MECHANISMS:
-        path = MECHANISMS.place(name).path
+        path = MECHANISMS.entry(name).path
         assert path is not None
         spec = static_spec.read(path).spec
         yield from ((name, preset) for preset in ("test", *spec.variants))
@@ -40,7 +40,7 @@ def run(subject: Subject, inputs: dict[str, Tensor], dtype: torch.dtype = torch.
 
 @pytest.mark.parametrize("name", list(MECHANISMS))
 def test_card_read_without_import_equals_the_spec(name: str) -> None:
-    path = MECHANISMS.place(name).path
+    path = MECHANISMS.entry(name).path
     assert path is not None
     read = static_spec.read(path)
     assert static_spec.unnamed(read.spec) == static_spec.unnamed(MECHANISMS[name])

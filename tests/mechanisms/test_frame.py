@@ -14,21 +14,22 @@ from attn_export.errors import AttnExportError, CheckpointError, LoadError, Unkn
 from attn_export.export.sources.user_code import inputs_of, parse_input
 from attn_export.export.subject import draw, from_spec
 from attn_export.export.weights import checkpoint
-from attn_export.export.weights.randomize import awaken
+from attn_export.export.weights.randomize import randomize
 from attn_export.mechanisms import MECHANISMS, static_spec
-from attn_export.mechanisms.spec import Dim, Input, Spec
-from attn_export.registry import Shelf
+from attn_export.mechanisms.spec import Input, Spec
+from attn_export.registry import Registry
+from attn_export.types import Dim
 
 
 class TestShelf:
     def test_a_file_is_an_entry_and_its_name_is_the_files(self) -> None:
-        assert MECHANISMS.place("se").family == "attention"
+        assert MECHANISMS.entry("se").family == "attention"
         assert {"se", "repvgg", "mlp_mixer"} <= set(MECHANISMS)
         assert len(MECHANISMS) == len(list(MECHANISMS))
 
     @pytest.mark.parametrize("name", MECHANISMS)
     def test_a_mechanism_is_read_in_one_go(self, name: str) -> None:
-        path = MECHANISMS.place(name).path
+        path = MECHANISMS.entry(name).path
         assert path is not None
         assert len(path.read_text().splitlines()) <= 150
 
@@ -38,23 +39,23 @@ class TestShelf:
 
     def test_two_files_of_one_name_are_an_error(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for family in ("one", "two"):
-            (tmp_path / "shelf" / family).mkdir(parents=True)
-            (tmp_path / "shelf" / family / "__init__.py").touch()
-            (tmp_path / "shelf" / family / "se.py").touch()
+            (tmp_path / "registry" / family).mkdir(parents=True)
+            (tmp_path / "registry" / family / "__init__.py").touch()
+            (tmp_path / "registry" / family / "se.py").touch()
         monkeypatch.setattr("attn_export.registry.__file__", str(tmp_path / "_shelf.py"))
-        shelf: Shelf[object] = Shelf("attn_export.shelf", "MECHANISM", "mechanism", families=True)
+        registry: Registry[object] = Registry("attn_export.registry", "MECHANISM", "mechanism", families=True)
         with pytest.raises(AttnExportError, match="two mechanisms are called 'se'"):
-            shelf.places  # noqa: B018
+            registry.entries  # noqa: B018
 
     def test_other_distributions_add_entries(self, monkeypatch: pytest.MonkeyPatch) -> None:
         point = SimpleNamespace(name="theirs", value="attn_export.mechanisms.attention.se:MECHANISM")
         monkeypatch.setattr("attn_export.registry.entry_points", lambda group: [point] if "mechanisms" in group else [])
-        shelf: Shelf[Spec] = Shelf("attn_export.mechanisms", "MECHANISM", "mechanism", families=True)
-        assert shelf.place("theirs").family == "plug-in"
-        assert shelf["theirs"] is MECHANISMS["se"]
+        registry: Registry[Spec] = Registry("attn_export.mechanisms", "MECHANISM", "mechanism", families=True)
+        assert registry.entry("theirs").family == "plug-in"
+        assert registry["theirs"] is MECHANISMS["se"]
         point.name = "se"
         with pytest.raises(AttnExportError, match="two mechanisms are called 'se'"):
-            Shelf("attn_export.mechanisms", "MECHANISM", "mechanism", families=True).places  # noqa: B018
+            Registry("attn_export.mechanisms", "MECHANISM", "mechanism", families=True).entries  # noqa: B018
 
 
 class TestCard:
@@ -71,7 +72,7 @@ class TestCard:
             static_spec.read(file)
 
     def test_a_card_builds_nothing(self) -> None:
-        path = MECHANISMS.place("se").path
+        path = MECHANISMS.entry("se").path
         assert path is not None
         with pytest.raises(TypeError, match="was read, not imported"):
             static_spec.read(path).spec.build()
@@ -147,7 +148,7 @@ class TestAwaken:
                 self.scale = nn.Parameter(torch.full((64,), 1e-6))
 
         module = Sleepy()
-        awaken(module, 0)
+        randomize(module, 0)
         assert module.bn.running_mean is not None
         assert module.bn.running_var is not None
         assert 0.3 < module.bn.running_mean.std() < 0.7
@@ -169,7 +170,7 @@ class TestAwaken:
     def test_weights_that_are_awake_are_kept(self) -> None:
         linear = nn.Linear(64, 64)
         kept = linear.weight.clone()
-        awaken(linear, 0)
+        randomize(linear, 0)
         assert torch.equal(linear.weight, kept)
 
 
@@ -199,5 +200,5 @@ class TestInputs:
         assert (tokens.min(), tokens.max()) == (0, 6)
 
     def test_a_dimension_says_what_it_admits(self) -> None:
-        dim = Dim("h", step=4, least=8, most=16)
+        dim = Dim("h", step=4, min=8, max=16)
         assert [size for size in range(1, 30) if dim.admits(size)] == [8, 12, 16]

@@ -17,7 +17,7 @@ from tests.mechanisms.goldens import FOLDER, ROWS, load
 def construct(name: str) -> nn.Module:
     row = ROWS[name]
     part, _, called = row.build.rpartition(":")
-    place = f"attn_export.mechanisms.{part}" if part else MECHANISMS.place(row.entry).module
+    place = f"attn_export.mechanisms.{part}" if part else MECHANISMS.entry(row.entry).module
     factory = getattr(importlib.import_module(place), called) if called else MECHANISMS[row.entry].build
     return build(factory, dict(row.arguments), 0)
 

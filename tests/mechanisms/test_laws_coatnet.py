@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attn_export.export.weights.randomize import awaken
+from attn_export.export.weights.randomize import randomize
 from attn_export.mechanisms._layers.prenorm_mbconv import MBConv
 from attn_export.mechanisms._layers.relative_transformer import TransformerBlock
 from attn_export.mechanisms.attention.coatnet import CoAtNet
@@ -18,7 +18,7 @@ from attn_export.mechanisms.attention.coatnet import CoAtNet
 
 def ready(module: nn.Module) -> Any:
     torch.manual_seed(0)
-    awaken(module)
+    randomize(module)
     return module.double().eval()
 
 

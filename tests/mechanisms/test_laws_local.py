@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attn_export.export.weights.randomize import awaken
+from attn_export.export.weights.randomize import randomize
 from attn_export.mechanisms._layers.local import local_sum, shifted
 from attn_export.mechanisms.attention.halo import HaloAttention, RelativeLogits
 from attn_export.mechanisms.attention.outlook import OutlookAttention
@@ -55,7 +55,7 @@ def test_local_sum_weighs_the_windows_of_unfold(kernel: int, padding: int, strid
 def test_outlook_is_unfold_multiply_fold(heads: int, kernel: int, stride: int, size: tuple[int, int]) -> None:
     torch.manual_seed(0)
     module = OutlookAttention(8, heads, kernel, stride).double().eval()
-    awaken(module)
+    randomize(module)
     x = torch.randn(2, *size, 8, dtype=torch.float64)
     geometry = {"kernel_size": kernel, "padding": kernel // 2, "stride": stride}
     windows = F.unfold(module.value(x).permute(0, 3, 1, 2), **geometry).reshape(2, heads, 8 // heads, kernel**2, -1)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from attn_export.export.weights.randomize import awaken
+from attn_export.export.weights.randomize import randomize
 from attn_export.mechanisms._layers.cross_scale import CrossScale
 from attn_export.mechanisms._layers.deformable import DeformableAttention
 from attn_export.mechanisms._layers.overlapped import GlobalBlock, OverlappedAttention
@@ -48,7 +48,7 @@ def _no_gradients() -> Any:
 
 
 def awake(module: nn.Module) -> nn.Module:
-    awaken(module)
+    randomize(module)
     return module.double().eval()
 
 

@@ -6,16 +6,16 @@ import json
 from typing import Any
 
 from attn_export.deploy_tests.backends.onnxruntime.profile import Kernel, attribute
-from attn_export.deploy_tests.latency.budget import check as hold
+from attn_export.deploy_tests.latency.budget import check_budget as hold
 from attn_export.deploy_tests.latency.budget import parse
-from attn_export.deploy_tests.latency.comparison import judge
+from attn_export.deploy_tests.latency.comparison import summarise
 from attn_export.deploy_tests.latency.footprint import Footprint
 from attn_export.deploy_tests.latency.measure import Latency
 from attn_export.deploy_tests.latency.mlperf import single_stream
 from attn_export.deploy_tests.latency.roofline import Roofline
 from attn_export.deploy_tests.latency.sweeps import Point, of_windows
 from attn_export.deploy_tests.machine import environment
-from attn_export.deploy_tests.parity.compare import Comparison, Parity
+from attn_export.deploy_tests.parity.compare import OutputComparison, Parity
 
 HOSTILE = "<script>alert('x')</script> & \"quotes\" | `tick` \x07 ünï"
 
@@ -69,13 +69,15 @@ def manifest(nodes: int = 5, name: str = "net") -> dict[str, Any]:
 def report(nodes: int = 5, *, good: bool = True, case: str = "b=1") -> dict[str, Any]:
     output = f"t{nodes - 1}"
     rows = [
-        Comparison(case, output, 1e-5, 1e-4, 0.4, 120.0, 1e-6),
-        Comparison("b=2", output, 2e-5, 1e-4, 0.8, 119.0, 1e-6),
+        OutputComparison(case, output, 1e-5, 1e-4, 0.4, 120.0, 1e-6),
+        OutputComparison("b=2", output, 2e-5, 1e-4, 0.8, 119.0, 1e-6),
     ]
     if not good:
-        rows.append(Comparison("b=3", output, 1e-3, 1e-4, 40.0, 90.0, 1e-2))
+        rows.append(OutputComparison("b=3", output, 1e-3, 1e-4, 40.0, 90.0, 1e-2))
         rows.append(
-            Comparison("b=4", output, float("inf"), 1e-4, float("inf"), 0.0, float("inf"), fault="2 values are NaN")
+            OutputComparison(
+                "b=4", output, float("inf"), 1e-4, float("inf"), 0.0, float("inf"), fault="2 values are NaN"
+            )
         )
     timed = Latency(tuple(10_000_000 + 7919 * i % 3_000_000 for i in range(300)), (10_000_000,) * 300, 1, 0.1)
     weighed = Footprint(0.05, 0.1, 0.02, 170_000_000, 60_000_000, 33_000_000)
@@ -83,24 +85,24 @@ def report(nodes: int = 5, *, good: bool = True, case: str = "b=1") -> dict[str,
     kernels = [Kernel(f"node_{i}", "Conv", 100.0 + i) for i in range(nodes)] + [
         Kernel("ReorderOutput", "ReorderOutput", 9)
     ]
-    contest = judge([(-0.1 + 0.001 * i, 0.002 * (-1) ** i) for i in range(5)])
+    contest = summarise([(-0.1 + 0.001 * i, 0.002 * (-1) ** i) for i in range(5)])
     budgets = [hold(parse("p90<=20ms"), timed), hold(parse("p50<=1ms" if not good else "p50<=30ms"), timed)]
-    point = Point(1, timed, 10.0).as_json()
+    point = Point(1, timed, 10.0).to_dict()
     content = {
         "runs": [
             {
                 "backend": "ONNX Runtime 1.2.3, CPU",
                 "environment": environment.describe(),
-                "parity": Parity("ONNX Runtime 1.2.3, CPU", 4.0, tuple(rows)).as_json(),
-                "latency": timed.as_json(),
-                "fused_against_unfused": contest.as_json(),
-                "footprint": weighed.as_json(),
+                "parity": Parity("ONNX Runtime 1.2.3, CPU", 4.0, tuple(rows)).to_dict(),
+                "latency": timed.to_dict(),
+                "fused_against_unfused": contest.to_dict(),
+                "footprint": weighed.to_dict(),
                 "preflight": [{"kind": "load", "found": "load is 3", "remedy": "stop what else runs"}],
-                "budgets": [row.as_json() for row in budgets],
-                "mlperf": single_stream(timed.wall).as_json(),
-                "sustain": of_windows([10.0, 10.1, 10.0, 10.2], 60).as_json(),
+                "budgets": [row.to_dict() for row in budgets],
+                "mlperf": single_stream(timed.wall).to_dict(),
+                "sustain": of_windows([10.0, 10.1, 10.0, 10.2], 60).to_dict(),
                 "sweeps": {"threads": [point, {**point, "setting": 2, "per_item_ms": 6.0}], "batches": [point]},
-                "profile": attribute(kernels, [node(i) for i in range(nodes)], 30, peak).as_json(),
+                "profile": attribute(kernels, [node(i) for i in range(nodes)], 30, peak).to_dict(),
             },
             {"backend": "tensorrt", "missing": "no GPU here"},
         ]

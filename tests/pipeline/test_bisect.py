@@ -4,21 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from attn_export.errors import ExportError
 from attn_export.export.graph.cut import exposed, extract, reads
-from attn_export.pipeline.divergence.bisect import Departure, bisect, cuts, derived, relative, strays
-from attn_export.reparam.evaluate.onnx import Exact
+from attn_export.pipeline.divergence.bisect import TensorDivergence, bisect, cuts, derived, relative, relative_error
+from attn_export.reparam.evaluate.onnx import OnnxEvaluator
+from attn_export.types import Array
 from tests.export.models import rich
 
-Array = NDArray[Any]
 X = np.random.default_rng(0).standard_normal((1, 4, 6, 6)).astype(np.float32)
 
 
@@ -33,9 +31,9 @@ def chain(length: int) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
 
 
-def planted(model: onnx.ModelProto, fault: str, size: float) -> Departure | None:
+def planted(model: onnx.ModelProto, fault: str, size: float) -> TensorDivergence | None:
     """Bisect a run whose kernel for ``fault`` is off by ``size``, relatively."""
-    exact = Exact(model)
+    exact = OnnxEvaluator(model)
     order = {name: i for i, node in enumerate(model.graph.node) for name in node.output}
 
     def suspect(names: Sequence[str]) -> Iterable[tuple[str, Array]]:
@@ -61,7 +59,7 @@ def test_the_planted_node_is_found_in_log_n_runs(length: int) -> None:
         assert len(found.window) == 1
         assert found.runs <= math.ceil(math.log2(2 * length)) + 2
         assert found.error > found.bound
-        assert f"they part at {found.op}" in found.sentence()
+        assert f"they part at {found.op}" in found.summary()
 
 
 def test_a_clean_run_departs_nowhere_after_one_look() -> None:
@@ -87,9 +85,9 @@ def test_a_cut_holds_all_that_later_nodes_read() -> None:
 
 def test_where_names_differ_the_window_says_which_nodes_it_may_be() -> None:
     model = rich()
-    exact, broken = Exact(model), rich()
+    exact, broken = OnnxEvaluator(model), rich()
     broken.graph.node[4].op_type = "Tanh"
-    other = Exact(broken)
+    other = OnnxEvaluator(broken)
     partners = {"conv", "both", "gelu", "norm", "linear", "softmax", "y"}
     found = bisect(
         broken,
@@ -104,7 +102,7 @@ def test_where_names_differ_the_window_says_which_nodes_it_may_be() -> None:
 
 
 def test_graphs_without_a_common_output_are_refused() -> None:
-    exact = Exact(rich())
+    exact = OnnxEvaluator(rich())
 
     def probe(names: Sequence[str]) -> Iterable[tuple[str, Array]]:
         return exact.visit({"x": X}, names)
@@ -115,10 +113,10 @@ def test_graphs_without_a_common_output_are_refused() -> None:
 
 def test_a_float32_run_is_within_the_derived_rule_and_a_broken_one_is_not() -> None:
     model = rich()
-    exact, single = Exact(model), Exact(model, np.float32)
+    exact, single = OnnxEvaluator(model), OnnxEvaluator(model, np.float32)
     names = [name for node in model.graph.node for name in node.output]
     truth = exact.run({"x": X}, names)
-    stray = {name: strays(value, truth[name]) for name, value in single.run({"x": X}, names).items()}
+    stray = {name: relative_error(value, truth[name]) for name, value in single.run({"x": X}, names).items()}
     rule = derived(stray, 4.0, 8 * 2.0**-24)
     error, bound = rule("y", truth["y"].astype(np.float32), truth["y"])
     assert error <= bound
@@ -137,12 +135,12 @@ def test_a_float32_run_is_within_the_derived_rule_and_a_broken_one_is_not() -> N
     ],
 )
 def test_strays(value: list[float], want: list[float], error: float) -> None:
-    assert strays(np.array(value), np.array(want)) == error
+    assert relative_error(np.array(value), np.array(want)) == error
 
 
 def test_integers_agree_or_do_not() -> None:
-    assert strays(np.array([1, 2]), np.array([1, 2])) == 0
-    assert strays(np.array([1, 3]), np.array([1, 2])) == math.inf
+    assert relative_error(np.array([1, 2]), np.array([1, 2])) == 0
+    assert relative_error(np.array([1, 3]), np.array([1, 2])) == math.inf
 
 
 def test_an_exposed_model_gives_inner_tensors_and_drops_what_they_do_not_need() -> None:
@@ -150,17 +148,17 @@ def test_an_exposed_model_gives_inner_tensors_and_drops_what_they_do_not_need() 
     onnx.checker.check_model(model, full_check=True)
     assert [node.op_type for node in model.graph.node] == ["Conv", "AveragePool"]
     assert {t.name for t in model.graph.initializer} == {"conv.weight", "conv.bias"}
-    came = Exact(model).run({"x": X})
-    wanted = Exact(rich()).run({"x": X}, ["pool", "conv"])
+    came = OnnxEvaluator(model).run({"x": X})
+    wanted = OnnxEvaluator(rich()).run({"x": X}, ["pool", "conv"])
     assert all(np.array_equal(came[name], wanted[name]) for name in wanted)
 
 
 def test_an_extracted_part_computes_the_same_from_its_own_inputs() -> None:
     model = rich()
-    values = Exact(model).run({"x": X}, ["both", "gelu"])
+    values = OnnxEvaluator(model).run({"x": X}, ["both", "gelu"])
     assert reads(model, [3, 4, 5, 6]) == ["both"]
     part = extract(model, [3, 4, 5, 6], {"both": values["both"].astype(np.float32)}, ["gelu"])
     onnx.checker.check_model(part, full_check=True)
-    np.testing.assert_allclose(Exact(part).run({"both": values["both"]})["gelu"], values["gelu"], rtol=1e-12)
+    np.testing.assert_allclose(OnnxEvaluator(part).run({"both": values["both"]})["gelu"], values["gelu"], rtol=1e-12)
     assert {t.name for t in part.graph.initializer} == {"half_root", "one"}
     assert numpy_helper.to_array(part.graph.initializer[0]).size == 1

@@ -14,7 +14,7 @@ import pytest
 
 from attn_export.pipeline import deploy
 from attn_export.reparam import ir
-from attn_export.reparam.adapters.onnx.read import Reader
+from attn_export.reparam.adapters.onnx.read import OnnxReader
 from attn_export.reparam.adapters.onnx.write import Writer
 from attn_export.reparam.proof import certify
 from tests.tools.run import run
@@ -23,7 +23,7 @@ Break = Callable[[pytest.MonkeyPatch], None]
 
 
 def batch_norm(patch: pytest.MonkeyPatch, *, mean: bool, epsilon: bool) -> None:
-    def op(self: Reader, node: Any, at: Any) -> ir.Op:
+    def op(self: OnnxReader, node: Any, at: Any) -> ir.Op:
         gamma, beta, average, variance = (self._const(node, n) for n in range(1, 5))
         assert gamma is not None
         assert beta is not None
@@ -32,7 +32,7 @@ def batch_norm(patch: pytest.MonkeyPatch, *, mean: bool, epsilon: bool) -> None:
         factor = gamma / np.sqrt(variance + (at["epsilon"] if epsilon else 0.0))
         return ir.Affine(factor, beta - (average if mean else 0.0) * factor, axis=1)
 
-    patch.setattr(Reader, "_op_batchnormalization", op)
+    patch.setattr(OnnxReader, "_op_batchnormalization", op)
 
 
 def forget_running_mean(patch: pytest.MonkeyPatch) -> None:
@@ -45,14 +45,14 @@ def forget_epsilon(patch: pytest.MonkeyPatch) -> None:
 
 def drop_identity(patch: pytest.MonkeyPatch) -> None:
     """The identity branch is the one that is no convolution: the last of the sum."""
-    add = Reader._op_add
+    add = OnnxReader._op_add
 
-    def op(self: Reader, node: Any, at: Any) -> ir.Op | None:
+    def op(self: OnnxReader, node: Any, at: Any) -> ir.Op | None:
         made = add(self, node, at)
         return ir.Sum((1.0, 0.0)) if isinstance(made, ir.Sum) else made
 
-    patch.setattr(Reader, "_op_add", op)
-    patch.setattr(Reader, "_op_sum", lambda self, node, at: ir.Sum((1.0,) * (len(node.input) - 1) + (0.0,)))
+    patch.setattr(OnnxReader, "_op_add", op)
+    patch.setattr(OnnxReader, "_op_sum", lambda self, node, at: ir.Sum((1.0,) * (len(node.input) - 1) + (0.0,)))
 
 
 def swap_two_kernels(patch: pytest.MonkeyPatch) -> None:

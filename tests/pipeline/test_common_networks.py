@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from attn_export.export.subject import Subject
-from attn_export.export.weights.randomize import awaken
-from attn_export.mechanisms.spec import Dim, Input
+from attn_export.export.weights.randomize import randomize
+from attn_export.mechanisms.spec import Input
 from attn_export.pipeline.deploy import deploy
-from attn_export.pipeline.options import Plan
+from attn_export.pipeline.options import DeployOptions
 from attn_export.pipeline.progress import Progress
+from attn_export.types import Dim
 from tests.pipeline.common_networks import NETS
 
 
@@ -22,8 +23,8 @@ def test_no_gate_cries_wolf(name: str, fuse: bool, tmp_path: Path) -> None:
     sizes, make = NETS[name]
     torch.manual_seed(0)
     module = make().eval()
-    awaken(module, 0)
+    randomize(module, 0)
     subject = Subject(name, module, (Input("x", ("b", *sizes)),), {"b": 2}, (Dim("b"),), "awakened from seed 0")
-    outcome = deploy(subject, Plan(tmp_path / "out", fuse=fuse, measure=False, mutants="none"), Progress())
+    outcome = deploy(subject, DeployOptions(tmp_path / "out", fuse=fuse, measure=False, mutants="none"), Progress())
     assert outcome.steps[-1].parity.ok
     assert [warning for warning in outcome.warnings if "nothing was fused" not in warning] == []

@@ -20,7 +20,7 @@ from attn_export.export.subject import from_spec
 from attn_export.mechanisms import MECHANISMS
 from attn_export.pipeline.divergence.locate import between_graphs, locate, of_runtime
 from attn_export.pipeline.divergence.repro import write_repro
-from attn_export.pipeline.divergence.runs import Side
+from attn_export.pipeline.divergence.runs import Variant
 from tests.export.models import cases, rich
 
 ROOT = Path(__file__).parents[2]
@@ -70,8 +70,8 @@ def test_the_finding_names_module_and_python_line() -> None:
     lines = (ROOT / parting.origin.file).read_text(encoding="utf-8").splitlines()[parting.origin.line - 1 :]
     assert lines[0].strip() == parting.origin.code
     assert "self.query" in "".join(lines[:3]), "the statement begins at this line"
-    assert "case 'one'" in parting.sentence()
-    json.dumps(parting.as_json(), allow_nan=False)
+    assert "case 'one'" in parting.summary()
+    json.dumps(parting.to_dict(), allow_nan=False)
 
 
 def test_a_renamed_tensor_is_traced_to_its_neighbours() -> None:
@@ -88,7 +88,7 @@ def test_the_script_shows_the_fault_and_passes_on_the_clean_part(tmp_path: Path)
     mutant, feeds = mutation.of(rich()), FEEDS[1][1]
     found = between_graphs(rich(), mutant, feeds)
     assert found is not None
-    assert write_repro(mutant, found, feeds, tmp_path, Side("clean", rich())) == 1
+    assert write_repro(mutant, found, feeds, tmp_path, Variant("clean", rich())) == 1
     assert len((tmp_path / "repro.py").read_text(encoding="utf-8").splitlines()) <= 13
     command = [sys.executable, "repro.py"]
     shown = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)

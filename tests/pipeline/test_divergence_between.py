@@ -29,8 +29,8 @@ from attn_export.mechanisms import MECHANISMS
 from attn_export.pipeline import deploy
 from attn_export.pipeline.divergence import runs
 from attn_export.pipeline.divergence.repro import write_repro
-from attn_export.pipeline.divergence.runs import Side, between
-from attn_export.pipeline.divergence.variants import Named
+from attn_export.pipeline.divergence.runs import Variant, first_difference
+from attn_export.pipeline.divergence.variants import VariantFactory
 from tests.export.models import cases, quantised, rich
 from tests.tools.run import run
 
@@ -38,8 +38,8 @@ STAGES = ("original", "exported", "fused", "simplified", "float16")
 
 
 @cache
-def named() -> Named:
-    return Named(from_spec("repvgg", MECHANISMS["repvgg"], "test"), fused=True)
+def named() -> VariantFactory:
+    return VariantFactory(from_spec("repvgg", MECHANISMS["repvgg"], "test"), fused=True)
 
 
 def feeds() -> dict[str, np.ndarray[Any, Any]]:
@@ -67,13 +67,13 @@ PAIRS = [(one, other) for i, one in enumerate(STAGES) for other in STAGES[i + 1 
 @pytest.mark.parametrize(("one", "other"), PAIRS, ids=[f"{a}-{b}" for a, b in PAIRS])
 def test_a_fault_in_a_stage_is_named_against_every_earlier_one(one: str, other: str) -> None:
     truth, suspect = named().pair(one, other)
-    assert between(truth, suspect, feeds()) is None
+    assert first_difference(truth, suspect, feeds()) is None
     assert suspect.graph is not None
     faulty, tensor = broken(suspect.graph, "Conv")
-    found = between(truth, replace(suspect, graph=faulty), feeds())
+    found = first_difference(truth, replace(suspect, graph=faulty), feeds())
     assert found is not None
     made = {name for position in found.window for name in faulty.graph.node[position].output}
-    assert tensor in made, found.sentence()
+    assert tensor in made, found.summary()
     assert len(found.window) <= 3, "casts and what a stage renamed, and no more"
     assert found.runs <= 7
     assert found.error > found.bound
@@ -109,8 +109,8 @@ def test_a_wrong_kernel_is_named_against_every_stage_and_another_backend(
     stage = "simplified" if truth == "original" else truth.partition("@")[0]
     one = named().side(truth)
     right = named().side(f"{stage}@onnxruntime")
-    assert between(one, right, feeds()) is None
-    found = between(one, replace(right, backend="leaky"), feeds())
+    assert first_difference(one, right, feeds()) is None
+    found = first_difference(one, replace(right, backend="leaky"), feeds())
     assert found is not None
     assert found.op == "Relu"
     first = next(n for n in right.graph.graph.node if n.op_type == "Relu")  # type: ignore[union-attr]  # it has one
@@ -120,13 +120,13 @@ def test_a_wrong_kernel_is_named_against_every_stage_and_another_backend(
 @pytest.mark.parametrize("backend", [None, "onnxruntime"])
 def test_int8_is_held_to_the_snr_that_is_asked_for(backend: str | None) -> None:
     values = cases(rich())[0].inputs
-    truth, suspect = Side("float", rich()), Side("int8", quantised(), backend=backend)
-    assert between(truth, suspect, values) is not None, "INT8 is no float32"
-    assert between(truth, replace(suspect, snr=20.0), values) is None
+    truth, suspect = Variant("float", rich()), Variant("int8", quantised(), backend=backend)
+    assert first_difference(truth, suspect, values) is not None, "INT8 is no float32"
+    assert first_difference(truth, replace(suspect, snr=20.0), values) is None
     faulty = onnx.ModelProto()
     faulty.CopyFrom(quantised())
     next(node for node in faulty.graph.node if node.name == "n_both").op_type = "Sub"
-    found = between(truth, replace(suspect, graph=faulty, snr=20.0), values)
+    found = first_difference(truth, replace(suspect, graph=faulty, snr=20.0), values)
     assert found is not None
     assert (found.op, found.tensor) == ("Sub", "both")
     assert found.shape == (1, 4, 6, 6)
@@ -148,7 +148,7 @@ def test_a_quantised_file_wants_the_users_figure(tmp_path: Path) -> None:
 
 
 def test_the_command_names_node_module_and_line_and_writes_what_shows_it(tmp_path: Path) -> None:
-    subject = Named(from_spec("self_attention", MECHANISMS["self_attention"], "test"))
+    subject = VariantFactory(from_spec("self_attention", MECHANISMS["self_attention"], "test"))
     model = subject.side("simplified").graph
     assert model is not None
     faulty, tensor = broken(model, "MatMul")
@@ -190,10 +190,10 @@ def test_the_script_of_another_backend_opens_that_backend(tmp_path: Path, monkey
     """What runs the script has the backend installed; here it is a stand-in under ONNX Runtime's own name."""
     faulty, _ = broken(rich(), "MatMul")
     values = cases(rich())[0].inputs
-    found = between(Side("clean", rich()), Side("faulty", faulty), values)
+    found = first_difference(Variant("clean", rich()), Variant("faulty", faulty), values)
     assert found is not None
     monkeypatch.setattr(runs, "opened", lambda _, path, options: ORT.open(path, options))
-    write_repro(faulty, found, values, tmp_path, Side("clean", rich()), "mine")
+    write_repro(faulty, found, values, tmp_path, Variant("clean", rich()), "mine")
     script = tmp_path / "repro.py"
     text = script.read_text(encoding="utf-8")
     assert 'BACKENDS["mine"]' in text
@@ -205,7 +205,7 @@ def test_the_script_of_another_backend_opens_that_backend(tmp_path: Path, monkey
 
 def test_a_trace_that_is_not_the_module_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     subject: Subject = from_spec("se", MECHANISMS["se"], "test")
-    made = Named(subject)
+    made = VariantFactory(subject)
     monkeypatch.setattr(Traced, "agrees", lambda *_: 1e-3)
     with pytest.raises(ExportError, match=r"the trace of se:test is not the module.*1.00e-03 off"):
         made.side("original")
@@ -226,7 +226,7 @@ def test_a_trace_is_held_against_the_eager_module() -> None:
 def test_two_eager_runs_have_no_graph_to_walk() -> None:
     one = named().side("original")
     with pytest.raises(UsageError, match="are the same"):
-        between(one, one, feeds())
+        first_difference(one, one, feeds())
 
 
 def test_every_tensor_of_the_trace_is_one_of_the_graph_in_float64() -> None:
@@ -237,6 +237,6 @@ def test_every_tensor_of_the_trace_is_one_of_the_graph_in_float64() -> None:
     shared = original.names & {name for node in graph.graph.node for name in node.output}
     assert len(shared) == len(graph.graph.node)
     rows = dict(original.visit(feeds(), shared))
-    came = dict(runs.meaning(Side("graph", graph), feeds())(sorted(shared)))
+    came = dict(runs.meaning(Variant("graph", graph), feeds())(sorted(shared)))
     worst = max(float(np.linalg.norm(came[n] - rows[n]) / np.linalg.norm(rows[n])) for n in shared)
     assert worst < 1e-6, "the exporter folds batch norms in float32"

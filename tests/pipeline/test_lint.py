@@ -223,8 +223,10 @@ def test_the_form_decides_on_an_accelerator(name: str, tmp_path: Path) -> None:
 
 
 def test_a_disagreement_is_listed_by_name() -> None:
-    rules = [lint.Finding(n, "Relu", level, "r", "", "s", "x") for n, level in (("a", "refused"), ("b", "not fused"))]
-    parser = [lint.Finding("c", "Relu", "refused", "r", "", "s", "parser")]
+    rules = [
+        lint.LintFinding(n, "Relu", level, "r", "", "s", "x") for n, level in (("a", "refused"), ("b", "not fused"))
+    ]
+    parser = [lint.LintFinding("c", "Relu", "refused", "r", "", "s", "parser")]
     found = lint.agreement(rules, parser)
     assert (found.both, found.only_rules, found.only_parser, found.ok) == ((), ("a",), ("c",), False)
 

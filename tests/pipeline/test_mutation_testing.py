@@ -14,7 +14,7 @@ from attn_export.bundle import Case
 from attn_export.errors import InconclusiveError
 from attn_export.export.graph.index import set_tensor
 from attn_export.export.mutants.catalogue import Mutation, mutations
-from attn_export.pipeline.mutation_testing import Fate, KillScore, kill, refuse_vacuous
+from attn_export.pipeline.mutation_testing import MutantResult, MutationScore, refuse_vacuous, run_mutants
 from tests.export.models import PORTS, cases, rich
 
 MODEL = rich()
@@ -35,17 +35,17 @@ def nothing() -> Mutation:
 
 
 def test_the_gate_catches_what_is_planted() -> None:
-    score = kill(MODEL, CASES, PORTS)
+    score = run_mutants(MODEL, CASES, PORTS)
     assert score.possible == len(score.fates) == len(mutations(MODEL))
     assert score.share >= 0.95
     assert not score.vacuous
     refuse_vacuous(score)
-    assert "planted faults caught" in score.sentence()
-    json.dumps(score.as_json(), allow_nan=False)
+    assert "planted faults caught" in score.summary()
+    json.dumps(score.to_dict(), allow_nan=False)
 
 
 def test_survivors_and_equivalents_are_told_apart() -> None:
-    score = kill(MODEL, CASES, PORTS, planted=[nudge(0.1), nudge(3e-7), nothing()])
+    score = run_mutants(MODEL, CASES, PORTS, planted=[nudge(0.1), nudge(3e-7), nothing()])
     caught, survived, equivalent = score.fates
     assert (caught.verdict, survived.verdict, equivalent.verdict) == ("caught", "survived", "equivalent")
     assert survived.below > 1
@@ -53,12 +53,12 @@ def test_survivors_and_equivalents_are_told_apart() -> None:
     assert "times below the bound" in survived.why
     assert equivalent.exact == 0
     assert score.share == 0.5
-    assert "1 of 2 planted faults caught, 1 equivalent" in score.sentence()
+    assert "1 of 2 planted faults caught, 1 equivalent" in score.summary()
 
 
 def test_a_gate_that_cannot_fail_is_vacuous() -> None:
     blind = [Case(c.name, c.inputs, c.truth, {"y": 1e9}) for c in CASES]
-    score = kill(MODEL, blind, PORTS)
+    score = run_mutants(MODEL, blind, PORTS)
     assert set(score.vacuous) == {"zeros", "identity: x"}
     assert score.share == 0
     with pytest.raises(InconclusiveError, match="lets 'zeros' pass") as error:
@@ -72,7 +72,7 @@ def test_a_model_that_returns_its_input_is_vacuous() -> None:
     for node in asleep.graph.node[10:]:
         node.op_type, node.input[0] = "Mul", "x"
         node.input[1] = "one"
-    score = kill(asleep, cases(asleep), PORTS)
+    score = run_mutants(asleep, cases(asleep), PORTS)
     assert score.vacuous == ("identity: x",)
 
 
@@ -83,14 +83,14 @@ def test_the_second_tier_is_asked_about_survivors_only() -> None:
         asked.append(mutant)
         return "initializer audit"
 
-    score = kill(MODEL, CASES, PORTS, planted=[nudge(0.1), nudge(3e-7)], second=second)
+    score = run_mutants(MODEL, CASES, PORTS, planted=[nudge(0.1), nudge(3e-7)], second=second)
     assert len(asked) == 1
     assert [fate.seen_by for fate in score.fates] == ["", "initializer audit"]
-    assert "1 of the 1 others seen by the audits" in score.sentence()
+    assert "1 of the 1 others seen by the audits" in score.summary()
 
 
 def test_a_budget_ends_the_run_but_never_before_one_of_each_kind() -> None:
-    score = kill(MODEL, CASES, PORTS, budget=0.0)
+    score = run_mutants(MODEL, CASES, PORTS, budget=0.0)
     assert score.mode == "fast"
     kinds = list(dict.fromkeys(mutation.kind for mutation in mutations(MODEL)))
     assert [fate.kind for fate in score.fates] == kinds
@@ -101,11 +101,11 @@ def test_what_the_runtime_refuses_counts_for_nobody() -> None:
     def change(graph: onnx.GraphProto) -> None:
         graph.node[0].op_type = "NoSuchOperator"
 
-    score = kill(MODEL, CASES, PORTS, planted=[Mutation("broken", "", "", change)])
+    score = run_mutants(MODEL, CASES, PORTS, planted=[Mutation("broken", "", "", change)])
     assert score.fates[0].verdict == "refused"
     assert math.isnan(score.share)
 
 
 def test_infinity_is_no_json() -> None:
-    score = KillScore("full", 1, (Fate("a", "a", "caught", math.inf),), 0.1)
-    assert score.as_json()["fates"][0]["k"] is None
+    score = MutationScore("full", 1, (MutantResult("a", "a", "caught", math.inf),), 0.1)
+    assert score.to_dict()["fates"][0]["k"] is None

@@ -14,7 +14,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 
-from attn_export.deploy_tests.latency.comparison import judge
+from attn_export.deploy_tests.latency.comparison import summarise
 from attn_export.deploy_tests.parity.metrics import figures, verdicts
 from attn_export.pipeline.report import svg
 from attn_export.pipeline.report.content import checks, headline, origin, verdict
@@ -238,7 +238,7 @@ def test_every_sarif_result_names_a_declared_rule() -> None:
 
 
 #: A comparison whose control left 1.
-VOIDED = json.loads(json.dumps(judge([(-0.1, 0.2 + 0.001 * i) for i in range(5)]).as_json()))
+VOIDED = json.loads(json.dumps(summarise([(-0.1, 0.2 + 0.001 * i) for i in range(5)]).to_dict()))
 
 
 def doubted(parity: dict[str, Any]) -> None:

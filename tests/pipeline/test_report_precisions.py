@@ -19,7 +19,7 @@ from attn_export.deploy_tests.parity.compare import Parity, prove
 from attn_export.deploy_tests.parity.verify import verify
 from attn_export.export.precision.float16 import to_float16
 from attn_export.pipeline import manifest
-from attn_export.reparam.evaluate.onnx import Exact
+from attn_export.reparam.evaluate.onnx import OnnxEvaluator
 from tests.export.models import PORTS, cases, quantised, rich
 from tests.pipeline.schema import faults
 from tests.tools.run import run
@@ -75,7 +75,7 @@ def emulated() -> Run:
 
     def go(values: Any) -> dict[str, Any]:
         x = values["x"].astype(ml_dtypes.bfloat16).astype(np.float32)
-        return {"y": Exact(model, np.float32).run({"x": x})["y"]}
+        return {"y": OnnxEvaluator(model, np.float32).run({"x": x})["y"]}
 
     return go
 

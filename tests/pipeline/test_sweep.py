@@ -10,15 +10,15 @@ import pytest
 from attn_export import bundle
 from attn_export.errors import WriteError
 from attn_export.pipeline.sweep import jobs as sweep
-from attn_export.pipeline.sweep.jobs import RESULTS, Job, Row, Settings, jobs
+from attn_export.pipeline.sweep.jobs import RESULTS, Settings, SweepJob, SweepRow, jobs
 from tests.tools.run import run
 
-GOOD, BAD = Job("se", "test", fuse=False), Job("se", "no_such_preset", fuse=False)
+GOOD, BAD = SweepJob("se", "test", fuse=False), SweepJob("se", "no_such_preset", fuse=False)
 
 
 def test_a_failing_entry_stops_no_other_and_a_second_sweep_keeps_what_passed(tmp_path: Path) -> None:
     settings = Settings(tmp_path, workers=1)
-    seen: list[Row] = []
+    seen: list[SweepRow] = []
     rows = sweep.sweep([BAD, GOOD], settings, lambda row, *_: seen.append(row))
     assert [row.status for row in rows] == ["UnknownNameError", "passed"]
     assert {row.label for row in seen} == {BAD.label, GOOD.label}
@@ -64,7 +64,7 @@ def test_a_change_of_the_code_is_a_change_of_the_key(tmp_path: Path, monkeypatch
     settings = Settings(tmp_path)
     before = sweep._key(GOOD, sweep._shared_key(settings))
     assert sweep._key(GOOD, sweep._shared_key(settings)) == before
-    assert sweep._key(Job("se", "test", fuse=True), sweep._shared_key(settings)) != before
+    assert sweep._key(SweepJob("se", "test", fuse=True), sweep._shared_key(settings)) != before
     monkeypatch.setattr(sweep, "__version__", "99")
     assert sweep._key(GOOD, sweep._shared_key(settings)) != before
 

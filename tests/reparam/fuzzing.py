@@ -16,11 +16,11 @@ from torch import Tensor
 from attn_export.reparam import ir
 from attn_export.reparam.algebra.layout import Dim
 from attn_export.reparam.evaluate import ir as execute
-from attn_export.reparam.planning.cost import Profile
+from attn_export.reparam.planning.cost import CostProfile
 from attn_export.reparam.planning.plan import Planner
 from attn_export.reparam.proof import certify, region
 
-EAGER = Profile(dense=1e30, depthwise=1e30, bandwidth=1e30, constant=1.0, lanes=1)
+EAGER = CostProfile(dense=1e30, depthwise=1e30, bandwidth=1e30, constant=1.0, lanes=1)
 #: A map costs several nodes: here the work decides, and nodes where it is the same.
 FRUGAL = replace(EAGER, dense=1e9, depthwise=1e9, constant=1e-8)
 

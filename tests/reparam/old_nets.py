@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-Array = NDArray[Any]
+from attn_export.types import Array
+
 OPSETS = range(11, 25)
 
 

@@ -307,7 +307,7 @@ def test_no_bit_is_wrong_with_repairs() -> None:
 
 def _painted_inside_only(*given: Any) -> Any:
     root, home, state, *rest = given
-    return emit.form(root, home, replace(state, lin=replace(state.lin, image=None)), *rest)
+    return emit.lower(root, home, replace(state, lin=replace(state.lin, image=None)), *rest)
 
 
 FAULTS = ["interior everywhere", "corners", "kernel turned round"]
@@ -317,7 +317,7 @@ FAULTS = ["interior everywhere", "corners", "kernel turned round"]
 def test_a_wrong_map_is_caught(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     """The bias of the interior at the border, too; a map of one axis only; one that another kernel made."""
     if fault == FAULTS[0]:
-        monkeypatch.setattr(emit, "_painted", _painted_inside_only)
+        monkeypatch.setattr(emit, "_with_border_map", _painted_inside_only)
     elif fault == FAULTS[1]:
         pad = border_map.padded
         monkeypatch.setattr(border_map, "padded", lambda i, dim, a, b, c: pad(i, dim, a, b, c * (dim == 0)))

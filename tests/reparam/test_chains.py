@@ -13,7 +13,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from attn_export.export.onnx.read import read_model
 from attn_export.pipeline.lint import run as lint
-from attn_export.reparam.adapters.onnx.read import Reader
+from attn_export.reparam.adapters.onnx.read import OnnxReader
 from attn_export.reparam.fuse_onnx import fuse_graph
 from attn_export.reparam.planning import cones
 from attn_export.reparam.planning import cost as costs
@@ -124,7 +124,7 @@ def test_readers_without_end_are_not_all_followed_from_every_value_before(monkey
         return transfer(*arguments)
 
     monkeypatch.setattr(cones, "transfer", counting)
-    graph = Reader(whole([*before, *fan], *(value(f"f{n}") for n in range(2000))), {"x": (1, 1, 4, 4)}).graph
+    graph = OnnxReader(whole([*before, *fan], *(value(f"f{n}") for n in range(2000))), {"x": (1, 1, 4, 4)}).graph
     Planner(costs.profile("cpu")).candidates(graph, set(), None)
     assert len(stopped) < 40 * 1000
 
@@ -132,6 +132,6 @@ def test_readers_without_end_are_not_all_followed_from_every_value_before(monkey
 def test_networks_as_they_are_have_no_chain_that_is_long() -> None:
     """What bounds the work on long chains changes nothing anywhere else."""
     short = chain(LINKS["pointwise"], cones.MOST_NODES - 1)
-    graph = Reader(short, {"x": (1, 1, 4, 4)}).graph
+    graph = OnnxReader(short, {"x": (1, 1, 4, 4)}).graph
     assert cones.followers(graph) == {}
     assert set(cones.reaches(graph).values()) == {cones.MOST_NODES}

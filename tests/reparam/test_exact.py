@@ -17,7 +17,7 @@ from attn_export.export.onnx.torch_export import export
 from attn_export.export.subject import Subject, from_spec
 from attn_export.mechanisms import MECHANISMS
 from attn_export.mechanisms.spec import Input
-from attn_export.reparam.evaluate.onnx import Exact, inputs_of
+from attn_export.reparam.evaluate.onnx import OnnxEvaluator, inputs_of
 from tests.export.models import rich
 
 X = np.random.default_rng(0).standard_normal((2, 4, 6, 6)).astype(np.float32)
@@ -68,7 +68,7 @@ def test_windows_agree_with_the_runtime(
     model.ir_version = 10
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     wanted = session.run(None, feeds)[0]
-    came = Exact(model).run(feeds)["o0"]
+    came = OnnxEvaluator(model).run(feeds)["o0"]
     assert came.dtype == np.float64
     np.testing.assert_allclose(came, wanted, atol=1e-5)
 
@@ -78,7 +78,7 @@ def test_layer_norm_agrees_with_pytorch_in_float64() -> None:
     feeds = drawn(model)
     x, w, b = (torch.from_numpy(v).double() for v in feeds.values())
     wanted = nn.functional.layer_norm(x, (3, 8), w, b, 0.5)
-    np.testing.assert_allclose(Exact(model).run(feeds)["o0"], wanted.numpy(), rtol=1e-12)
+    np.testing.assert_allclose(OnnxEvaluator(model).run(feeds)["o0"], wanted.numpy(), rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["se", "self_attention"])
@@ -88,7 +88,7 @@ def test_an_export_evaluates_to_the_modules_truth(name: str) -> None:
     with torch.no_grad():
         wanted = subject.module.double()(*(v.double() for v in feeds.values())).numpy()
     subject.module.float()
-    came = Exact(export(subject).model).run({k: v.numpy() for k, v in feeds.items()})["y"]
+    came = OnnxEvaluator(export(subject).model).run({k: v.numpy() for k, v in feeds.items()})["y"]
     # The exporter folds constants such as the root of the head size in float32.
     assert np.linalg.norm(came - wanted) <= 1e-7 * np.linalg.norm(wanted)
 
@@ -96,13 +96,13 @@ def test_an_export_evaluates_to_the_modules_truth(name: str) -> None:
 def test_only_what_is_wanted_is_evaluated() -> None:
     model = rich()
     model.graph.node[10].op_type = "NoSuchOperator"  # behind everything wanted below
-    assert set(Exact(model).run({"x": X}, ["conv", "pool"])) == {"conv", "pool"}
+    assert set(OnnxEvaluator(model).run({"x": X}, ["conv", "pool"])) == {"conv", "pool"}
     with pytest.raises(ExportError, match="NoSuchOperator 'n_sum' cannot be evaluated in float64"):
-        Exact(model).run({"x": X})
+        OnnxEvaluator(model).run({"x": X})
 
 
 def test_tensors_are_forgotten_after_their_last_use() -> None:
-    exact = Exact(rich())
+    exact = OnnxEvaluator(rich())
     seen: dict[str, weakref.ref[object]] = {}
     for name, value in exact.visit({"x": X}, ["conv", "erf", "norm", "y"]):
         seen[name] = weakref.ref(value)
@@ -125,7 +125,7 @@ def test_float16_values_and_casts_become_float64() -> None:
         [half],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
-    came = Exact(model).run({"x": np.float32([0.1])})["y"]
+    came = OnnxEvaluator(model).run({"x": np.float32([0.1])})["y"]
     assert came.dtype == np.float64
     assert came[0] == float(np.float32(0.1)) * float(np.float16(1 / 3))
 
@@ -150,7 +150,7 @@ def test_what_a_sub_graph_reads_counts_as_read() -> None:
         [helper.make_tensor_value_info("out", TensorProto.FLOAT, [1])],
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
-    came = Exact(model).run({"cond": np.asarray(True), "outer": np.float32([0.1])})["out"]
+    came = OnnxEvaluator(model).run({"cond": np.asarray(True), "outer": np.float32([0.1])})["out"]
     assert came[0] == 1 + float(np.float32(0.1))
 
 
@@ -161,5 +161,5 @@ def test_a_module_of_ones_own() -> None:
     with torch.no_grad():
         wanted = module.double()(feeds["x"].double()).numpy()
     module.float()
-    came = Exact(export(subject).model).run({"x": feeds["x"].numpy()})["y"]
+    came = OnnxEvaluator(export(subject).model).run({"x": feeds["x"].numpy()})["y"]
     assert np.linalg.norm(came - wanted) <= 1e-7 * np.linalg.norm(wanted)

@@ -12,19 +12,19 @@ import pytest
 from onnx import helper
 
 from attn_export.reparam.evaluate.claims import RefusedOperatorError
-from attn_export.reparam.evaluate.onnx import Exact
+from attn_export.reparam.evaluate.onnx import OnnxEvaluator
 from benchmarks import backend_older, node_draws
-from benchmarks.backend_data import Case, cases, made
-from benchmarks.backend_tests import Outcome, differ, is_double, judge
+from benchmarks.backend_data import BackendCase, cases, made
+from benchmarks.backend_tests import BackendOutcome, differ, is_double, judge
 from benchmarks.pages.operators import PAGE, claimed, page
 
 
 @pytest.fixture(scope="module")
-def outcomes() -> list[Outcome]:
+def outcomes() -> list[BackendOutcome]:
     return [judge(case) for case in cases()]
 
 
-def test_all_of_the_data_is_there(outcomes: list[Outcome]) -> None:
+def test_all_of_the_data_is_there(outcomes: list[BackendOutcome]) -> None:
     kinds = Counter(outcome.case.kind for outcome in outcomes)
     assert kinds["node"] > 1800
     assert kinds["simple"] > 20
@@ -33,12 +33,12 @@ def test_all_of_the_data_is_there(outcomes: list[Outcome]) -> None:
     assert all(wanted for outcome in outcomes for _, wanted in outcome.case.runs)
 
 
-def test_no_model_is_wrong_or_breaks_us(outcomes: list[Outcome]) -> None:
+def test_no_model_is_wrong_or_breaks_us(outcomes: list[BackendOutcome]) -> None:
     bad = [f"{o.case.name}: {o.detail}" for o in outcomes if o.status in ("wrong", "traceback")]
     assert not bad, "\n".join(bad)
 
 
-def test_few_are_refused_and_each_by_name(outcomes: list[Outcome]) -> None:
+def test_few_are_refused_and_each_by_name(outcomes: list[BackendOutcome]) -> None:
     refused = [outcome for outcome in outcomes if outcome.status == "refused"]
     assert len(refused) <= 25
     for outcome in refused:
@@ -47,18 +47,18 @@ def test_few_are_refused_and_each_by_name(outcomes: list[Outcome]) -> None:
         assert "cannot be evaluated in float64" in outcome.detail
 
 
-def test_the_page_is_current(outcomes: list[Outcome]) -> None:
+def test_the_page_is_current(outcomes: list[BackendOutcome]) -> None:
     assert f"with onnx {onnx.__version__}." in PAGE.read_text(encoding="utf-8"), "install the onnx of constraints.txt"
     again = "run: python -m benchmarks.pages.operators"
     assert PAGE.read_text(encoding="utf-8") == page(outcomes), again
 
 
-def test_each_claim_has_a_witness(outcomes: list[Outcome]) -> None:
+def test_each_claim_has_a_witness(outcomes: list[BackendOutcome]) -> None:
     seen = {name for o in outcomes if o.status == "agrees" for name in _operators(o.case)} | set(node_draws.MAKERS)
     assert not set(claimed()) - seen - {"Optional"}, "Optional has its test in test_exact_values.py"
 
 
-def _operators(case: Case) -> set[str]:
+def _operators(case: BackendCase) -> set[str]:
     return {f"{n.domain}.{n.op_type}".lstrip(".") for n in case.model.graph.node}
 
 
@@ -104,7 +104,7 @@ def test_every_operator_is_evaluated_in_float64() -> None:
     assert {name for name in tried if tried[name]} - smooth == FLAT
 
 
-def _moves_smoothly(case: Case) -> bool | None:
+def _moves_smoothly(case: BackendCase) -> bool | None:
     """Whether an output moves twice as far when the inputs do; None if nothing in it is of a floating-point type."""
     given, _ = case.runs[0]
     floats = [
@@ -117,7 +117,7 @@ def _moves_smoothly(case: Case) -> bool | None:
         moved = {
             n: given[n] * 1.0 + step * np.sin(1 + np.arange(given[n].size).reshape(given[n].shape)) for n in floats
         }
-        return Exact(case.model).run({**given, **{n: v.astype(np.float64) for n, v in moved.items()}})
+        return OnnxEvaluator(case.model).run({**given, **{n: v.astype(np.float64) for n, v in moved.items()}})
 
     try:
         rows = [at(step) for step in (0, 1e-10, 2e-10)]
@@ -156,11 +156,11 @@ def test_a_wrong_model_is_called_wrong() -> None:
     graph = helper.make_graph([helper.make_node("Neg", ["x"], ["y"])], "g", ports[:1], ports[1:])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])
     x = np.float32([1, 2])
-    assert judge(Case("a", "node", model, (({"x": x}, {"y": -x}),))).status == "agrees"
-    assert judge(Case("a", "node", model, (({"x": x}, {"y": x}),))).status == "wrong"
-    assert judge(Case("a", "node", model, (({"x": x}, {"z": x}),))).status == "wrong"
-    assert judge(Case("a", "node", model, (({"w": x}, {"y": -x}),))).status == "traceback"
+    assert judge(BackendCase("a", "node", model, (({"x": x}, {"y": -x}),))).status == "agrees"
+    assert judge(BackendCase("a", "node", model, (({"x": x}, {"y": x}),))).status == "wrong"
+    assert judge(BackendCase("a", "node", model, (({"x": x}, {"z": x}),))).status == "wrong"
+    assert judge(BackendCase("a", "node", model, (({"w": x}, {"y": -x}),))).status == "traceback"
     graph.node[0].op_type = "RandomNormalLike"
-    refused = judge(Case("a", "node", helper.make_model(graph), (({"x": x}, {"y": x}),)))
+    refused = judge(BackendCase("a", "node", helper.make_model(graph), (({"x": x}, {"y": x}),)))
     assert refused.status == "refused"
     assert "RandomNormalLike" in refused.detail

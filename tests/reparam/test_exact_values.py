@@ -16,7 +16,7 @@ from torch import nn
 
 from attn_export.errors import ExportError
 from attn_export.reparam.evaluate.claims import RefusedOperatorError, random_operators
-from attn_export.reparam.evaluate.onnx import Exact, inputs_of, kept_from_writing
+from attn_export.reparam.evaluate.onnx import OnnxEvaluator, inputs_of, kept_from_writing
 
 Array = np.ndarray[Any, Any]
 INF = np.float32(np.inf)
@@ -56,7 +56,7 @@ def one(operator: str, inputs: Sequence[Any], opset: int = 17, outputs: int = 1,
     made = [f"o{n}" for n in range(outputs)]
     feeds = {name: np.asarray(x) for name, x in zip(names, inputs, strict=True) if name}
     node = helper.make_node(operator, names, made, "node", **attributes)
-    return list(Exact(model_of(graph_of([node], feeds, made), opset)).run(feeds).values())
+    return list(OnnxEvaluator(model_of(graph_of([node], feeds, made), opset)).run(feeds).values())
 
 
 def runtime(model: onnx.ModelProto, feeds: Mapping[str, Any]) -> list[Any]:
@@ -107,7 +107,7 @@ def test_the_nearest_pixel_is_chosen_in_float32() -> None:
     for dtype in (np.float64, np.float32):
         graph = graph_of([helper.make_node("Resize", ["x", "", "s"], ["y"], **named)], {"x": x}, ["y"],
                          {"s": np.float32([1, 1, 0.6])})  # fmt: skip
-        came = Exact(model_of(graph, 18), dtype).run({"x": x})["y"]
+        came = OnnxEvaluator(model_of(graph, 18), dtype).run({"x": x})["y"]
         assert came.tolist() == [[[0, 1, 3, 5]]]
     np.testing.assert_array_equal(runtime(model_of(graph, 18), {"x": x})[0], came)
 
@@ -173,7 +173,7 @@ def test_a_transposed_convolution_of_a_given_size(named: dict[str, Any]) -> None
     x, w, b = drawn(1, 4, 8, 8), drawn(4, 3, 3, 3), drawn(3)
     node = helper.make_node("ConvTranspose", ["x", "w", "b"], ["y"], strides=[2, 2], **named)
     model = model_of(graph_of([node], {"x": x}, ["y"], {"w": w, "b": b}))
-    came = Exact(model).run({"x": x})["y"]
+    came = OnnxEvaluator(model).run({"x": x})["y"]
     assert came.shape == (1, 3, *named.get("output_shape", [16, 16]))
     np.testing.assert_allclose(came, runtime(model, {"x": x})[0], atol=1e-5)
 
@@ -272,7 +272,7 @@ def test_what_a_loop_over_scalars_hands_out_is_a_vector(rounds: int) -> None:
     node = helper.make_node("Loop", ["n", "", "z"], ["last", "all"], "loop", body=counting())
     constants = {"n": np.int64(rounds), "z": np.float32(0)}
     model = model_of(graph_of([node], {"step": np.float32(0.1)}, ["last", "all"], constants))
-    came = Exact(model).run({"step": np.asarray(np.float32(0.1))})
+    came = OnnxEvaluator(model).run({"step": np.asarray(np.float32(0.1))})
     step = float(np.float32(0.1))
     assert came["all"].shape == (rounds,)
     assert came["all"].dtype == np.float64
@@ -288,7 +288,7 @@ def test_a_loop_ends_where_its_condition_says() -> None:
         node = helper.make_node("Loop", ["" if rounds is None else "n", "", "z"], ["last", "all"], "loop", body=body)
         constants = {"z": np.float32(0), "most": np.float32(2.5), **({} if rounds is None else {"n": rounds})}
         model = model_of(graph_of([node], {"step": np.float32(1)}, ["last", "all"], constants))
-        assert Exact(model).run({"step": np.asarray(np.float32(1))})["all"].tolist() == [1, 2, 3][:wanted]
+        assert OnnxEvaluator(model).run({"step": np.asarray(np.float32(1))})["all"].tolist() == [1, 2, 3][:wanted]
 
 
 def test_nested_graphs_read_from_all_that_is_around_them() -> None:
@@ -302,8 +302,8 @@ def test_nested_graphs_read_from_all_that_is_around_them() -> None:
     assert set(inputs_of(node)) == {"c", "z", "step", "row"}
     feeds = {"step": np.float32(0.1), "z": np.float32(1), "row": np.zeros((2, 3), np.float32)}
     model = model_of(graph_of([node], {**feeds, "c": np.bool_(True)}, ["y"]), 11)
-    assert Exact(model).run({**feeds, "c": np.asarray(True)})["y"] == 1 + 2 * float(np.float32(0.1))
-    came = Exact(model).run({**feeds, "c": np.asarray(False)})["y"]
+    assert OnnxEvaluator(model).run({**feeds, "c": np.asarray(True)})["y"] == 1 + 2 * float(np.float32(0.1))
+    came = OnnxEvaluator(model).run({**feeds, "c": np.asarray(False)})["y"]
     np.testing.assert_allclose(came, 1 / 3, rtol=1e-15)  # over the whole row: opset 11, axis 1
 
 
@@ -315,7 +315,7 @@ def test_a_scan_backwards_along_another_axis() -> None:
     node = helper.make_node("Scan", ["z", "x"], ["last", "all"], body=body, **named)
     x = np.float32([[1, 2, 3], [4, 5, 6]])
     model = model_of(graph_of([node], {"x": x}, ["last", "all"], {"z": np.float32([0, 0])}))
-    came = Exact(model).run({"x": x})
+    came = OnnxEvaluator(model).run({"x": x})
     assert came["all"].tolist() == [[3, 5, 6], [6, 11, 15]]
     assert came["last"].tolist() == [6, 15]
 
@@ -334,12 +334,14 @@ def test_a_models_own_functions() -> None:
     for made in (function(["slope"]), function(defaults=[helper.make_attribute("slope", 0.25)])):
         graph = graph_of([call], {"x": x}, ["y"])
         model = model_of(graph, functions=[made], opsets=[helper.make_opsetid("my", 1)])
-        assert Exact(model).run({"x": x})["y"].tolist() == [-3, 6]
+        assert OnnxEvaluator(model).run({"x": x})["y"].tolist() == [-3, 6]
     del call.attribute[:]
     model = model_of(graph_of([call], {"x": x}, ["y"]), functions=[made], opsets=[helper.make_opsetid("my", 1)])
-    assert Exact(model).run({"x": x})["y"].tolist() == [-2.5, 6], "its default"
+    assert OnnxEvaluator(model).run({"x": x})["y"].tolist() == [-2.5, 6], "its default"
     model = model_of(graph_of([call], {"x": x}, ["y"]), functions=[function(["slope"])])
-    assert Exact(model).run({"x": x})["y"].tolist() == [2 * float(np.float32(0.01)) * -1 - 2, 6], "the operator's own"
+    assert OnnxEvaluator(model).run({"x": x})["y"].tolist() == [2 * float(np.float32(0.01)) * -1 - 2, 6], (
+        "the operator's own"
+    )
 
 
 def test_a_function_that_has_an_operators_name_goes_before_it() -> None:
@@ -348,7 +350,7 @@ def test_a_function_that_has_an_operators_name_goes_before_it() -> None:
     model = model_of(
         graph_of([helper.make_node("Relu", ["x"], ["y"])], {"x": np.float32([1])}, ["y"]), functions=[made]
     )
-    assert Exact(model).run({"x": np.float32([1])})["y"] == -1
+    assert OnnxEvaluator(model).run({"x": np.float32([1])})["y"] == -1
 
 
 # Values of all kinds
@@ -371,7 +373,7 @@ def test_sparse_initializers() -> None:
     )
     graph = graph_of([helper.make_node("Add", ["x", "w"], ["y"])], {"x": np.zeros((2, 2), np.float32)}, ["y"])
     graph.sparse_initializer.append(sparse)
-    exact = Exact(model_of(graph))
+    exact = OnnxEvaluator(model_of(graph))
     assert "w" in exact.constants
     assert list(exact.constants) == ["w"]
     assert exact.run({"x": np.zeros((2, 2), np.float32)})["y"].tolist() == [[0, 5], [0, 7]]
@@ -391,7 +393,9 @@ def test_sequences_and_optional_values() -> None:
         helper.make_node("OptionalGetElement", ["o"], ["back"]),
     ]
     constants = {"one": np.int64(1), "last": np.int64(-1)}
-    came = Exact(model_of(graph_of(nodes, {"x": x}, ["u", "e", "n", "y", "has", "back"], constants))).run({"x": x})
+    came = OnnxEvaluator(model_of(graph_of(nodes, {"x": x}, ["u", "e", "n", "y", "has", "back"], constants))).run(
+        {"x": x}
+    )
     assert came["n"] == 3
     assert came["y"].tolist() == [[0, 0, 1, 2, 2], [3, 3, 4, 5, 5]]
     assert came["e"].tolist() == [[2], [5]]
@@ -409,7 +413,7 @@ def test_places_in_a_sequence_may_count_from_the_end() -> None:
     ]
     feeds = {"a": np.float32([1]), "b": np.float32([2])}
     model = model_of(graph_of(nodes, feeds, ["y"], {"last": np.int64(-1)}))
-    assert Exact(model).run(feeds)["y"].tolist() == [1, 1, 2]
+    assert OnnxEvaluator(model).run(feeds)["y"].tolist() == [1, 1, 2]
 
 
 def test_whole_numbers_divide_and_overflow_as_their_type() -> None:
@@ -470,7 +474,7 @@ def test_boxes_that_overlap_are_suppressed_in_a_whole_graph() -> None:
     constants = {name: np.array([n]) for n, name in enumerate(("one", "two", "three"), 1)}
     constants |= {"most": np.array([5]), "iou": np.float32([0.5])}
     model = model_of(graph_of(nodes, {"boxes": boxes, "scores": scores}, ["y", "chosen"], constants))
-    came = Exact(model).run({"boxes": boxes, "scores": scores})
+    came = OnnxEvaluator(model).run({"boxes": boxes, "scores": scores})
     assert came["chosen"].tolist() == [[0, 0, 2], [0, 0, 1]]
     assert came["y"].tolist() == [[boxes[0, 2].tolist(), boxes[0, 1].astype(float).tolist()]]
 
@@ -524,7 +528,7 @@ def test_dice_are_found_wherever_they_lie() -> None:
     graph = graph_of([node], {"c": np.bool_(True)}, ["y"])
     assert random_operators(model_of(graph)) == ["RandomNormal"]
     with pytest.raises(RefusedOperatorError, match="RandomNormal"):
-        Exact(model_of(graph)).run({"c": np.asarray(True)})
+        OnnxEvaluator(model_of(graph)).run({"c": np.asarray(True)})
     assert not random_operators(model_of(graph_of([], {}, [])))
 
 
@@ -532,7 +536,9 @@ def test_what_is_not_of_the_standard_is_refused() -> None:
     x = np.float32([1])
     node = helper.make_node("Conv", ["x"], ["y"], "own", domain="my.own")
     with pytest.raises(RefusedOperatorError, match=r"Conv 'own' .*'my.own' is not the standard's.* of my\.own"):
-        Exact(model_of(graph_of([node], {"x": x}, ["y"]), opsets=[helper.make_opsetid("my.own", 3)])).run({"x": x})
+        OnnxEvaluator(model_of(graph_of([node], {"x": x}, ["y"]), opsets=[helper.make_opsetid("my.own", 3)])).run(
+            {"x": x}
+        )
     with pytest.raises(RefusedOperatorError, match="no such operator"):
         one("NoSuch", [x])
     with pytest.raises(RefusedOperatorError, match="only opsets from 6 on"):
@@ -552,7 +558,7 @@ def test_pictures_need_pillow(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_nothing_makes_is_named() -> None:
     nodes = [helper.make_node("Relu", ["b"], ["y"], "late"), helper.make_node("Relu", ["x"], ["b"], "early")]
     with pytest.raises(ExportError, match=r"Relu 'late' reads 'b', expected .* sort the nodes"):
-        Exact(model_of(graph_of(nodes, {"x": np.float32([1])}, ["y"]))).run({"x": np.float32([1])})
+        OnnxEvaluator(model_of(graph_of(nodes, {"x": np.float32([1])}, ["y"]))).run({"x": np.float32([1])})
 
 
 def test_an_output_that_nothing_makes_is_named() -> None:

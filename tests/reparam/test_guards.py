@@ -13,7 +13,7 @@ from onnx import helper
 from torch import Tensor, nn
 
 from attn_export.reparam import fuse_module
-from attn_export.reparam.evaluate.onnx import Exact
+from attn_export.reparam.evaluate.onnx import OnnxEvaluator
 from attn_export.reparam.fuse_onnx import fuse_graph
 from tests.reparam.blocks import REFUSED, wake
 from tests.reparam.test_blocks import count, left
@@ -49,11 +49,13 @@ def test_a_norm_of_a_file_in_training_mode_stays(opset: int, outputs: list[str])
     assert not fusion.rolled_back, "it was never tried"
     assert fusion.certificate.ok
     assert not fusion.certificate.left_out
-    conv = Exact(model).run({"x": X}, ["c"])["c"]
-    assert np.allclose(Exact(fusion.model).run({"x": X})["y"], by_the_batch(conv), rtol=1e-12, atol=1e-12)
+    conv = OnnxEvaluator(model).run({"x": X}, ["c"])["c"]
+    assert np.allclose(OnnxEvaluator(fusion.model).run({"x": X})["y"], by_the_batch(conv), rtol=1e-12, atol=1e-12)
     evaluated = trained(opset, ["y"])
     assert operators(fuse_graph(evaluated).model) == {"Conv": 1}, "the same norm in evaluation mode goes"
-    assert not np.allclose(Exact(evaluated).run({"x": X})["y"], by_the_batch(conv), rtol=0.1), "the test can tell"
+    assert not np.allclose(OnnxEvaluator(evaluated).run({"x": X})["y"], by_the_batch(conv), rtol=0.1), (
+        "the test can tell"
+    )
 
 
 @pytest.mark.parametrize("opset", [11, 12, 13])
@@ -64,8 +66,8 @@ def test_a_norm_with_the_outputs_of_training_stays(opset: int) -> None:
     assert operators(fusion.model) == {"Conv": 1, "BatchNormalization": 1}
     assert fusion.certificate.ok
     assert not fusion.certificate.left_out
-    conv = Exact(model).run({"x": X}, ["c"])["c"]
-    assert np.allclose(Exact(fusion.model).run({"x": X})["y"], by_the_batch(conv), rtol=1e-12, atol=1e-12)
+    conv = OnnxEvaluator(model).run({"x": X}, ["c"])["c"]
+    assert np.allclose(OnnxEvaluator(fusion.model).run({"x": X})["y"], by_the_batch(conv), rtol=1e-12, atol=1e-12)
     assert operators(fuse_graph(trained(opset, ["y"])).model) == {"Conv": 1}
 
 

@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from attn_export.errors import ExportError
-from attn_export.reparam.evaluate.onnx import Exact
+from attn_export.reparam.evaluate.onnx import OnnxEvaluator
 
 X = np.random.default_rng(0).standard_normal((2, 3, 4)).astype(np.float32) * 3
 
@@ -49,7 +49,7 @@ def test_they_agree_with_the_runtime(
 ) -> None:
     model = both(scale, None if zero is None else np.asarray(zero), opset, **attributes)
     (want,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": X})
-    came = Exact(model).run({"x": X}, ["q", "y"])
+    came = OnnxEvaluator(model).run({"x": X}, ["q", "y"])
     np.testing.assert_allclose(came["y"], want, rtol=1e-6, atol=1e-7)
     assert came["y"].dtype == np.float64
     assert came["q"].dtype == (np.uint8 if zero is None else np.asarray(zero).dtype)
@@ -60,7 +60,7 @@ def test_blocks_of_one_axis_share_a_scale() -> None:
     scales = np.array([[[0.1, 0.2]] * 3] * 2, np.float32)
     model = both(scales, None, 21, axis=2, block_size=2)
     (want,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": X})
-    np.testing.assert_allclose(Exact(model).run({"x": X})["y"], want, rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(OnnxEvaluator(model).run({"x": X})["y"], want, rtol=1e-6, atol=1e-7)
 
 
 def test_codes_of_float8_are_rounded_as_their_type_has_it() -> None:
@@ -68,7 +68,7 @@ def test_codes_of_float8_are_rounded_as_their_type_has_it() -> None:
     del model.graph.node[1:]
     model.graph.node[0].output[0] = "y"
     model.graph.node[0].attribute.append(helper.make_attribute("output_dtype", TensorProto.FLOAT8E4M3FN))
-    came = Exact(model).run({"x": np.float32([0.1, -0.21, 100.0])})["y"]
+    came = OnnxEvaluator(model).run({"x": np.float32([0.1, -0.21, 100.0])})["y"]
     assert came.dtype == ml_dtypes.float8_e4m3fn
     # ±2.1 lies between 2 and 2.25; 448 is the largest there is.
     assert came.astype(np.float64).tolist() == [1.0, -2.0, 448.0]
@@ -78,7 +78,7 @@ def test_another_type_is_refused() -> None:
     model = both(0.1, None, 21)
     model.graph.node[0].attribute.append(helper.make_attribute("output_dtype", TensorProto.INT32))
     with pytest.raises(ExportError, match="QuantizeLinear 'quantise' cannot be evaluated"):
-        Exact(model).run({"x": X})
+        OnnxEvaluator(model).run({"x": X})
 
 
 def test_a_tie_that_float32_does_not_see_is_none() -> None:
@@ -86,5 +86,5 @@ def test_a_tie_that_float32_does_not_see_is_none() -> None:
     model = both(np.float32(5) / np.float32(255), np.uint8(153), 13)
     x = np.full((2, 3, 4), -2.5, np.float32)
     (want,) = onnxruntime.InferenceSession(model.SerializeToString()).run(None, {"x": x})
-    assert Exact(model).run({"x": x}, ["q"])["q"].reshape(-1).tolist() == [26] * 24
+    assert OnnxEvaluator(model).run({"x": x}, ["q"])["q"].reshape(-1).tolist() == [26] * 24
     np.testing.assert_allclose(want, (26 - 153) * 5 / 255, rtol=1e-6)

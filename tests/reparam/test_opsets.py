@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
-from attn_export.reparam.evaluate.onnx import Exact
+from attn_export.reparam.evaluate.onnx import OnnxEvaluator
 from attn_export.reparam.fuse_onnx import fuse_graph
 from tests.reparam.old_nets import NETS, OPSETS, Net
 from tests.reparam.test_onnx_graphs import run
@@ -43,7 +43,7 @@ def test_a_file_of_this_operator_set(net: Net, opset: int) -> None:
     assert fusion.certificate.worst <= 1e-13
     assert not fusion.rolled_back
     x = drawn(2, 4, 12, 12)
-    truth = Exact(model).run({"x": x})["y"]
+    truth = OnnxEvaluator(model).run({"x": x})["y"]
     close(run(model, x), truth)
     close(run(fusion.model, x), truth)
 
@@ -56,4 +56,4 @@ def test_open_sizes(net: Net) -> None:
         assert kernels(fusion.model) == (net.open or net.left), [str(refusal) for refusal in fusion.refusals]
         assert fusion.certificate.worst <= 1e-13
         for shape in ((1, 4, 9, 14), (3, 4, 16, 7)):
-            close(run(fusion.model, drawn(*shape)), Exact(model).run({"x": drawn(*shape)})["y"])
+            close(run(fusion.model, drawn(*shape)), OnnxEvaluator(model).run({"x": drawn(*shape)})["y"])

@@ -12,7 +12,7 @@ import onnx
 import pytest
 
 from attn_export import bundle
-from attn_export.deploy_tests.latency.comparison import judge
+from attn_export.deploy_tests.latency.comparison import summarise
 from attn_export.reparam.proof import certify
 from attn_export.tools.commands import bench as benching
 from tests.tools.run import run
@@ -148,7 +148,7 @@ def test_bench_is_faster_than_another_or_slower_or_cannot_say(
     made: Path, monkeypatch: pytest.MonkeyPatch, ratio: float, control: float, code: int
 ) -> None:
     pairs = [(ratio + 0.001 * (-1) ** i, control + 0.002 * (-1) ** i) for i in range(6)]
-    monkeypatch.setattr(benching, "compete", lambda *_, **__: judge(pairs))
+    monkeypatch.setattr(benching, "compete", lambda *_, **__: summarise(pairs))
     came = run("bench", made, "--duration", "0", "--iterations", "200", "-q", "--faster-than", made)
     assert came.code == code, came
 

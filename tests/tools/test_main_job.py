@@ -266,13 +266,13 @@ def test_the_users_own_tolerance_can_fail_the_job() -> None:
 
 def test_what_was_audited_once_is_not_audited_again(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    audits = constants.Tier.audits
+    audits = constants.Auditor.audits
 
-    def counted(tier: constants.Tier, model: onnx.ModelProto) -> dict[str, Audit]:
+    def counted(tier: constants.Auditor, model: onnx.ModelProto) -> dict[str, Audit]:
         asked.append(len(model.graph.node))
         return audits(tier, model)
 
-    monkeypatch.setattr(constants.Tier, "audits", counted)
+    monkeypatch.setattr(constants.Auditor, "audits", counted)
     done = run("repvgg", "--preset", "test", "--fuse", "--no-bench", "--mutants", "none")
     assert done.code == 0
     assert len(asked) == 1

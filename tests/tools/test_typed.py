@@ -6,13 +6,13 @@ import time
 
 import pytest
 
-from attn_export.bundle import Port
 from attn_export.deploy_tests import shapes
 from attn_export.errors import UsageError
+from attn_export.types import TensorSpec
 from attn_export.untrusted import plain_json
 from tests.tools.run import run
 
-X = Port("x", "float32", ("b", 3))
+X = TensorSpec("x", "float32", ("b", 3))
 
 
 @pytest.mark.parametrize(

@@ -8,17 +8,17 @@ from typing import Any
 
 from attn_export import bundle
 from attn_export.deploy_tests.latency import budget
-from attn_export.deploy_tests.latency.comparison import Contest, Rules, compete
+from attn_export.deploy_tests.latency.comparison import LatencyComparison, Rules, compare_latency
 from attn_export.deploy_tests.latency.measure import Latency, Protocol
 from attn_export.deploy_tests.machine import environment
-from attn_export.deploy_tests.measurement import Measured, Wanted, measure, thread_counts
+from attn_export.deploy_tests.measurement import Measurement, MeasureOptions, measure_bundle, thread_counts
 from attn_export.errors import InconclusiveError, UsageError
 from attn_export.tools import console
 from attn_export.tools.progress import TerminalProgress
 
 
 @dataclass(frozen=True)
-class Asked:
+class BenchOptions:
     """What was typed."""
 
     paths: tuple[Path, ...]
@@ -37,10 +37,10 @@ class Asked:
     profile: bool
     ranges: tuple[str, ...] = ()
 
-    def wanted(self) -> Wanted:
+    def wanted(self) -> MeasureOptions:
         """As the measuring side wants it."""
         warmup, iterations, duration = self.rule
-        return Wanted(
+        return MeasureOptions(
             self.threads,
             Protocol(warmup, duration=duration, iterations=iterations),
             self.budgets,
@@ -53,7 +53,7 @@ class Asked:
         )
 
 
-def bench(asked: Asked, as_json: bool, verbosity: int) -> None:
+def bench(asked: BenchOptions, as_json: bool, verbosity: int) -> None:
     """Measure one bundle, or the ratio of two; then hold it against what was asked."""
     if len(asked.paths) > 2:
         raise UsageError(f"bench takes one bundle, or two to compare; came {len(asked.paths)}")
@@ -62,10 +62,10 @@ def bench(asked: Asked, as_json: bool, verbosity: int) -> None:
     faster_than = bundle.read(asked.faster_than) if asked.faster_than else None
     baseline = _baseline(asked.baseline) if asked.baseline else None
     most = budget.percent(asked.max_regression)
-    results: list[tuple[bundle.Bundle, Measured]] = []
+    results: list[tuple[bundle.Bundle, Measurement]] = []
     for whole in read:
         with progress.stage(f"latency of {whole.path.name}"):
-            results.append((whole, measure(whole, asked.backend, asked.wanted(), progress=progress.detail)))
+            results.append((whole, measure_bundle(whole, asked.backend, asked.wanted(), progress=progress.detail)))
         if not as_json:
             console.say(*_lines(whole, results[-1][1]))
     for warning in results[0][1].warnings:
@@ -81,14 +81,14 @@ def bench(asked: Asked, as_json: bool, verbosity: int) -> None:
         findings.append(budget.regression_of_reports(results[0][1].plain, baseline, most))
     if as_json:
         runs = [{"bundle": str(whole.path), **measured.plain} for whole, measured in results]
-        comparison = contest.as_json() if contest else None
-        held = [finding.as_json() for finding in findings]
+        comparison = contest.to_dict() if contest else None
+        held = [finding.to_dict() for finding in findings]
         machine = environment.describe()
         console.emit({"environment": machine, "runs": runs, "first_to_second": comparison, "budgets": held})
     else:
         if contest:
             console.say(_comparison(asked.paths, contest))
-        console.say(*(finding.sentence() for finding in findings))
+        console.say(*(finding.summary() for finding in findings))
     if contest and contest.void:
         raise InconclusiveError(f"the control left 1 ({contest.control}): this machine cannot compare now")
     budget.gate(findings)
@@ -104,7 +104,9 @@ def _baseline(path: Path) -> bundle.Bundle | dict[str, Any]:
     return dict(runs[0])
 
 
-def _contest(one: bundle.Bundle, other: bundle.Bundle, asked: Asked, progress: TerminalProgress) -> Contest:
+def _contest(
+    one: bundle.Bundle, other: bundle.Bundle, asked: BenchOptions, progress: TerminalProgress
+) -> LatencyComparison:
     takes = {port.name: (port.dtype, port.shape) for port in other.inputs}
     fits = takes.keys() == {port.name for port in one.inputs} and all(
         takes[port.name][0] == port.dtype and _alike(port.shape, takes[port.name][1]) for port in one.inputs
@@ -112,7 +114,7 @@ def _contest(one: bundle.Bundle, other: bundle.Bundle, asked: Asked, progress: T
     if not fits:
         raise UsageError(f"{one.path} and {other.path} take different inputs, so their times cannot be compared")
     with progress.stage("one against the other"):
-        contest = compete(
+        contest = compare_latency(
             one.model,
             other.model,
             one.path / bundle.CASES,
@@ -131,7 +133,7 @@ def _alike(shape: tuple[int | str, ...], other: tuple[int | str, ...]) -> bool:
     return len(shape) == len(other) and all(a == b or isinstance(a, str) or isinstance(b, str) for a, b in pairs)
 
 
-def _lines(whole: bundle.Bundle, measured: Measured) -> list[str]:
+def _lines(whole: bundle.Bundle, measured: Measurement) -> list[str]:
     plain = measured.plain
     lines = [f"{whole.path}: {_latency(measured.latency)}"]
     if weighed := plain.get("footprint"):
@@ -173,7 +175,7 @@ def _latency(timed: Latency) -> str:
     )
 
 
-def _comparison(paths: tuple[Path, ...], contest: Contest) -> str:
+def _comparison(paths: tuple[Path, ...], contest: LatencyComparison) -> str:
     return (
         f"{paths[0]} / {paths[1]}: {contest.ratio}, {contest.verdict}; control {contest.control},"
         f" {len(contest.pairs)} process pairs, {contest.clock}"

@@ -14,7 +14,7 @@ from attn_export.tools.measured import CAVEAT, kept, shown
 
 def list_(family: str | None, as_json: bool) -> None:
     """Print every entry with its sentence, by family."""
-    places = MECHANISMS.places
+    places = MECHANISMS.entries
     families = sorted({place.family for place in places.values()})
     if family is not None and family not in families:
         raise UnknownNameError("family", family, families)
@@ -41,7 +41,7 @@ def list_(family: str | None, as_json: bool) -> None:
 
 def show(name: str, as_json: bool) -> None:
     """Print one entry: paper, formula, shapes, presets, options."""
-    place = MECHANISMS.place(name)
+    place = MECHANISMS.entry(name)
     if place.path is None:
         raise LoadError(f"{name} comes from the plug-in {place.module}; see that project's documentation")
     entry = static_spec.read(place.path)
@@ -79,7 +79,7 @@ def _measured(name: str, spec: Spec) -> None:
         console.say(f"{'':<8} on {'; '.join(machines)}. {CAVEAT}")
 
 
-def _plain(name: str, family: str, entry: static_spec.Card) -> dict[str, Any]:
+def _plain(name: str, family: str, entry: static_spec.StaticSpec) -> dict[str, Any]:
     spec = entry.spec
     return {
         "name": name,
@@ -116,7 +116,7 @@ def _call(spec: Spec, preset: Preset) -> str:
 
 
 def _dim(dim: Any) -> str:
-    text = f"{dim.name} ≥ {dim.least}"
+    text = f"{dim.name} ≥ {dim.min}"
     if dim.step > 1:
         text += f" in steps of {dim.step}"
-    return text + (f", ≤ {dim.most}" if dim.most else "")
+    return text + (f", ≤ {dim.max}" if dim.max else "")

@@ -55,7 +55,7 @@ class Held:
         by = signing.signer(whole, self.signers) if self.signers is not None else None
         return {"digest": whole.digest, "signed_by": by}
 
-    def sentence(self, whole: bundle.Bundle) -> str:
+    def summary(self, whole: bundle.Bundle) -> str:
         """What is asked for in place of the bundle's own limits; empty where nothing is."""
         own = f"k <= {whole.tolerance:g}" if whole.snr is None else f"{whole.snr:g} dB"
         if self.snr is not None:
@@ -82,7 +82,7 @@ def verify(
     held = held or Held()
     whole = bundle.read(path)
     source = _source(whole, held, as_json)
-    if said := held.sentence(whole):
+    if said := held.summary(whole):
         _say(as_json, said)
     for name in bundle.idle(whole.cases, whole.outputs):
         _say(as_json, f"warning: the truth of {text.one_line(name)} is zero in every case, so nothing is known of it")
@@ -99,13 +99,13 @@ def verify(
             continue
         limits: dict[str, Any] = {"atol": atol, "rtol": rtol, "tolerance": held.tolerance, "snr": held.snr}
         parity = proofs.verify(whole, name, threads=threads, ranges=prepared, **limits)
-        rows.append({"backend": name, "parity": parity.as_json(), "sentence": parity.sentence()})
-        _say(as_json, f"{name}: {parity.sentence()}")
+        rows.append({"backend": name, "parity": parity.to_dict(), "sentence": parity.summary()})
+        _say(as_json, f"{name}: {parity.summary()}")
         for level, cases in more.items():
             parity = proofs.verify(whole, name, threads=threads, cases=cases, ranges=prepared, **limits)
-            row = {"backend": name, "parity": parity.as_json(), "sentence": parity.sentence()}
+            row = {"backend": name, "parity": parity.to_dict(), "sentence": parity.summary()}
             rows.append({**row, "level": level, "against": user_data.SENTENCES[level]})
-            _say(as_json, f"{name}, {user_data.SENTENCES[level]}: {parity.sentence()}")
+            _say(as_json, f"{name}, {user_data.SENTENCES[level]}: {parity.summary()}")
     if as_json:
         asked = {"tolerance": held.tolerance, "snr": held.snr}
         content = {"bundle": str(path), **source, "asked": asked, "environment": environment.describe(), "runs": rows}
@@ -137,9 +137,9 @@ def _own_data(
         from attn_export.pipeline import float64
 
         evaluate = float64.evaluate
-    found = user_data.read(whole, path, images.parse(preprocess) if preprocess else None, evaluate=evaluate)
+    found = user_data.read(whole, path, images.parse_preprocess(preprocess) if preprocess else None, evaluate=evaluate)
     if found.preprocess:
-        _say(as_json, f"images prepared as {found.preprocess.sentence()}")
+        _say(as_json, f"images prepared as {found.preprocess.summary()}")
     if found.left:
         _say(as_json, f"{found.left} files of {path} were left out")
     return found.cases
@@ -154,11 +154,11 @@ def compile_only(path: Path, sm: str, as_json: bool, ranges: tuple[str, ...] = (
     source = _source(whole, held or Held(), as_json)
     bundle.may_write(path)
     evidence = build(whole.model, sm, shapes=shapes.asked(whole, ranges, cases=False))
-    digest = compile_evidence.keep(whole, evidence)
+    digest = compile_evidence.keep_evidence(whole, evidence)
     if as_json:
-        console.emit({"bundle": str(path), **source, "digest_with_evidence": digest, **evidence.as_json()})
+        console.emit({"bundle": str(path), **source, "digest_with_evidence": digest, **evidence.to_dict()})
         return
-    console.say(f"{path}: {evidence.sentence()}")
+    console.say(f"{path}: {evidence.summary()}")
     plan = evidence.plan
     kinds = ", ".join(f"{count} {kind}" for kind, count in plan.dtypes.items())
     console.say(f"level {evidence.level}: {len(plan.kernels)} kernels ({kinds}), {len(plan.attention)} fused attention")
@@ -172,10 +172,10 @@ def conform(paths: tuple[Path, ...], out: Path | None, check: Path | None, backe
     if (out is None) == (check is None):
         raise UsageError("conform wants --out DIR on a machine with a GPU, or --check DIR on any")
     if out is not None:
-        findings = kits.conform(paths, out, backend=backend)
+        findings = kits.write_kit(paths, out, backend=backend)
     else:
         assert check is not None
-        findings = kits.check(check, paths)
+        findings = kits.check_kit(check, paths)
         if not findings:
             raise BundleError(f"{check} is no kit: it holds no runs; `attn-export conform BUNDLE --out DIR` writes one")
     if as_json:

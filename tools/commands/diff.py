@@ -10,20 +10,20 @@ from attn_export import bundle
 from attn_export.deploy_tests.backends import BACKENDS
 from attn_export.errors import ConversionError, GateError, UsageError
 from attn_export.mechanisms import MECHANISMS
-from attn_export.pipeline.divergence.locate import Parting, part
+from attn_export.pipeline.divergence.locate import Divergence, first_divergence
 from attn_export.pipeline.divergence.repro import FILES, write_repro
-from attn_export.pipeline.divergence.runs import Side, in_order
-from attn_export.pipeline.divergence.variants import Named
+from attn_export.pipeline.divergence.runs import Variant, in_order
+from attn_export.pipeline.divergence.variants import VariantFactory
 from attn_export.tools import console
 from attn_export.tools.commands import output as target
-from attn_export.tools.commands.export import Wanted, load
+from attn_export.tools.commands.export import SourceOptions, load
 
 
 @dataclass(frozen=True)
-class Asked:
+class DiffOptions:
     """What was typed."""
 
-    wanted: Wanted
+    wanted: SourceOptions
     other: str | None = None
     between: str | None = None
     fuse: bool = False
@@ -31,7 +31,7 @@ class Asked:
     output: Path | None = None
 
 
-def diff(asked: Asked, as_json: bool) -> None:
+def diff(asked: DiffOptions, as_json: bool) -> None:
     """Say where two runs part; with ``output``, write the smallest part that still shows it.
 
     Raises:
@@ -43,10 +43,10 @@ def diff(asked: Asked, as_json: bool) -> None:
         target.folder(asked.output, FILES, "what diff writes")
     # The main job writes a bundle under the subject's own name: stages are the subject's, all else the bundle's.
     whole = path.is_dir() and not (asked.between and asked.wanted.text in MECHANISMS)
-    named = Named(bundle.read(path) if whole else load(asked.wanted), fused=asked.fuse, snr=asked.snr)
+    named = VariantFactory(bundle.read(path) if whole else load(asked.wanted), fused=asked.fuse, snr=asked.snr)
     pairs = list(_pairs(named, asked))
     cases = named.seen.items()
-    tried = ((pair, part(*pair, cases, named.known)) for pair in pairs)
+    tried = ((pair, first_divergence(*pair, cases, named.known)) for pair in pairs)
     found = next(((in_order(*pair), hit) for pair, hit in tried if hit), None)
     words = [side.text for side in pairs[0]]
     if found is None:
@@ -59,9 +59,9 @@ def diff(asked: Asked, as_json: bool) -> None:
     nodes = _write(named, truth, suspect, parting, asked.output, as_json) if asked.output else 0
     words = [truth.text, suspect.text]
     if as_json:
-        console.emit({"subject": str(path), "between": words, "parting": parting.as_json()})
+        console.emit({"subject": str(path), "between": words, "parting": parting.to_dict()})
     else:
-        console.say(parting.sentence())
+        console.say(parting.summary())
         rows = parting.departure.growth
         console.say("relative error along the graph: " + ", ".join(f"{name} {error:.1e}" for name, error in rows))
         if nodes:
@@ -69,7 +69,7 @@ def diff(asked: Asked, as_json: bool) -> None:
     raise GateError(f"{' and '.join(words)} part at {parting.departure.node!r}")
 
 
-def _pairs(named: Named, asked: Asked) -> Iterator[tuple[Side, Side]]:
+def _pairs(named: VariantFactory, asked: DiffOptions) -> Iterator[tuple[Variant, Variant]]:
     """What to hold against what, in turn."""
     if asked.between is not None:
         words = [word.strip() for word in asked.between.split(",")]
@@ -84,12 +84,14 @@ def _pairs(named: Named, asked: Asked) -> Iterator[tuple[Side, Side]]:
         yield named.pair(other, "model")
         other = "onnxruntime"
     elif other not in BACKENDS:
-        BACKENDS.place(other)  # raises, and says which names are near
+        BACKENDS.entry(other)  # raises, and says which names are near
     truth = "model" if isinstance(named.what, bundle.Bundle) else "original"
     yield named.pair(truth, f"model@{other}")
 
 
-def _write(named: Named, truth: Side, suspect: Side, parting: Parting, folder: Path, as_json: bool) -> int:
+def _write(
+    named: VariantFactory, truth: Variant, suspect: Variant, parting: Divergence, folder: Path, as_json: bool
+) -> int:
     """Write the part; where its inputs cannot be had from the truth, say so."""
     assert suspect.graph is not None
     feeds, backend = named.seen[parting.case], suspect.backend or "onnxruntime"

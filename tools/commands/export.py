@@ -18,7 +18,7 @@ from attn_export.untrusted.text import command
 
 
 @dataclass(frozen=True)
-class Wanted:
+class SourceOptions:
     """The subject as it was typed."""
 
     text: str
@@ -36,7 +36,7 @@ class Wanted:
 
 
 def export(
-    wanted: Wanted, plan: Mapping[str, Any], rule: tuple[float, int, float], as_json: bool, verbosity: int
+    wanted: SourceOptions, plan: Mapping[str, Any], rule: tuple[float, int, float], as_json: bool, verbosity: int
 ) -> None:
     """Run the main job and print its table, or one JSON object."""
     progress = TerminalProgress(verbosity)
@@ -45,12 +45,12 @@ def export(
     with progress.stage("load"):
         subject = load(wanted)
         from attn_export.pipeline import deploy
-        from attn_export.pipeline.options import Plan
+        from attn_export.pipeline.options import DeployOptions
         from attn_export.tools import summary
 
         plan = _checked(plan)
         warmup, iterations, duration = rule
-        asked = Plan(
+        asked = DeployOptions(
             target=wanted.output or Path(subject.name.replace(":", "-")),
             seed=wanted.seed,
             protocol=Protocol(warmup, duration=duration, iterations=iterations),
@@ -64,7 +64,7 @@ def export(
     outcome = deploy.deploy(subject, asked, progress)
     digest = bundle.digest(outcome.target)
     if as_json:
-        console.emit({**outcome.as_json(), "digest": digest})
+        console.emit({**outcome.to_dict(), "digest": digest})
     else:
         console.show(summary.stages(outcome))
         console.say(*summary.sentences(outcome))
@@ -82,10 +82,10 @@ def _checked(plan: Mapping[str, Any]) -> dict[str, Any]:
     if plan["mutants"] not in get_args(Mutants):
         raise UnknownNameError("kind of --mutants", plan["mutants"], get_args(Mutants))
     text = plan["preprocess"]
-    return {**plan, "preprocess": images.parse(text) if text else None}
+    return {**plan, "preprocess": images.parse_preprocess(text) if text else None}
 
 
-def load(wanted: Wanted) -> Any:
+def load(wanted: SourceOptions) -> Any:
     """Find and build the subject, with the dynamic dimensions that were asked for.
 
     Raises:
@@ -96,7 +96,7 @@ def load(wanted: Wanted) -> Any:
     if text not in MECHANISMS and ":" not in text and not text.endswith(".onnx"):
         if text.endswith(".py") or "/" in text:
             raise SubjectError(f"{text}: name what is in it: file.py:Class, or an ONNX file")
-        MECHANISMS.place(text)  # raises, and says which names are near
+        MECHANISMS.entry(text)  # raises, and says which names are near
     if wanted.weights is None and (wanted.variant or wanted.weights_key):
         raise UsageError("--variant and --weights-key say what --weights FILE holds; give the file, too")
     if wanted.variant and text not in MECHANISMS:

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from attn_export.errors import GateError, UnknownNameError, UsageError
 from attn_export.mechanisms import MECHANISMS
-from attn_export.pipeline.sweep.jobs import RESULTS, Row, Settings, jobs
+from attn_export.pipeline.sweep.jobs import RESULTS, Settings, SweepRow, jobs
 from attn_export.pipeline.sweep.jobs import sweep as run
 from attn_export.tools import console
 
@@ -30,7 +30,7 @@ def sweep(
     quiet: bool,
 ) -> None:
     """Run it; exit 1 when any entry failed."""
-    known = sorted({place.family for place in MECHANISMS.places.values()})
+    known = sorted({place.family for place in MECHANISMS.entries.values()})
     for family in families:
         if family not in known:
             raise UnknownNameError("family", family, known)
@@ -42,7 +42,7 @@ def sweep(
     if not wanted:
         raise UsageError(f"no entry has a preset called {' or '.join(presets)}; `attn-export show NAME` lists them")
 
-    def said(row: Row, done: int, of: int) -> None:
+    def said(row: SweepRow, done: int, of: int) -> None:
         if not quiet:
             kept = " (unchanged)" if row.kept else ""
             console.say(f"[{done}/{of}] {row.label}: {row.status}{kept}, {row.message}, {row.seconds:.1f} s", err=True)

@@ -10,8 +10,9 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from attn_export.deploy_tests.backend import Feeds, Options, Run
+from attn_export.deploy_tests.backend import Options, Run
 from attn_export.errors import BackendError, BackendMissingError
+from attn_export.types import Feeds
 
 
 class OnnxRuntime:

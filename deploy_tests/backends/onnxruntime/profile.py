@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from attn_export.bundle import Bundle
-from attn_export.deploy_tests.backend import Feeds
 from attn_export.deploy_tests.latency.roofline import Roofline
 from attn_export.deploy_tests.latency.statistics import percentile
 from attn_export.errors import BackendError, BackendMissingError
 from attn_export.process import activity
+from attn_export.types import Feeds
 
 _SUFFIX = re.compile(r"(_nchwc|_kernel_time|_fused|/duplicated|_token_\d+)+$")
 #: Runtime kernels that stand for another operator of the graph.
@@ -41,7 +41,7 @@ class Kernel:
 
 
 @dataclass(frozen=True)
-class Row:
+class KernelTime:
     """Time of one of our nodes with those it was run together with, and its share of what the machine can do.
 
     Attributes:
@@ -67,7 +67,7 @@ class Row:
 class Profile:
     """Rows from the longest to the shortest, and the total over all kernels in microseconds."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[KernelTime, ...]
     total: float
     runs: int
     peak: Roofline | None
@@ -84,7 +84,7 @@ class Profile:
             return None
         return sum(self.peak.shortest(row.flops, row.bytes) for row in self.rows) * 1e6 / self.total
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Plain data."""
         return {**asdict(self), "mapped": self.mapped, "roofline": self.roofline}
 
@@ -154,7 +154,7 @@ def attribute(
         moved = _moved(members)
         shortest = peak.shortest(flops, moved) * 1e6 if peak and members else None
         rows.append(
-            Row(
+            KernelTime(
                 members[0]["name"] if members else kernel.name,
                 kernel.op,
                 tuple(member["name"] for member in members),

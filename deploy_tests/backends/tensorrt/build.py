@@ -9,10 +9,10 @@ import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from attn_export.deploy_tests.backend import Range
 from attn_export.deploy_tests.backends.tensorrt import bindings, target
 from attn_export.deploy_tests.backends.tensorrt.refusal import Complaint, RefusedError
 from attn_export.deploy_tests.backends.tensorrt.request import Request
+from attn_export.types import ShapeRange
 
 if TYPE_CHECKING:
     import tensorrt
@@ -132,7 +132,7 @@ def _profiles(
         shape, name = tuple(tensor.shape), tensor.name
         wanted = request.shapes.get(name)
         if -1 not in shape:
-            if wanted is not None and not (wanted.least == wanted.usual == wanted.most == shape):
+            if wanted is not None and not (wanted.min == wanted.opt == wanted.max == shape):
                 raise refuse(f"input {name!r} is fixed at {shape}", "export the model with dynamic dimensions")
             continue
         if wanted is None:
@@ -140,7 +140,7 @@ def _profiles(
         if why := misfit(wanted, shape):
             raise refuse(f"input {name!r} with shapes {_show(wanted)}: {why}")
         try:
-            profile.set_shape(name, wanted.least, wanted.usual, wanted.most)
+            profile.set_shape(name, wanted.min, wanted.opt, wanted.max)
         except (ValueError, RuntimeError) as error:
             raise refuse(f"input {name!r} with shapes {_show(wanted)}: {error}") from error
         opened = True
@@ -148,15 +148,15 @@ def _profiles(
         raise refuse("; ".join(f"{name}: {_show(shape)}" for name, shape in request.shapes.items()))
 
 
-def misfit(wanted: Range, shape: tuple[int, ...]) -> str:
+def misfit(wanted: ShapeRange, shape: tuple[int, ...]) -> str:
     """Say why a range of shapes does not fit an input whose open dimensions are -1, or nothing.
 
     >>> misfit(Range((4, 3), (2, 3), (8, 3)), (-1, 3))
     'dimension 0 is not least ≤ usual ≤ most'
     """
-    if not len(wanted.least) == len(wanted.usual) == len(wanted.most) == len(shape):
+    if not len(wanted.min) == len(wanted.opt) == len(wanted.max) == len(shape):
         return f"the model has {len(shape)} dimensions there"
-    for axis, (low, mid, high, fixed) in enumerate(zip(wanted.least, wanted.usual, wanted.most, shape, strict=True)):
+    for axis, (low, mid, high, fixed) in enumerate(zip(wanted.min, wanted.opt, wanted.max, shape, strict=True)):
         if not low <= mid <= high:
             return f"dimension {axis} is not least ≤ usual ≤ most"
         if fixed != -1 and not low == mid == high == fixed:
@@ -164,8 +164,8 @@ def misfit(wanted: Range, shape: tuple[int, ...]) -> str:
     return ""
 
 
-def _show(wanted: Range) -> str:
-    return " ≤ ".join("x".join(map(str, shape)) for shape in (wanted.least, wanted.usual, wanted.most))
+def _show(wanted: ShapeRange) -> str:
+    return " ≤ ".join("x".join(map(str, shape)) for shape in (wanted.min, wanted.opt, wanted.max))
 
 
 def _complaint(error: tensorrt.ParserError) -> Complaint:

@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from attn_export.deploy_tests.backend import Range
 from attn_export.deploy_tests.backends.tensorrt import bindings, supervise
-from attn_export.deploy_tests.backends.tensorrt.plan import Plan, read_log
+from attn_export.deploy_tests.backends.tensorrt.plan import EnginePlan, read_log
 from attn_export.deploy_tests.backends.tensorrt.request import Request, graph_hash
 from attn_export.errors import BackendError, BackendMissingError
+from attn_export.types import ShapeRange
 
 #: What each level of evidence says, and nothing above it may be said.
 LEVELS = {
@@ -44,7 +44,7 @@ class CompileEvidence:
     version: str
     sm: str
     sha256: str
-    plan: Plan
+    plan: EnginePlan
     engine_bytes: int
     engine_sha256: str
     seconds: float
@@ -53,14 +53,14 @@ class CompileEvidence:
 
     level = "E1"
 
-    def sentence(self) -> str:
+    def summary(self) -> str:
         """The claim, in the only words it may be made in."""
         return claim(self.product, self.version, self.sm)
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The evidence as plain data, for a report."""
-        raw = {**asdict(self), "flags": dict(self.flags), "plan": self.plan.as_json()}
-        return {"level": self.level, "claim": self.sentence(), "meaning": meaning(self.sm), "executed": False, **raw}
+        raw = {**asdict(self), "flags": dict(self.flags), "plan": self.plan.to_dict()}
+        return {"level": self.level, "claim": self.summary(), "meaning": meaning(self.sm), "executed": False, **raw}
 
 
 def claim(product: str, version: str, sm: str) -> str:
@@ -90,7 +90,7 @@ def compile_only(
     model: Path,
     sm: str = "86",
     *,
-    shapes: Mapping[str, Range] | None = None,
+    shapes: Mapping[str, ShapeRange] | None = None,
     tf32: bool = False,
     workspace: int | None = None,
     limit: float = 600.0,

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from attn_export.deploy_tests.backend import Feeds
 from attn_export.deploy_tests.backends.tensorrt import inspector, latency, machine
 from attn_export.deploy_tests.backends.tensorrt.profile import profile
 from attn_export.deploy_tests.backends.tensorrt.run import EngineRun
+from attn_export.types import Feeds
 
 
 def measure(run: EngineRun, feeds: Feeds, *, duration: float = 3.0, samples: int = 200) -> dict[str, Any]:
@@ -26,6 +26,6 @@ def measure(run: EngineRun, feeds: Feeds, *, duration: float = 3.0, samples: int
         "samples_ms": {kind: list(values) for kind, values in kinds.items()},
         "percentiles_ms": {kind: latency.percentiles(values) for kind, values in kinds.items()},
         "graph_missing": taken.graph_missing,
-        "plan": plan.as_json(),
+        "plan": plan.to_dict(),
         "layers_ms": [{"layer": t.layer, "nodes": list(t.nodes), "samples": list(t.samples)} for t in layers],
     }

@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from attn_export.deploy_tests.backends.tensorrt import bindings
-from attn_export.deploy_tests.backends.tensorrt.plan import Layer, Plan, Tensor, dtype_of, nodes_of
+from attn_export.deploy_tests.backends.tensorrt.plan import EngineLayer, EnginePlan, Tensor, dtype_of, nodes_of
 from attn_export.deploy_tests.backends.tensorrt.run import EngineRun
 from attn_export.errors import BackendError
 
 
-def inspect(run: EngineRun) -> Plan:
+def inspect(run: EngineRun) -> EnginePlan:
     """The plan of an engine that is open.
 
     Raises:
@@ -36,7 +36,7 @@ def inspect(run: EngineRun) -> Plan:
         raise BackendError(f"{run.title}: what the inspector says cannot be read: {error}") from error
 
 
-def read(text: str) -> Plan:
+def read(text: str) -> EnginePlan:
     """Read the inspector's JSON.
 
     Raises:
@@ -45,7 +45,7 @@ def read(text: str) -> Plan:
     raw = json.loads(text or "null")
     if not isinstance(raw, dict) or not isinstance(raw.get("Layers"), list):
         raise ValueError(f"there are no Layers in {text[:80]!r}")
-    return Plan(tuple(_layer(item) for item in raw["Layers"]), {})
+    return EnginePlan(tuple(_layer(item) for item in raw["Layers"]), {})
 
 
 def ports(text: str) -> tuple[str, ...]:
@@ -55,15 +55,15 @@ def ports(text: str) -> tuple[str, ...]:
     return tuple(item["Name"] if isinstance(item, Mapping) else str(item) for item in items)
 
 
-def _layer(item: Any) -> Layer:
+def _layer(item: Any) -> EngineLayer:
     if isinstance(item, str):
-        return Layer(item, "", (), (), ())
+        return EngineLayer(item, "", (), (), ())
     if not isinstance(item, Mapping) or "Name" not in item:
         raise ValueError(f"not a layer: {item!r}")
     inputs, outputs = (tuple(map(_tensor, item.get(key, []))) for key in ("Inputs", "Outputs"))
     tactic = item.get("TacticName") or item.get("TacticValue") or ""
     nodes = nodes_of(str(item.get("Metadata", "")).replace("\x1e", ""))
-    return Layer(item["Name"], item.get("LayerType", ""), inputs, outputs, nodes, str(tactic))
+    return EngineLayer(item["Name"], item.get("LayerType", ""), inputs, outputs, nodes, str(tactic))
 
 
 def _tensor(item: Mapping[str, Any]) -> Tensor:

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from attn_export.deploy_tests.backend import Feeds
 from attn_export.deploy_tests.backends.tensorrt.cuda import GpuError
 from attn_export.deploy_tests.backends.tensorrt.run import EngineRun
 from attn_export.errors import BackendError
+from attn_export.types import Feeds
 
 PERCENTILES = (50, 90, 95, 99)
 
@@ -33,7 +33,7 @@ class Latencies:
     graph: tuple[float, ...]
     graph_missing: str = ""
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """Samples and their percentiles."""
         kinds = {"gpu": self.gpu, "host": self.host, "graph": self.graph}
         return {**asdict(self), "percentiles": {kind: percentiles(samples) for kind, samples in kinds.items()}}

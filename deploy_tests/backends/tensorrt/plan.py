@@ -33,7 +33,7 @@ class Tensor:
 
 
 @dataclass(frozen=True)
-class Layer:
+class EngineLayer:
     """One step of the plan, usually one kernel.
 
     Attributes:
@@ -59,19 +59,19 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Plan:
+class EnginePlan:
     """The layers of an engine in order, and its memory in bytes."""
 
-    layers: tuple[Layer, ...]
+    layers: tuple[EngineLayer, ...]
     memory: dict[str, int]
 
     @property
-    def kernels(self) -> tuple[Layer, ...]:
+    def kernels(self) -> tuple[EngineLayer, ...]:
         """The layers that run on the GPU: those that only compute shapes, on the host, are left out."""
         return tuple(layer for layer in self.layers if layer.kind != "shape_call")
 
     @property
-    def attention(self) -> tuple[Layer, ...]:
+    def attention(self) -> tuple[EngineLayer, ...]:
         """The fused attention kernels."""
         return tuple(layer for layer in self.layers if layer.is_attention)
 
@@ -84,11 +84,11 @@ class Plan:
                 found[dtype] = found.get(dtype, 0) + 1
         return dict(sorted(found.items()))
 
-    def made_from(self, node: str) -> tuple[Layer, ...]:
+    def made_from(self, node: str) -> tuple[EngineLayer, ...]:
         """The layers that compute an ONNX node."""
         return tuple(layer for layer in self.layers if node in layer.nodes)
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The plan as plain data."""
         return {
             "kernels": len(self.kernels),
@@ -123,13 +123,13 @@ def nodes_of(metadata: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_NODE.findall(metadata)))
 
 
-def read_log(log: Iterable[tuple[str, str]]) -> Plan:
+def read_log(log: Iterable[tuple[str, str]]) -> EnginePlan:
     """Read the plan out of a build's log.
 
     Raises:
         ValueError: there is no plan in it, or a line of it cannot be read.
     """
-    layers: list[Layer] = []
+    layers: list[EngineLayer] = []
     memory: dict[str, int] = {}
     seen = False
     for _, message in log:
@@ -143,7 +143,7 @@ def read_log(log: Iterable[tuple[str, str]]) -> Plan:
             layers += [read_layer(line) for line in lines if line.strip()]
     if not seen or not layers:
         raise ValueError("the log shows no plan: was it verbose, and profiling_verbosity DETAILED?")
-    return Plan(tuple(layers), memory)
+    return EnginePlan(tuple(layers), memory)
 
 
 _HEAD = re.compile(r"Name: (?P<name>.*?), LayerType: (?P<kind>[^,]*)")
@@ -154,7 +154,7 @@ _TENSOR = re.compile(
 )
 
 
-def read_layer(line: str) -> Layer:
+def read_layer(line: str) -> EngineLayer:
     """Read one line of the plan.
 
     Raises:
@@ -167,7 +167,7 @@ def read_layer(line: str) -> Layer:
     marks = list(_FIELD.finditer(rest))
     ends = [mark.start() for mark in marks[1:]] + [len(rest)]
     fields = {mark["key"]: rest[mark.end() : end] for mark, end in zip(marks, ends, strict=True)}
-    return Layer(
+    return EngineLayer(
         head["name"],
         head["kind"].strip(),
         _tensors(fields.get("Inputs", "")),

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, SupportsFloat
 
-from attn_export.deploy_tests.backend import Feeds
 from attn_export.deploy_tests.backends.tensorrt import bindings
-from attn_export.deploy_tests.backends.tensorrt.plan import Plan
+from attn_export.deploy_tests.backends.tensorrt.plan import EnginePlan
 from attn_export.deploy_tests.backends.tensorrt.run import EngineRun
 from attn_export.errors import BackendError
+from attn_export.types import Feeds
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class LayerTime:
         return statistics.median(self.samples)
 
 
-def profile(run: EngineRun, feeds: Feeds, *, runs: int = 50, plan: Plan | None = None) -> tuple[LayerTime, ...]:
+def profile(run: EngineRun, feeds: Feeds, *, runs: int = 50, plan: EnginePlan | None = None) -> tuple[LayerTime, ...]:
     """Time every layer over some runs; slowest first.
 
     Raises:

@@ -55,7 +55,7 @@ class RefusedError(BackendError):
         """The ONNX nodes that are named, each once."""
         return tuple(dict.fromkeys(c.node for c in self.complaints if c.node))
 
-    def as_json(self) -> dict[str, Any]:
+    def to_dict(self) -> dict[str, Any]:
         """The refusal as plain data."""
         return {
             "what": self.what,

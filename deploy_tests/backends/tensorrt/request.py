@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from attn_export.deploy_tests.backend import Range
 from attn_export.deploy_tests.backends.tensorrt.bindings import PRODUCTS, Product
+from attn_export.types import ShapeRange
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Request:
     product: str
     model: Path
     sm: str = ""
-    shapes: Mapping[str, Range] = field(default_factory=dict)
+    shapes: Mapping[str, ShapeRange] = field(default_factory=dict)
     tf32: bool = False
     workspace: int | None = None
     device: int = 0
@@ -53,7 +53,7 @@ class Request:
 def loads(text: str) -> Request:
     """Read what ``Request.dumps`` wrote."""
     raw = json.loads(text)
-    shapes = {name: Range(*(tuple(r[key]) for key in ("least", "usual", "most"))) for name, r in raw["shapes"].items()}
+    shapes = {name: ShapeRange(*(tuple(r[key]) for key in ("min", "opt", "max"))) for name, r in raw["shapes"].items()}
     return Request(**{**raw, "model": Path(raw["model"]), "shapes": shapes})
 
 

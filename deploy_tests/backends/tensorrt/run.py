@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from attn_export.deploy_tests.backend import Feeds
 from attn_export.deploy_tests.backends.tensorrt import bindings
 from attn_export.deploy_tests.backends.tensorrt.build import make_logger
 from attn_export.deploy_tests.backends.tensorrt.cuda import TO_DEVICE, TO_HOST, Device, Handle
 from attn_export.deploy_tests.backends.tensorrt.request import Request
 from attn_export.errors import BackendError
+from attn_export.types import Feeds
 
 if TYPE_CHECKING:
     import tensorrt
@@ -28,7 +28,7 @@ _DTYPES = {
 
 
 @dataclass
-class Port:
+class Binding:
     """One input or output while the engine is open: element type, place, and the memory it has so far."""
 
     name: str
@@ -55,8 +55,8 @@ class EngineRun:
     context: tensorrt.IExecutionContext
     device: Device
     stream: Handle
-    inputs: dict[str, Port]
-    outputs: dict[str, Port]
+    inputs: dict[str, Binding]
+    outputs: dict[str, Binding]
     errors: list[str]
     growing: dict[str, Growing] = field(default_factory=dict)
     keep: tuple[Any, ...] = field(default=(), repr=False)
@@ -96,7 +96,7 @@ class EngineRun:
             port.shape = shape
             self._provide(port)
 
-    def _provide(self, port: Port) -> None:
+    def _provide(self, port: Binding) -> None:
         port.host = self._grown(port.host, port.size, self.device.pinned)
         if port.on_host:
             address = port.host.address
@@ -115,7 +115,7 @@ class EngineRun:
         return make(size)
 
     @staticmethod
-    def _stage(port: Port, value: NDArray[Any]) -> None:
+    def _stage(port: Binding, value: NDArray[Any]) -> None:
         assert port.host is not None
         if port.size:
             ctypes.memmove(port.host.address, np.ascontiguousarray(value).ctypes.data, port.size)
@@ -155,7 +155,7 @@ class EngineRun:
         return {name: self._copied(port) for name, port in self.outputs.items()}
 
     @staticmethod
-    def _copied(port: Port) -> NDArray[Any]:
+    def _copied(port: Binding) -> NDArray[Any]:
         assert port.host is not None
         result = np.empty(port.shape, port.dtype)
         if port.size:
@@ -266,14 +266,14 @@ def start(request: Request, plan: bytes, device: Device) -> EngineRun:
     context = engine.create_execution_context()
     if context is None:
         raise failure(f"has no room for an execution context of {request.model}")
-    inputs: dict[str, Port] = {}
-    outputs: dict[str, Port] = {}
+    inputs: dict[str, Binding] = {}
+    outputs: dict[str, Binding] = {}
     for index in range(engine.num_io_tensors):
         name = engine.get_tensor_name(index)
         word = engine.get_tensor_dtype(name).name
         if word not in _DTYPES:
             raise failure(f"has {word} at {name!r}, which NumPy cannot hold; cast it to float32 in the graph")
-        port = Port(name, np.dtype(_DTYPES[word]), engine.get_tensor_location(name) == trt.TensorLocation.HOST)
+        port = Binding(name, np.dtype(_DTYPES[word]), engine.get_tensor_location(name) == trt.TensorLocation.HOST)
         if engine.get_tensor_mode(name) == trt.TensorIOMode.INPUT:
             inputs[name] = port
         else:

@@ -35,7 +35,7 @@ def main(folder: Path) -> None:
                 runtime.select(wanted.device)
             plan = build(wanted, sink)
         except RefusedError as refusal:
-            _leave(folder, {"ok": False, **refusal.as_json()})
+            _leave(folder, {"ok": False, **refusal.to_dict()})
             return
     (folder / ENGINE).write_bytes(plan)
     _leave(folder, {"ok": True, "version": bindings.version(wanted.maker), "seconds": time.monotonic() - start})

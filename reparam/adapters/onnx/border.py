@@ -24,7 +24,7 @@ _STEPS = ("ScatterND", "Transpose", "Identity")
 
 
 @dataclass(frozen=True)
-class Write:
+class OnnxWrite:
     """A chain of writes: the tensor written over, the operator it amounts to, and the nodes before the last."""
 
     base: str
@@ -32,7 +32,7 @@ class Write:
     inner: frozenset[int]
 
 
-def writes(graph: GraphProto, living: Collection[int], constants: Constants, shapes: Shapes) -> dict[int, Write]:
+def writes(graph: GraphProto, living: Collection[int], constants: Constants, shapes: Shapes) -> dict[int, OnnxWrite]:
     """Find the last node of every chain of writes that is a padding, by its place in the graph.
 
     ``living`` nodes count as readers; TorchScript reads shapes of what is written over, which are constants.
@@ -43,7 +43,7 @@ def writes(graph: GraphProto, living: Collection[int], constants: Constants, sha
         for name in graph.node[n].input:
             readers.setdefault(name, []).append(n)
     outputs = {o.name for o in graph.output}
-    found: dict[int, Write] = {}
+    found: dict[int, OnnxWrite] = {}
 
     def alone(name: str) -> bool:
         return len(readers.get(name, [])) == 1 and name not in outputs
@@ -71,7 +71,7 @@ def writes(graph: GraphProto, living: Collection[int], constants: Constants, sha
             if wider is not None:  # what the padding puts there is overwritten
                 op, name = wider, graph.node[before].input[0]
                 inner.add(before)
-        found[last] = Write(name, op, frozenset(inner))
+        found[last] = OnnxWrite(name, op, frozenset(inner))
     return found
 
 

@@ -18,7 +18,7 @@ from attn_export.reparam import ir
 from attn_export.reparam.adapters.onnx.border import writes
 from attn_export.reparam.adapters.onnx.constants import settle
 from attn_export.reparam.adapters.onnx.nodes import alive, captured, scope_of
-from attn_export.reparam.algebra.linconv import Array
+from attn_export.types import Array
 
 At = Mapping[str, Any]
 _FLOATS: dict[int, str] = {
@@ -29,7 +29,7 @@ _FLOATS: dict[int, str] = {
 }
 
 
-class Reader:
+class OnnxReader:
     """Reads one model. ``graph`` is the small graph; nodes carry their index in the model as ``host``."""
 
     def __init__(

@@ -11,8 +11,8 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from attn_export.reparam import ir
 from attn_export.reparam.adapters.onnx.nodes import captured
-from attn_export.reparam.adapters.onnx.read import Reader
-from attn_export.reparam.algebra.linconv import Array
+from attn_export.reparam.adapters.onnx.read import OnnxReader
+from attn_export.types import Array
 
 _ELEMENT = {
     "float32": TensorProto.FLOAT,
@@ -25,7 +25,7 @@ _ELEMENT = {
 class Writer:
     """Writes the result of a plan back into a copy of the model."""
 
-    def __init__(self, reader: Reader, final: ir.Graph) -> None:
+    def __init__(self, reader: OnnxReader, final: ir.Graph) -> None:
         self._reader, self._final = reader, final
         self._new: list[TensorProto] = []
         self._wide = False

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor, fx
 
 from attn_export.reparam import ir
-from attn_export.reparam.algebra.linconv import Array
+from attn_export.types import Array
 
 _STEPS = {"slice_scatter", "slice", "copy", "fill", "clone", "alias", "expand", "select_scatter", "select"}
 
 
 @dataclass(frozen=True)
-class Write:
+class TorchWrite:
     """A chain of writes: the tensor written over, the operator it amounts to, and the nodes it consists of."""
 
     base: fx.Node
@@ -34,9 +34,9 @@ def short(node: fx.Node) -> str:
     return str(getattr(node.target, "__name__", node.target)).split(".")[0]
 
 
-def writes(nodes: Iterable[fx.Node], constant: Callable[[object], Any]) -> dict[fx.Node, Write]:
+def writes(nodes: Iterable[fx.Node], constant: Callable[[object], Any]) -> dict[fx.Node, TorchWrite]:
     """Find the last node of every chain of writes that is a padding."""
-    found: dict[fx.Node, Write] = {}
+    found: dict[fx.Node, TorchWrite] = {}
     for node in nodes:
         if short(node) in ("slice_scatter", "select_scatter") and not all(short(user) in _STEPS for user in node.users):
             write = _write(node, constant)
@@ -45,7 +45,7 @@ def writes(nodes: Iterable[fx.Node], constant: Callable[[object], Any]) -> dict[
     return found
 
 
-def _write(last: fx.Node, constant: Callable[[object], Any]) -> Write | None:
+def _write(last: fx.Node, constant: Callable[[object], Any]) -> TorchWrite | None:
     chain, bases, todo = set[fx.Node](), dict[fx.Node, None](), [last]
     while todo:
         node = todo.pop()
@@ -81,8 +81,8 @@ def _write(last: fx.Node, constant: Callable[[object], Any]) -> Write | None:
             0 <= p <= r for pair, ring in zip(pads, op.ring, strict=True) for p, r in zip(pair, ring, strict=True)
         )
         if isinstance(source, fx.Node) and fits and len(amounts) <= 2 * len(op.ring):
-            return Write(source, replace(op, pads=pads), frozenset(chain | {base}))
-    return Write(base, op, frozenset(chain))
+            return TorchWrite(source, replace(op, pads=pads), frozenset(chain | {base}))
+    return TorchWrite(base, op, frozenset(chain))
 
 
 def _hint(size: Any) -> int:

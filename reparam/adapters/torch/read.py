@@ -14,14 +14,14 @@ from torch import Tensor, fx
 from attn_export.reparam import ir
 from attn_export.reparam.adapters.torch.border import short, writes
 from attn_export.reparam.algebra.layout import Dim
-from attn_export.reparam.algebra.linconv import Array
+from attn_export.types import Array
 
 _END = 2**31 - 1
 _SHELLS = ("_native_batch_norm_legit_no_training", "split", "chunk", "split_with_sizes")
 Read = tuple[ir.Op, tuple[fx.Node, ...]] | None
 
 
-class Reader:
+class TorchReader:
     """Reads one exported graph; nodes of the small graph carry their ``fx`` node as ``host``."""
 
     def __init__(self, module: fx.GraphModule) -> None:

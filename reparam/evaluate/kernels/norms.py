@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from attn_export.types import Array
+
 _Kernel = Callable[[Mapping[str, Any], Sequence[Array | None]], Array]
 #: Defaults of the standard are float32 numbers.
 _EPSILON = float(np.float32(1e-5))

@@ -10,9 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from attn_export.types import Array
 
 
 def cut(attributes: Mapping[str, Any], arguments: Sequence[Array | None]) -> Array:

@@ -8,13 +8,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from onnx import TensorProto
 
-from attn_export.reparam.evaluate.claims import Refusal
+from attn_export.reparam.evaluate.claims import UnclaimedOperator
 from attn_export.reparam.evaluate.tensors import array_of, tensor_of
+from attn_export.types import Array
 
-Array = NDArray[Any]
 _Kernel = Callable[[Mapping[str, Any], Sequence[Array | None]], Array]
 #: From half of the last step on, a number is rounded to infinity; 2^(1 + most) less half of the last bit.
 _OVERFLOWS = {
@@ -97,7 +96,7 @@ def dropout(_: Mapping[str, Any], arguments: Sequence[Array | None]) -> tuple[Ar
     assert x is not None
     share = 0.5 if ratio is None else float(ratio)
     if training is not None and bool(training) and share:
-        raise Refusal(f"in training mode it draws random numbers: no two runs agree (ratio {share:g})")
+        raise UnclaimedOperator(f"in training mode it draws random numbers: no two runs agree (ratio {share:g})")
     return x, np.ones(x.shape, bool)
 
 
@@ -132,14 +131,14 @@ def bits(_: Mapping[str, Any], arguments: Sequence[Array | None]) -> Any:
     (x,) = arguments
     assert x is not None
     if x.dtype.kind == "f":
-        raise Refusal("the bits of a number are those of its own type, which is not kept in this evaluation")
+        raise UnclaimedOperator("the bits of a number are those of its own type, which is not kept in this evaluation")
     return NotImplemented
 
 
 def picture(_: Mapping[str, Any], __: Sequence[Array | None]) -> Any:
     """ImageDecoder: the reference decodes with Pillow, if that is there."""
     if find_spec("PIL") is None:
-        raise Refusal("pictures are decoded by Pillow, which is not installed; pip install Pillow")
+        raise UnclaimedOperator("pictures are decoded by Pillow, which is not installed; pip install Pillow")
     return NotImplemented
 
 

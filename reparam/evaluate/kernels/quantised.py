@@ -15,12 +15,10 @@ from typing import Any
 
 import ml_dtypes
 import numpy as np
-from numpy.typing import NDArray
 from onnx import helper
 
 from attn_export.reparam.evaluate.kernels import windows
-
-Array = NDArray[Any]
+from attn_export.types import Array
 
 
 def quantise(attributes: Mapping[str, Any], arguments: Sequence[Array | None]) -> Any:

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from attn_export.types import Array
+
 _Function = Callable[[Array], Array]
 #: From what the input brings at one time, the states and the weights of a direction, to the next states.
 _Step = Callable[["_Direction", Array, Sequence[Array]], Sequence[Array]]

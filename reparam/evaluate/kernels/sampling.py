@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from attn_export.reparam.evaluate.tensors import array_of, tensor_of
+from attn_export.types import Array
 
-Array = NDArray[Any]
 _SINGLE = np.float32
 #: What Resize of opset 10 and Upsample mean, without a word for it.
 _OLD = {"coordinate_transformation_mode": b"asymmetric", "nearest_mode": b"old"}

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from onnx import NodeProto, TensorProto
 
-from attn_export.reparam.evaluate.claims import Refusal
+from attn_export.reparam.evaluate.claims import UnclaimedOperator
 from attn_export.reparam.evaluate.kernels import (
     norms,
     places,
@@ -126,7 +126,7 @@ def kernel_of(node: NodeProto, attributes: Mapping[str, Any], opset: int) -> Ker
         return None
     known = [since for since in versions if since <= opset]
     if not known:
-        raise Refusal(f"only opsets from {min(versions)} on are known")
+        raise UnclaimedOperator(f"only opsets from {min(versions)} on are known")
     kernel = versions[max(known)]
     return _SPECIAL[node.op_type](node, attributes, opset, kernel) if node.op_type in _SPECIAL else kernel
 
@@ -150,7 +150,7 @@ def _cast(_: NodeProto, attributes: Mapping[str, Any], __: int, usual: Kernel | 
 
 def _bits(_: NodeProto, attributes: Mapping[str, Any], __: int, usual: Kernel | None) -> Kernel | None:
     if attributes["to"] in FLOATS:
-        raise Refusal("bits make a number of the type that is named, which is not kept in this evaluation")
+        raise UnclaimedOperator("bits make a number of the type that is named, which is not kept in this evaluation")
     return usual
 
 

@@ -12,11 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 
 from attn_export.reparam.evaluate.tensors import array_of, tensor_of
-
-Array = NDArray[Any]
+from attn_export.types import Array
 
 
 def convolve(attributes: Mapping[str, Any], arguments: Sequence[Array | None]) -> Array:

@@ -29,11 +29,8 @@ from attn_export.bundle.format import (
     SNR,
     TOLERANCE,
     TRIVIAL,
-    Array,
     Bundle,
     Case,
-    Port,
-    Varying,
 )
 from attn_export.bundle.reader import digest, parse_digest, read, report, report_file, unchanged
 from attn_export.bundle.writer import may_write, once, rewriting, write_json, write_manifest, writing
@@ -53,11 +50,8 @@ __all__ = [
     "SNR",
     "TOLERANCE",
     "TRIVIAL",
-    "Array",
     "Bundle",
     "Case",
-    "Port",
-    "Varying",
     "digest",
     "idle",
     "may_write",

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from attn_export.bundle.format import SHARE, Array, Case, Port
+from attn_export.bundle.format import SHARE, Case
 from attn_export.errors import BundleError, InconclusiveError
+from attn_export.types import Array, TensorSpec
 from attn_export.untrusted import arrays
 
 _KEY = re.compile(r"(0|[1-9][0-9]{0,6})\.(input|truth|yardstick)\.(.+)", re.DOTALL)
@@ -65,7 +66,7 @@ def _figures(file: Path, case: str, values: Mapping[str, Array]) -> dict[str, fl
 
 
 def fit(
-    file: Path, cases: Sequence[Case], names: Sequence[str], inputs: Sequence[Port], outputs: Sequence[Port]
+    file: Path, cases: Sequence[Case], names: Sequence[str], inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec]
 ) -> None:
     """Hold cases against the model's ports, and against the names that the manifest counts.
 
@@ -84,7 +85,7 @@ def fit(
             raise BundleError(f"{where}: {why}; write the bundle again")
 
 
-def _fit(where: str, values: Mapping[str, Array], ports: Sequence[Port], *, any_type: bool = False) -> None:
+def _fit(where: str, values: Mapping[str, Array], ports: Sequence[TensorSpec], *, any_type: bool = False) -> None:
     if values.keys() != {port.name for port in ports}:
         wanted, came = (", ".join(sorted(names))[:200] for names in ({port.name for port in ports}, values))
         raise BundleError(f"{where}: expected {wanted}, got {came or 'none'}; write the bundle again")
@@ -134,7 +135,7 @@ def refuse_loose(cases: Iterable[Case]) -> None:
             )
 
 
-def idle(cases: Iterable[Case], outputs: Iterable[Port]) -> tuple[str, ...]:
+def idle(cases: Iterable[Case], outputs: Iterable[TensorSpec]) -> tuple[str, ...]:
     """The outputs whose truth is zero, or not finite, wherever it is given: what zeros would pass proves nothing."""
     names, moved = [port.name for port in outputs], set[str]()
     for case in cases:

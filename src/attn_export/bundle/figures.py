@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
-from attn_export.bundle.format import Count
 from attn_export.bundle.manifest import Decibel, Size
 from attn_export.errors import AttnExportError, BundleError
+from attn_export.types import Count
 from attn_export.untrusted import fields
 from attn_export.untrusted.fields import Within
 
@@ -32,7 +32,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class OutputComparisonRecord:
     """One output of one case against the truth."""
 
     case: str
@@ -49,13 +49,13 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Parity:
+class ParityRecord:
     """All comparisons, and the verdict that was made of them."""
 
     ok: bool
     backend: str
     tolerance: Annotated[float, Within(0, above=True)]
-    comparisons: tuple[Comparison, ...]
+    comparisons: tuple[OutputComparisonRecord, ...]
     snr: Decibel | None = None
 
 
@@ -78,7 +78,7 @@ class Cpu:
 
 
 @dataclass(frozen=True)
-class Samples:
+class SamplesRecord:
     """Raw samples in nanoseconds, each n-th."""
 
     wall_ns: Annotated[tuple[Nanoseconds, ...], Within(1)]
@@ -87,19 +87,19 @@ class Samples:
 
 
 @dataclass(frozen=True)
-class Latency:
+class LatencyRecord:
     """How long one run takes."""
 
     threads: Annotated[int, Within(1)]
     cold_start_s: Time
     wall_ms: Wall
     cpu_ms: Cpu
-    samples: Samples
+    samples: SamplesRecord
     runs: Annotated[int, Within(1)] | None = None
 
 
 @dataclass(frozen=True)
-class Interval:
+class IntervalRecord:
     """A ratio with its interval."""
 
     estimate: Ratio
@@ -108,11 +108,11 @@ class Interval:
 
 
 @dataclass(frozen=True)
-class Contest:
+class LatencyComparisonRecord:
     """Fused against un-fused."""
 
-    ratio: Interval
-    control: Interval
+    ratio: IntervalRecord
+    control: IntervalRecord
     clock: Literal["CPU time", "wall time"]
     pairs: Annotated[tuple[tuple[Ratio, Ratio], ...], Within(2)]
     verdict: Literal["faster", "slower", "no difference shown", "void"]
@@ -120,7 +120,7 @@ class Contest:
 
 
 @dataclass(frozen=True)
-class Footprint:
+class FootprintRecord:
     """What a model costs before its first answer."""
 
     import_s: Time
@@ -134,7 +134,7 @@ class Footprint:
 
 
 @dataclass(frozen=True)
-class Warn:
+class WarnRecord:
     """What disturbed the measurement."""
 
     kind: str
@@ -143,7 +143,7 @@ class Warn:
 
 
 @dataclass(frozen=True)
-class Budget:
+class BudgetRecord:
     """What the user allows, and what came."""
 
     text: str
@@ -154,7 +154,7 @@ class Budget:
 
 
 @dataclass(frozen=True)
-class SingleStream:
+class SingleStreamRecord:
     """MLPerf's figure."""
 
     estimate_ms: Time
@@ -169,7 +169,7 @@ class SingleStream:
 
 
 @dataclass(frozen=True)
-class Sustain:
+class SustainRecord:
     """Median latency over a long run."""
 
     windows: Annotated[tuple[Time, ...], Within(1)]
@@ -180,7 +180,7 @@ class Sustain:
 
 
 @dataclass(frozen=True)
-class Point:
+class PointRecord:
     """One setting of a sweep."""
 
     setting: Annotated[int, Within(1)]
@@ -190,15 +190,15 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Sweeps:
+class SweepsRecord:
     """Latency over threads and batch sizes."""
 
-    threads: tuple[Point, ...] = ()
-    batches: tuple[Point, ...] = ()
+    threads: tuple[PointRecord, ...] = ()
+    batches: tuple[PointRecord, ...] = ()
 
 
 @dataclass(frozen=True)
-class Row:
+class KernelTimeRecord:
     """Time of one kernel."""
 
     name: str
@@ -223,10 +223,10 @@ class Peak:
 
 
 @dataclass(frozen=True)
-class Profile:
+class ProfileRecord:
     """Where the time goes."""
 
-    rows: tuple[Row, ...]
+    rows: tuple[KernelTimeRecord, ...]
     total: Time
     runs: Count
     peak: Peak | None
@@ -235,7 +235,7 @@ class Profile:
 
 
 @dataclass(frozen=True)
-class LayerTime:
+class LayerTimeRecord:
     """One layer of an engine."""
 
     layer: str
@@ -244,7 +244,7 @@ class LayerTime:
 
 
 @dataclass(frozen=True)
-class Engine:
+class EngineRecord:
     """Of TensorRT: three latencies, layers, the GPU."""
 
     level: Literal["E2"]
@@ -253,31 +253,31 @@ class Engine:
     percentiles_ms: Mapping[str, Mapping[str, Time]]
     graph_missing: str
     plan: Mapping[str, Any]
-    layers_ms: tuple[LayerTime, ...]
+    layers_ms: tuple[LayerTimeRecord, ...]
 
 
 @dataclass(frozen=True)
-class Run:
+class RunRecord:
     """One backend on one machine; ``missing``: why it could not run there, and then there is nothing else."""
 
     backend: str
     missing: str | None = None
     environment: Mapping[str, Any] = field(default_factory=dict)
-    parity: Parity | None = None
-    latency: Latency | None = None
-    fused_against_unfused: Contest | None = None
-    footprint: Footprint | None = None
-    preflight: tuple[Warn, ...] = ()
-    budgets: tuple[Budget, ...] = ()
-    mlperf: SingleStream | None = None
-    sustain: Sustain | None = None
-    sweeps: Sweeps = field(default_factory=Sweeps)
-    engine: Engine | None = None
-    profile: Profile | None = None
+    parity: ParityRecord | None = None
+    latency: LatencyRecord | None = None
+    fused_against_unfused: LatencyComparisonRecord | None = None
+    footprint: FootprintRecord | None = None
+    preflight: tuple[WarnRecord, ...] = ()
+    budgets: tuple[BudgetRecord, ...] = ()
+    mlperf: SingleStreamRecord | None = None
+    sustain: SustainRecord | None = None
+    sweeps: SweepsRecord = field(default_factory=SweepsRecord)
+    engine: EngineRecord | None = None
+    profile: ProfileRecord | None = None
 
 
 @dataclass(frozen=True)
-class Plan:
+class EnginePlanRecord:
     """What a build made."""
 
     kernels: Count
@@ -299,17 +299,17 @@ class Compiled:
     version: str
     sm: str
     sha256: str
-    plan: Plan
+    plan: EnginePlanRecord
     seconds: Time = 0.0
     flags: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Report:
+class ReportRecord:
     """All of it."""
 
-    runs: tuple[Run, ...]
+    runs: tuple[RunRecord, ...]
     compiled: tuple[Compiled, ...] = ()
 
 
@@ -322,13 +322,13 @@ def filled(plain: object, whose: str) -> dict[str, Any]:
     return dict(fields.plain(check(plain, whose)))
 
 
-def check(plain: object, whose: str, error: type[AttnExportError] = BundleError) -> Report:
+def check(plain: object, whose: str, error: type[AttnExportError] = BundleError) -> ReportRecord:
     """The report that ``plain`` is.
 
     Raises:
         error: it is none.
     """
     try:
-        return fields.build(Report, plain)
+        return fields.build(ReportRecord, plain)
     except ValueError as reason:
         raise error(f"{whose} is no report that can be read: {reason}; make it again with attn-export") from reason

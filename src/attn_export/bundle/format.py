@@ -6,11 +6,9 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from numpy.typing import NDArray
-
-from attn_export.untrusted.fields import Within
+from attn_export.types import Array, Dim, TensorSpec
 
 SCHEMA = 2
 MODEL, CASES, MANIFEST, REPORT, PAGE = "model.onnx", "cases.npz", "manifest.json", "report.json", "report.html"
@@ -38,29 +36,7 @@ DTYPES = frozenset(
     ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64"]
 )
 
-Array = NDArray[Any]
-Text = Annotated[str, Within(1, 1000)]
-Count = Annotated[int, Within(0)]
 Sha256 = re.compile("[0-9a-f]{64}")
-
-
-@dataclass(frozen=True)
-class Port:
-    """One input or output of the model: its name, NumPy element type, and shape by numbers and dimension names."""
-
-    name: Text
-    dtype: str
-    shape: tuple[Count | Text, ...]
-
-
-@dataclass(frozen=True)
-class Varying:
-    """A dimension that may vary: the multiples of ``step`` from ``least`` to ``most`` (None: no limit)."""
-
-    name: Text
-    step: Annotated[int, Within(1)] = 1
-    least: Count = 1
-    most: Count | None = None
 
 
 @dataclass(frozen=True)
@@ -94,9 +70,9 @@ class Bundle:
 
     path: Path
     name: str
-    inputs: tuple[Port, ...]
-    outputs: tuple[Port, ...]
-    varying: tuple[Varying, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    varying: tuple[Dim, ...]
     tolerance: float
     cases: tuple[Case, ...]
     manifest: Mapping[str, Any] = field(repr=False)

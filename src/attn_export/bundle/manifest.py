@@ -9,26 +9,12 @@ from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
 from attn_export import __version__
-from attn_export.bundle.format import (
-    CASES,
-    DTYPES,
-    MANIFEST,
-    MODEL,
-    SCHEMA,
-    SIGNATURE,
-    SNR,
-    TOLERANCE,
-    Count,
-    Port,
-    Sha256,
-    Text,
-    Varying,
-)
+from attn_export.bundle.format import CASES, DTYPES, MANIFEST, MODEL, SCHEMA, SIGNATURE, SNR, TOLERANCE, Sha256
 from attn_export.errors import BundleError
+from attn_export.types import Count, Dim, TensorSpec, Text
 from attn_export.untrusted import fields
 from attn_export.untrusted.fields import Within
 
-Plain = Mapping[str, Any]
 Size = Annotated[float, Within(0)]
 Share = Annotated[float, Within(0)]
 #: No honest ratio comes near; far enough from the ends of float64 to compute with.
@@ -36,7 +22,7 @@ Decibel = Annotated[float, Within(-7000, 7000)]
 
 
 @dataclass(frozen=True)
-class Subject:
+class SubjectRecord:
     """What was exported."""
 
     name: Text
@@ -47,7 +33,7 @@ class Subject:
 
 
 @dataclass(frozen=True)
-class Tolerance:
+class ToleranceRecord:
     """What parity is held to."""
 
     k: Annotated[float, Within(0, TOLERANCE, above=True)]
@@ -56,7 +42,7 @@ class Tolerance:
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageRecord:
     """What one stage gave."""
 
     name: str
@@ -68,7 +54,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Loss:
+class LossRecord:
     """What rounding a site's weights loses."""
 
     int8_before: Size
@@ -78,7 +64,7 @@ class Loss:
 
 
 @dataclass(frozen=True)
-class Site:
+class SiteRecord:
     """One place that was collapsed."""
 
     name: str
@@ -92,11 +78,11 @@ class Site:
     notes: tuple[str, ...] = ()
     structure: bool | None = None
     error: Size | None = None
-    precision: Loss | None = None
+    precision: LossRecord | None = None
 
 
 @dataclass(frozen=True)
-class Refusal:
+class RefusalRecord:
     """One place that was left alone."""
 
     name: str
@@ -106,7 +92,7 @@ class Refusal:
 
 
 @dataclass(frozen=True)
-class Certificate:
+class CertificateRecord:
     """How far the fused model is from the original in float64."""
 
     worst: Size
@@ -115,19 +101,19 @@ class Certificate:
 
 
 @dataclass(frozen=True)
-class Fusion:
+class FusionRecord:
     """What was collapsed, and what was not."""
 
-    sites: tuple[Site, ...]
-    certificate: Certificate
-    refusals: tuple[Refusal, ...] = ()
+    sites: tuple[SiteRecord, ...]
+    certificate: CertificateRecord
+    refusals: tuple[RefusalRecord, ...] = ()
     cost: str = ""
     keep: tuple[str, ...] = ()
     repair: bool = False
 
 
 @dataclass(frozen=True)
-class Found:
+class AuditFindingRecord:
     """One thing that is not what it was."""
 
     check: str
@@ -136,17 +122,17 @@ class Found:
 
 
 @dataclass(frozen=True)
-class Audit:
+class AuditRecord:
     """What was compared bit by bit."""
 
     ok: bool
     checked: Count
-    findings: tuple[Found, ...]
+    findings: tuple[AuditFindingRecord, ...]
     unaccounted: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class Layer:
+class LayerRecord:
     """A layer in float64 on the runtime's own input."""
 
     tensor: str
@@ -157,24 +143,24 @@ class Layer:
 
 
 @dataclass(frozen=True)
-class Layers:
+class LayersRecord:
     """The layers that were computed worst."""
 
     bound: Size
     checked: Count
-    worst: tuple[Layer, ...]
+    worst: tuple[LayerRecord, ...]
 
 
 @dataclass(frozen=True)
 class SecondTier:
     """What k cannot see."""
 
-    audits: Mapping[str, Audit] = field(default_factory=dict)
-    layers: Layers | None = None
+    audits: Mapping[str, AuditRecord] = field(default_factory=dict)
+    layers: LayersRecord | None = None
 
 
 @dataclass(frozen=True)
-class Fate:
+class MutantResultRecord:
     """What became of one planted fault."""
 
     name: str
@@ -188,11 +174,11 @@ class Fate:
 
 
 @dataclass(frozen=True)
-class Mutants:
+class MutantsRecord:
     """How the check was checked."""
 
     possible: Count
-    fates: tuple[Fate, ...]
+    fates: tuple[MutantResultRecord, ...]
     mode: str = ""
     tried: Count = 0
     caught: Count = 0
@@ -205,7 +191,7 @@ class Mutants:
 
 
 @dataclass(frozen=True)
-class Node:
+class NodeCostRecord:
     """What one node costs in principle."""
 
     name: str
@@ -221,18 +207,18 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Costs:
+class CostsRecord:
     """What the graph costs in principle."""
 
     case: str
     macs: Count
     flops: Count
     bytes: Count
-    nodes: tuple[Node, ...]
+    nodes: tuple[NodeCostRecord, ...]
 
 
 @dataclass(frozen=True)
-class Preprocess:
+class PreprocessRecord:
     """How images were prepared; ``export.images`` has the same with its meaning."""
 
     size: tuple[Annotated[int, Within(1, 1 << 13)], Annotated[int, Within(1, 1 << 13)]]
@@ -244,11 +230,11 @@ class Preprocess:
 
 
 @dataclass(frozen=True)
-class Data:
+class DataRecord:
     """The user's files that cases were made of."""
 
     files: Mapping[str, str]
-    preprocess: Preprocess | None = None
+    preprocess: PreprocessRecord | None = None
     left: Count = 0
 
 
@@ -258,26 +244,26 @@ class Manifest:
 
     schema: int
     files: Mapping[str, str]
-    subject: Subject
-    inputs: Annotated[tuple[Port, ...], Within(1)]
-    outputs: Annotated[tuple[Port, ...], Within(1)]
-    varying: tuple[Varying, ...]
-    tolerance: Tolerance
+    subject: SubjectRecord
+    inputs: Annotated[tuple[TensorSpec, ...], Within(1)]
+    outputs: Annotated[tuple[TensorSpec, ...], Within(1)]
+    varying: tuple[Dim, ...]
+    tolerance: ToleranceRecord
     cases: Annotated[tuple[str, ...], Within(1)]
     attn_export: str = ""
     opset: Count = 0
     ir_version: Count = 0
-    stages: tuple[Stage, ...] = ()
+    stages: tuple[StageRecord, ...] = ()
     operators: Mapping[str, Count] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)
     command: tuple[str, ...] = ()
-    fusion: Fusion | None = None
+    fusion: FusionRecord | None = None
     second_tier: SecondTier | None = None
-    mutants: Mutants | None = None
-    costs: Costs | None = None
+    mutants: MutantsRecord | None = None
+    costs: CostsRecord | None = None
     #: By tensor: module, its class, file, line and code.
     origins: Mapping[str, tuple[str, str, str, Count, str]] | None = None
-    data: Data | None = None
+    data: DataRecord | None = None
     warnings: tuple[str, ...] = ()
 
 
@@ -337,8 +323,8 @@ def _ports(made: Manifest) -> None:
                 raise ValueError(f"{kind}, {port.name!r}: the element type {port.dtype[:80]!r} is not known")
     _unique("varying", (dim.name for dim in made.varying))
     for dim in made.varying:
-        if dim.most is not None and dim.most < dim.least:
-            raise ValueError(f"varying, {dim.name!r}: it may be at most {dim.most} and at least {dim.least}")
+        if dim.max is not None and dim.max < dim.min:
+            raise ValueError(f"varying, {dim.name!r}: it may be at most {dim.max} and at least {dim.min}")
 
 
 def _precision(made: Manifest) -> None:

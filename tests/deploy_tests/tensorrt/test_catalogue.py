@@ -14,7 +14,7 @@ from attn_export.errors import BackendMissingError, ExportError, GateError, Unkn
 from attn_export.mechanisms import MECHANISMS
 from benchmarks.pages import compile_table
 from benchmarks.pages import tensorrt as compile_page
-from benchmarks.pages.compile_table import DOCS, PAGE, Row, compile_entry, gate, load
+from benchmarks.pages.compile_table import DOCS, PAGE, CompileRow, compile_entry, gate, load
 from benchmarks.pages.unfused_attention import NOT_FUSED
 
 #: Built anew here: forms of attention that are fused, and one without any; what comes is what the table says.
@@ -24,12 +24,12 @@ DISAGREEMENTS: list[str] = []
 
 
 @pytest.fixture(scope="module")
-def table() -> dict[str, list[Row]]:
+def table() -> dict[str, list[CompileRow]]:
     return load()
 
 
 @pytest.mark.parametrize("name", FEW)
-def test_an_entry_builds_in_both_precisions(name: str, rtx: None, table: dict[str, list[Row]]) -> None:
+def test_an_entry_builds_in_both_precisions(name: str, rtx: None, table: dict[str, list[CompileRow]]) -> None:
     full, half = compile_entry(name)
     gate([full, half])
     assert {full.claim, half.claim} == {"builds under TensorRT for RTX 1.7.1 (SM86), not run"}
@@ -40,7 +40,7 @@ def test_an_entry_builds_in_both_precisions(name: str, rtx: None, table: dict[st
         )
 
 
-def test_the_table_holds_every_entry_in_both_precisions_and_each_builds(table: dict[str, list[Row]]) -> None:
+def test_the_table_holds_every_entry_in_both_precisions_and_each_builds(table: dict[str, list[CompileRow]]) -> None:
     missing = sorted(set(MECHANISMS) - set(table))
     assert not missing, f"python -m benchmarks.pages.compile_table {' '.join(missing)}"
     assert not set(table) - set(MECHANISMS)
@@ -48,18 +48,18 @@ def test_the_table_holds_every_entry_in_both_precisions_and_each_builds(table: d
     gate(row for rows in table.values() for row in rows)
 
 
-def test_the_page_is_what_the_rows_give(table: dict[str, list[Row]]) -> None:
+def test_the_page_is_what_the_rows_give(table: dict[str, list[CompileRow]]) -> None:
     rows = [row for name in sorted(table) for row in table[name]]
     assert compile_page.markdown(rows) == (DOCS / PAGE).read_text(encoding="utf-8")
     assert compile_page.disagreements(rows) == DISAGREEMENTS
 
 
-def test_whatever_is_not_fused_exists_and_has_a_softmax(table: dict[str, list[Row]]) -> None:
+def test_whatever_is_not_fused_exists_and_has_a_softmax(table: dict[str, list[CompileRow]]) -> None:
     assert all(reason for reason in NOT_FUSED.values())
     assert [name for name in NOT_FUSED if table[name][1].softmaxes == 0] == []
 
 
-GOOD = Row("gqa", "fp16", "builds under P 1 (SM86), not run", softmaxes=1, layers=8, kernels=7, attention=1)
+GOOD = CompileRow("gqa", "fp16", "builds under P 1 (SM86), not run", softmaxes=1, layers=8, kernels=7, attention=1)
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_the_page_says_what_was_refused_and_where_the_sources_disagree() -> None
 def test_the_table_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
 
-    def entry(name: str) -> list[Row]:
+    def entry(name: str) -> list[CompileRow]:
         done.append(name)
         if name == "eca":
             raise (
@@ -101,7 +101,7 @@ def test_the_table_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.Monk
                 if len(done) == 1
                 else ExportError("it does not")
             )
-        return [Row(name, precision, "claim") for precision in compile_table.PRECISIONS]
+        return [CompileRow(name, precision, "claim") for precision in compile_table.PRECISIONS]
 
     monkeypatch.setattr("attn_export.mechanisms.MECHANISMS", {"eca": None, "se": None})
     monkeypatch.setattr(compile_table, "compile_entry", entry)

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from attn_export.deploy_tests.backend import Range
 from attn_export.deploy_tests.backends.tensorrt import bindings, evidence, supervise
 from attn_export.deploy_tests.backends.tensorrt.evidence import compile_only
 from attn_export.deploy_tests.backends.tensorrt.refusal import RefusedError
 from attn_export.deploy_tests.backends.tensorrt.request import Request, graph_hash
 from attn_export.errors import BackendError, BackendMissingError
 from attn_export.pipeline.lint import run as lint
+from attn_export.types import ShapeRange
 from tests.deploy_tests.tensorrt import graphs
 
 pytestmark = pytest.mark.usefixtures("rtx")
@@ -26,8 +26,8 @@ pytestmark = pytest.mark.usefixtures("rtx")
 def test_the_claim_is_no_more_than_the_evidence(tmp_path: Path) -> None:
     model = graphs.attention(tmp_path / "a.onnx", "float16")
     shown = compile_only(model, "86")
-    assert shown.sentence() == "builds under TensorRT for RTX 1.7.1 (SM86), not run"
-    report = json.loads(json.dumps(shown.as_json()))
+    assert shown.summary() == "builds under TensorRT for RTX 1.7.1 (SM86), not run"
+    report = json.loads(json.dumps(shown.to_dict()))
     assert report["level"] == "E1"
     assert report["executed"] is False
     assert report["meaning"] == (
@@ -71,7 +71,7 @@ def test_explicit_int8_convolves_in_int8_and_lint_has_nothing_to_say(tmp_path: P
 
 
 def test_dynamic_batch_by_a_profile(tmp_path: Path) -> None:
-    shapes = {"x": Range((1, 4, 8, 8), (2, 4, 8, 8), (8, 4, 8, 8))}
+    shapes = {"x": ShapeRange((1, 4, 8, 8), (2, 4, 8, 8), (8, 4, 8, 8))}
     shown = compile_only(graphs.convolution(tmp_path / "c.onnx", "b"), shapes=shapes)
     assert shown.flags["shapes"]["x"]["most"] == (8, 4, 8, 8)
     assert any(tensor.shape[0] == -1 for layer in shown.plan.layers for tensor in layer.outputs)
@@ -115,8 +115,8 @@ def test_a_refusal_names_the_nodes(name: str, tmp_path: Path) -> None:
     assert "TensorRT for RTX" in str(caught.value)
 
 
-def ranges(least: tuple[int, ...], usual: tuple[int, ...], most: tuple[int, ...]) -> dict[str, Range]:
-    return {"x": Range(least, usual, most)}
+def ranges(least: tuple[int, ...], usual: tuple[int, ...], most: tuple[int, ...]) -> dict[str, ShapeRange]:
+    return {"x": ShapeRange(least, usual, most)}
 
 
 PROFILES = {
@@ -124,7 +124,7 @@ PROFILES = {
     "order": (ranges((4, 4, 8, 8), (2, 4, 8, 8), (8, 4, 8, 8)), "dimension 0 is not least ≤ usual ≤ most"),
     "rank": (ranges((1, 4), (2, 4), (8, 4)), "the model has 4 dimensions there"),
     "fixed dimension": (ranges((1, 4, 4, 8), (2, 4, 8, 8), (8, 4, 8, 8)), "dimension 2 is fixed at 8"),
-    "unknown input": ({"z": Range((1,), (1,), (1,))}, "there is no input 'z'; the inputs are x"),
+    "unknown input": ({"z": ShapeRange((1,), (1,), (1,))}, "there is no input 'z'; the inputs are x"),
 }
 
 

@@ -9,13 +9,13 @@ import pytest
 from attn_export import bundle
 from attn_export.deploy_tests.backends.tensorrt import inspector, machine
 from attn_export.deploy_tests.latency.measure import Protocol
-from attn_export.deploy_tests.measurement import Wanted, measure
+from attn_export.deploy_tests.measurement import MeasureOptions, measure_bundle
 from attn_export.tools.commands import bench
 from tests.deploy_tests.tensorrt.test_run import Double, double, library  # noqa: F401  # fixtures
 from tests.deploy_tests.test_conformance import write
 from tests.pipeline import schema
 
-QUICK = Wanted(protocol=Protocol(0, duration=0.0, iterations=5), footprint=False, profile=True)
+QUICK = MeasureOptions(protocol=Protocol(0, duration=0.0, iterations=5), footprint=False, profile=True)
 
 
 def test_three_latencies_and_the_layers_are_in_the_report(
@@ -29,7 +29,7 @@ def test_three_latencies_and_the_layers_are_in_the_report(
     (tools / "nvpmodel").chmod(0o755)
     monkeypatch.setenv("PATH", f"{tools}:/bin:/usr/bin")
     whole = bundle.read(write(tmp_path / "twice"))
-    measured = measure(whole, "tensorrt", QUICK)
+    measured = measure_bundle(whole, "tensorrt", QUICK)
     assert schema.faults({"runs": [measured.plain]}) == []
     engine = measured.plain["engine"]
     assert engine["gpu"]["nvpmodel"] == "NV Power Mode: MAXN"

@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from attn_export.deploy_tests.backend import Options, Range
+from attn_export.deploy_tests.backend import Options
 from attn_export.deploy_tests.backends import BACKENDS
 from attn_export.deploy_tests.backends.tensorrt import BACKEND, cache, cuda, inspector, latency, machine, supervise
 from attn_export.deploy_tests.backends.tensorrt.profile import profile
 from attn_export.deploy_tests.backends.tensorrt.supervise import Built
 from attn_export.errors import BackendError, BackendMissingError
+from attn_export.types import ShapeRange
 from tests.deploy_tests.tensorrt import fake_trt
 
 PORTS: dict[str, dict[str, Any]] = {
@@ -151,7 +152,7 @@ def test_three_latencies_and_times_per_layer(double: Double, model: Path) -> Non
         assert [len(s) for s in (times.gpu, times.host, times.graph)] == [3, 3, 3]
         assert min(times.host) > 0
         assert double.calls("cudaGraphLaunch") == 4
-        assert set(times.as_json()["percentiles"]) == {"gpu", "host", "graph"}
+        assert set(times.to_dict()["percentiles"]) == {"gpu", "host", "graph"}
         plan = inspector.inspect(run)
         (layer,) = profile(run, {"x": ramp(2)}, runs=5, plan=plan)
         assert (layer.layer, layer.samples, layer.nodes) == ("double_it", (0.25,) * 5, ("mul",))
@@ -354,7 +355,7 @@ def test_engines_are_cached_by_graph_and_flags(double: Double, model: Path, monk
             run({"x": ramp(1)})
         return len(builds)
 
-    shapes = {"x": Range((1, 3), (2, 3), (8, 3))}
+    shapes = {"x": ShapeRange((1, 3), (2, 3), (8, 3))}
     assert [opened(Options()), opened(Options())] == [1, 1]
     assert opened(Options(shapes=shapes)) == 2
     assert opened(Options(reduced_precision=True)) == 3

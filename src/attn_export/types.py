@@ -1,0 +1,54 @@
+"""What every folder speaks of: arrays, tensors by name, dimensions that may vary, and plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attn_export.untrusted.fields import Within
+
+Array = NDArray[Any]
+Ints = NDArray[np.int64]
+#: The inputs of one run, by name.
+Feeds = Mapping[str, Array]
+#: What JSON can say of an object.
+JsonDict = dict[str, Any]
+
+Text = Annotated[str, Within(1, 1000)]
+Count = Annotated[int, Within(0)]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of a model: its name, NumPy element type, and shape by numbers and dimension names."""
+
+    name: Text
+    dtype: str
+    shape: tuple[Count | Text, ...]
+
+
+@dataclass(frozen=True)
+class Dim:
+    """A dimension that may vary after export: the multiples of ``step`` from ``min`` to ``max`` (None: no limit)."""
+
+    name: Text
+    step: Annotated[int, Within(1)] = 1
+    min: Count = 1
+    max: Count | None = None
+
+    def admits(self, size: int) -> bool:
+        """Whether ``size`` is one of the sizes this dimension may take."""
+        return size >= self.min and size % self.step == 0 and (self.max is None or size <= self.max)
+
+
+@dataclass(frozen=True)
+class ShapeRange:
+    """The shapes that one input may take on a device, as TensorRT's optimisation profile: smallest, usual, largest."""
+
+    min: tuple[int, ...]
+    opt: tuple[int, ...]
+    max: tuple[int, ...]

@@ -97,7 +97,7 @@ def parse(text: str, inputs: Sequence[TensorSpec]) -> tuple[str, ShapeRange]:
 def misfit(range_: ShapeRange, port: TensorSpec, varying: Sequence[Dim]) -> str:
     """Say why a range lies outside the contract of its input, or nothing.
 
-    >>> misfit(Range((1, 3), (1, 3), (9, 3)), Port("x", "float32", ("b", 3)), [Dim("b", max=8)])
+    >>> misfit(ShapeRange((1, 3), (1, 3), (9, 3)), TensorSpec("x", "float32", ("b", 3)), [Dim("b", max=8)])
     'b may be 1 to 8; came 9'
     """
     if not len(range_.min) == len(range_.opt) == len(range_.max) == len(port.shape):

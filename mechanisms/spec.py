@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from attn_export.types import Dim
+from attn_export.types import Dim as Dim
 
 Dtype = Literal["float32", "int64", "bool"]
 

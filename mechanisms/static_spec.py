@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from attn_export.errors import LoadError
-from attn_export.mechanisms.spec import Input, Paper, Preset, Source, Spec
-from attn_export.types import Dim
+from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Source, Spec
 
 _CALLS: dict[str, Any] = {c.__name__: c for c in (Spec, Paper, Input, Dim, Preset, Source)} | {"dict": dict}
 

@@ -123,7 +123,7 @@ def parse_preprocess(text: str) -> Preprocess:
     Raises:
         UsageError: a word is not known, or a value is not of its kind.
 
-    >>> parse("size=8x6,mean=0.5/0.5/0.5,layout=nhwc")
+    >>> parse_preprocess("size=8x6,mean=0.5/0.5/0.5,layout=nhwc")
     Preprocess(size=(8, 6), fit='stretch', mean=(0.5, 0.5, 0.5), std=(1.0, 1.0, 1.0), layout='nhwc', colour='rgb')
     """
     if len(text) > _LONGEST:

@@ -10,8 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from attn_export.mechanisms.spec import Input, Paper, Preset, Source, Spec
-from attn_export.types import Dim
+from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Source, Spec
 
 
 class DoubleAttention(nn.Module):

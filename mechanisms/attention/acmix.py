@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from attn_export.mechanisms._layers.checks import positive
 from attn_export.mechanisms._layers.local import local_sum
-from attn_export.mechanisms.spec import Input, Paper, Preset, Spec
-from attn_export.types import Dim
+from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 
 class ACmix(nn.Module):

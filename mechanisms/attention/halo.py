@@ -15,8 +15,7 @@ from torch import Tensor, nn
 
 from attn_export.mechanisms._layers.heads import attend
 from attn_export.mechanisms._layers.window_logits import RelativeLogits
-from attn_export.mechanisms.spec import Input, Paper, Preset, Source, Spec
-from attn_export.types import Dim
+from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Source, Spec
 
 
 class HaloAttention(nn.Module):

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from attn_export.mechanisms._layers.checks import positive
 from attn_export.mechanisms._layers.heads import attend, merge_heads, split_heads
-from attn_export.mechanisms.spec import Input, Paper, Preset, Source, Spec
-from attn_export.types import Dim
+from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Source, Spec
 
 
 class DepthSeparable(nn.Module):

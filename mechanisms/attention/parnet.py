@@ -10,8 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attn_export.mechanisms._layers.checks import positive
-from attn_export.mechanisms.spec import Input, Paper, Preset, Source, Spec
-from attn_export.types import Dim
+from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Source, Spec
 
 
 class ParNetBlock(nn.Module):

@@ -9,8 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from attn_export.mechanisms.spec import Input, Paper, Preset, Spec
-from attn_export.types import Dim
+from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 
 class ViewGate(nn.Module):

@@ -16,8 +16,7 @@ from attn_export.mechanisms._layers.channel_norm import ChannelNorm
 from attn_export.mechanisms._layers.checks import positive
 from attn_export.mechanisms._layers.dft import RealDFT2d
 from attn_export.mechanisms.conv.gnconv import GnConv
-from attn_export.mechanisms.spec import Input, Paper, Preset, Spec
-from attn_export.types import Dim
+from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 
 class GlobalLocalFilter(nn.Module):

@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from attn_export.mechanisms._layers.checks import positive
 from attn_export.mechanisms._layers.constant import Constants
-from attn_export.mechanisms.spec import Input, Paper, Preset, Spec
-from attn_export.types import Dim
+from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 _SOBEL_X = ((1, 0, -1), (2, 0, -2), (1, 0, -1))
 _SOBEL_Y = ((1, 2, 1), (0, 0, 0), (-1, -2, -1))

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from attn_export.deploy_tests.backends.onnxruntime.profile import Kernel, attribute, kernels, record
 from attn_export.deploy_tests.latency.roofline import Roofline, measure_roofline
-from attn_export.export.graph.cost import to_manifest, costs, origins_of
+from attn_export.export.graph.cost import costs, origins_of, to_manifest
 
 RNG = np.random.default_rng(0)
 

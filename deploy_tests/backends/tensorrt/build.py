@@ -151,7 +151,7 @@ def _profiles(
 def misfit(wanted: ShapeRange, shape: tuple[int, ...]) -> str:
     """Say why a range of shapes does not fit an input whose open dimensions are -1, or nothing.
 
-    >>> misfit(Range((4, 3), (2, 3), (8, 3)), (-1, 3))
+    >>> misfit(ShapeRange((4, 3), (2, 3), (8, 3)), (-1, 3))
     'dimension 0 is not least ≤ usual ≤ most'
     """
     if not len(wanted.min) == len(wanted.opt) == len(wanted.max) == len(shape):

@@ -71,17 +71,17 @@ class ClosedError(BaseException):
     """Nobody reads standard output any more. No Exception: nothing of ours may take it for a failure of its own."""
 
 
-def run() -> None:
+def run(start: Callable[[], object]) -> None:
     """Run the command line, as the child of ``supervisor`` does.
+
+    ``start`` imports it first: that must find the streams in place.
 
     Raises:
         SystemExit: always.
     """
     sys.stdout = _text(1, _Output)
     sys.stderr = _text(2, _Stream)
-    from attn_export.tools import cli
-
-    raise SystemExit(coded(cli.start))
+    raise SystemExit(coded(start))
 
 
 def coded(work: Callable[[], object]) -> int:

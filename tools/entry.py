@@ -46,7 +46,13 @@ def _leave_the_current_folder() -> None:
 def _work() -> None:
     from attn_export.tools import ending
 
-    ending.run()
+    ending.run(_command_line)
+
+
+def _command_line() -> object:
+    from attn_export.tools import cli
+
+    return cli.start()
 
 
 def _say(text: str, code: int) -> None:

@@ -148,13 +148,13 @@ def _own_data(
 def compile_only(path: Path, sm: str, as_json: bool, ranges: tuple[str, ...] = (), held: Held | None = None) -> None:
     """Build a bundle's graph with TensorRT for RTX without a GPU: evidence of level E1, kept in its report."""
     from attn_export.deploy_tests.backends.tensorrt.evidence import compile_only as build
-    from attn_export.pipeline.report import compile_evidence
+    from attn_export.pipeline.report import keep_evidence
 
     whole = bundle.read(path)
     source = _source(whole, held or Held(), as_json)
     bundle.may_write(path)
     evidence = build(whole.model, sm, shapes=shapes.asked(whole, ranges, cases=False))
-    digest = compile_evidence.keep_evidence(whole, evidence)
+    digest = keep_evidence.keep_evidence(whole, evidence)
     if as_json:
         console.emit({"bundle": str(path), **source, "digest_with_evidence": digest, **evidence.to_dict()})
         return

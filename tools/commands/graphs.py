@@ -28,7 +28,7 @@ def fuse(file: Path, output: Path, cost: str, keep: tuple[str, ...], repair: boo
     place = target.file(output, target.is_onnx, "ONNX file")
     if place == file.resolve():
         console.say(f"note: {file} itself is to be replaced by what it is fused to", err=True)
-    fusion = fuse_graph(model, cost=cost, keep=keep, repair=repair, folder=file.parent, ledger=True)
+    fusion = fuse_graph(model, cost=cost, keep=keep, repair=repair, folder=file.parent, quantization_error=True)
     if not fusion.certificate.ok:
         raise GateError(f"fusing {file} changed it: worst error {fusion.certificate.worst:.3g}; nothing was written")
     if fusion.certificate.left_out:

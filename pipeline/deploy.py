@@ -158,7 +158,7 @@ class _Job:
             feeds = [case.inputs for case in self.cases[:CERTIFIED]]
             plan = self.plan
             fusion = fuse_graph(
-                plain.model, cost=plan.cost, keep=plan.keep, repair=plan.repair, cases=feeds, ledger=True
+                plain.model, cost=plan.cost, keep=plan.keep, repair=plan.repair, cases=feeds, quantization_error=True
             )
             if not fusion.certificate.ok:
                 raise GateError(

@@ -45,7 +45,7 @@ def pattern(origins: Sequence[ir.Node], notes: Iterable[str]) -> str:
     return counted + (f" ({'; '.join(remarks)})" if remarks else "")
 
 
-def site(original: ir.Graph, final: ir.Graph, merge: Merge, proof: certify.Proof, ledger: bool) -> Site:
+def site(original: ir.Graph, final: ir.Graph, merge: Merge, proof: certify.Proof, *, quantization_error: bool) -> Site:
     """Describe one merge."""
     before = [cost.node_work(original, node) for node in merge.origins]
     after = [cost.node_work(final, node) for node in merge.added]
@@ -61,7 +61,7 @@ def site(original: ir.Graph, final: ir.Graph, merge: Merge, proof: certify.Proof
         notes=tuple(sorted(merge.notes)),
         structure=proof.structure,
         error=proof.error,
-        precision=precision(original, merge) if ledger else None,
+        precision=precision(original, merge) if quantization_error else None,
     )
 
 

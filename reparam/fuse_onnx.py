@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -11,13 +10,13 @@ import onnx
 from onnx import inliner
 
 from attn_export.errors import FusionError
-from attn_export.reparam import account, ir
 from attn_export.reparam.adapters.onnx.read import OnnxReader
 from attn_export.reparam.adapters.onnx.write import Writer
+from attn_export.reparam.core import plan_and_prove, rolled_back
 from attn_export.reparam.planning import cost as costs
 from attn_export.reparam.planning.plan import FusionPlan, Merge, Planner
-from attn_export.reparam.proof import certify, end_to_end
-from attn_export.reparam.result import CERTIFICATE_BOUND, Certificate, Fusion, Refusal, Site
+from attn_export.reparam.proof import end_to_end
+from attn_export.reparam.result import Certificate, Fusion, Refusal
 from attn_export.types import Feeds
 
 #: Operator sets whose meaning the reader knows.
@@ -28,8 +27,6 @@ _NOT_RUN = (
 )
 #: Sites that the whole's certificate may roll back, one by one, before it is left to fail.
 _MOST_BLAMED = 16
-#: Plans that are made one after the other, each without the sites that failed in the one before.
-_MOST_PLANS = 64
 
 
 def fuse_graph(
@@ -42,7 +39,7 @@ def fuse_graph(
     sizes: Mapping[str, int] | None = None,
     folder: Path | None = None,
     certificate: bool = True,
-    ledger: bool = False,
+    quantization_error: bool = False,
 ) -> Fusion[onnx.ModelProto]:
     """Return a fused copy of ``model`` with the account of what was done; ``model`` is not changed.
 
@@ -57,7 +54,7 @@ def fuse_graph(
         folder: where external tensors lie.
         certificate: whether to run the whole graph in float64; without it, and where the graph has operators that
             the reference cannot run, the certificate holds the errors of the sites, and says so.
-        ledger: whether to compute, for each site, what INT8 and fp16 weights would lose before and after.
+        quantization_error: whether to compute, for each site, what INT8 and fp16 weights would lose before and after.
 
     Raises:
         FusionError: the opset is not one whose meaning is known, or its own functions do not fit their calls.
@@ -88,10 +85,10 @@ def fuse_graph(
         merge = _to_blame(planned.plan, flat, wide, examples, planned.bound, folder, writer.arrays)
         if merge is None or len(blamed) == _MOST_BLAMED:
             break
-        blamed.append(_rolled_back(merge, "the whole graph's outputs differ, and part there first"))
+        blamed.append(rolled_back(merge, "the whole graph's outputs differ, and part there first"))
         planner.banned |= {(merge.root, target) for target in merge.targets}
     refusals = (*blamed, *planned.refusals)
-    return Fusion(writer.write(), planned.sites(reader.graph, ledger), result, refusals)
+    return Fusion(writer.write(), planned.sites(reader.graph, quantization_error=quantization_error), result, refusals)
 
 
 def _flat(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -125,52 +122,3 @@ def _to_blame(
         if name is not None:
             return owners[name]
     return None
-
-
-@dataclass(frozen=True)
-class Planned:
-    """A plan every site of which is proven, with the proofs and what was refused."""
-
-    plan: FusionPlan
-    proofs: tuple[certify.Proof, ...]
-    refusals: tuple[Refusal, ...]
-
-    @property
-    def bound(self) -> float:
-        """What the whole may differ by: more where a site relies on a constant that is right up to rounding only."""
-        return certify.ROUNDED_BOUND if any(p.rounded for p in self.proofs) else CERTIFICATE_BOUND
-
-    def sites(self, original: ir.Graph, ledger: bool) -> tuple[Site, ...]:
-        """Describe every merge; with the ledger of low precision where asked for."""
-        return tuple(
-            account.site(original, self.plan.graph, merge, proof, ledger)
-            for merge, proof in zip(self.plan.merges, self.proofs, strict=True)
-        )
-
-
-def plan_and_prove(graph: ir.Graph, planner: Planner, bound: float = CERTIFICATE_BOUND) -> Planned:
-    """Plan, prove every site, and plan again without those that fail."""
-    failed: list[Refusal] = []
-    for _ in range(_MOST_PLANS):
-        with np.errstate(over="ignore", invalid="ignore"):  # what grows beyond float64 is refused by what it gives
-            plan = planner.run(graph)
-            proofs = [certify.prove(graph, merge, planner.profile) for merge in plan.merges]
-        wrong = [(m, p) for m, p in zip(plan.merges, proofs, strict=True) if not p.ok(bound)]
-        if not wrong:
-            break
-        for merge, proof in wrong:
-            bits = "bits differ under dyadic weights"
-            failed.append(_rolled_back(merge, bits if proof.structure is False else f"it is off by {proof.error:.2g}"))
-            planner.banned |= {(merge.root, target) for target in merge.targets}
-    else:  # whatever it tries fails: nothing is changed
-        plan, proofs = FusionPlan(graph, []), []
-    return Planned(plan, tuple(proofs), (*failed, *account.refusals(plan, planner)))
-
-
-def _rolled_back(merge: Merge, what: str) -> Refusal:
-    return Refusal(
-        account.site_name(merge.origins, merge.targets[-1]),
-        f"rolled back: its certificate failed ({what})",
-        "report the model: an exact rule should not fail",
-        "rolled back",
-    )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -15,10 +14,10 @@ from attn_export.errors import FusionError
 from attn_export.reparam import submodules
 from attn_export.reparam.adapters.torch.read import TorchReader
 from attn_export.reparam.adapters.torch.write import rebuild
-from attn_export.reparam.fuse_onnx import plan_and_prove
+from attn_export.reparam.core import plan_and_prove
 from attn_export.reparam.planning import cost as costs
 from attn_export.reparam.planning.plan import Planner
-from attn_export.reparam.proof import certify
+from attn_export.reparam.proof import end_to_end_torch
 from attn_export.reparam.result import Certificate, Fusion
 from attn_export.reparam.submodules import UntraceableError
 
@@ -31,7 +30,7 @@ def fuse_module(
     cost: str = "cpu",
     keep: Sequence[str] = (),
     repair: bool = False,
-    ledger: bool = False,
+    quantization_error: bool = False,
 ) -> Fusion[nn.Module]:
     """Return a fused copy of ``module``; ``module`` is not changed.
 
@@ -48,7 +47,7 @@ def fuse_module(
         keep: patterns of site names whose branches are to stay.
         repair: whether a constant that a padding breaks may become a map of one number for each channel and position,
             added behind: a parameter ``p.fused.shift``, exact for the example's sizes only.
-        ledger: whether to compute, for each site, what INT8 and fp16 weights would lose before and after.
+        quantization_error: whether to compute, for each site, what INT8 and fp16 weights would lose before and after.
 
     Raises:
         FusionError: a part is in training mode, or neither the module nor a part of it can be exported.
@@ -57,24 +56,23 @@ def fuse_module(
     if training:
         raise FusionError(f"{training[0]} is in training mode; call .eval() on the module before fusing it")
     kind = next((v.dtype for v in module.state_dict().values() if v.is_floating_point()), torch.float32)
+
+    def fuse(part: nn.Module, inputs: tuple[Any, ...], sizes: Any) -> Fusion[nn.Module]:
+        planner = Planner(costs.profile(cost), keep, repair=repair)
+        return _fuse_traced(part, inputs, sizes, planner, quantization_error=quantization_error)
+
+    def fuse_child(part: nn.Module, inputs: tuple[Tensor, ...]) -> Fusion[nn.Module]:
+        return fuse(part, inputs, None if dynamic is None else submodules.free(part, inputs))
+
     try:
-        fusion = _whole(module, example, dynamic, Planner(costs.profile(cost), keep, repair=repair), ledger)
+        fusion = fuse(module, example, dynamic)
     except UntraceableError as refused:
-
-        def fuse(part: nn.Module, inputs: tuple[Tensor, ...]) -> Fusion[nn.Module]:
-            sizes = None if dynamic is None else submodules.free(part, inputs)
-            return _whole(part, inputs, sizes, Planner(costs.profile(cost), keep, repair=repair), ledger)
-
-        partly = submodules.fuse_children(module, example, _wide(example), fuse, str(refused))
-        if partly is None:
-            raise
-        certificate = replace(partly.certificate, errors=(_compare(module, partly.model, example),))
-        fusion = replace(partly, certificate=certificate)
+        fusion = submodules.fuse_children(module, example, fuse_child, str(refused))
     return replace(fusion, model=fusion.model.to(kind).eval())
 
 
-def _whole(
-    module: nn.Module, example: tuple[Any, ...], dynamic: Any, planner: Planner, ledger: bool
+def _fuse_traced(
+    module: nn.Module, example: tuple[Any, ...], dynamic: Any, planner: Planner, *, quantization_error: bool
 ) -> Fusion[nn.Module]:
     """Fuse a module that can be traced; what comes back is in float64.
 
@@ -95,29 +93,10 @@ def _whole(
     reader = TorchReader(exported)
     planned = plan_and_prove(reader.graph, planner)
     fused = rebuild(exported, planned.plan.graph)
-    errors = (_compare(module, fused, example),)
+    errors = (end_to_end_torch.compare(module, fused, example),)
     return Fusion(
         fused,
-        planned.sites(reader.graph, ledger),
+        planned.sites(reader.graph, quantization_error=quantization_error),
         Certificate(errors, planned.bound),
         planned.refusals,
     )
-
-
-def _compare(module: nn.Module, fused: nn.Module, example: tuple[Tensor, ...]) -> float:
-    """The largest relative error in float64 over all outputs."""
-    wide = _wide(example)
-    with torch.no_grad():
-        wanted, got = list(_flat(copy.deepcopy(module).double()(*wide))), list(_flat(fused(*wide)))
-    errors = [certify.relative_error(g, w) for g, w in zip(got, wanted, strict=True)]
-    return max(errors, key=lambda e: (e != e, e), default=0.0)
-
-
-def _wide(example: tuple[Any, ...]) -> tuple[Any, ...]:
-    return tuple(x.double() if isinstance(x, Tensor) and x.is_floating_point() else x for x in example)
-
-
-def _flat(outputs: object) -> Iterable[Tensor]:
-    for leaf in torch.utils._pytree.tree_leaves(outputs):
-        if isinstance(leaf, Tensor):
-            yield leaf if leaf.is_floating_point() else leaf.double()

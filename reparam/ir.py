@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from attn_export.reparam.algebra.layout import Dim
+from attn_export.reparam.types import Dim
 from attn_export.types import Array, Ints
 
 

@@ -1,7 +1,7 @@
-"""Fuse the children of a module that cannot be traced itself: control flow stays Python, the parts become convolutions.
+"""Fuse the children of a module that cannot be traced itself: its control flow stays Python.
 
-A child is taken as the example shows it: by what it was called with. One that was not called, or with other things than
-tensors, or with other sizes each time, is gone into in its turn, or left and said.
+A child is fused on what the example calls it with. Where a child was not called, or with other things than tensors, or
+with different sizes, its own children are tried instead, and a refusal says so.
 """
 
 from __future__ import annotations
@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from torch.fx.experimental.symbolic_shapes import is_concrete_int
 
 from attn_export.errors import FusionError
-from attn_export.reparam.result import Certificate, Fusion, Refusal, Site
+from attn_export.reparam.proof.end_to_end_torch import compare, in_float64
+from attn_export.reparam.result import Certificate, Fusion, Refusal
 
 #: Fuses one module on the inputs given.
 Fuse = Callable[[nn.Module, tuple[Tensor, ...]], Fusion[nn.Module]]
@@ -29,11 +30,11 @@ class UntraceableError(FusionError):
     """A module cannot be traced as a whole."""
 
 
-def free(part: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[dict[int, Any], ...]:
-    """Every dimension of every input that may vary: the exporter is asked, and says which it had to fix.
+def free(submodule: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[dict[int, Any], ...]:
+    """Ask the exporter which dimensions of the inputs may vary; it says which it had to fix.
 
     Raises:
-        UntraceableError: the part cannot be traced.
+        UntraceableError: the submodule cannot be traced.
     """
     auto = torch.export.Dim.AUTO
     try:
@@ -41,53 +42,62 @@ def free(part: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[dict[int, Any], .
             warnings.simplefilter("ignore", FutureWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
             every = tuple(dict.fromkeys(range(x.ndim), auto) for x in inputs)
-            program = torch.export.export(part, inputs, dynamic_shapes=every)
+            program = torch.export.export(submodule, inputs, dynamic_shapes=every)
     except Exception as error:
-        raise UntraceableError(f"{type(part).__name__} cannot be exported ({type(error).__name__})") from error
+        raise UntraceableError(f"{type(submodule).__name__} cannot be exported ({type(error).__name__})") from error
     given = [node.meta["val"] for node in program.graph.nodes if node.op == "placeholder"][-len(inputs) :]
     return tuple({axis: auto for axis, size in enumerate(x.shape) if not is_concrete_int(size)} for x in given)
 
 
-def fuse_children(
-    module: nn.Module, example: tuple[Any, ...], wide: tuple[Any, ...], fuse: Fuse, reason: str
-) -> Fusion[nn.Module] | None:
-    """A float64 copy of the module whose largest traceable parts are fused; None if there is no such part.
+def fuse_children(module: nn.Module, example: tuple[Any, ...], fuse: Fuse, reason: str) -> Fusion[nn.Module]:
+    """Fuse the largest traceable submodules in a float64 copy of the module.
 
-    Sites carry the path of the part they lie in. The certificate is for the caller to fill in. ``wide`` is the example
-    in float64.
+    Sites carry the path of the submodule they lie in; the certificate is that of the whole module on the example.
+
+    Raises:
+        UntraceableError: there is no such submodule; ``reason`` says why the whole module is none.
     """
     calls, result = _record(module, example), copy.deepcopy(module).double()
-    refusals = [Refusal("the module", f"not traced as a whole: {reason}", "its parts were fused instead", "not traced")]
-    sites, bounds = list[Site](), list[float]()
-    todo = [name for name, _ in module.named_children()]
+    refusals = [_untraced("the module", f"not traced as a whole: {reason}")]
+    fused: dict[str, Fusion[nn.Module]] = {}
+    todo = _composites(module)
     while todo:
         name = todo.pop(0)
-        part = module.get_submodule(name)
-        below = [f"{name}.{child}" for child, _ in part.named_children()]
-        if not below:
-            continue  # a layer by itself has nothing to be fused with
+        submodule = module.get_submodule(name)
         try:
-            fusion = fuse(part, _inputs(calls.get(name, [])))
-            _swap(result, name, fusion.model, wide)
+            fusion = fuse(submodule, _inputs(calls.get(name, [])))
+            _replace_submodule(result, name, fusion.model, in_float64(example))
         except FusionError as error:
-            refusals.append(Refusal(name, str(error), "its parts were fused instead", "not traced"))
-            todo = below + todo
+            refusals.append(_untraced(name, str(error)))
+            todo = [f"{name}.{child}" for child in _composites(submodule)] + todo
             continue
-        bounds.append(fusion.certificate.bound)
-        sites += [replace(site, name=f"{name}.{site.name}") for site in fusion.sites]
+        fused[name] = fusion
         refusals += [replace(item, name=f"{name}.{item.name}") for item in fusion.refusals]
-    return Fusion(result, tuple(sites), Certificate((), max(bounds)), tuple(refusals)) if bounds else None
+    if not fused:
+        raise UntraceableError(reason)
+    sites = [replace(site, name=f"{name}.{site.name}") for name, fusion in fused.items() for site in fusion.sites]
+    bound = max(fusion.certificate.bound for fusion in fused.values())
+    return Fusion(result, tuple(sites), Certificate((compare(module, result, example),), bound), tuple(refusals))
+
+
+def _untraced(name: str, reason: str) -> Refusal:
+    return Refusal(name, reason, "its parts were fused instead", "not traced")
+
+
+def _composites(module: nn.Module) -> list[str]:
+    """List the children that have children: a layer by itself has nothing to be fused with."""
+    return [name for name, child in module.named_children() if next(child.children(), None) is not None]
 
 
 def _record(module: nn.Module, example: tuple[Any, ...]) -> dict[str, list[_Call]]:
-    """What each part is called with when the module runs on the example."""
+    """Record what each submodule is called with when the module runs on the example."""
     calls: dict[str, list[_Call]] = {}
 
     def seen(name: str, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         calls.setdefault(name, []).append((args, kwargs))
 
-    named = [(name, part) for name, part in module.named_modules() if name]
-    hooks = [part.register_forward_pre_hook(partial(seen, name), with_kwargs=True) for name, part in named]
+    named = [(name, submodule) for name, submodule in module.named_modules() if name]
+    hooks = [child.register_forward_pre_hook(partial(seen, name), with_kwargs=True) for name, child in named]
     try:
         with torch.no_grad():
             module(*example)
@@ -98,7 +108,7 @@ def _record(module: nn.Module, example: tuple[Any, ...]) -> dict[str, list[_Call
 
 
 def _inputs(calls: list[_Call]) -> tuple[Tensor, ...]:
-    """The one way in which a part was called.
+    """Return the one way in which a submodule was called.
 
     Raises:
         FusionError: it was not called, or not in one way, or with other things than tensors.
@@ -112,15 +122,15 @@ def _inputs(calls: list[_Call]) -> tuple[Tensor, ...]:
     return tuple(x.detach().clone() for x in calls[0][0])
 
 
-def _swap(module: nn.Module, name: str, part: nn.Module, example: tuple[Any, ...]) -> None:
-    """Put a part in its place, unless the module reaches into it and no longer runs.
+def _replace_submodule(module: nn.Module, name: str, new: nn.Module, example: tuple[Any, ...]) -> None:
+    """Put a submodule in its place, unless the module reaches into it and no longer runs.
 
     Raises:
         FusionError: it does not run with it.
     """
     path, _, leaf = name.rpartition(".")
     parent, old = module.get_submodule(path), module.get_submodule(name)
-    setattr(parent, leaf, part)
+    setattr(parent, leaf, new)
     try:
         with torch.no_grad():
             module(*example)

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("mechanisms", "reparam", "export", "deploy_tests", "pipeline", "tools")
 #: Files and packages beside the folders, which every one of them may import.
-GROUND = {"errors", "bundle", "registry", "process", "untrusted", "__version__"}
+GROUND = {"errors", "bundle", "registry", "process", "types", "untrusted", "__version__"}
 MAY_IMPORT = {
     "mechanisms": GROUND | {"mechanisms"},
     "reparam": GROUND | {"reparam"},
@@ -22,13 +22,21 @@ MAY_IMPORT = {
     "pipeline": GROUND | {"mechanisms", "reparam", "export", "deploy_tests", "pipeline"},
     "tools": GROUND | set(FOLDERS),
 }
-#: Inside a folder, what each room may know of its neighbours.
+#: Inside a folder, what each room (a package, or a module that stands alone) may know of its neighbours.
 ROOMS = {
-    "reparam/algebra": {"ir"},
-    "reparam/planning": {"ir", "algebra"},
-    "reparam/proof": {"ir", "result", "algebra", "planning", "evaluate"},
-    "reparam/evaluate": {"ir", "algebra"},
-    "reparam/adapters": {"ir", "algebra", "evaluate"},
+    "reparam/types": set[str](),
+    "reparam/result": set[str](),
+    "reparam/ir": {"types"},
+    "reparam/algebra": {"types", "ir"},
+    "reparam/evaluate": {"types", "ir", "algebra"},
+    "reparam/planning": {"types", "ir", "algebra"},
+    "reparam/proof": {"types", "ir", "result", "algebra", "planning", "evaluate"},
+    "reparam/adapters": {"types", "ir", "algebra", "evaluate"},
+    "reparam/account": {"types", "ir", "result", "algebra", "planning", "proof"},
+    "reparam/core": {"types", "ir", "result", "account", "planning", "proof"},
+    "reparam/submodules": {"result", "proof"},
+    "reparam/fuse_onnx": {"types", "result", "core", "adapters", "planning", "proof"},
+    "reparam/fuse_torch": {"types", "result", "core", "submodules", "adapters", "planning", "proof"},
     "pipeline/divergence": set[str](),
     "pipeline/report": set[str](),
     "pipeline/lint": set[str](),
@@ -36,8 +44,9 @@ ROOMS = {
 HOST_ONLY = {"torch", "onnx", "onnx_ir", "onnxscript", "onnxsim", "safetensors", "jaxtyping"}
 
 
-def sources(folder: str) -> list[Path]:
-    return sorted((ROOT / folder).rglob("*.py"))
+def sources(room: str) -> list[Path]:
+    alone = (ROOT / room).with_suffix(".py")
+    return [alone] if alone.is_file() else sorted((ROOT / room).rglob("*.py"))
 
 
 def imports(path: Path) -> Iterator[str]:
@@ -68,6 +77,82 @@ def test_rooms_know_only_those_below_them(room: str) -> None:
             parts = name.split(".")
             if parts[:2] == ["attn_export", folder]:
                 assert parts[2] in ROOMS[room] | {own}, f"{path.relative_to(ROOT)} imports {name}"
+
+
+def test_every_room_of_the_fuser_has_its_row() -> None:
+    found = {
+        path.stem for path in (ROOT / "reparam").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+    assert found - {"__init__"} == {room.split("/")[1] for room in ROOMS if room.startswith("reparam/")}
+
+
+def module_name(path: Path) -> str:
+    parts = path.with_suffix("").parts
+    return ".".join(("attn_export", *parts[: -1 if parts[-1] == "__init__" else None]))
+
+
+def only_for_types(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+
+
+def imported_when_run(tree: ast.AST) -> Iterator[str]:
+    """Yield what a module imports, inside its functions too; what is imported for type checkers only is left out."""
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif not only_for_types(node):
+            yield from imported_when_run(node)
+
+
+def module_graph(files: dict[str, str]) -> dict[str, set[str]]:
+    """Map each module to the modules among ``files`` (name → source) that it imports."""
+    graph: dict[str, set[str]] = {}
+    for name, source in files.items():
+        graph[name] = set()
+        for wanted in imported_when_run(ast.parse(source)):
+            found = wanted if wanted in files else wanted.rpartition(".")[0]
+            if found in files and found != name:
+                graph[name].add(found)
+    return graph
+
+
+def reachable(graph: dict[str, set[str]], start: str) -> set[str]:
+    seen, todo = set[str](), [start]
+    while todo:
+        new = graph[todo.pop()] - seen
+        seen |= new
+        todo += new
+    return seen
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Return the strongly connected components of more than one module."""
+    reach = {name: reachable(graph, name) for name in graph}
+    found = {tuple(sorted(n for n in reach[name] if name in reach[n])) for name in graph if name in reach[name]}
+    return [list(circle) for circle in sorted(found)]
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    package = ROOT / "src" / "attn_export"
+    own = [path for path in package.rglob("*.py") if not set(path.relative_to(package).parts) & set(FOLDERS)]
+    paths = {module_name(path.relative_to(package)): path for path in own}
+    paths |= {module_name(path.relative_to(ROOT)): path for folder in FOLDERS for path in sources(folder)}
+    assert len(paths) > 300
+    found = circles(module_graph({name: path.read_text(encoding="utf-8") for name, path in paths.items()}))
+    assert not found, "\n".join(" ↔ ".join(circle) for circle in found)
+
+
+def test_a_circle_is_seen_through_functions_and_not_through_types() -> None:
+    files = {
+        "p.a": "from p import b",
+        "p.b": "def f() -> None:\n    from p.c import x",
+        "p.c": "import p.a",
+        "p.d": "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    from p import e",
+        "p.e": "from p.d import y",
+    }
+    assert circles(module_graph(files)) == [["p.a", "p.b", "p.c"]]
 
 
 def test_the_device_side_imports_neither_torch_nor_onnx() -> None:

@@ -12,10 +12,8 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.float64]
-
+from attn_export.types import Array
 
 #: Arrays of more numbers than this are computed each time: of several on the way to a kernel, one is in memory.
 MOST_KEPT = 1 << 25

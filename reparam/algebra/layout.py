@@ -14,9 +14,8 @@ from typing import Literal
 import numpy as np
 
 from attn_export.reparam.algebra.linconv import NotFusibleError
+from attn_export.reparam.types import Dim
 from attn_export.types import Array, Ints
-
-Dim = int | str | None
 
 
 @dataclass(frozen=True)

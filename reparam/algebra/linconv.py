@@ -15,13 +15,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from attn_export.reparam.algebra import border_map
 from attn_export.reparam.algebra.border_map import Lazy
-from attn_export.types import Ints
-
-Array = NDArray[np.float64]
+from attn_export.types import Array, Ints
 
 #: A constant written in float32 equals a bias computed in float64 to this, relative to the larger of the two.
 ROUNDING = 2.0**-21

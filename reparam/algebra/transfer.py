@@ -10,9 +10,10 @@ import numpy as np
 
 from attn_export.reparam import ir
 from attn_export.reparam.algebra import compose, layout, linconv, positions, sums, toeplitz, upsample
-from attn_export.reparam.algebra.layout import Dim, Layout, by_channel
+from attn_export.reparam.algebra.layout import Layout, by_channel
 from attn_export.reparam.algebra.linconv import LinConv, NotFusibleError
 from attn_export.reparam.algebra.state import State
+from attn_export.reparam.types import Dim
 from attn_export.types import Array, Ints
 
 __all__ = ["State", "start", "transfer"]

@@ -17,9 +17,10 @@ import numpy as np
 
 from attn_export.reparam import ir
 from attn_export.reparam.algebra import compose, linconv, sums
-from attn_export.reparam.algebra.layout import Dim, by_channel, channels_first
+from attn_export.reparam.algebra.layout import by_channel, channels_first
 from attn_export.reparam.algebra.linconv import LinConv, NotFusibleError
 from attn_export.reparam.algebra.state import State, Upsampling
+from attn_export.reparam.types import Dim
 from attn_export.types import Array, Ints
 
 

@@ -13,13 +13,14 @@ import numpy as np
 
 from attn_export.reparam import ir
 from attn_export.reparam.algebra import positions, toeplitz, upsample
-from attn_export.reparam.algebra.layout import Dim, Layout, channels_first
+from attn_export.reparam.algebra.layout import Layout, channels_first
 from attn_export.reparam.algebra.linconv import LinConv, NotFusibleError
 from attn_export.reparam.algebra.state import State, Upsampling
 from attn_export.reparam.planning import cost
 from attn_export.reparam.planning.cost import CostProfile, Work, vector_width
 from attn_export.reparam.planning.dense import class_order, dense, groups_of, renamed, taps
 from attn_export.reparam.planning.lowering import Lowering, LoweringStep, Sizes
+from attn_export.reparam.types import Dim
 
 
 def lower(root: ir.Value, home: Layout, state: State, target: ir.Value, profile: CostProfile) -> Lowering:

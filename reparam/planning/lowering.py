@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from attn_export.reparam import ir
-from attn_export.reparam.algebra.layout import Dim
 from attn_export.reparam.planning.cost import CostProfile, Work
+from attn_export.reparam.types import Dim
 
 Sizes = tuple[int, ...]
 

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from attn_export.reparam import ir
-from attn_export.reparam.algebra.layout import Dim
 from attn_export.reparam.planning.cost import CostProfile, node_work
 from attn_export.reparam.planning.plan import LARGEST, Merge
 from attn_export.reparam.proof.dyadic import DyadicCheck, dyadic_check_of
 from attn_export.reparam.proof.region import between, execute_region
+from attn_export.reparam.types import Dim
 
 #: Constants written in float32 (a padding that equals a bias up to rounding) let a site agree to this only.
 ROUNDED_BOUND = 2.0**-18

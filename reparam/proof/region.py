@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from torch import Tensor
 
 from attn_export.reparam import ir
-from attn_export.reparam.algebra.layout import Dim
 from attn_export.reparam.algebra.linconv import BORDER
 from attn_export.reparam.algebra.transfer import State, start, transfer
 from attn_export.reparam.evaluate import ir as execute
 from attn_export.reparam.planning.plan import Merge
+from attn_export.reparam.types import Dim
 
 
 def between(graph: ir.Graph, root: str, targets: Sequence[str]) -> list[ir.Node]:

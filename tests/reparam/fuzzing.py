@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 
 from attn_export.reparam import ir
-from attn_export.reparam.algebra.layout import Dim
 from attn_export.reparam.evaluate import ir as execute
 from attn_export.reparam.planning.cost import CostProfile
 from attn_export.reparam.planning.plan import Planner
 from attn_export.reparam.proof import certify, region
+from attn_export.reparam.types import Dim
 
 EAGER = CostProfile(dense=1e30, depthwise=1e30, bandwidth=1e30, constant=1.0, lanes=1)
 #: A map costs several nodes: here the work decides, and nodes where it is the same.

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -23,6 +26,21 @@ def test_training_mode_is_refused() -> None:
     module.eval()[1].train()
     with pytest.raises(FusionError, match="1 is in training mode"):
         fuse_module(module, (torch.randn(1, 3, 8, 8),))
+
+
+def test_fusing_a_module_loads_nothing_of_onnx() -> None:
+    code = (
+        "import sys, torch\n"
+        "from torch import nn\n"
+        "from attn_export.reparam import fuse_module\n"
+        "net = nn.Sequential(nn.Conv2d(2, 2, 1, bias=False), nn.BatchNorm2d(2)).eval()\n"
+        "assert fuse_module(net, (torch.randn(1, 2, 4, 4),)).sites\n"
+        "loaded = [name for name in sys.modules if 'onnx' in name.split('.')]\n"
+        "print(*(name for name in loaded if not name.startswith('torch.')))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not done.stdout.split()
 
 
 def test_what_cannot_be_exported_is_refused_with_the_reason() -> None:
@@ -180,8 +198,8 @@ def test_flops_profile_never_adds_work() -> None:
     assert left(fusion.model)[0] == 3
 
 
-def test_the_ledger_shows_what_quantising_costs() -> None:
-    site = fuse_module(wake(repvgg(16, 16)), (torch.randn(2, 16, 9, 9),), ledger=True).sites[0]
+def test_the_quantization_error_shows_what_quantising_costs() -> None:
+    site = fuse_module(wake(repvgg(16, 16)), (torch.randn(2, 16, 9, 9),), quantization_error=True).sites[0]
     assert site.precision is not None
     assert 0 < site.precision.int8_before < site.precision.int8_after
     assert site.precision.fp16_before > 0

@@ -9,7 +9,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, TensorProto, ValueInfoProto, helper, numpy_helper, shape_inference
 
-from attn_export.reparam.algebra.layout import Dim
+from attn_export.reparam.types import Dim
 
 #: Larger initializers take part in shape inference by their shape alone.
 _SMALL = 4096

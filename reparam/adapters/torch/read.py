@@ -13,7 +13,7 @@ from torch import Tensor, fx
 
 from attn_export.reparam import ir
 from attn_export.reparam.adapters.torch.border import short, writes
-from attn_export.reparam.algebra.layout import Dim
+from attn_export.reparam.types import Dim
 from attn_export.types import Array
 
 _END = 2**31 - 1

@@ -36,6 +36,12 @@ class StageResult:
     latency: Latency | None = None
     model: Path | None = None
 
+    def summary(self) -> str:
+        """Say how far it is from the reference, in a line of progress."""
+        if self.parity.snr is not None:
+            return f"SNR {self.parity.worst.snr:.1f} dB (limit {self.parity.snr:g} dB)"
+        return f"error {self.parity.worst.k:.2f}x the float32 noise floor (limit {self.parity.tolerance:g}x)"
+
     def to_dict(self) -> dict[str, Any]:
         """For the manifest."""
         return {

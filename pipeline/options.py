@@ -1,8 +1,7 @@
-"""What the main job is asked for, and what it gave."""
+"""What the main job is asked for. Every field has the name of the option that sets it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -10,24 +9,66 @@ from typing import Literal
 from attn_export.deploy_tests.data.images import Preprocess
 from attn_export.deploy_tests.latency.comparison import Rules
 from attn_export.deploy_tests.latency.measure import Protocol
-from attn_export.export.onnx.torch_export import OPSET
+from attn_export.export.onnx.opset import OPSET
 
 Mutants = Literal["none", "fast", "full"]
+Precision = Literal["float32", "float16"]
 
 
-@dataclass(frozen=True)
-class DeployOptions:
-    """What the user asked for."""
+@dataclass(frozen=True, kw_only=True)
+class BuildOptions:
+    """What the stages do to a subject.
 
-    target: Path
-    fuse: bool = False
-    cost: str = "cpu"
-    keep: Sequence[str] = ()
-    repair: bool = False
-    strict: bool = False
-    simplify: bool = True
-    half: bool = False
+    Attributes:
+        opset: of the ONNX standard.
+        fuse: whether training-time branches are collapsed.
+        fuse_cost: the cost model that decides what is worth fusing.
+        keep_branches: patterns of site names that stay as they are.
+        border_maps: whether a constant that a padding breaks may become a map (fixed sizes only).
+        fail_on_rollback: whether a site that had to be rolled back ends the job.
+        certify: whether fusing is proven on the whole graph in float64; what is only compiled can do without.
+        simplify: whether to run the simplifier.
+        fp16: whether to compute in float16.
+    """
+
     opset: int = OPSET
+    fuse: bool = False
+    fuse_cost: str = "cpu"
+    keep_branches: tuple[str, ...] = ()
+    border_maps: bool = False
+    fail_on_rollback: bool = False
+    certify: bool = True
+    simplify: bool = True
+    fp16: bool = False
+
+    @property
+    def precision(self) -> Precision:
+        """The element type that the model computes in."""
+        return "float16" if self.fp16 else "float32"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeployOptions:
+    """What the user asked for.
+
+    Attributes:
+        output: the bundle's folder; by default one of the subject's name.
+        build: what the stages do.
+        seed: of the inputs that are drawn.
+        threads: of the runtime.
+        atol: the user's own absolute tolerance, besides the derived one.
+        rtol: the user's own relative tolerance, besides the derived one.
+        mutants: how many faults are injected to check the check.
+        data: the user's own inputs.
+        preprocess: how images among them become inputs.
+        bench: whether to measure latency.
+        protocol: how long to warm up and to sample.
+        rules: how the comparison of two models is played.
+        command: what was typed, for the record.
+    """
+
+    output: Path | None = None
+    build: BuildOptions = field(default_factory=BuildOptions)
     seed: int = 0
     threads: int = 1
     atol: float | None = None
@@ -35,12 +76,7 @@ class DeployOptions:
     mutants: Mutants = "fast"
     data: Path | None = None
     preprocess: Preprocess | None = None
-    measure: bool = True
+    bench: bool = True
     protocol: Protocol = field(default_factory=Protocol)
     rules: Rules = field(default_factory=Rules)
-    command: Sequence[str] = ()
-
-    @property
-    def precision(self) -> str:
-        """The element type that the model computes in."""
-        return "float16" if self.half else "float32"
+    command: tuple[str, ...] = ()

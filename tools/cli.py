@@ -1,12 +1,13 @@
-"""The command line. A word that is no command is a subject: ``attn-export X`` is ``attn-export export X``.
+"""The command line. If the first word is not a command, it is a model: ``attn-export X`` is ``attn-export export X``.
 
 Exit codes: 0 all gates passed · 1 a gate failed · 2 usage · 3 could not load, convert or read · 4 a required backend
 is not available · 5 inconclusive · 70 a fault of ours · 130 interrupted, 143 terminated. Stdout carries the result,
-stderr progress and warnings.
+stderr progress and warnings. Defaults for a project stand in its ``pyproject.toml``, under ``[tool.attn-export]``.
 """
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -19,27 +20,35 @@ from attn_export.tools.contained import contained
 
 
 class _Group(TyperGroup):
-    """A group whose unknown first word is a subject for ``export``."""
+    """A group with a command for a first word that is none."""
+
+    default = "export"
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Insert ``export`` where the first word is no command and no option of the group's own."""
+        """Insert the default where the first word is no command and no option of the group's own."""
         own = {"--help", "--version", "--install-completion", "--show-completion", "-h"}
         if args and args[0] not in self.commands and args[0] not in own:
-            args = ["export", *args]
+            args = [self.default, *args]
         return super().parse_args(ctx, args)
 
 
+class _Kits(_Group):
+    default = "write"
+
+
+_HELP = {"help_option_names": ["-h", "--help"]}
 app = typer.Typer(
     cls=_Group,
     no_args_is_help=True,
     add_completion=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=_HELP,
 )
+kits = typer.Typer(cls=_Kits, no_args_is_help=True, rich_markup_mode=None, context_settings=_HELP)
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool) -> None:  # Typer calls it so
     if wanted:
         typer.echo(f"attn-export {__version__}")
         raise typer.Exit
@@ -47,19 +56,27 @@ def _version(wanted: bool) -> None:
 
 @app.callback(epilog="Example: attn-export repvgg --fuse")
 def _root(
-    version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say the version.")
+    ctx: typer.Context,
+    *,
+    version: Annotated[  # noqa: ARG001  # its callback has acted
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """Fuse, export and prove vision mechanisms for edge devices.
 
-    A word that is no command is a subject: `attn-export repvgg --fuse` is `attn-export export repvgg --fuse`.
+    If the first word is not a command, it is treated as the model to export: `attn-export repvgg --fuse` is
+    `attn-export export repvgg --fuse`.
     """
+    from attn_export.tools import settings
+
+    assert isinstance(ctx.command, TyperGroup)
+    ctx.default_map = settings.defaults(Path.cwd(), ctx.command)
 
 
 @app.command(epilog="Example: attn-export my_pkg.net:build --input 1x3x224x224 --weights net.safetensors --fuse")
 @contained
 def export(
+    *,
     subject: Annotated[
         str,
         typer.Argument(metavar="SUBJECT", help="A catalogue name, package.module:name, file.py:name, or an ONNX file."),
@@ -67,21 +84,19 @@ def export(
     fuse: Annotated[bool, typer.Option("--fuse", help="Collapse training-time branches first.")] = False,
     fuse_cost: options.FuseCost = "cpu",
     keep_branches: options.KeepBranches = None,
-    repair: options.Repair = False,
+    border_maps: options.BorderMaps = False,
+    fail_on_rollback: options.FailOnRollback = False,
     preset: options.PresetName = None,
     inputs: options.Inputs = None,
     kwargs: options.Arguments = "{}",
     weights: options.Weights = None,
     weights_key: options.WeightsKey = None,
     variant: options.Variant = None,
-    strict: Annotated[
-        bool | None,
-        typer.Option(
-            help="Names missing in the weights, or unexpected, are an error (default); so are rolled-back sites."
-        ),
-    ] = None,
-    awaken: Annotated[
-        bool, typer.Option(help="Without weights: draw those that a fresh module leaves at 0 or 1.")
+    strict_weights: Annotated[
+        bool, typer.Option(help="Whether names missing in the weights, or unexpected, are an error.")
+    ] = True,
+    randomize_weights: Annotated[
+        bool, typer.Option(help="Without --weights: draw seeded random values for those that a fresh module fixes.")
     ] = True,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="The bundle's folder; its name by default.")
@@ -112,72 +127,81 @@ def export(
     quiet: options.Quiet = False,
 ) -> None:
     """Fuse, export, simplify, prove and measure one subject, and write its bundle."""
-    from attn_export.tools.commands import export as exporting
+    from attn_export.pipeline.options import BuildOptions, DeployOptions
+    from attn_export.tools.commands import export as command
 
-    exporting.export(
-        exporting.SourceOptions(
-            subject,
-            preset,
-            tuple(inputs or ()),
-            _arguments(kwargs),
-            weights,
-            strict is not False,
-            awaken,
-            dynamic,
-            output,
-            seed,
-            variant,
-            weights_key,
+    command.export(
+        command.SourceOptions(
+            text=subject,
+            preset=preset,
+            inputs=tuple(inputs or ()),
+            arguments=options.arguments(kwargs),
+            weights=weights,
+            weights_key=weights_key,
+            variant=variant,
+            strict=strict_weights,
+            randomize=randomize_weights,
+            dynamic=dynamic,
+            seed=seed,
         ),
-        {
-            "fuse": fuse,
-            "cost": fuse_cost,
-            "keep": tuple(keep_branches or ()),
-            "repair": repair,
-            "strict": bool(strict),
-            "simplify": simplify,
-            "half": fp16,
-            "mutants": mutants,
-            "data": data,
-            "preprocess": preprocess,
-            "opset": opset,
-            "threads": threads,
-            "atol": atol,
-            "rtol": rtol,
-            "measure": bench,
-        },
-        (warmup / 1000, iterations, duration),
-        as_json,
-        -1 if quiet else verbose,
+        DeployOptions(
+            output=output,
+            build=BuildOptions(
+                opset=opset,
+                fuse=fuse,
+                fuse_cost=fuse_cost,
+                keep_branches=tuple(keep_branches or ()),
+                border_maps=border_maps,
+                fail_on_rollback=fail_on_rollback,
+                simplify=simplify,
+                fp16=fp16,
+            ),
+            seed=seed,
+            threads=threads,
+            atol=atol,
+            rtol=rtol,
+            mutants=options.mutants(mutants),
+            data=data,
+            preprocess=options.preprocess(preprocess),
+            bench=bench,
+            protocol=options.protocol(warmup, iterations, duration),
+            command=tuple(sys.argv[1:]),
+        ),
+        as_json=as_json,
+        verbosity=-1 if quiet else verbose,
     )
 
 
 @app.command(name="list", epilog="Example: attn-export list --family attention")
 @contained
 def list_(
+    *,
     family: Annotated[str | None, typer.Option(metavar="FAMILY", help="Only this family.")] = None,
     as_json: options.Json = False,
 ) -> None:
     """List the catalogue."""
     from attn_export.tools.commands import catalogue
 
-    catalogue.list_(family, as_json)
+    catalogue.list_(family, as_json=as_json)
 
 
 @app.command(epilog="Example: attn-export show triplet")
 @contained
 def show(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="A catalogue name.")], as_json: options.Json = False
+    *,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A catalogue name.")],
+    as_json: options.Json = False,
 ) -> None:
     """Show one entry: paper, formula, shapes, presets."""
     from attn_export.tools.commands import catalogue
 
-    catalogue.show(name, as_json)
+    catalogue.show(name, as_json=as_json)
 
 
 @app.command(epilog="Example: attn-export verify repvgg --require tensorrt")
 @contained
 def verify(
+    *,
     path: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle's folder.")],
     backend: Annotated[
         list[str] | None, typer.Option(metavar="BACKEND", help="Prove it on this backend; repeat for several.")
@@ -186,10 +210,6 @@ def verify(
         list[str] | None,
         typer.Option(metavar="BACKEND", help="As --backend, but exit 4 when it is not available here."),
     ] = None,
-    compile_only: Annotated[
-        bool, typer.Option("--compile-only", help="With TensorRT: build for --sm without a GPU, and run nothing.")
-    ] = False,
-    sm: Annotated[str, typer.Option(metavar="XY", help="The GPU to build for, by its compute capability.")] = "86",
     shapes: options.Shapes = None,
     data: options.Data = None,
     preprocess: Annotated[
@@ -217,28 +237,50 @@ def verify(
     """Prove a bundle again, on this machine. Needs neither torch nor onnx."""
     from attn_export.tools.commands import device
 
-    held = device.Held(expect, signers, tolerance, snr)
-    if compile_only:
-        device.compile_only(path, sm, as_json, tuple(shapes or ()), held)
-    else:
-        device.verify(
-            path,
-            tuple(backend or ()),
-            tuple(require or ()),
-            atol,
-            rtol,
-            threads,
-            as_json,
-            data,
-            preprocess,
-            tuple(shapes or ()),
-            held,
-        )
+    device.verify(
+        device.VerifyOptions(
+            path=path,
+            backends=tuple(backend or ()),
+            require=tuple(require or ()),
+            shapes=tuple(shapes or ()),
+            data=data,
+            preprocess=options.preprocess(preprocess),
+            atol=atol,
+            rtol=rtol,
+            held=device.Held(expect, signers, tolerance, snr),
+            threads=threads,
+        ),
+        as_json=as_json,
+    )
+
+
+@app.command(name="compile", epilog="Example: attn-export compile repvgg --target tensorrt_rtx:sm86")
+@contained
+def compile_(
+    *,
+    path: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle's folder.")],
+    target: options.Target = "tensorrt_rtx:sm86",
+    shapes: options.Shapes = None,
+    expect: Annotated[
+        str | None, typer.Option(metavar="DIGEST", help="Fail unless this is its digest, sha256:…, as it was printed.")
+    ] = None,
+    signers: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Fail unless one of OpenSSH's allowed signers here signed it.")
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Compile a bundle for a chip that is not here, run nothing, and keep that as evidence in its report."""
+    from attn_export.tools.commands import device
+
+    device.compile_(
+        path, target, shapes=tuple(shapes or ()), held=device.Held(expect, signers, None, None), as_json=as_json
+    )
 
 
 @app.command(epilog="Example: attn-export sign repvgg --key ~/.ssh/id_ed25519")
 @contained
 def sign(
+    *,
     path: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle's folder.")],
     key: Annotated[
         Path, typer.Option(metavar="FILE", help="An SSH key; a public one where an agent holds the private one.")
@@ -246,16 +288,17 @@ def sign(
     as_json: options.Json = False,
 ) -> None:
     """Sign a bundle with an SSH key, as git signs commits; `verify --signers` holds it to that."""
-    from attn_export.tools.commands import sign as signing
+    from attn_export.tools.commands import sign as command
 
-    signing.sign(path, key, as_json)
+    command.sign(path, key, as_json=as_json)
 
 
 @app.command(epilog="Example: attn-export bench fused plain")
 @contained
 def bench(
+    *,
     paths: Annotated[list[Path], typer.Argument(metavar="BUNDLE [BUNDLE2]", help="One bundle, or two to compare.")],
-    backend: Annotated[str, typer.Option(metavar="BACKEND", help="Where to measure.")] = "onnxruntime",
+    backend: Annotated[str | None, typer.Option(metavar="BACKEND", help="Where to measure.")] = None,
     warmup: options.Warmup = 200,
     iterations: options.Iterations = 200,
     duration: options.Duration = 3.0,
@@ -275,9 +318,7 @@ def bench(
         str, typer.Option(metavar="PERCENT", help="How much slower than the baseline it may be.")
     ] = "3%",
     mlperf: Annotated[bool, typer.Option("--mlperf", help="MLPerf's single-stream figure, too.")] = False,
-    sustain: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="Seconds of a run that looks for drift.")
-    ] = 0,
+    soak: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Run so long, and look for drift.")] = 0,
     thread_sweep: Annotated[bool, typer.Option("--thread-sweep", help="Latency by number of threads.")] = False,
     batch_sweep: Annotated[
         str | None, typer.Option(metavar="SIZES", help="Latency by batch size, such as 1,2,4,8.")
@@ -289,69 +330,81 @@ def bench(
     quiet: options.Quiet = False,
 ) -> None:
     """Measure latency; of two bundles, the interleaved ratio with its control."""
-    from attn_export.tools.commands import bench as benching
+    from attn_export.tools.commands import bench as command
 
-    benching.bench(
-        benching.BenchOptions(
-            tuple(paths),
-            backend,
-            (warmup / 1000, iterations, duration),
-            threads,
-            thorough,
-            tuple(budget or ()),
-            faster_than,
-            baseline,
-            max_regression,
-            mlperf,
-            sustain,
-            thread_sweep,
-            batch_sweep,
-            profile,
-            tuple(shapes or ()),
+    command.bench(
+        command.BenchOptions(
+            paths=tuple(paths),
+            backend=backend,
+            protocol=options.protocol(warmup, iterations, duration),
+            threads=threads,
+            thorough=thorough,
+            budgets=tuple(budget or ()),
+            faster_than=faster_than,
+            baseline=baseline,
+            max_regression=max_regression,
+            mlperf=mlperf,
+            soak=soak,
+            thread_sweep=thread_sweep,
+            batch_sweep=batch_sweep,
+            profile=profile,
+            shapes=tuple(shapes or ()),
         ),
-        as_json,
-        -1 if quiet else verbose,
+        as_json=as_json,
+        verbosity=-1 if quiet else verbose,
     )
 
 
 @app.command(epilog="Example: attn-export fuse trained.onnx -o fused.onnx")
 @contained
 def fuse(
+    *,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An ONNX file of any producer, opset 11 to 26.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where the fused file goes.")],
     fuse_cost: options.FuseCost = "cpu",
     keep_branches: options.KeepBranches = None,
-    repair: options.Repair = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Fail where a site had to be rolled back.")] = False,
+    border_maps: options.BorderMaps = False,
+    fail_on_rollback: options.FailOnRollback = False,
     as_json: options.Json = False,
 ) -> None:
     """Collapse the linear regions of an ONNX file, with a certificate."""
+    from attn_export.pipeline.options import BuildOptions
     from attn_export.tools.commands import graphs
 
-    graphs.fuse(file, output, fuse_cost, tuple(keep_branches or ()), repair, strict, as_json)
+    graphs.fuse(
+        file,
+        output,
+        BuildOptions(
+            fuse=True,
+            fuse_cost=fuse_cost,
+            keep_branches=tuple(keep_branches or ()),
+            border_maps=border_maps,
+            fail_on_rollback=fail_on_rollback,
+        ),
+        as_json=as_json,
+    )
 
 
-@app.command(epilog="Example: attn-export lint repvgg --target tensorrt")
+@app.command(epilog="Example: attn-export lint repvgg --target tensorrt:sm86")
 @contained
 def lint(
+    *,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An ONNX file, or a bundle.")],
     target: Annotated[
-        str, typer.Option(metavar="TARGET", help="Where it is to run: tensorrt or ort-mobile.")
-    ] = "tensorrt",
-    sm: Annotated[
-        str, typer.Option(metavar="XY", help="For TensorRT's parser: the GPU, by its compute capability.")
-    ] = "86",
+        str, typer.Option(metavar="TARGET", help="Where it is to run: tensorrt, tensorrt:sm86 or ort_mobile.")
+    ] = "tensorrt:sm86",
     as_json: options.Json = False,
 ) -> None:
     """Say which nodes a target will refuse, cast, split or not fuse."""
     from attn_export.tools.commands import graphs
 
-    graphs.lint(file, target, sm, as_json)
+    graphs.lint(file, target, as_json=as_json)
 
 
-@app.command(epilog="Example: attn-export diff se --between exported,simplified@onnxruntime -o parting")
+@app.command(epilog="Example: attn-export diff se --between exported,simplified@onnxruntime -o divergence")
 @contained
 def diff(
+    *,
     what: Annotated[
         str, typer.Argument(metavar="WHAT", help="A bundle, an ONNX file, or a subject as the main job takes it.")
     ],
@@ -380,34 +433,33 @@ def diff(
     variant: options.Variant = None,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="DIR", help="Write the smallest part that shows it to this folder."),
+        typer.Option("--output", "-o", metavar="DIR", help="Write the smallest subgraph that shows it to this folder."),
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Say where two runs part: the first node, its module and line."""
-    from attn_export.tools.commands import diff as diff_command
-    from attn_export.tools.commands import export as exporting
+    """Show where two runs first diverge: node, module and source line."""
+    from attn_export.tools.commands import diff as command
+    from attn_export.tools.commands.export import SourceOptions
 
-    wanted = exporting.SourceOptions(
-        what,
-        preset,
-        tuple(inputs or ()),
-        _arguments(kwargs),
-        weights,
-        True,
-        True,
-        None,
-        output,
-        0,
-        variant,
-        weights_key,
+    source = SourceOptions(
+        text=what,
+        preset=preset,
+        inputs=tuple(inputs or ()),
+        arguments=options.arguments(kwargs),
+        weights=weights,
+        weights_key=weights_key,
+        variant=variant,
     )
-    diff_command.diff(diff_command.DiffOptions(wanted, other, between, fuse, snr, output), as_json)
+    command.diff(
+        command.DiffOptions(source=source, other=other, between=between, fuse=fuse, snr=snr, output=output),
+        as_json=as_json,
+    )
 
 
 @app.command(epilog="Example: attn-export report repvgg --format markdown")
 @contained
 def report(
+    *,
     path: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle's folder.")],
     kind: Annotated[
         str, typer.Option("--format", metavar="FORMAT", help="html, markdown, junit, sarif or json.")
@@ -417,35 +469,57 @@ def report(
     ] = None,
 ) -> None:
     """Print a bundle's report in another format."""
-    from attn_export.tools.commands import report as reporting
+    from attn_export.tools.commands import report as command
 
-    reporting.report(path, kind, output)
+    command.report(path, kind, output)
 
 
-@app.command(epilog="Example: attn-export conform repvgg se --out kit")
+@kits.callback(epilog="Example: attn-export conform repvgg se -o kit")
+def _kits() -> None:
+    """Record raw measurements of a machine in a kit, so that anyone can re-check the figures.
+
+    `attn-export conform BUNDLE... -o KIT` is `attn-export conform write BUNDLE... -o KIT`.
+    """
+
+
+@kits.command(name="write", epilog="Example: attn-export conform repvgg se -o kit")
 @contained
-def conform(
-    paths: Annotated[
-        list[Path] | None, typer.Argument(metavar="BUNDLE...", help="Bundles to run or to compare, or folders of them.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Run on this machine's GPU and write the kit here.")
-    ] = None,
-    check: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Recompute a kit's figures from its raw data, on any machine.")
-    ] = None,
+def conform_write(
+    *,
+    paths: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="Bundles to run, or folders of them.")],
+    output: Annotated[Path, typer.Option("--output", "-o", metavar="KIT", help="The kit's folder.")],
     backend: Annotated[str, typer.Option(metavar="BACKEND", help="What to run on.")] = "tensorrt",
     as_json: options.Json = False,
 ) -> None:
-    """Keep what a GPU machine measured in a kit that anyone can recompute."""
+    """Run bundles on this machine and keep every raw sample and output in a kit."""
     from attn_export.tools.commands import device
 
-    device.conform(tuple(paths or ()), out, check, backend, as_json)
+    device.write_kit(tuple(paths), output, backend=backend, as_json=as_json)
+
+
+@kits.command(name="check", epilog="Example: attn-export conform check kit repvgg")
+@contained
+def conform_check(
+    *,
+    kit: Annotated[Path, typer.Argument(metavar="KIT", help="The kit's folder.")],
+    paths: Annotated[
+        list[Path] | None, typer.Argument(metavar="BUNDLE...", help="The bundles it was made of, to compare.")
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Recompute a kit's figures from its raw data, on any machine."""
+    from attn_export.tools.commands import device
+
+    device.check_kit(kit, tuple(paths or ()), as_json=as_json)
+
+
+app.add_typer(kits, name="conform")
 
 
 @app.command(epilog="Example: attn-export sweep --family attention --fuse")
 @contained
 def sweep(
+    *,
     family: Annotated[
         list[str] | None, typer.Option(metavar="FAMILY", help="Only this family; repeat for several.")
     ] = None,
@@ -453,56 +527,50 @@ def sweep(
         list[str] | None, typer.Option(metavar="PRESET", help="Under this preset; repeat for several.")
     ] = None,
     fuse: Annotated[
-        bool | None, typer.Option("--fuse/--plain", help="Only fused, or only plain; both by default.")
+        bool | None, typer.Option("--fuse/--no-fuse", help="Only fused, or only un-fused; both by default.")
     ] = None,
     variants: Annotated[bool, typer.Option(help="Whether to run each entry's variants too.")] = True,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Where bundles, logs and the results go.")
     ] = Path("sweep"),
     workers: Annotated[int, typer.Option(min=1, metavar="N", help="Worker processes.")] = 2,
-    limit: Annotated[float, typer.Option(min=1, metavar="SECONDS", help="Seconds that one entry may take.")] = 600,
+    job_timeout: Annotated[
+        float, typer.Option(min=1, metavar="SECONDS", help="Seconds that one entry may take.")
+    ] = 600,
     bench: Annotated[bool, typer.Option(help="Whether to measure latency.")] = False,
-    again: Annotated[bool, typer.Option("--again", help="Run what has not changed, too.")] = False,
+    cache: Annotated[bool, typer.Option(help="Whether what has not changed keeps its result.")] = True,
     mutants: options.Mutants = "fast",
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
     """Run the whole catalogue through the main job."""
-    from attn_export.tools.commands import sweep as sweeping
+    from attn_export.tools.commands import sweep as command
 
-    sweeping.sweep(
-        family or [], preset or ["test"], fuse, variants, output, workers, limit, bench, again, mutants, as_json, quiet
+    command.sweep(
+        command.SweepOptions(
+            families=tuple(family or ()),
+            presets=tuple(preset or ("test",)),
+            fuse=fuse,
+            variants=variants,
+            output=output,
+            workers=workers,
+            job_timeout=job_timeout,
+            bench=bench,
+            cache=cache,
+            mutants=options.mutants(mutants),
+        ),
+        as_json=as_json,
+        quiet=quiet,
     )
 
 
 @app.command(epilog="Example: attn-export doctor")
 @contained
-def doctor(as_json: options.Json = False) -> None:
+def doctor(*, as_json: options.Json = False) -> None:
     """Say what is installed, what is missing, and how to get it."""
-    from attn_export.tools.commands import doctor as examine
+    from attn_export.tools.commands import doctor as command
 
-    examine.report(as_json)
-
-
-#: Letters of ``--kwargs``.
-_LONGEST = 1_000_000
-
-
-def _arguments(text: str) -> dict[str, Any]:
-    from attn_export.errors import UsageError
-    from attn_export.untrusted import plain_json
-
-    wanted = "--kwargs wants a JSON object such as '{\"channels\": 64}'"
-    if len(text) > _LONGEST:
-        raise UsageError(f"{wanted}, of at most {_LONGEST} letters; came {len(text)}")
-    shown = text[:200] + (" …" if len(text) > 200 else "")
-    try:
-        value = plain_json.parse(text)
-    except ValueError as error:
-        raise UsageError(f"{wanted}; came {shown!r}: {error}") from error
-    if not isinstance(value, dict):
-        raise UsageError(f"{wanted}; came {shown!r}")
-    return value
+    command.report(as_json=as_json)
 
 
 def start() -> object:

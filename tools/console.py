@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import typer
@@ -18,6 +19,8 @@ if TYPE_CHECKING:  # a command that prints no table need not load what draws the
     from rich.table import Table
     from rich.text import Text
 
+#: Of every object that ``--json`` prints.
+SCHEMA_VERSION = 1
 #: Columns of a table where there is no terminal that has its own.
 WIDE = 140
 
@@ -39,9 +42,9 @@ def warn(line: str) -> None:
     say(f"warning: {line}", err=True)
 
 
-def emit(content: Any) -> None:
-    """Print one JSON value, the only one of the run."""
-    typer.echo(json.dumps(content))
+def emit(content: Mapping[str, Any]) -> None:
+    """Print one JSON object, the only one of the run, with the version of what its keys mean."""
+    typer.echo(json.dumps({"schema_version": SCHEMA_VERSION, **content}))
     _Emitted.on = sys.stdout
 
 

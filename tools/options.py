@@ -1,11 +1,16 @@
-"""Options that several commands share, each said once: its type, its unit and its help."""
+"""Options that several commands share, each said once: its type, its unit and its help; and how some are read."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
+
+if TYPE_CHECKING:
+    from attn_export.deploy_tests.data.images import Preprocess
+    from attn_export.deploy_tests.latency.measure import Protocol
+    from attn_export.pipeline import options as pipeline
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 Verbose = Annotated[
@@ -16,7 +21,8 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and
 Shapes = Annotated[
     list[str] | None,
     typer.Option(
-        metavar="SHAPES", help="TensorRT: [input:]least,usual,largest shape, as 1x3x64x64,1x3x64x64,8x3x64x64."
+        metavar="SHAPES",
+        help="For runtimes with shape ranges: [input:]min,opt,max, as 1x3x64x64,1x3x64x64,8x3x64x64.",
     ),
 ]
 Threads = Annotated[int, typer.Option(min=1, metavar="N", help="Threads of the runtime.")]
@@ -29,13 +35,19 @@ Rtol = Annotated[
 Warmup = Annotated[float, typer.Option(min=0, metavar="MS", help="Milliseconds of warm-up, at least.")]
 Iterations = Annotated[int, typer.Option(min=1, metavar="N", help="Timed runs, at least.")]
 Duration = Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Seconds of timed runs, at least.")]
-FuseCost = Annotated[str, typer.Option(metavar="PROFILE", help="What pays: flops, cpu, gpu or npu.")]
+FuseCost = Annotated[
+    str,
+    typer.Option(metavar="PROFILE", help="Cost model that decides what is worth fusing: flops, cpu, gpu or npu."),
+]
 KeepBranches = Annotated[
     list[str] | None,
     typer.Option(metavar="PATTERN", help="Do not fuse sites of this name, such as 'stages.0*'; repeat for several."),
 ]
-Repair = Annotated[
-    bool, typer.Option("--repair", help="Allow a border map where padding breaks a bias; fixed sizes only.")
+BorderMaps = Annotated[
+    bool, typer.Option("--border-maps", help="Allow a border map where padding breaks a bias; fixed sizes only.")
+]
+FailOnRollback = Annotated[
+    bool, typer.Option("--fail-on-rollback", help="Fail where a fused site had to be rolled back.")
 ]
 PresetName = Annotated[
     str | None, typer.Option(metavar="PRESET", help="A catalogue entry's configuration; `show` lists them.")
@@ -68,9 +80,80 @@ WeightsKey = Annotated[
 Mutants = Annotated[
     str,
     typer.Option(
-        metavar="none|fast|full", help="Faults planted to check the check: none, fast (a fifth of the run) or full."
+        metavar="none|fast|full", help="Faults injected to check the check: none, fast (about 20 % extra time) or full."
     ),
 ]
 Data = Annotated[
     Path | None, typer.Option(metavar="PATH", help="Your own inputs: a .npy, .npz or image file, or a folder.")
 ]
+Target = Annotated[
+    str,
+    typer.Option(metavar="TARGET", help="Where it is to run, such as tensorrt_rtx:sm86; after the colon, which chip."),
+]
+
+#: Letters of ``--kwargs``.
+_LONGEST = 1_000_000
+
+
+def mutants(text: str) -> pipeline.Mutants:
+    """Read ``--mutants``.
+
+    Raises:
+        UnknownNameError: it is none of them.
+    """
+    from attn_export.errors import UnknownNameError
+    from attn_export.pipeline.options import Mutants as Known
+
+    if text not in get_args(Known):
+        raise UnknownNameError("kind of --mutants", text, get_args(Known))
+    return cast("pipeline.Mutants", text)
+
+
+def preprocess(text: str | None) -> Preprocess | None:
+    """Read ``--preprocess``.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    from attn_export.deploy_tests.data.images import parse_preprocess
+
+    return parse_preprocess(text) if text else None
+
+
+def protocol(warmup: float, iterations: int, duration: float) -> Protocol:
+    """Say how long to warm up (milliseconds) and to sample (runs, and seconds)."""
+    from attn_export.deploy_tests.latency.measure import Protocol
+
+    return Protocol(warmup / 1000, duration=duration, iterations=iterations)
+
+
+def arguments(text: str) -> dict[str, Any]:
+    """Read ``--kwargs``.
+
+    Raises:
+        UsageError: it is no JSON object.
+    """
+    from attn_export.errors import UsageError
+    from attn_export.untrusted import plain_json
+
+    expected = "--kwargs: expected a JSON object such as '{\"channels\": 64}'"
+    if len(text) > _LONGEST:
+        raise UsageError(f"{expected}, of at most {_LONGEST} letters; got {len(text)}")
+    shown = text[:200] + (" …" if len(text) > 200 else "")
+    try:
+        value = plain_json.parse(text)
+    except ValueError as error:
+        raise UsageError(f"{expected}; got {shown!r}: {error}") from error
+    if not isinstance(value, dict):
+        raise UsageError(f"{expected}; got {shown!r}")
+    return value
+
+
+def chip(target: str) -> tuple[str, str]:
+    """Split a target into its name and its chip, which may be empty.
+
+    >>> chip("tensorrt_rtx:sm86"), chip("ort_mobile")
+    (('tensorrt_rtx', 'sm86'), ('ort_mobile', ''))
+    """
+    name, _, what = target.partition(":")
+    return name, what

@@ -43,7 +43,7 @@ FILE = 400 << 20
 LONGEST, LINES = 4000, 25
 #: What costs seconds: reached is enough, unless an attempt wants it in full.
 DEAR = (
-    ("attn_export.pipeline.deploy", "_Job.run"),
+    ("attn_export.pipeline.deploy", "_deploy"),
     ("attn_export.pipeline.sweep.jobs", "_work"),
     ("attn_export.tools.commands.bench", "measure"),
     ("attn_export.tools.commands.bench", "compete"),

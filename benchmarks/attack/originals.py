@@ -97,19 +97,21 @@ def _bundles() -> None:
     from attn_export.deploy_tests.latency.comparison import Rules
     from attn_export.deploy_tests.latency.measure import Protocol
     from attn_export.pipeline import deploy
-    from attn_export.pipeline.options import DeployOptions
+    from attn_export.pipeline.options import BuildOptions, DeployOptions
     from attn_export.pipeline.progress import Progress
     from attn_export.tools.commands.export import SourceOptions, load
 
-    subject = load(SourceOptions("net.py:Net", None, (INPUT,), {}, None, True, True, None, None, 0))
+    subject = load(SourceOptions(text="net.py:Net", inputs=(INPUT,)))
     words = ("net.py:Net", "--input", INPUT)
     plain = DeployOptions(
-        Path("bundle"), measure=False, mutants="none", command=(*words, "--no-bench", "--mutants", "none")
+        output=Path("bundle"), bench=False, mutants="none", command=(*words, "--no-bench", "--mutants", "none")
     )
     deploy.deploy(subject, plain, Progress())
     # Few rounds of few processes: the ratio is not what is looked at.
     protocol, rules = Protocol(0.0, duration=0.0, iterations=3), Rules(processes=2, rounds=2)
-    fused = DeployOptions(Path("fused"), fuse=True, protocol=protocol, rules=rules, command=(*words, "--fuse"))
+    fused = DeployOptions(
+        output=Path("fused"), build=BuildOptions(fuse=True), protocol=protocol, rules=rules, command=(*words, "--fuse")
+    )
     deploy.deploy(subject, fused, Progress())
     both = [Path("bundle"), Path("fused")]
     kit.write_kit(both, Path("kit"), backend="onnxruntime", duration=0.0, samples=3)

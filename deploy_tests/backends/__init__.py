@@ -16,6 +16,8 @@ from attn_export.registry import Registry
 from attn_export.types import Feeds
 
 BACKENDS: Registry[Backend] = Registry("attn_export.deploy_tests.backends", "BACKEND", "backend", families=False)
+#: The one of the base install: where the pipeline proves and measures, and what commands take unless told otherwise.
+DEFAULT = "onnxruntime"
 
 
 def found(name: str) -> Backend:

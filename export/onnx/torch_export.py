@@ -17,12 +17,11 @@ from attn_export.export.onnx import contract
 from attn_export.export.onnx.epsilons import lost
 from attn_export.export.onnx.exported import Contract, Exported
 from attn_export.export.onnx.gelu import scale_first
+from attn_export.export.onnx.opset import OPSET
 from attn_export.export.reference import flatten
 from attn_export.export.subject import Subject
 from attn_export.process import activity
 from attn_export.types import Dim, TensorSpec
-
-OPSET = 18
 
 
 def export(subject: Subject, opset: int = OPSET) -> Exported:

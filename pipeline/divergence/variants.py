@@ -11,7 +11,6 @@ BACKEND                               the run of the other side's graph
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -25,17 +24,18 @@ from attn_export.export import reference
 from attn_export.export.graph.origin import Origin, origins, recall
 from attn_export.export.onnx.exported import Exported
 from attn_export.export.onnx.read import read_model
-from attn_export.export.onnx.simplify import simplify
-from attn_export.export.onnx.torch_export import export
-from attn_export.export.precision.float16 import QUANTISED, to_float16
+from attn_export.export.precision.float16 import QUANTISED
 from attn_export.export.sources import onnx_file
 from attn_export.export.subject import Subject
 from attn_export.export.traced import Traced
 from attn_export.pipeline.divergence.runs import Variant
-from attn_export.reparam.fuse_onnx import fuse_graph
+from attn_export.pipeline.options import BuildOptions
+from attn_export.pipeline.stage import State
+from attn_export.pipeline.stages import FUSE, PRECISION, STAGES, run
 from attn_export.types import Feeds
 
-STAGES = ("exported", "fused", "simplified", "float16")
+#: What the models of the stages are called here.
+RESULTS = tuple(stage.result for stage in STAGES)
 
 
 class VariantFactory:
@@ -46,6 +46,7 @@ class VariantFactory:
         self.quantised = False
         #: Where tensors come from, as far as anything that was made or read has said.
         self.known: dict[str, Origin] = {}
+        self._made: dict[tuple[bool, str], State] = {}
 
     @cached_property
     def cases(self) -> Mapping[str, Feeds]:
@@ -78,7 +79,7 @@ class VariantFactory:
             one = f"{self._carrier(other)}@{one}"
         elif other in BACKENDS:
             other = f"{self._carrier(one)}@{other}"
-        return self.side(one), self.side(other)
+        return self.variant(one), self.variant(other)
 
     @staticmethod
     def _carrier(text: str) -> str:
@@ -86,7 +87,7 @@ class VariantFactory:
         stage = text.partition("@")[0]
         return "model" if stage == "original" else stage
 
-    def side(self, text: str) -> Variant:
+    def variant(self, text: str) -> Variant:
         """One side, by what the user calls it."""
         stage, _, backend = text.partition("@")
         if backend:
@@ -133,13 +134,13 @@ class VariantFactory:
             return self._of_bundle(self.what)
         if stage == "model":
             stage = "exported" if isinstance(self.what.module, onnx_file.GraphModule) else "simplified"  # type: ignore[union-attr]  # a bundle has returned
-        if stage in STAGES:
-            return self._stages(stage).model, SNR["float16"] if stage == "float16" else None
+        if stage in RESULTS:
+            return self._stages(stage).model, SNR["float16"] if stage == PRECISION.result else None
         path = Path(stage)
         if path.is_dir():
             return self._of_bundle(bundle.read(path))
         if path.suffix != ".onnx":
-            raise UnknownNameError("side", stage, ("original", *STAGES, "model", *BACKENDS))
+            raise UnknownNameError("side", stage, ("original", *RESULTS, "model", *BACKENDS))
         graph = read_model(path)
         self.known = {**origins(graph), **self.known}
         return graph, None
@@ -154,29 +155,21 @@ class VariantFactory:
                 f"a bundle holds its last stage alone, which is called model; name its subject to have {stage} made:"
                 f" attn-export diff SUBJECT --between {stage},{self.what.path}"
             )
-        match stage:
-            case "exported":
-                return self._exported
-            case "fused":
-                return self._fused
-            case "simplified":
-                return self._simplified
-        half, _ = to_float16(self._simplified.model, list(self.cases.values()))
-        return replace(self._simplified, model=half)
+        last = next(named for named in STAGES if named.result == stage)
+        options = BuildOptions(fuse=self.fused or last is FUSE, fp16=last is PRECISION)
+        state = self._exported
+        for step in STAGES[: STAGES.index(last) + 1]:  # one by one, so that two variants share what they can
+            key = options.fuse, step.name
+            if key not in self._made:
+                self._made[key] = run(state, options, through=step.name)
+            state = self._made[key]
+        if state.made[-1].stage != last.name:
+            raise ExportError(state.warnings[-1])
+        return state.model
 
     @cached_property
-    def _exported(self) -> Exported:
+    def _exported(self) -> State:
         assert isinstance(self.what, Subject)
-        graph = isinstance(self.what.module, onnx_file.GraphModule)
-        made = onnx_file.exported(self.what) if graph else export(self.what)
-        self.known |= origins(made.model)
-        return made
-
-    @cached_property
-    def _fused(self) -> Exported:
-        first = [next(iter(self.cases.values()))]
-        return replace(self._exported, model=fuse_graph(self._exported.model, cases=first).model)
-
-    @cached_property
-    def _simplified(self) -> Exported:
-        return simplify(self._fused if self.fused else self._exported)
+        state = run(State(self.what, tuple(self.cases.values())), BuildOptions(), through="export")
+        self.known |= origins(state.model.model)
+        return state

@@ -51,7 +51,7 @@ RULES: list[Rule] = []
 rule = recorder(RULES)
 
 
-@rule("ort-mobile", "refused", MOBILE)
+@rule("ort_mobile", "refused", MOBILE)
 def not_in_the_mobile_package(graph: LintGraph) -> Iterator[Hit]:
     """The reduced package has no kernel for the operator."""
     for node in graph.nodes:
@@ -59,7 +59,7 @@ def not_in_the_mobile_package(graph: LintGraph) -> Iterator[Hit]:
             yield node, "the reduced mobile package has no kernel for it", "use the full package, or a custom build"
 
 
-@rule("ort-mobile", "refused", MOBILE)
+@rule("ort_mobile", "refused", MOBILE)
 def type_not_in_the_mobile_package(graph: LintGraph) -> Iterator[Hit]:
     """The reduced package computes in float32, int8 and uint8."""
     for node in graph.nodes:
@@ -69,7 +69,7 @@ def type_not_in_the_mobile_package(graph: LintGraph) -> Iterator[Hit]:
             yield node, f"the reduced mobile package has no {name} kernels", "export in float32 for it"
 
 
-@rule("ort-mobile", "split", "onnxruntime.ai: make dynamic input shape fixed, for mobile execution providers")
+@rule("ort_mobile", "split", "onnxruntime.ai: make dynamic input shape fixed, for mobile execution providers")
 def dynamic_input(graph: LintGraph) -> Iterator[Hit]:
     """NNAPI and CoreML want fixed shapes; what is not fixed runs on the CPU."""
     open_ = {
@@ -82,7 +82,7 @@ def dynamic_input(graph: LintGraph) -> Iterator[Hit]:
             yield node, "its input has open dimensions, which NNAPI and CoreML leave to the CPU", "fix the dimensions"
 
 
-@rule("ort-mobile", "split", NNAPI)
+@rule("ort_mobile", "split", NNAPI)
 def not_on_nnapi(graph: LintGraph) -> Iterator[Hit]:
     """NNAPI has no such operator, or not in this form."""
     for node in graph.nodes:
@@ -90,7 +90,7 @@ def not_on_nnapi(graph: LintGraph) -> Iterator[Hit]:
             yield node, f"NNAPI leaves it to the CPU: {why}", "write it in operators it has, or stay on the CPU"
 
 
-@rule("ort-mobile", "split", COREML)
+@rule("ort_mobile", "split", COREML)
 def not_on_coreml(graph: LintGraph) -> Iterator[Hit]:
     """CoreML's ML programs have no such operator, or not in this form."""
     for node in graph.nodes:

@@ -65,7 +65,7 @@ class SweepRow:
     seconds: float
     key: str
     result: Mapping[str, Any] | None = None
-    kept: bool = False
+    cached: bool = False
 
     @property
     def ok(self) -> bool:
@@ -81,15 +81,15 @@ class _Results:
     environment: Mapping[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Settings:
-    """What holds for the whole sweep; ``limit`` in seconds."""
+    """What holds for the whole sweep; ``job_timeout`` in seconds."""
 
     folder: Path
     workers: int = 2
-    limit: float = 600.0
-    measure: bool = False
-    again: bool = False
+    job_timeout: float = 600.0
+    bench: bool = False
+    cache: bool = True
     mutants: Mutants = "fast"
 
 
@@ -118,7 +118,7 @@ def sweep(
     except OSError as error:
         raise _unwritable(settings.folder, error) from error
     known = _load(settings.folder / RESULTS)
-    known = {} if settings.again else known
+    known = known if settings.cache else {}
     shared = _shared_key(settings)
     keys = {job.label: _key(job, shared) for job in wanted}
     rows: dict[str, SweepRow] = {}
@@ -126,7 +126,7 @@ def sweep(
     for job in wanted:
         old = known.get(job.label)
         if old and old.ok and old.key == keys[job.label] and (settings.folder / job.label / bundle.MANIFEST).is_file():
-            rows[job.label] = SweepRow(**{**asdict(old), "kept": True})
+            rows[job.label] = SweepRow(**{**asdict(old), "cached": True})
             said(rows[job.label], len(rows), len(wanted))
         else:
             left.append(job)
@@ -144,7 +144,7 @@ class _Worker:
     def __init__(self, settings: Settings) -> None:
         self.process = children.start(
             "attn_export.pipeline.sweep.worker",
-            json.dumps({"folder": str(settings.folder), "measure": settings.measure, "mutants": settings.mutants}),
+            json.dumps({"folder": str(settings.folder), "bench": settings.bench, "mutants": settings.mutants}),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -197,7 +197,7 @@ def _work(left: list[SweepJob], keys: dict[str, str], settings: Settings) -> Ite
                     worker.give(queue.pop())
             select.select([worker.answers for worker in workers if worker.job], [], [], 1.0)
             for place, worker in enumerate(workers):
-                if worker.job is None or (row := worker.answer(keys[worker.job.label], settings.limit)) is None:
+                if worker.job is None or (row := worker.answer(keys[worker.job.label], settings.job_timeout)) is None:
                     continue
                 worker.job = None
                 if row.status in ("died", "too slow"):
@@ -212,7 +212,7 @@ def _work(left: list[SweepJob], keys: dict[str, str], settings: Settings) -> Ite
 def _shared_key(settings: Settings) -> str:
     root = Path(__file__).parents[2]
     digest = hashlib.sha256(
-        json.dumps([__version__, settings.measure, settings.mutants, environment.describe()["libraries"]]).encode()
+        json.dumps([__version__, settings.bench, settings.mutants, environment.describe()["libraries"]]).encode()
     )
     for place in _SHARED:
         path = root / place

@@ -66,19 +66,19 @@ def run(job: dict[str, Any], settings: dict[str, Any]) -> tuple[str, str, dict[s
 
         from attn_export.export.subject import from_spec
         from attn_export.pipeline import deploy, portability
-        from attn_export.pipeline.options import DeployOptions
+        from attn_export.pipeline.options import BuildOptions, DeployOptions
 
         torch.set_num_threads(1)
         target = Path(settings["folder"]) / job["label"]
         subject = from_spec(job["name"], MECHANISMS[job["name"]], job["preset"])
-        plan = DeployOptions(
-            target,
-            fuse=job["fuse"],
-            measure=settings["measure"],
+        options = DeployOptions(
+            output=target,
+            build=BuildOptions(fuse=job["fuse"]),
+            bench=settings["bench"],
             mutants=settings["mutants"],
             command=("sweep", job["label"]),
         )
-        outcome = deploy.deploy(subject, plan, _Log())
+        outcome = deploy.deploy(subject, options, _Log())
         portability.gate(subject, bundle.read(target).model)
         return "passed", outcome.steps[-1].parity.summary(), outcome.to_dict()
     except AttnExportError as error:

@@ -11,7 +11,7 @@ from attn_export.export.subject import Subject
 from attn_export.export.weights.randomize import randomize
 from attn_export.mechanisms.spec import Input
 from attn_export.pipeline.deploy import deploy
-from attn_export.pipeline.options import DeployOptions
+from attn_export.pipeline.options import BuildOptions, DeployOptions
 from attn_export.pipeline.progress import Progress
 from attn_export.types import Dim
 from tests.pipeline.common_networks import NETS
@@ -25,6 +25,10 @@ def test_no_gate_cries_wolf(name: str, fuse: bool, tmp_path: Path) -> None:
     module = make().eval()
     randomize(module, 0)
     subject = Subject(name, module, (Input("x", ("b", *sizes)),), {"b": 2}, (Dim("b"),), "awakened from seed 0")
-    outcome = deploy(subject, DeployOptions(tmp_path / "out", fuse=fuse, measure=False, mutants="none"), Progress())
+    outcome = deploy(
+        subject,
+        DeployOptions(output=tmp_path / "out", build=BuildOptions(fuse=fuse), bench=False, mutants="none"),
+        Progress(),
+    )
     assert outcome.steps[-1].parity.ok
     assert [warning for warning in outcome.warnings if "nothing was fused" not in warning] == []

@@ -107,8 +107,8 @@ def test_a_wrong_kernel_is_named_against_every_stage_and_another_backend(
     known = {"onnxruntime": ORT, "leaky": Leaky()}
     monkeypatch.setattr(runs, "opened", lambda name, path, options: known[name].open(path, options))
     stage = "simplified" if truth == "original" else truth.partition("@")[0]
-    one = named().side(truth)
-    right = named().side(f"{stage}@onnxruntime")
+    one = named().variant(truth)
+    right = named().variant(f"{stage}@onnxruntime")
     assert first_difference(one, right, feeds()) is None
     found = first_difference(one, replace(right, backend="leaky"), feeds())
     assert found is not None
@@ -149,7 +149,7 @@ def test_a_quantised_file_wants_the_users_figure(tmp_path: Path) -> None:
 
 def test_the_command_names_node_module_and_line_and_writes_what_shows_it(tmp_path: Path) -> None:
     subject = VariantFactory(from_spec("self_attention", MECHANISMS["self_attention"], "test"))
-    model = subject.side("simplified").graph
+    model = subject.variant("simplified").graph
     assert model is not None
     faulty, tensor = broken(model, "MatMul")
     onnx.save(faulty, tmp_path / "faulty.onnx")
@@ -208,7 +208,7 @@ def test_a_trace_that_is_not_the_module_is_said(monkeypatch: pytest.MonkeyPatch)
     made = VariantFactory(subject)
     monkeypatch.setattr(Traced, "agrees", lambda *_: 1e-3)
     with pytest.raises(ExportError, match=r"the trace of se:test is not the module.*1.00e-03 off"):
-        made.side("original")
+        made.variant("original")
 
 
 def test_a_trace_is_held_against_the_eager_module() -> None:
@@ -224,14 +224,14 @@ def test_a_trace_is_held_against_the_eager_module() -> None:
 
 
 def test_two_eager_runs_have_no_graph_to_walk() -> None:
-    one = named().side("original")
+    one = named().variant("original")
     with pytest.raises(UsageError, match="are the same"):
         first_difference(one, one, feeds())
 
 
 def test_every_tensor_of_the_trace_is_one_of_the_graph_in_float64() -> None:
     """Names are what pairs them: a name that meant something else would be a false alarm."""
-    graph, original = named().side("exported").graph, named().side("original").original
+    graph, original = named().variant("exported").graph, named().variant("original").original
     assert graph is not None
     assert original is not None
     shared = original.names & {name for node in graph.graph.node for name in node.output}

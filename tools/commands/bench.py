@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from attn_export import bundle
+from attn_export.deploy_tests.backends import DEFAULT as BACKEND
 from attn_export.deploy_tests.latency import budget
 from attn_export.deploy_tests.latency.comparison import LatencyComparison, Rules, compare_latency
 from attn_export.deploy_tests.latency.measure import Latency, Protocol
@@ -17,46 +18,50 @@ from attn_export.tools import console
 from attn_export.tools.progress import TerminalProgress
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class BenchOptions:
     """What was typed."""
 
     paths: tuple[Path, ...]
-    backend: str
-    rule: tuple[float, int, float]
-    threads: int
-    thorough: bool
-    budgets: tuple[str, ...]
-    faster_than: Path | None
-    baseline: Path | None
-    max_regression: str
-    mlperf: bool
-    sustain: float
-    thread_sweep: bool
-    batch_sweep: str | None
-    profile: bool
-    ranges: tuple[str, ...] = ()
+    backend: str | None = None
+    protocol: Protocol = field(default_factory=Protocol)
+    threads: int = 1
+    thorough: bool = False
+    budgets: tuple[str, ...] = ()
+    faster_than: Path | None = None
+    baseline: Path | None = None
+    max_regression: str = "3%"
+    mlperf: bool = False
+    soak: float = 0.0
+    thread_sweep: bool = False
+    batch_sweep: str | None = None
+    profile: bool = False
+    shapes: tuple[str, ...] = ()
 
-    def wanted(self) -> MeasureOptions:
-        """As the measuring side wants it."""
-        warmup, iterations, duration = self.rule
+    @property
+    def runtime(self) -> str:
+        """Where to measure."""
+        return self.backend or BACKEND
+
+    def measure(self) -> MeasureOptions:
+        """Say it as the measuring side takes it."""
         return MeasureOptions(
-            self.threads,
-            Protocol(warmup, duration=duration, iterations=iterations),
-            self.budgets,
-            self.mlperf,
-            self.sustain,
-            thread_counts() if self.thread_sweep else (),
-            _sizes(self.batch_sweep),
-            self.ranges,
+            threads=self.threads,
+            protocol=self.protocol,
+            budgets=self.budgets,
+            mlperf=self.mlperf,
+            sustain=self.soak,
+            thread_counts=thread_counts() if self.thread_sweep else (),
+            batch_sizes=_sizes(self.batch_sweep),
+            ranges=self.shapes,
             profile=self.profile,
         )
 
 
-def bench(asked: BenchOptions, as_json: bool, verbosity: int) -> None:
+def bench(asked: BenchOptions, *, as_json: bool, verbosity: int) -> None:
     """Measure one bundle, or the ratio of two; then hold it against what was asked."""
     if len(asked.paths) > 2:
-        raise UsageError(f"bench takes one bundle, or two to compare; came {len(asked.paths)}")
+        raise UsageError(f"expected one bundle, or two to compare; got {len(asked.paths)}")
     progress = TerminalProgress(verbosity)
     read = [bundle.read(path) for path in asked.paths]
     faster_than = bundle.read(asked.faster_than) if asked.faster_than else None
@@ -65,7 +70,7 @@ def bench(asked: BenchOptions, as_json: bool, verbosity: int) -> None:
     results: list[tuple[bundle.Bundle, Measurement]] = []
     for whole in read:
         with progress.stage(f"latency of {whole.path.name}"):
-            results.append((whole, measure_bundle(whole, asked.backend, asked.wanted(), progress=progress.detail)))
+            results.append((whole, measure_bundle(whole, asked.runtime, asked.measure(), progress=progress.detail)))
         if not as_json:
             console.say(*_lines(whole, results[-1][1]))
     for warning in results[0][1].warnings:
@@ -118,7 +123,7 @@ def _contest(
             one.model,
             other.model,
             one.path / bundle.CASES,
-            backend=asked.backend,
+            backend=asked.runtime,
             rules=Rules(processes=8 if asked.thorough else 5, threads=asked.threads),
             progress=progress.detail,
         )
@@ -187,5 +192,5 @@ def _sizes(text: str | None) -> tuple[int, ...]:
         return ()
     parts: list[Any] = text.split(",")
     if not all(part.strip().isdigit() and int(part) > 0 for part in parts):
-        raise UsageError(f"--batch-sweep wants sizes such as 1,2,4,8; came {text!r}")
+        raise UsageError(f"--batch-sweep: expected sizes such as 1,2,4,8; got {text!r}")
     return tuple(int(part) for part in parts)

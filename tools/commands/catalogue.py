@@ -12,7 +12,7 @@ from attn_export.tools import console
 from attn_export.tools.measured import CAVEAT, kept, shown
 
 
-def list_(family: str | None, as_json: bool) -> None:
+def list_(family: str | None, *, as_json: bool) -> None:
     """Print every entry with its sentence, by family."""
     places = MECHANISMS.entries
     families = sorted({place.family for place in places.values()})
@@ -28,7 +28,7 @@ def list_(family: str | None, as_json: bool) -> None:
         if family in (None, place.family)
     ]
     if as_json:
-        console.emit(rows)
+        console.emit({"entries": rows})
         return
     width = max(len(row["name"]) for row in rows)
     for group in sorted({row["family"] for row in rows}):
@@ -39,7 +39,7 @@ def list_(family: str | None, as_json: bool) -> None:
     console.say(f"{len(rows)} entries; `attn-export show NAME` tells more of one")
 
 
-def show(name: str, as_json: bool) -> None:
+def show(name: str, *, as_json: bool) -> None:
     """Print one entry: paper, formula, shapes, presets, options."""
     place = MECHANISMS.entry(name)
     if place.path is None:

@@ -5,20 +5,24 @@ from __future__ import annotations
 import importlib.util
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attn_export import bundle
 from attn_export.bundle import signing
-from attn_export.deploy_tests import shapes
+from attn_export.deploy_tests import shapes as shape_ranges
+from attn_export.deploy_tests.backends import DEFAULT
 from attn_export.deploy_tests.backends import missing as missing_here
 from attn_export.deploy_tests.data import images, user_data
 from attn_export.deploy_tests.machine import environment
 from attn_export.deploy_tests.parity import verify as proofs
-from attn_export.errors import BackendMissingError, BundleError, GateError, UsageError
-from attn_export.tools import console
+from attn_export.errors import BackendMissingError, BundleError, GateError, UnknownNameError, UsageError
+from attn_export.tools import console, options
 from attn_export.untrusted import text
+
+if TYPE_CHECKING:
+    from attn_export.deploy_tests.conformance.kit import KitResult
 
 
 @dataclass(frozen=True)
@@ -65,50 +69,57 @@ class Held:
         return ""
 
 
-def verify(
-    path: Path,
-    backends: tuple[str, ...],
-    required: tuple[str, ...],
-    atol: float | None,
-    rtol: float | None,
-    threads: int,
-    as_json: bool,
-    data: Path | None = None,
-    preprocess: str | None = None,
-    ranges: tuple[str, ...] = (),
-    held: Held | None = None,
-) -> None:
+@dataclass(frozen=True, kw_only=True)
+class VerifyOptions:
+    """What was typed."""
+
+    path: Path
+    backends: tuple[str, ...] = ()
+    require: tuple[str, ...] = ()
+    shapes: tuple[str, ...] = ()
+    data: Path | None = None
+    preprocess: images.Preprocess | None = None
+    atol: float | None = None
+    rtol: float | None = None
+    held: Held = field(default_factory=Held)
+    threads: int = 1
+
+
+def verify(asked: VerifyOptions, *, as_json: bool) -> None:
     """Prove a bundle on each backend, on its own cases and on ``data``; a missing backend never counts as passed."""
-    held = held or Held()
+    path, held, required = asked.path, asked.held, asked.require
     whole = bundle.read(path)
-    source = _source(whole, held, as_json)
+    source = _source(whole, held, as_json=as_json)
     if said := held.summary(whole):
-        _say(as_json, said)
+        _say(said, as_json=as_json)
     for name in bundle.idle(whole.cases, whole.outputs):
-        _say(as_json, f"warning: the truth of {text.one_line(name)} is zero in every case, so nothing is known of it")
-    chosen = tuple(dict.fromkeys((*required, *backends))) or ("onnxruntime",)
-    prepared = shapes.asked(whole, ranges, chosen)
-    more = _own_data(whole, data, preprocess, as_json)
+        _say(
+            f"warning: the truth of {text.one_line(name)} is zero in every case, so nothing is known of it",
+            as_json=as_json,
+        )
+    chosen = tuple(dict.fromkeys((*required, *asked.backends))) or (DEFAULT,)
+    prepared = shape_ranges.asked(whole, asked.shapes, chosen)
+    more = _own_data(whole, asked, as_json=as_json)
     rows: list[dict[str, Any]] = []
     missing: list[str] = []
     for name in chosen:
         if why := missing_here(name):
             missing.append(name)
             rows.append({"backend": name, "missing": why})
-            _say(as_json, f"{name}: not run: {why}")
+            _say(f"{name}: not run: {why}", as_json=as_json)
             continue
-        limits: dict[str, Any] = {"atol": atol, "rtol": rtol, "tolerance": held.tolerance, "snr": held.snr}
-        parity = proofs.verify(whole, name, threads=threads, ranges=prepared, **limits)
+        limits: dict[str, Any] = {"atol": asked.atol, "rtol": asked.rtol, "tolerance": held.tolerance, "snr": held.snr}
+        parity = proofs.verify(whole, name, threads=asked.threads, ranges=prepared, **limits)
         rows.append({"backend": name, "parity": parity.to_dict(), "sentence": parity.summary()})
-        _say(as_json, f"{name}: {parity.summary()}")
+        _say(f"{name}: {parity.summary()}", as_json=as_json)
         for level, cases in more.items():
-            parity = proofs.verify(whole, name, threads=threads, cases=cases, ranges=prepared, **limits)
+            parity = proofs.verify(whole, name, threads=asked.threads, cases=cases, ranges=prepared, **limits)
             row = {"backend": name, "parity": parity.to_dict(), "sentence": parity.summary()}
             rows.append({**row, "level": level, "against": user_data.SENTENCES[level]})
-            _say(as_json, f"{name}, {user_data.SENTENCES[level]}: {parity.summary()}")
+            _say(f"{name}, {user_data.SENTENCES[level]}: {parity.summary()}", as_json=as_json)
     if as_json:
-        asked = {"tolerance": held.tolerance, "snr": held.snr}
-        content = {"bundle": str(path), **source, "asked": asked, "environment": environment.describe(), "runs": rows}
+        limits = {"tolerance": held.tolerance, "snr": held.snr}
+        content = {"bundle": str(path), **source, "asked": limits, "environment": environment.describe(), "runs": rows}
         console.emit(content)
     if failed := [row["backend"] for row in rows if "parity" in row and not row["parity"]["ok"]]:
         raise GateError(f"{path} is not proven on {', '.join(dict.fromkeys(failed))}")
@@ -118,18 +129,17 @@ def verify(
         raise BackendMissingError(f"{path} was proven on nothing: {', '.join(missing)} not available here")
 
 
-def _source(whole: bundle.Bundle, held: Held, as_json: bool) -> dict[str, Any]:
+def _source(whole: bundle.Bundle, held: Held, *, as_json: bool) -> dict[str, Any]:
     source = held.check(whole)
     if held.expect is not None:
-        _say(as_json, f"its digest is {whole.digest}, as expected")
+        _say(f"its digest is {whole.digest}, as expected", as_json=as_json)
     if source["signed_by"] is not None:
-        _say(as_json, f"signed by {source['signed_by']} for {signing.NAMESPACE}")
+        _say(f"signed by {source['signed_by']} for {signing.NAMESPACE}", as_json=as_json)
     return source
 
 
-def _own_data(
-    whole: bundle.Bundle, path: Path | None, preprocess: str | None, as_json: bool
-) -> Mapping[str, Sequence[bundle.Case]]:
+def _own_data(whole: bundle.Bundle, asked: VerifyOptions, *, as_json: bool) -> Mapping[str, Sequence[bundle.Case]]:
+    path = asked.data
     if path is None:
         return {}
     evaluate: user_data.Evaluate | None = None
@@ -137,23 +147,27 @@ def _own_data(
         from attn_export.pipeline import float64
 
         evaluate = float64.evaluate
-    found = user_data.read(whole, path, images.parse_preprocess(preprocess) if preprocess else None, evaluate=evaluate)
+    found = user_data.read(whole, path, asked.preprocess, evaluate=evaluate)
     if found.preprocess:
-        _say(as_json, f"images prepared as {found.preprocess.summary()}")
+        _say(f"images prepared as {found.preprocess.summary()}", as_json=as_json)
     if found.left:
-        _say(as_json, f"{found.left} files of {path} were left out")
+        _say(f"{found.left} files of {path} were left out", as_json=as_json)
     return found.cases
 
 
-def compile_only(path: Path, sm: str, as_json: bool, ranges: tuple[str, ...] = (), held: Held | None = None) -> None:
-    """Build a bundle's graph with TensorRT for RTX without a GPU: evidence of level E1, kept in its report."""
+def compile_(path: Path, target: str, *, shapes: tuple[str, ...], held: Held, as_json: bool) -> None:
+    """Build a bundle's graph for a chip that is not here: evidence of level E1, kept in its report."""
     from attn_export.deploy_tests.backends.tensorrt.evidence import compile_only as build
     from attn_export.pipeline.report import keep_evidence
 
     whole = bundle.read(path)
-    source = _source(whole, held or Held(), as_json)
+    source = _source(whole, held, as_json=as_json)
     bundle.may_write(path)
-    evidence = build(whole.model, sm, shapes=shapes.asked(whole, ranges, cases=False))
+    name, chip = options.chip(target)
+    if name != "tensorrt_rtx":
+        raise UnknownNameError("target that compiles without a device", name, ("tensorrt_rtx",))
+    ranges = shape_ranges.asked(whole, shapes, cases=False)
+    evidence = build(whole.model, chip.removeprefix("sm") or "86", shapes=ranges)
     digest = keep_evidence.keep_evidence(whole, evidence)
     if as_json:
         console.emit({"bundle": str(path), **source, "digest_with_evidence": digest, **evidence.to_dict()})
@@ -165,27 +179,37 @@ def compile_only(path: Path, sm: str, as_json: bool, ranges: tuple[str, ...] = (
     console.say(f"kept in its report, so its digest is now {digest}" if digest else f"not kept: {path} is signed")
 
 
-def conform(paths: tuple[Path, ...], out: Path | None, check: Path | None, backend: str, as_json: bool) -> None:
-    """Write a conformance kit, or recompute one."""
+def write_kit(paths: tuple[Path, ...], output: Path, *, backend: str, as_json: bool) -> None:
+    """Run bundles on this machine, and keep everything that was measured."""
     from attn_export.deploy_tests.conformance import kit as kits
 
-    if (out is None) == (check is None):
-        raise UsageError("conform wants --out DIR on a machine with a GPU, or --check DIR on any")
-    if out is not None:
-        findings = kits.write_kit(paths, out, backend=backend)
-    else:
-        assert check is not None
-        findings = kits.check_kit(check, paths)
-        if not findings:
-            raise BundleError(f"{check} is no kit: it holds no runs; `attn-export conform BUNDLE --out DIR` writes one")
+    _results(kits.write_kit(paths, output, backend=backend), as_json=as_json)
+
+
+def check_kit(kit: Path, paths: tuple[Path, ...], *, as_json: bool) -> None:
+    """Recompute a kit's figures from its raw data.
+
+    Raises:
+        BundleError: it is no kit.
+        GateError: something in it does not hold.
+    """
+    from attn_export.deploy_tests.conformance import kit as kits
+
+    found = kits.check_kit(kit, paths)
+    if not found:
+        raise BundleError(f"{kit} is not a kit: it holds no runs; `attn-export conform BUNDLE -o KIT` writes one")
+    _results(found, as_json=as_json)
+
+
+def _results(found: Sequence[KitResult], *, as_json: bool) -> None:
     if as_json:
-        console.emit([asdict(finding) for finding in findings])
+        console.emit({"results": [asdict(result) for result in found]})
     else:
-        console.say(*(f"{finding.name}: {finding.status}: {finding.sentence}" for finding in findings))
-    if wrong := [finding.name for finding in findings if finding.status != "HOLDS"]:
+        console.say(*(f"{result.name}: {result.status}: {result.sentence}" for result in found))
+    if wrong := [result.name for result in found if result.status != "HOLDS"]:
         raise GateError(f"the kit does not hold for {', '.join(wrong)}")
 
 
-def _say(as_json: bool, line: str) -> None:
+def _say(line: str, *, as_json: bool) -> None:
     if not as_json:
         console.say(line)

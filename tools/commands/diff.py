@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from attn_export import bundle
-from attn_export.deploy_tests.backends import BACKENDS
+from attn_export.deploy_tests.backends import BACKENDS, DEFAULT
 from attn_export.errors import ConversionError, GateError, UsageError
 from attn_export.mechanisms import MECHANISMS
 from attn_export.pipeline.divergence.locate import Divergence, first_divergence
@@ -19,11 +19,11 @@ from attn_export.tools.commands import output as target
 from attn_export.tools.commands.export import SourceOptions, load
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class DiffOptions:
     """What was typed."""
 
-    wanted: SourceOptions
+    source: SourceOptions
     other: str | None = None
     between: str | None = None
     fuse: bool = False
@@ -31,19 +31,19 @@ class DiffOptions:
     output: Path | None = None
 
 
-def diff(asked: DiffOptions, as_json: bool) -> None:
+def diff(asked: DiffOptions, *, as_json: bool) -> None:
     """Say where two runs part; with ``output``, write the smallest part that still shows it.
 
     Raises:
         GateError: they part.
         UsageError, LoadError, ConversionError, BackendError: one of them is nothing, or cannot be read, made or run.
     """
-    path = Path(asked.wanted.text)
+    path = Path(asked.source.text)
     if asked.output:
         target.folder(asked.output, FILES, "what diff writes")
     # The main job writes a bundle under the subject's own name: stages are the subject's, all else the bundle's.
-    whole = path.is_dir() and not (asked.between and asked.wanted.text in MECHANISMS)
-    named = VariantFactory(bundle.read(path) if whole else load(asked.wanted), fused=asked.fuse, snr=asked.snr)
+    whole = path.is_dir() and not (asked.between and asked.source.text in MECHANISMS)
+    named = VariantFactory(bundle.read(path) if whole else load(asked.source), fused=asked.fuse, snr=asked.snr)
     pairs = list(_pairs(named, asked))
     cases = named.seen.items()
     tried = ((pair, first_divergence(*pair, cases, named.known)) for pair in pairs)
@@ -79,10 +79,10 @@ def _pairs(named: VariantFactory, asked: DiffOptions) -> Iterator[tuple[Variant,
             )
         yield named.pair(words[0], words[1])
         return
-    other = asked.other or "onnxruntime"
+    other = asked.other or DEFAULT
     if Path(other).is_dir() or other.endswith(".onnx"):
         yield named.pair(other, "model")
-        other = "onnxruntime"
+        other = DEFAULT
     elif other not in BACKENDS:
         BACKENDS.entry(other)  # raises, and says which names are near
     truth = "model" if isinstance(named.what, bundle.Bundle) else "original"
@@ -94,7 +94,7 @@ def _write(
 ) -> int:
     """Write the part; where its inputs cannot be had from the truth, say so."""
     assert suspect.graph is not None
-    feeds, backend = named.seen[parting.case], suspect.backend or "onnxruntime"
+    feeds, backend = named.seen[parting.case], suspect.backend or DEFAULT
     try:
         return write_repro(suspect.graph, parting.departure, feeds, folder, truth, backend)
     except ConversionError as error:

@@ -17,7 +17,7 @@ _OFF = {"1", "true", "yes", "on", "y"}
 _EXPORT_SIDE = ("torch", "onnx", "onnx_ir", "onnxscript", "onnxsim", "safetensors", "jaxtyping")
 
 
-def report(as_json: bool) -> None:
+def report(*, as_json: bool) -> None:
     """Print the state of the export side and of every backend."""
     lacking = [name for name in _EXPORT_SIDE if importlib.util.find_spec(name) is None]
     backends = {name: missing(name) for name in BACKENDS}

@@ -2,61 +2,47 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 from attn_export import bundle
-from attn_export.deploy_tests.latency.measure import Protocol
-from attn_export.errors import InconclusiveError, SubjectError, UnknownNameError, UsageError
+from attn_export.errors import InconclusiveError, SubjectError, UsageError
 from attn_export.mechanisms import MECHANISMS
+from attn_export.pipeline.options import DeployOptions
 from attn_export.tools import console
 from attn_export.tools.progress import TerminalProgress
 from attn_export.untrusted.text import command
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SourceOptions:
     """The subject as it was typed."""
 
     text: str
-    preset: str | None
-    inputs: tuple[str, ...]
-    arguments: Mapping[str, Any]
-    weights: Path | None
-    strict: bool
-    awaken: bool
-    dynamic: str | None
-    output: Path | None
-    seed: int
-    variant: str | None = None
+    preset: str | None = None
+    inputs: tuple[str, ...] = ()
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    weights: Path | None = None
     weights_key: str | None = None
+    variant: str | None = None
+    strict: bool = True
+    randomize: bool = True
+    dynamic: str | None = None
+    seed: int = 0
 
 
-def export(
-    wanted: SourceOptions, plan: Mapping[str, Any], rule: tuple[float, int, float], as_json: bool, verbosity: int
-) -> None:
+def export(wanted: SourceOptions, asked: DeployOptions, *, as_json: bool, verbosity: int) -> None:
     """Run the main job and print its table, or one JSON object."""
     progress = TerminalProgress(verbosity)
-    if wanted.output:
-        bundle.may_write(wanted.output)  # said before anything is loaded
+    if asked.output:
+        bundle.may_write(asked.output)  # said before anything is loaded
     with progress.stage("load"):
         subject = load(wanted)
         from attn_export.pipeline import deploy
-        from attn_export.pipeline.options import DeployOptions
         from attn_export.tools import summary
 
-        plan = _checked(plan)
-        warmup, iterations, duration = rule
-        asked = DeployOptions(
-            target=wanted.output or Path(subject.name.replace(":", "-")),
-            seed=wanted.seed,
-            protocol=Protocol(warmup, duration=duration, iterations=iterations),
-            command=tuple(sys.argv[1:]),
-            **plan,
-        )
     if wanted.weights is not None and verbosity >= 0:
         console.say(f"weights: {subject.weights}", err=True)
     if subject.weights.startswith("awakened"):
@@ -73,16 +59,6 @@ def export(
         console.say(f"digest: {digest}   hold a copy to it: --expect {digest[:14]}…")
     if outcome.contest and outcome.contest.void:
         raise InconclusiveError("parity is proven and the bundle is written, but its latency ratio is void (see above)")
-
-
-def _checked(plan: Mapping[str, Any]) -> dict[str, Any]:
-    from attn_export.deploy_tests.data import images
-    from attn_export.pipeline.options import Mutants
-
-    if plan["mutants"] not in get_args(Mutants):
-        raise UnknownNameError("kind of --mutants", plan["mutants"], get_args(Mutants))
-    text = plan["preprocess"]
-    return {**plan, "preprocess": images.parse_preprocess(text) if text else None}
 
 
 def load(wanted: SourceOptions) -> Any:
@@ -134,7 +110,7 @@ def load(wanted: SourceOptions) -> Any:
         arguments=dict(wanted.arguments),
         weights=wanted.weights,
         strict=wanted.strict,
-        keep_fresh=not wanted.awaken,
+        keep_fresh=not wanted.randomize,
         seed=wanted.seed,
         weights_key=wanted.weights_key,
     )

@@ -15,32 +15,42 @@ from attn_export.export.onnx.read import parse, read_model
 from attn_export.export.onnx.save import save
 from attn_export.pipeline import manifest
 from attn_export.pipeline.lint import run as linting
+from attn_export.pipeline.options import BuildOptions
 from attn_export.reparam.fuse_onnx import fuse_graph
 from attn_export.reparam.result import Fusion, Precision
-from attn_export.tools import console
-from attn_export.tools.commands import output as target
+from attn_export.tools import console, options
+from attn_export.tools.commands import output as places
 
 
-def fuse(file: Path, output: Path, cost: str, keep: tuple[str, ...], repair: bool, strict: bool, as_json: bool) -> None:
+def fuse(file: Path, output: Path, asked: BuildOptions, *, as_json: bool) -> None:
     """Collapse what pays in an ONNX file; write the result only with its certificate."""
     # External data stays where it is until it is needed: a model beyond 2 GB is no message that could be copied.
     model = read_model(file, weights=False)
-    place = target.file(output, target.is_onnx, "ONNX file")
+    place = places.file(output, places.is_onnx, "ONNX file")
     if place == file.resolve():
         console.say(f"note: {file} itself is to be replaced by what it is fused to", err=True)
-    fusion = fuse_graph(model, cost=cost, keep=keep, repair=repair, folder=file.parent, quantization_error=True)
+    fusion = fuse_graph(
+        model,
+        cost=asked.fuse_cost,
+        keep=asked.keep_branches,
+        repair=asked.border_maps,
+        folder=file.parent,
+        quantization_error=True,
+    )
     if not fusion.certificate.ok:
         raise GateError(f"fusing {file} changed it: worst error {fusion.certificate.worst:.3g}; nothing was written")
     if fusion.certificate.left_out:
         console.warn(fusion.certificate.left_out)
     for refusal in fusion.rolled_back:
         console.warn(str(refusal))
-    if fusion.rolled_back and strict:
+    if fusion.rolled_back and asked.fail_on_rollback:
         count = len(fusion.rolled_back)
-        raise GateError(f"{count} sites were rolled back, and --strict was asked for; nothing was written")
+        raise GateError(f"{count} sites were rolled back, and --fail-on-rollback was asked for; nothing was written")
     _write(fusion.model, place, file.parent)
     if as_json:
-        console.emit({"output": str(output), **manifest.fusion(fusion, cost, keep, repair)})
+        console.emit(
+            {"output": str(output), **manifest.fusion(fusion, asked.fuse_cost, asked.keep_branches, asked.border_maps)}
+        )
     else:
         console.say(*_account(fusion, output))
 
@@ -98,9 +108,10 @@ def _loss(loss: Precision | None) -> str:
     )
 
 
-def lint(file: Path, target: str, sm: str, as_json: bool) -> None:
+def lint(file: Path, place: str, *, as_json: bool) -> None:
     """Say what a target will not take as it is: by our rules, and by its parser where that is installed."""
     model = file / bundle.MODEL if file.is_dir() else file
+    target, chip = options.chip(place)
     if target not in linting.TARGETS:
         raise UnknownNameError("lint target", target, linting.TARGETS)
     findings = linting.by_rules(linting.load(model), target)
@@ -111,7 +122,7 @@ def lint(file: Path, target: str, sm: str, as_json: bool) -> None:
         if why := evidence.missing():
             console.say(f"the parser did not speak: {why}", err=True)
         else:
-            findings += linting.by_parser(model, sm=sm)
+            findings += linting.by_parser(model, sm=chip.removeprefix("sm") or "86")
             spoke = "rules and parser"
     if as_json:
         console.emit({"model": str(model), "target": target, "findings": [asdict(f) for f in findings]})

@@ -10,7 +10,7 @@ from attn_export.tools import console
 from attn_export.untrusted import text
 
 
-def sign(path: Path, key: Path, as_json: bool) -> None:
+def sign(path: Path, key: Path, *, as_json: bool) -> None:
     """Read a bundle, and sign it with an SSH key."""
     whole = bundle.read(path)
     place = signing.sign(whole, key)

@@ -1,0 +1,71 @@
+"""The parity gate between the stages: every model is held against the reference before the next stage sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from attn_export.bundle import Case
+from attn_export.deploy_tests.backend import Options
+from attn_export.deploy_tests.backends import BACKENDS, DEFAULT, opened
+from attn_export.deploy_tests.parity.compare import Parity, prove
+from attn_export.errors import AttnExportError
+from attn_export.export.graph import origin
+from attn_export.export.onnx.save import save
+from attn_export.pipeline.divergence.locate import first_divergence, locate
+from attn_export.pipeline.divergence.runs import Variant
+from attn_export.pipeline.divergence.variants import VariantFactory
+from attn_export.pipeline.manifest import StageResult
+from attn_export.pipeline.stage import Made, State
+
+
+@dataclass(frozen=True)
+class ParityGate:
+    """Run a stage's model on the cases, and compare with their reference.
+
+    Attributes:
+        cases: inputs with their reference.
+        folder: where the models of the stages may lie.
+        threads: of the runtime.
+    """
+
+    cases: Sequence[Case]
+    folder: Path
+    threads: int = 1
+
+    def check(self, state: State, made: Made) -> Made:
+        """Add nodes, bytes and parity."""
+        path = self.folder / f"{len(state.made)}.onnx"
+        save(made.exported.model, path)
+        with opened(DEFAULT, path, Options(threads=self.threads)) as run:
+            version = BACKENDS[DEFAULT].version()
+            parity = prove(run, self.cases, made.exported.contract.outputs, backend=version, snr=made.snr)
+        result = StageResult(made.stage, made.exported.nodes, made.exported.bytes, parity, model=path)
+        return replace(made, result=result)
+
+    def refuse(self, state: State, made: Made) -> str:
+        """Say why it does not pass, and where it leaves the reference; nothing where it passes."""
+        assert made.result is not None
+        parity = made.result.parity
+        return "" if parity.ok else f"{parity.summary()}{self.where(state, made, parity)}"
+
+    def where(self, state: State, made: Made, parity: Parity) -> str:
+        """Say where a failing model leaves the one before it, or the module; nothing where only the user's gate fails.
+
+        A runtime that computes what an exported graph says has that right: then only the module knows better.
+        """
+        if parity.worst.user_fault:
+            return ""
+        plain = state.made[0].exported.model if state.made else None
+        known = origin.origins(made.exported.model if plain is None else plain)
+        failing = next(case for case in self.cases if case.name == parity.worst.case)
+        feeds = [(failing.name, failing.inputs)]
+        try:
+            found = locate(made.exported.model, feeds, reference=plain, known=known)
+            if found is None and plain is None:
+                graph = Variant("the exported graph", made.exported.model)
+                found = first_divergence(VariantFactory(state.subject).variant("original"), graph, feeds, known)
+        except AttnExportError as error:
+            return f" (where it diverges could not be found: {error})"
+        return f"; it diverges at {found.summary()}" if found else ""

@@ -1,0 +1,182 @@
+"""The stages, in their order, and the one place where they are run.
+
+The main job, its un-fused baseline, ``diff --between``, the compile table and the benchmarks run this same tuple.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Protocol
+
+import onnx
+
+from attn_export.deploy_tests.parity.compare import SNR
+from attn_export.errors import ContractError, ConversionError, ExportError, GateError
+from attn_export.export.onnx import contract, torch_export
+from attn_export.export.onnx.exported import Exported
+from attn_export.export.onnx.simplify import simplify
+from attn_export.export.precision.float16 import to_float16
+from attn_export.export.sources import onnx_file
+from attn_export.pipeline.options import BuildOptions
+from attn_export.pipeline.progress import Progress
+from attn_export.pipeline.stage import Made, Stage, State
+from attn_export.reparam.fuse_onnx import fuse_graph
+from attn_export.reparam.result import Fusion
+
+#: Inputs that the fusion's certificate runs in float64; parity runs all of them.
+CERTIFIED = 2
+
+
+class Gate(Protocol):
+    """What every stage's model must pass before the next stage sees it."""
+
+    def check(self, state: State, made: Made) -> Made:
+        """Add to ``made`` what was measured of it."""
+
+    def refuse(self, state: State, made: Made) -> str:
+        """Say why it does not pass, or nothing where it does."""
+
+
+def run(
+    state: State,
+    options: BuildOptions,
+    *,
+    through: str | None = None,
+    gate: Gate | None = None,
+    progress: Progress | None = None,
+) -> State:
+    """Run every stage that is wanted and has not run, in their order, up to the one named ``through``.
+
+    Without a gate nothing is proven here: the caller does that, or only looks at the graph.
+
+    Raises:
+        GateError: a model does not pass the gate, or the fusion's own certificate does not hold.
+        ConversionError: a stage cannot do its work; an optional one is rolled back instead.
+    """
+    done = {made.stage for made in state.made}
+    for stage in STAGES:
+        if stage.wanted(options) and stage.name not in done:
+            state = _step(stage, state, options, gate, progress or Progress())
+        if through in (stage.name, stage.result):
+            break
+    return state
+
+
+def _step(stage: Stage, state: State, options: BuildOptions, gate: Gate | None, progress: Progress) -> State:
+    """One stage, what it ensures, and the gate behind it."""
+    if why := stage.requires(state):
+        raise ConversionError(f"{stage.name}: {why}")
+    with progress.stage(stage.name):
+        try:
+            made = stage.run(state, options)
+            stage.ensures(state, made)
+        except (ContractError, ExportError) as error:
+            if not stage.optional:
+                raise
+            return _rolled_back(stage, state, str(error), progress)
+        if gate is not None:
+            made = gate.check(state, made)
+        progress.detail(", ".join(filter(None, (made.detail, made.result.summary() if made.result else ""))))
+    if gate is not None and (why := gate.refuse(state, made)):
+        if stage.optional:
+            return _rolled_back(stage, state, why, progress)
+        raise GateError(f"after '{stage.name}': {why}; nothing was written")
+    for warning in made.warnings:
+        progress.warn(warning)
+    return state.with_made(made)
+
+
+def _rolled_back(stage: Stage, state: State, why: str, progress: Progress) -> State:
+    text = f"the stage '{stage.name}' was rolled back: {why}"
+    progress.warn(text)
+    return state.with_warning(text)
+
+
+def _nothing_made(state: State) -> str:
+    return "" if state.made else "expected an exported model, got none; run the stage 'export' first"
+
+
+def _keeps_contract(state: State, made: Made) -> None:
+    contract.check(made.exported.model, state.model.contract)
+
+
+def _asserted(_state: State, _made: Made) -> None:
+    """Nothing more: exporter and simplifier are called alone as well, and assert the contract themselves."""
+
+
+def _export(state: State, options: BuildOptions) -> Made:
+    graph = isinstance(state.subject.module, onnx_file.GraphModule)
+    exported = onnx_file.exported(state.subject) if graph else torch_export.export(state.subject, options.opset)
+    return Made("export", exported)
+
+
+def _fuse(state: State, options: BuildOptions) -> Made:
+    """Collapse the graph; what was not collapsed, and what had to be rolled back, is said."""
+    fusion = fuse_graph(
+        state.model.model,
+        cost=options.fuse_cost,
+        keep=options.keep_branches,
+        repair=options.border_maps,
+        cases=state.feeds[:CERTIFIED],
+        certificate=options.certify,
+        quantization_error=options.certify,
+    )
+    if options.fail_on_rollback and fusion.rolled_back:
+        raise GateError(
+            f"{len(fusion.rolled_back)} sites were rolled back, and --fail-on-rollback was asked for;"
+            f" nothing was written: {fusion.rolled_back[0]}"
+        )
+    warnings = [] if fusion.sites else ["nothing was fused: no region that can be collapsed and pays was found"]
+    if fusion.certificate.left_out and options.certify:
+        warnings.append(fusion.certificate.left_out)
+    warnings += map(str, fusion.rolled_back)
+    fused = Exported(fusion.model, state.model.contract)
+    detail = f"{len(fusion.sites)} sites, {state.model.nodes} → {fused.nodes} nodes"
+    return Made("fuse", fused, fusion, detail=detail, warnings=tuple(warnings))
+
+
+def _is_certified(state: State, made: Made) -> None:
+    certificate = fusion_of(made).certificate
+    if not certificate.ok:
+        raise GateError(
+            f"fusing changed the model: worst error {certificate.worst:.3g} in float64,"
+            f" bound {certificate.bound:g}; nothing was written"
+        )
+    _keeps_contract(state, made)
+
+
+def fusion_of(made: Made) -> Fusion[onnx.ModelProto]:
+    """The account of the stage 'fuse'."""
+    assert isinstance(made.account, Fusion)
+    return made.account
+
+
+def _simplify(state: State, _options: BuildOptions) -> Made:
+    return Made("simplify", simplify(state.model))
+
+
+def _lower_precision(state: State, options: BuildOptions) -> Made:
+    model, report = to_float16(state.model.model, state.feeds)
+    return Made(
+        "precision",
+        replace(state.model, model=model),
+        report,
+        snr=SNR[options.precision],
+        detail=report.summary(),
+        warnings=(
+            "ONNX Runtime on a CPU computes float16 graphs largely in float32: this SNR is no GPU's",
+            *(f"{kept.op} {kept.node} stays in float32: {kept.reason}" for kept in report.kept),
+        ),
+    )
+
+
+EXPORT = Stage("export", "exported", lambda _: True, lambda _: "", _export, _asserted)
+FUSE = Stage("fuse", "fused", lambda options: options.fuse, _nothing_made, _fuse, _is_certified)
+SIMPLIFY = Stage(
+    "simplify", "simplified", lambda options: options.simplify, _nothing_made, _simplify, _asserted, optional=True
+)
+PRECISION = Stage(
+    "precision", "float16", lambda options: options.fp16, _nothing_made, _lower_precision, _keeps_contract
+)
+
+STAGES = (EXPORT, FUSE, SIMPLIFY, PRECISION)

@@ -1,4 +1,4 @@
-"""Whether border maps pay: blocks whose 1×1 has a bias before a zero padding, without and with ``--repair``.
+"""Whether border maps pay: blocks whose 1×1 has a bias before a zero padding, without and with ``--border-maps``.
 
     python -m benchmarks.border_maps [NAME …] [--rounds 30]
 

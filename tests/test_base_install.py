@@ -52,7 +52,7 @@ ROWS: dict[str, list[tuple[tuple[str, ...], int, str]]] = {
         (("verify", "bundle"), 0, ""),
         (("verify", "bundle", "--data", "own.npy"), 0, ""),
         (("verify", "bundle", "--data", "own.png", "--preprocess", "size=2x3"), 4, IMAGES),
-        (("verify", "bundle", "--compile-only"), 4, RTX),
+        (("compile", "bundle"), 4, RTX),
         (("verify", "bundle", "--require", "tensorrt"), 4, "not available here"),
     ],
     "bench": [
@@ -61,7 +61,7 @@ ROWS: dict[str, list[tuple[tuple[str, ...], int, str]]] = {
         (("bench", "bundle", "--backend", "tensorrt", *QUICK), 4, "pip install"),
     ],
     "fuse": [(("fuse", "bundle/model.onnx", "-o", "fused.onnx"), 3, EXPORT)],
-    "lint": [(("lint", "bundle"), 3, EXPORT), (("lint", "bundle", "--target", "ort-mobile"), 3, EXPORT)],
+    "lint": [(("lint", "bundle"), 3, EXPORT), (("lint", "bundle", "--target", "ort_mobile"), 3, EXPORT)],
     "diff": [(("diff", "bundle"), 3, EXPORT), (("diff", "se", "--between", "original,fused"), 3, EXPORT)],
     "report": [
         (("report", "bundle"), 0, ""),
@@ -71,9 +71,9 @@ ROWS: dict[str, list[tuple[tuple[str, ...], int, str]]] = {
         (("report", "bundle", "--format", "html"), 3, "pip install 'attn-export[report]'"),
     ],
     "conform": [
-        (("conform", "bundle", "--out", "kit"), 4, "pip install"),
-        (("conform", "--check", "kit"), 3, "no conformance kit"),
-        (("conform", "bundle", "--out", "kit", "--backend", "onnxruntime"), 0, ""),
+        (("conform", "bundle", "-o", "kit"), 4, "pip install"),
+        (("conform", "check", "kit"), 3, "no conformance kit"),
+        (("conform", "bundle", "-o", "kit", "--backend", "onnxruntime"), 0, ""),
     ],
     "sign": [(("sign", "bundle", "--key", "no-such-key"), 3, "no-such-key")],
     "sweep": [(("sweep", "-o", "swept"), 3, EXPORT)],

@@ -50,7 +50,7 @@ def _read(rng: Random, said: str, which: str) -> Attempt:
                 more += option
         kind = "json" if "--json" in more else ""
         return Attempt(("verify", "b", *more), said, kind_of_output=kind)
-    words = rng.choice([("lint", "b", "--target", "ort-mobile"), ("diff", "b"), ("bench", "b"), ("lint", "b")])
+    words = rng.choice([("lint", "b", "--target", "ort_mobile"), ("diff", "b"), ("bench", "b"), ("lint", "b")])
     return Attempt(words, said)
 
 
@@ -142,7 +142,7 @@ def hostile_kit(work: Path, originals: Path, rng: Random) -> Attempt:
         said = mutate.place_file(rng.choice(sorted(file for file in kit.rglob("*") if file.is_file())), rng)
     if rng.random() < 0.95:
         seal(kit)
-    words: tuple[str, ...] = ("conform", "--check", "k")
+    words: tuple[str, ...] = ("conform", "check", "k")
     if rng.random() < 0.3:
         _copy(originals / "bundle", work / "b")
         words = (*words, "b")

@@ -55,7 +55,7 @@ def hostile_weights(work: Path, originals: Path, rng: Random) -> Attempt:
         file = file.rename(file.with_suffix(".safetensors"))
     words = ["net.py:Net", "--input", INPUT] if rng.random() < 0.85 else ["se", "--preset", "test"]
     (work / "net.py").write_bytes(_read(originals / "net.py"))
-    more = ["--no-strict"] if rng.random() < 0.4 else []
+    more = ["--no-strict-weights"] if rng.random() < 0.4 else []
     command = (*words, "--weights", file.name, *more, "--no-bench", "--mutants", "none", "-o", "out")
     return Attempt(command, said, writes=("out", "out/*", "__pycache__*"))
 

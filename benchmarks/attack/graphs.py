@@ -42,11 +42,11 @@ def hostile_graph(work: Path, originals: Path, rng: Random) -> Attempt:
     said = harm(file, originals / "graphs", rng)
     pick = rng.random()
     if pick < 0.45:
-        more = [word for word in ("--repair", "--strict", "--json") if rng.random() < 0.2]
+        more = [word for word in ("--border-maps", "--fail-on-rollback", "--json") if rng.random() < 0.2]
         output = rng.choice(["y.onnx"] * 6 + ["x.onnx", "no/y.onnx", "dir", "../keep", "x.onnx/y"])
         return Attempt(("fuse", "x.onnx", "-o", output, *more), said, writes=(output,))
     if pick < 0.8:
-        words = ("lint", "x.onnx", "--target", rng.choice(["ort-mobile", "tensorrt"]))
+        words = ("lint", "x.onnx", "--target", rng.choice(["ort_mobile", "tensorrt"]))
         return Attempt(words, said)
     shapes = ("--input", "x:b=2x2x4x4") if rng.random() < 0.3 else ()
     if pick < 0.9:

@@ -43,7 +43,7 @@ def hostile_names(work: Path, originals: Path, rng: Random) -> Attempt:
             ("report", path),
             ("verify", path),
             ("verify", path, "--json"),
-            ("lint", path, "--target", "ort-mobile"),
+            ("lint", path, "--target", "ort_mobile"),
             ("diff", path),
         ]
     )
@@ -62,7 +62,7 @@ def _graph(work: Path, originals: Path, rng: Random) -> Attempt:
     _rename_model(file, {name: f"{graphs.text(rng)[:500]}{index}" for index, name in enumerate(sorted(known))})
     words = rng.choice(
         [
-            ("lint", "x.onnx", "--target", "ort-mobile"),
+            ("lint", "x.onnx", "--target", "ort_mobile"),
             ("lint", "x.onnx"),
             ("fuse", "x.onnx", "-o", "y.onnx"),
             ("x.onnx", "-o", "out", "--no-bench"),

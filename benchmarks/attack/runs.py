@@ -58,7 +58,7 @@ JOBS: dict[str, HarmedRun] = {
     "main": HarmedRun("main", ("se", "--preset", "test", *_QUICK), again=_GRAPH),
     "fused": HarmedRun("fused", ("net.py:Net", "--input", INPUT, "--fuse", *_QUICK), again=_GRAPH),
     "sweep": HarmedRun(
-        "sweep", ("sweep", "--family", "mlp", "--plain", "--no-variants", "--mutants", "none", "-o", "{target}")
+        "sweep", ("sweep", "--family", "mlp", "--no-fuse", "--no-variants", "--mutants", "none", "-o", "{target}")
     ),
 }
 

@@ -66,7 +66,7 @@ def _turbo(root: Path) -> Warn | None:
         "turbo",
         "turbo is on: the clock falls as the chip warms",
         f"for figures that hold, `echo {'1' if intel else '0'} | sudo tee /sys/devices/system/cpu/{switch}`,"
-        " or measure with --sustain",
+        " or measure with --soak",
     )
 
 
@@ -89,7 +89,7 @@ def _throttled(root: Path, cores: frozenset[int]) -> Warn | None:
     return Warn(
         "throttling",
         f"the processor has slowed down for heat {total} times since it started",
-        "let it cool or cool it better, and watch the drift with --sustain",
+        "let it cool or cool it better, and watch the drift with --soak",
     )
 
 

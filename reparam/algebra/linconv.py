@@ -233,8 +233,8 @@ def _repaired(v: LinConv, mismatch: NotFusibleError) -> LinConv:
     if lengths is None:
         raise NotFusibleError(
             mismatch.reason + (", and a border map holds for one size, but an axis is dynamic" if v.repair else ""),
-            f"{mismatch.remedy}; {'or' if v.repair else 'or --repair it with a border map, and'} export a fixed size",
+            f"{mismatch.remedy}; {'or' if v.repair else 'or allow a border map with --border-maps, and'} export a fixed size",
         )
     if not v.repair:
-        raise NotFusibleError(mismatch.reason, f"{mismatch.remedy}; or --repair it with a border map")
+        raise NotFusibleError(mismatch.reason, f"{mismatch.remedy}; or allow a border map with --border-maps")
     return replace(v, image=Lazy(lambda: np.zeros((v.outputs, *lengths))), notes=v.notes | {"static", BORDER})

@@ -169,7 +169,7 @@ def _shifted(term: Array, axis: int | None, state: State) -> LinConv:
             raise
         picture = positions.read(term, state.layout, axis, lengths)
         if not lin.repair:
-            raise NotFusibleError(error.reason, f"{error.remedy}; or --repair it: the constant becomes a map") from None
+            raise NotFusibleError(error.reason, f"{error.remedy}; or allow a border map with --border-maps") from None
         return linconv.painted(lin, picture)
 
 

@@ -218,7 +218,7 @@ class TestCommand:
         state = {f"{k}.weight": torch.randn(s) / 4 for k, s in shapes.items()}
         save_file(state | {f"{k}.bias": torch.randn(s[0]) for k, s in shapes.items()}, "net.safetensors")
         command = ("gnconv", "--preset", "test", "--weights", "net.safetensors", *self.QUICK, "-o", "out")
-        for more in ((), ("--no-strict",)):
+        for more in ((), ("--no-strict-weights",)):
             done = run(*command, *more)
             assert done.code == 3
             assert "choose with --variant: hornet (" in done.err

@@ -76,7 +76,7 @@ def in_an_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("broken", BREAKS)
 def test_the_certificate_sees_it(broken: Break, monkeypatch: pytest.MonkeyPatch) -> None:
     broken(monkeypatch)
-    done = run(*COMMAND, "--strict", "-q")
+    done = run(*COMMAND, "--fail-on-rollback", "-q")
     assert done.code == 1, done
     assert "sites were rolled back" in done.err
     assert os.listdir() == [], "nothing was written"
@@ -127,7 +127,7 @@ def test_a_site_whose_own_proof_fails_is_rolled_back_and_said(monkeypatch: pytes
     assert done.code == 0, done
     said = " ".join(done.err.split())
     assert "rolled back: its certificate failed (bits differ under dyadic weights)" in said
-    strict = run(*COMMAND, "--strict", "-q", "-o", "strict")
+    strict = run(*COMMAND, "--fail-on-rollback", "-q", "-o", "strict")
     assert strict.code == 1
     assert not Path("strict").exists()
 

@@ -248,7 +248,7 @@ def test_an_edited_report_is_altered_in_every_command(tmp_path: Path) -> None:
     assert "❌" in run("report", target).out
     file = target / bundle.REPORT
     file.write_text(file.read_text().replace('"ok": false', '"ok": true'))
-    kit = ("conform", target, "--out", tmp_path / "kit", "--backend", "onnxruntime")
+    kit = ("conform", target, "-o", tmp_path / "kit", "--backend", "onnxruntime")
     for words in (("report", target), ("verify", target), ("bench", target), kit):
         done = run(*words)
         assert (done.code, done.out) == (3, "")

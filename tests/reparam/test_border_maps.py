@@ -128,13 +128,13 @@ def test_without_leave_and_with_dynamic_sizes_it_is_refused_with_a_way_out() -> 
     assert padded(8, repair=True).image is not None
     with pytest.raises(NotFusibleError, match=r"padded with 0 where its bias makes 0\.5") as caught:
         padded(8, repair=False)
-    assert caught.value.remedy.endswith("or --repair it with a border map")
+    assert caught.value.remedy.endswith("or allow a border map with --border-maps")
     with pytest.raises(NotFusibleError, match="a border map holds for one size, but an axis is dynamic") as caught:
         padded(None, repair=True)
     assert caught.value.remedy.endswith("or export a fixed size")
     with pytest.raises(NotFusibleError) as caught:
         padded(None, repair=False)
-    assert caught.value.remedy.endswith("or --repair it with a border map, and export a fixed size")
+    assert caught.value.remedy.endswith("or allow a border map with --border-maps, and export a fixed size")
 
 
 class Ecb(nn.Module):
@@ -230,7 +230,7 @@ def test_blocks_become_one_convolution_with_a_map(name: str) -> None:
     assert "border map" in site.pattern
     plainly = fuse_module(module, (x,), cost="flops")
     assert convs(plainly.model) > 1
-    assert any("--repair" in refusal.remedy for refusal in plainly.refusals)
+    assert any("--border-maps" in refusal.remedy for refusal in plainly.refusals)
     auto = torch.export.Dim.AUTO
     free = fuse_module(module, (x,), repair=True, cost="flops", dynamic=(dict.fromkeys(range(2, x.ndim), auto),))
     assert convs(free.model) == convs(plainly.model)

@@ -66,7 +66,7 @@ COMMANDS = [
     "export mine/net.py:Net --input 1x3 --mutants none --no-bench -o out3",
     "verify a --data x.npy",
     "verify trapped",
-    "verify a --compile-only",
+    "compile a",
     "bench a b --iterations 1 --duration 0 --warmup 0 --profile",
     "fuse m.onnx -o fused.onnx",
     "lint m.onnx",
@@ -75,7 +75,7 @@ COMMANDS = [
     "diff se --between exported,simplified",
     "report a --format html",
     "report trapped --format sarif",
-    "conform a --out kit --backend onnxruntime",
+    "conform a -o kit --backend onnxruntime",
     "sweep --family conv --plain --no-variants --mutants none --limit 120 --workers 1",
     "sign a --key nokey",
 ]

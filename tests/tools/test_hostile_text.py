@@ -305,8 +305,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 COMMANDS = {
-    "lint": ["lint", "odd.onnx", "--target", "ort-mobile"],
-    "lint, JSON": ["lint", "odd.onnx", "--target", "ort-mobile", "--json"],
+    "lint": ["lint", "odd.onnx", "--target", "ort_mobile"],
+    "lint, JSON": ["lint", "odd.onnx", "--target", "ort_mobile", "--json"],
     "fuse": ["fuse", "fine.onnx", "-o", "fused.onnx"],
     "fuse, JSON": ["fuse", "fine.onnx", "-o", "fused.onnx", "--json"],
     "fuse, to nowhere": ["fuse", "fine.onnx", "-o", "no/fused.onnx"],

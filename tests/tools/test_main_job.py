@@ -144,7 +144,7 @@ class TestSubjects:
         assert done.code == 3
         assert "missing 1 (body.0.weight); unexpected 1 (head.bias); --no-strict" in done.err
         assert not Path("out").exists()
-        assert run(*command, "--no-strict").code == 0
+        assert run(*command, "--no-strict-weights").code == 0
         assert bundle.read(Path("out")).manifest["subject"]["weights"].endswith("2 names left alone")
 
     def test_several_inputs_and_outputs(self) -> None:

@@ -23,8 +23,8 @@ runpy.run_module("attn_export", run_name="__main__")
 CASES = {
     "verify": (["verify", "BUNDLE", "--require", "tensorrt"], "pip install", "nothing is proven on it"),
     "verify alone": (["verify", "BUNDLE", "--backend", "tensorrt"], "pip install", "was proven on nothing"),
-    "compile-only": (["verify", "BUNDLE", "--compile-only"], "pip install 'attn-export[rtx]'", "not installed"),
-    "conform": (["conform", "BUNDLE", "--out", "KIT"], "tensorrt is not available here", "pip install"),
+    "compile-only": (["compile", "BUNDLE"], "pip install 'attn-export[rtx]'", "not installed"),
+    "conform": (["conform", "BUNDLE", "-o", "KIT"], "tensorrt is not available here", "pip install"),
     "bench": (["bench", "BUNDLE", "--backend", "tensorrt"], "tensorrt is not available here", "pip install"),
 }
 

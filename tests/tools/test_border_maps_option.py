@@ -1,4 +1,4 @@
-"""``--repair``: a 1×1 with a bias before a padded kernel becomes one convolution and a map, by both commands."""
+"""``--border-maps``: a 1×1 with a bias before a padded kernel becomes one convolution and a map, by both commands."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_fuse_repairs_where_it_may_and_sizes_are_fixed(tmp_path: Path, dynamic: 
     onnx.save(dynamo(wake(CHAIN), torch.randn(2, 8, 14, 13), dynamic=dynamic), tmp_path / "plain.onnx")
     for repair in (False, True):
         output = tmp_path / f"{repair}.onnx"
-        done = run("fuse", tmp_path / "plain.onnx", "-o", output, "--json", *["--repair"] * repair)
+        done = run("fuse", tmp_path / "plain.onnx", "-o", output, "--json", *["--border-maps"] * repair)
         assert done.code == 0, done
         assert done.json["repair"] is repair
         assert done.json["certificate"]["worst"] <= 1e-13
@@ -50,7 +50,7 @@ def test_fuse_repairs_where_it_may_and_sizes_are_fixed(tmp_path: Path, dynamic: 
         else:
             assert kinds(output) == {"Conv": 2}
             (refusal,) = done.json["refusals"]
-            assert "fixed size" in refusal["remedy"] if dynamic else "--repair" in refusal["remedy"]
+            assert "fixed size" in refusal["remedy"] if dynamic else "--border-maps" in refusal["remedy"]
             assert "dynamic" in refusal["reason"] or not (repair and dynamic)
 
 
@@ -59,7 +59,7 @@ def test_the_main_command_repairs_and_proves_it(tmp_path: Path, dynamic: str) ->
     (tmp_path / "net.py").write_text(SOURCE, encoding="utf-8")
     target = tmp_path / "made"
     shape = "b=2x8xh=24xw=23" if dynamic == "all" else "b=2x8x24x23"
-    command = (f"{tmp_path / 'net.py'}:Net", "--input", shape, "--dynamic", dynamic, "--fuse", "--repair")
+    command = (f"{tmp_path / 'net.py'}:Net", "--input", shape, "--dynamic", dynamic, "--fuse", "--border-maps")
     done = run(*command, "--no-bench", "--mutants", "none", "-q", "-o", target)
     assert done.code == 0, done
     fixed = dynamic != "all"

@@ -23,41 +23,39 @@ import torch
 from attn_export.export.audit.constants import auditor, known
 from attn_export.export.audit.fused import auditor_of_fused
 from attn_export.export.audit.layers import LOCAL, local_errors
-from attn_export.export.onnx.exported import Exported
-from attn_export.export.onnx.simplify import simplify
-from attn_export.export.onnx.torch_export import export
 from attn_export.export.reference import cases
 from attn_export.mechanisms import MECHANISMS
+from attn_export.pipeline import stages
 from attn_export.pipeline.divergence.runs import probing
-from attn_export.reparam.fuse_onnx import fuse_graph
+from attn_export.pipeline.options import BuildOptions
+from attn_export.reparam.result import Fusion
 from attn_export.types import Feeds
 from benchmarks.detection import BOTH, COLUMNS, OURS, judge, subject
-
-#: Cases that the fusion's certificate runs, as in the main job.
-CERTIFIED = 2
 
 
 def graphs(name: str, seed: int) -> Iterator[dict[str, Any]]:
     """The correct graphs of one entry under one seed, plain and (where something was fused) fused, with verdicts."""
     built = subject(name, seed)
-    rows, plain = cases(built, seed), export(built)
-    ports, wanted = plain.contract.outputs, known(built.module)
-    fusion = fuse_graph(plain.model, cases=[case.inputs for case in rows[:CERTIFIED]])
-    stages = [("plain", simplify(plain), auditor(wanted, plain.model))]
+    rows = cases(built, seed)
+    feeds, wanted = tuple(case.inputs for case in rows), known(built.module)
+    plain = stages.build(built, BuildOptions(), feeds)
+    whole = stages.build(built, BuildOptions(fuse=True), feeds)
+    first, ports, fusion = plain.made[0].exported.model, plain.model.contract.outputs, whole.account(Fusion)
+    assert fusion is not None
+    found = [("plain", plain.model, auditor(wanted, first))]
     if fusion.sites:
-        fused = simplify(Exported(fusion.model, plain.contract))
-        stages.append(("fused", fused, auditor_of_fused(wanted, plain.model, fusion.model)))
-    for stage, exported, audit in stages:
+        found.append(("fused", whole.model, auditor_of_fused(wanted, whole.made[0].exported.model, fusion.model)))
+    for stage, exported, audit in found:
         passed = judge(exported.model, rows, ports)
-        found = audit(exported.model)
+        said = audit(exported.model)
         if passed is not None:
-            passed[BOTH] = passed[OURS] and not found
+            passed[BOTH] = passed[OURS] and not said
         yield {
             "entry": name,
             "seed": seed,
             "stage": stage,
             "passed": passed,
-            "audit": found,
+            "audit": said,
             "local": None if passed is None else _local(exported.model, rows[0].inputs),
             "certificate": fusion.certificate.worst if stage == "fused" else None,
         }

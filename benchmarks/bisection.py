@@ -20,19 +20,19 @@ from collections.abc import Iterator
 import torch
 
 from attn_export.errors import AttnExportError
-from attn_export.export.onnx.simplify import simplify
-from attn_export.export.onnx.torch_export import export
 from attn_export.export.reference import cases
 from attn_export.export.subject import from_spec, with_dynamic
 from attn_export.mechanisms import MECHANISMS
 from attn_export.pipeline.divergence.locate import between_graphs, of_runtime
+from attn_export.pipeline.options import BuildOptions
+from attn_export.pipeline.stages import build
 from benchmarks.faults import in_graph
 
 
 def plantings(name: str, per: int, random_: random.Random, runtime: bool) -> Iterator[tuple[str, bool, int, int]]:
     """Yield fault, whether its node was named alone, runs used, and count of nodes, for ``per`` faults of one entry."""
     subject = with_dynamic(from_spec(name, MECHANISMS[name], "test"), "batch")
-    rows, clean = cases(subject), simplify(export(subject)).model
+    rows, clean = cases(subject), build(subject, BuildOptions()).model.model
     faults = [m for kind in in_graph(clean).values() for m in kind if m.node and m.kind != "two tensors swapped"]
     random_.shuffle(faults)
     for fault in faults:

@@ -27,14 +27,13 @@ from attn_export.deploy_tests.parity.compare import prove
 from attn_export.deploy_tests.parity.metrics import RULES, verdicts
 from attn_export.errors import BackendError
 from attn_export.export.audit.constants import auditor, known
-from attn_export.export.onnx.exported import Exported
 from attn_export.export.onnx.save import save
-from attn_export.export.onnx.simplify import simplify
-from attn_export.export.onnx.torch_export import export
 from attn_export.export.reference import cases
 from attn_export.export.subject import Subject, from_spec, with_dynamic
 from attn_export.mechanisms import MECHANISMS
 from attn_export.pipeline.mutation_testing import EQUIVALENT
+from attn_export.pipeline.options import BuildOptions
+from attn_export.pipeline.stages import build
 from attn_export.reparam.evaluate.onnx import OnnxEvaluator
 from attn_export.types import TensorSpec
 from benchmarks.faults import in_graph, in_module
@@ -90,13 +89,16 @@ def differs(
 def plant(text: str, each: int) -> list[tuple[str, dict[str, bool]]]:
     """Kind and verdicts of ``each`` faults of every kind in one subject, equivalents left out."""
     built = subject(text)
-    rows, raw = cases(built), export(built)
-    clean = simplify(raw)
-    audit = auditor(known(built.module), raw.model)
+    rows, state = cases(built), build(built, BuildOptions())
+    clean = state.model
+    audit = auditor(known(built.module), state.made[0].exported.model)
     ports = clean.contract.outputs
     evaluated = [OnnxEvaluator(clean.model).run(case.inputs) for case in rows]
     faulty = [(kind, m.of(clean.model)) for kind, ms in in_graph(clean.model).items() for m in ms[:each]]
-    faulty += [(kind, _stages(replace(built, module=module)).model) for kind, module in in_module(built.module)]
+    faulty += [
+        (kind, build(replace(built, module=module), BuildOptions()).model.model)
+        for kind, module in in_module(built.module)
+    ]
     found = []
     for kind, model in faulty:
         passed = judge(model, rows, ports)
@@ -105,10 +107,6 @@ def plant(text: str, each: int) -> list[tuple[str, dict[str, bool]]]:
         passed[BOTH] = passed[OURS] and not audit(model)
         found.append((kind, passed))
     return found
-
-
-def _stages(built: Subject) -> Exported:
-    return simplify(export(built))
 
 
 def main() -> None:

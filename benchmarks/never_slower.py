@@ -28,14 +28,14 @@ from attn_export import bundle
 from attn_export.bundle import Case
 from attn_export.deploy_tests.latency.comparison import Rules, compare_latency
 from attn_export.errors import AttnExportError
-from attn_export.export.onnx.exported import Exported
 from attn_export.export.onnx.save import save
-from attn_export.export.onnx.simplify import simplify
-from attn_export.export.onnx.torch_export import export
-from attn_export.export.subject import from_spec
+from attn_export.export.subject import Subject, from_spec
 from attn_export.mechanisms import MECHANISMS
+from attn_export.pipeline import stages
+from attn_export.pipeline.options import BuildOptions
 from attn_export.pipeline.report.content import interval
 from attn_export.reparam.fuse_onnx import fuse_graph
+from attn_export.reparam.result import Fusion
 from benchmarks import fusion as networks
 from benchmarks.networks import NETWORKS, build
 
@@ -81,7 +81,7 @@ def _changed(name: str) -> Iterator[str]:
         if preset not in spec.configurations:
             continue
         try:
-            changed = bool(fuse_graph(export(from_spec(name, spec, preset)).model, certificate=False).sites)
+            changed = bool(_fused(from_spec(name, spec, preset)).sites)
         except AttnExportError as error:
             print(f"{name}-{preset}: {error}", flush=True)
             continue
@@ -89,12 +89,17 @@ def _changed(name: str) -> Iterator[str]:
             yield "readme" if preset == "test" and "readme" in spec.configurations else preset
 
 
+def _fused(subject: Subject) -> Fusion[onnx.ModelProto]:
+    made = stages.build(subject, BuildOptions(fuse=True, certify=False), through="fuse").by("fuse")
+    assert made is not None
+    return stages.fusion_of(made)
+
+
 def _entry(name: str, preset: str) -> Pair:
     subject = from_spec(name, MECHANISMS[name], preset)
-    plain = export(subject)
-    feeds = {name: value.numpy() for name, value in subject.example().items()}
-    fused = fuse_graph(plain.model, cases=[feeds], certificate=False).model
-    return simplify(plain).model, simplify(Exported(fused, plain.contract)).model, feeds
+    exported = stages.build(subject, BuildOptions(certify=False), through="export")
+    pair = [stages.run(exported, BuildOptions(fuse=fuse, certify=False)).model.model for fuse in (False, True)]
+    return pair[0], pair[1], exported.feeds[0]
 
 
 def _network(name: str) -> Pair:

@@ -37,7 +37,8 @@ from attn_export.export.subject import Subject, from_spec
 from attn_export.export.weights import checkpoint
 from attn_export.mechanisms import MECHANISMS
 from attn_export.mechanisms.spec import Spec
-from attn_export.reparam.fuse_onnx import fuse_graph
+from attn_export.pipeline.options import BuildOptions
+from attn_export.pipeline.stages import build as build_stages
 from attn_export.types import Dim
 from benchmarks.original_modules import build
 from benchmarks.original_rows import ROWS, Original
@@ -76,9 +77,7 @@ def examine(row: Original, checkout: Path, folder: Path) -> dict[str, Any]:
 
 def _ours(subject: Subject, fuse: bool, folder: Path) -> dict[str, Any]:
     """What the main job would deploy, with all its dynamic dimensions."""
-    plain = export(subject)
-    fused = fuse_graph(plain.model).model if fuse else plain.model
-    final = simplify(Exported(fused, plain.contract))
+    final = build_stages(subject, BuildOptions(fuse=fuse)).model
     save(final.model, folder / OURS)
     cases = _cases(subject)
     bundle.write_cases(folder / bundle.CASES, cases[:1])
@@ -88,7 +87,8 @@ def _ours(subject: Subject, fuse: bool, folder: Path) -> dict[str, Any]:
 def _fixed(subject: Subject, folder: Path) -> dict[str, Any]:
     """Ours with the batch fixed, as the original is; the free one is kept beside it."""
     (folder / OURS).replace(folder / FREE)
-    fixed = simplify(export(replace(subject, dynamic=tuple(dim for dim in subject.dynamic if dim.name != "b"))))
+    static = replace(subject, dynamic=tuple(dim for dim in subject.dynamic if dim.name != "b"))
+    fixed = build_stages(static, BuildOptions()).model
     save(fixed.model, folder / OURS)
     judged = _judge(folder / OURS, fixed, _cases(subject))
     return {"fixed_nodes": judged["nodes"], "parity": judged["parity"]}

@@ -17,11 +17,13 @@ from attn_export.export.onnx.exported import Exported
 from attn_export.export.onnx.simplify import simplify
 from attn_export.export.precision.float16 import to_float16
 from attn_export.export.sources import onnx_file
+from attn_export.export.subject import Subject
 from attn_export.pipeline.options import BuildOptions
 from attn_export.pipeline.progress import Progress
 from attn_export.pipeline.stage import Made, Stage, State
 from attn_export.reparam.fuse_onnx import fuse_graph
 from attn_export.reparam.result import Fusion
+from attn_export.types import Feeds
 
 #: Inputs that the fusion's certificate runs in float64; parity runs all of them.
 CERTIFIED = 2
@@ -60,6 +62,18 @@ def run(
         if through in (stage.name, stage.result):
             break
     return state
+
+
+def build(
+    subject: Subject, options: BuildOptions, feeds: tuple[Feeds, ...] = (), *, through: str | None = None
+) -> State:
+    """Run the stages on a subject, without a gate; its own example is looked at where no ``feeds`` are given.
+
+    Raises:
+        ConversionError: as ``run``.
+    """
+    own = feeds or ({name: value.numpy() for name, value in subject.example().items()},)
+    return run(State(subject, own), options, through=through)
 
 
 def _step(stage: Stage, state: State, options: BuildOptions, gate: Gate | None, progress: Progress) -> State:

@@ -92,28 +92,26 @@ def compile_entry(name: str, sm: str = "86", *, fuse: bool = True) -> Iterator[C
     Raises:
         BackendMissingError: TensorRT for RTX is not installed.
     """
-    from attn_export.export.onnx import save, simplify, torch_export
-    from attn_export.export.precision.float16 import to_float16
+    from attn_export.export.onnx import save
+    from attn_export.export.precision.float16 import Float16Report
     from attn_export.export.subject import from_spec
     from attn_export.mechanisms import MECHANISMS
+    from attn_export.pipeline import stages
     from attn_export.pipeline.lint import run as lint
+    from attn_export.pipeline.options import BuildOptions
 
     subject = from_spec(name, MECHANISMS[name])
-    exported = simplify.simplify(torch_export.export(subject))
-    if fuse:
-        from attn_export.reparam.fuse_onnx import fuse_graph
-
-        fused = fuse_graph(exported.model, certificate=False)  # the main job certifies; here it is only compiled
-        exported = replace(exported, model=fused.model)
-    feeds = [{k: v.numpy() for k, v in subject.example(seed=seed, scale=scale).items()} for seed, scale in FEEDS]
-    softmaxes = exported.operators.get("Softmax", 0)
+    feeds = tuple({k: v.numpy() for k, v in subject.example(seed=seed, scale=scale).items()} for seed, scale in FEEDS)
+    # The main job certifies; here it is only compiled.
+    state = stages.build(subject, BuildOptions(fuse=fuse, certify=False), feeds)
+    softmaxes = state.model.operators.get("Softmax", 0)
     with tempfile.TemporaryDirectory() as folder:
         for precision in PRECISIONS:
             path, row = Path(folder, f"{precision}.onnx"), CompileRow(name, precision, softmaxes=softmaxes)
             try:
-                model = exported.model
-                if precision == "fp16":
-                    model, report = to_float16(model, feeds)
+                made = stages.run(state, BuildOptions(fp16=True)) if precision == "fp16" else state
+                model, report = made.model.model, made.account(Float16Report)
+                if report is not None:
                     row = replace(row, kept=len(report.kept))
                 foreseen = [f for f in lint.by_rules(model, "tensorrt") if f.level == "refused"]
                 row = replace(row, refused_by_rules=tuple(f"{f.rule} {f.node}" for f in foreseen))

@@ -31,7 +31,7 @@ from attn_export.export.traced import Traced
 from attn_export.pipeline.divergence.runs import Variant
 from attn_export.pipeline.options import BuildOptions
 from attn_export.pipeline.stage import State
-from attn_export.pipeline.stages import FUSE, PRECISION, STAGES, run
+from attn_export.pipeline.stages import FUSE, PRECISION, STAGES, build, run
 from attn_export.types import Feeds
 
 #: What the models of the stages are called here.
@@ -170,6 +170,6 @@ class VariantFactory:
     @cached_property
     def _exported(self) -> State:
         assert isinstance(self.what, Subject)
-        state = run(State(self.what, tuple(self.cases.values())), BuildOptions(), through="export")
+        state = build(self.what, BuildOptions(), tuple(self.cases.values()), through="export")
         self.known |= origins(state.model.model)
         return state

@@ -21,7 +21,8 @@ import torch
 
 from attn_export.errors import AttnExportError
 from attn_export.export.reference import cases
-from attn_export.export.subject import from_spec, with_dynamic
+from attn_export.export.sources.catalogue import from_spec
+from attn_export.export.subject import with_dynamic
 from attn_export.mechanisms import MECHANISMS
 from attn_export.pipeline.divergence.locate import between_graphs, of_runtime
 from attn_export.pipeline.options import BuildOptions

@@ -29,7 +29,8 @@ from attn_export.errors import BackendError
 from attn_export.export.audit.constants import auditor, known
 from attn_export.export.onnx.save import save
 from attn_export.export.reference import cases
-from attn_export.export.subject import Subject, from_spec, with_dynamic
+from attn_export.export.sources.catalogue import from_spec
+from attn_export.export.subject import Subject, with_dynamic
 from attn_export.mechanisms import MECHANISMS
 from attn_export.pipeline.mutation_testing import EQUIVALENT
 from attn_export.pipeline.options import BuildOptions

@@ -21,7 +21,7 @@ import torch
 from onnx import NodeProto, helper
 
 from attn_export.errors import AttnExportError
-from attn_export.export.subject import from_spec
+from attn_export.export.sources.catalogue import from_spec
 from attn_export.mechanisms import MECHANISMS
 from attn_export.reparam.fuse_onnx import fuse_graph
 from benchmarks.networks import NETWORKS, build

@@ -29,7 +29,8 @@ from attn_export.bundle import Case
 from attn_export.deploy_tests.latency.comparison import Rules, compare_latency
 from attn_export.errors import AttnExportError
 from attn_export.export.onnx.save import save
-from attn_export.export.subject import Subject, from_spec
+from attn_export.export.sources.catalogue import from_spec
+from attn_export.export.subject import Subject
 from attn_export.mechanisms import MECHANISMS
 from attn_export.pipeline import stages
 from attn_export.pipeline.options import BuildOptions

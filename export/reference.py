@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from attn_export.bundle import Case
 from attn_export.errors import SubjectError
-from attn_export.export.sources.guest import guest
 from attn_export.export.subject import Subject
 from attn_export.process import activity
+from attn_export.process.guest import guest
 from attn_export.types import Dim
 
 SCALES = (0.05, 8.0)

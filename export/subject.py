@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 
 import numpy as np
+import onnx
 import torch
 from torch import Tensor, nn
 
-from attn_export.errors import UnknownNameError, UsageError
-from attn_export.export.weights import checkpoint, fit, implementations
-from attn_export.export.weights.randomize import randomize
-from attn_export.mechanisms.spec import Input, Preset, Spec, sizes_of
+from attn_export.errors import UnknownNameError
+from attn_export.mechanisms.spec import Input
 from attn_export.types import Dim
 
 
@@ -29,6 +27,9 @@ class Subject:
         sizes: the size of each named dimension at which the module is traced.
         dynamic: the dimensions that may vary.
         weights: where the weights came from, in words, with a seed or a sha256.
+        random: whether the weights were drawn: what is shown is the conversion, not a trained model.
+        graph: the ONNX graph that the subject is, where it is one: nothing is left to export, and the module
+            evaluates it.
     """
 
     name: str
@@ -37,7 +38,8 @@ class Subject:
     sizes: Mapping[str, int]
     dynamic: tuple[Dim, ...] = ()
     weights: str = ""
-    notes: tuple[str, ...] = field(default=())
+    random: bool = False
+    graph: onnx.ModelProto | None = None
 
     def example(
         self, *, seed: int = 0, scale: float = 1.0, sizes: Mapping[str, int] | None = None
@@ -64,77 +66,11 @@ def draw(item: Input, sizes: Mapping[str, int], seed: int, scale: float = 1.0) -
             return torch.from_numpy(np.asarray(random.random(shape) < 0.25))
 
 
-def from_spec(
-    name: str,
-    spec: Spec,
-    preset: str | None = None,
-    *,
-    seed: int = 0,
-    weights: Path | None = None,
-    strict: bool = True,
-    variant: str | None = None,
-    weights_key: str | None = None,
-) -> Subject:
-    """Build a catalogue entry under one of its presets, with awakened weights or those of a checkpoint.
-
-    A checkpoint of another implementation may need other constructor arguments: those of the source that its names
-    show, or of ``variant``, go over the preset's.
-
-    Raises:
-        UnknownNameError: there is no such preset, or no such variant.
-        CheckpointError: the checkpoint cannot be read, does not fit, or means a function that is none of the entry's.
-    """
-    chosen = preset or (spec.default if spec.default in spec.configurations else next(iter(spec.presets)))
-    if chosen not in spec.configurations:
-        raise UnknownNameError(f"preset of {name}", chosen, spec.configurations)
-    settings: Preset = spec.configurations[chosen]
-    module = build(settings.build or spec.build, dict(settings.arguments), seed)
-    inputs = tuple(_resolved(item, settings) for item in settings.inputs or spec.inputs)
-    if weights is None:
-        randomize(module, seed)
-        origin = f"awakened from seed {seed}"
-    else:
-        taken = checkpoint.take(weights, weights_key)
-        theirs = implementations.choose(name, spec, taken.state, module.state_dict().keys(), variant, chosen)
-        more = implementations.arguments(theirs)
-        if more:
-            module = build(settings.build or spec.build, {**settings.arguments, **more}, seed)
-        filled = fit.fill(module, theirs.state, spec=spec, source=theirs.source, strict=strict)
-        origin = checkpoint.origin(weights, taken, theirs, filled)
-    dynamic = spec.dynamic if settings.dynamic is None else settings.dynamic
-    label = name if preset is None else f"{name}:{chosen}"
-    return Subject(label, module, inputs, sizes_of(inputs, settings), dynamic, origin)
-
-
-def build(factory: object, arguments: dict[str, object], seed: int) -> nn.Module:
-    """Call a constructor under a seed, leaving the caller's random state alone; the module comes in eval mode.
-
-    Raises:
-        UsageError: the constructor refuses the arguments, or what it gives is no module.
-    """
-    assert callable(factory)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        try:
-            module = factory(**arguments)
-        except (TypeError, ValueError) as error:
-            name = getattr(factory, "__name__", str(factory))
-            raise UsageError(f"{name}({', '.join(f'{k}={v!r}' for k, v in arguments.items())}): {error}") from error
-    if not isinstance(module, nn.Module):
-        raise UsageError(f"wanted a function or class that gives a torch.nn.Module; it gave a {type(module).__name__}")
-    return module.eval()
-
-
-def _resolved(item: Input, preset: Preset) -> Input:
-    high = preset.arguments[item.high] if isinstance(item.high, str) else item.high
-    return Input(item.name, item.shape, item.dtype, high)
-
-
 def with_dynamic(subject: Subject, wanted: str) -> Subject:
     """Keep the dynamic dimensions that the user asked for: ``batch`` (called ``b``), ``all``, ``none``, or names.
 
     Raises:
-        UsageError: a name is no dimension of the subject that may vary.
+        UnknownNameError: a name is no dimension of the subject that may vary.
     """
     known = {dim.name: dim for dim in subject.dynamic}
     names: Sequence[str]

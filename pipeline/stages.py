@@ -12,11 +12,11 @@ import onnx
 
 from attn_export.deploy_tests.parity.compare import SNR
 from attn_export.errors import ContractError, ConversionError, ExportError, GateError
-from attn_export.export.onnx import contract, torch_export
+from attn_export.export.exporting import export_subject
+from attn_export.export.onnx import contract
 from attn_export.export.onnx.exported import Exported
 from attn_export.export.onnx.simplify import simplify
 from attn_export.export.precision.float16 import to_float16
-from attn_export.export.sources import onnx_file
 from attn_export.export.subject import Subject
 from attn_export.pipeline.options import BuildOptions
 from attn_export.pipeline.progress import Progress
@@ -119,9 +119,7 @@ def _asserted(_state: State, _made: Made) -> None:
 
 
 def _export(state: State, options: BuildOptions) -> Made:
-    graph = isinstance(state.subject.module, onnx_file.GraphModule)
-    exported = onnx_file.exported(state.subject) if graph else torch_export.export(state.subject, options.opset)
-    return Made("export", exported)
+    return Made("export", export_subject(state.subject, options.opset))
 
 
 def _fuse(state: State, options: BuildOptions) -> Made:

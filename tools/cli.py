@@ -127,11 +127,12 @@ def export(
     quiet: options.Quiet = False,
 ) -> None:
     """Fuse, export, simplify, prove and measure one subject, and write its bundle."""
+    from attn_export.export.source import SourceOptions
     from attn_export.pipeline.options import BuildOptions, DeployOptions
     from attn_export.tools.commands import export as command
 
     command.export(
-        command.SourceOptions(
+        SourceOptions(
             text=subject,
             preset=preset,
             inputs=tuple(inputs or ()),
@@ -438,8 +439,8 @@ def diff(
     as_json: options.Json = False,
 ) -> None:
     """Show where two runs first diverge: node, module and source line."""
+    from attn_export.export.source import SourceOptions
     from attn_export.tools.commands import diff as command
-    from attn_export.tools.commands.export import SourceOptions
 
     source = SourceOptions(
         text=what,

@@ -96,12 +96,13 @@ def _bundles() -> None:
     from attn_export.deploy_tests.conformance import kit
     from attn_export.deploy_tests.latency.comparison import Rules
     from attn_export.deploy_tests.latency.measure import Protocol
+    from attn_export.export import sources
+    from attn_export.export.source import SourceOptions
     from attn_export.pipeline import deploy
     from attn_export.pipeline.options import BuildOptions, DeployOptions
     from attn_export.pipeline.progress import Progress
-    from attn_export.tools.commands.export import SourceOptions, load
 
-    subject = load(SourceOptions(text="net.py:Net", inputs=(INPUT,)))
+    subject = sources.load(SourceOptions(text="net.py:Net", inputs=(INPUT,)))
     words = ("net.py:Net", "--input", INPUT)
     plain = DeployOptions(
         output=Path("bundle"), bench=False, mutants="none", command=(*words, "--no-bench", "--mutants", "none")

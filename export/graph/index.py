@@ -22,7 +22,7 @@ class View:
         self.graph = graph
         self.nodes = list(graph.node)
         self.tensors = {tensor.name: tensor for tensor in graph.initializer}
-        self.inputs = [value for value in graph.input if value.name not in self.tensors]
+        self.inputs = graph_inputs(model)
         self.readers: dict[str, list[onnx.NodeProto]] = {}
         for node in self.nodes:
             for name in node.input:
@@ -86,6 +86,12 @@ def _bytes(tensor: onnx.TensorProto) -> int:
         return 0
     count: int = math.prod(tensor.dims)
     return count * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+
+
+def graph_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
+    """The inputs that are no initializers (old producers list those as well)."""
+    constants = {tensor.name for tensor in model.graph.initializer}
+    return [value for value in model.graph.input if value.name not in constants]
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:

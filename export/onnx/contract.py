@@ -10,7 +10,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from attn_export.errors import ContractError
-from attn_export.export.graph.index import light
+from attn_export.export.graph.index import graph_inputs, light
 from attn_export.export.onnx.exported import Contract, Exported
 from attn_export.types import TensorSpec
 
@@ -40,11 +40,15 @@ def check(model: onnx.ModelProto, contract: Contract) -> Exported:
     newest = max(NEWEST_IR, helper.find_min_ir_version_for(list(model.opset_import), ignore_unknown=True))
     if model.ir_version > newest:
         raise ContractError(f"wanted IR version {newest} or older, came {model.ir_version}; ask for an older --opset")
-    initializers = {tensor.name for tensor in model.graph.initializer}
-    inputs = [port(value) for value in model.graph.input if value.name not in initializers]
-    _same("input", contract.inputs, inputs)
+    _same("input", contract.inputs, [port(value) for value in graph_inputs(model)])
     _same("output", contract.outputs, [port(value) for value in model.graph.output])
     return Exported(model, contract)
+
+
+def of(model: onnx.ModelProto) -> Contract:
+    """Read the contract that a model would keep by staying what it is."""
+    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
+    return Contract(opset, tuple(map(port, graph_inputs(model))), tuple(map(port, model.graph.output)))
 
 
 def port(value: onnx.ValueInfoProto) -> TensorSpec:

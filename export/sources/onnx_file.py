@@ -1,47 +1,51 @@
-"""An ONNX file as a subject: the same pipeline from the graph on. Its truth is the graph itself in float64."""
+"""An ONNX file as a subject: the same pipeline from the graph on. Its reference is the graph itself in float64."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import onnx
-import torch
-from onnx import TensorProto
-from torch import Tensor, nn
-
-from attn_export.bundle import sha256
 from attn_export.errors import SubjectError, UsageError
-from attn_export.export.onnx import contract
-from attn_export.export.onnx.exported import Contract, Exported
-from attn_export.export.onnx.read import read_model
-from attn_export.export.reference import GraphOutputs
-from attn_export.export.sources.user_code import inputs_of
-from attn_export.export.subject import Subject
+from attn_export.export.input_shapes import inputs_of
+from attn_export.export.source import Source, SourceOptions, refuse_catalogue_options
 from attn_export.mechanisms.spec import Dtype, Input
-from attn_export.reparam.evaluate.onnx import OnnxEvaluator
-from attn_export.types import Dim, TensorSpec
+from attn_export.types import Dim
+from attn_export.untrusted import files
 
-_DTYPES: dict[int, Dtype] = {TensorProto.FLOAT: "float32", TensorProto.INT64: "int64", TensorProto.BOOL: "bool"}
+if TYPE_CHECKING:
+    import onnx
+
+    from attn_export.export.subject import Subject
+
+#: The element types that inputs can be drawn in, by ONNX's names.
+_DTYPES: dict[str, Dtype] = {"FLOAT": "float32", "INT64": "int64", "BOOL": "bool"}
 
 
-class GraphModule(nn.Module):
-    """A graph that evaluates itself in the element type of its parameters: float64 after ``double()``."""
+class _OnnxFile:
+    def claims(self, text: str) -> bool:
+        return text.endswith(".onnx")
 
-    def __init__(self, model: onnx.ModelProto) -> None:
-        super().__init__()
-        self.model = model
-        self.precision = nn.Parameter(torch.zeros(()), requires_grad=False)
-        self._exact: dict[torch.dtype, OnnxEvaluator] = {}
+    def load(self, options: SourceOptions) -> Subject:
+        from attn_export.export.subject import with_dynamic
 
-    def forward(self, *inputs: Tensor) -> GraphOutputs:
-        """Evaluate node by node; outputs by name."""
-        kind = self.precision.dtype
-        if kind not in self._exact:
-            self._exact[kind] = OnnxEvaluator(self.model, torch.zeros((), dtype=kind).numpy().dtype.type)
-        feeds = {value.name: x.numpy() for value, x in zip(graph_inputs(self.model), inputs, strict=True)}
-        return GraphOutputs({name: torch.from_numpy(value) for name, value in self._exact[kind].run(feeds).items()})
+        refuse_catalogue_options(options)
+        if options.arguments or options.weights:
+            raise UsageError(f"{options.text} is built and has its weights: --kwargs and --weights are for code")
+        return with_dynamic(read(Path(options.text), options.inputs), options.dynamic or "all")
+
+
+SOURCE: Source = _OnnxFile()
+
+
+@dataclass(frozen=True)
+class _Port:
+    """An input of the file, and the sizes that it is traced at where the file leaves them open, by name."""
+
+    item: Input
+    free: dict[str, int]
 
 
 def read(path: Path, shapes: Sequence[str] = ()) -> Subject:
@@ -53,81 +57,67 @@ def read(path: Path, shapes: Sequence[str] = ()) -> Subject:
         SubjectError: it cannot be read, or holds what has no float64 evaluation or no input of a known type.
         UsageError: sizes are missing, or contradict the file.
     """
+    from attn_export.export.graph.index import graph_inputs
+    from attn_export.export.graph_module import GraphModule
+    from attn_export.export.onnx.read import read_model
+    from attn_export.export.subject import Subject
+
     model = read_model(path)
-    given = {item.name: (item, sizes) for item, sizes in _given(shapes, model)}
-    inputs, sizes, free = [], dict[str, int](), dict[str, None]()
-    for value in graph_inputs(model):
-        kind = value.type.tensor_type.elem_type
-        if kind not in _DTYPES:
-            raise SubjectError(f"{path}: input {value.name!r} is {TensorProto.DataType.Name(kind)}; known: {_known()}")
-        shape: list[int | str] = []
-        wanted = _sizes(*given[value.name]) if value.name in given else None
-        dims = contract.port(value).shape
-        if wanted is not None and len(wanted) != len(dims):
-            raise UsageError(f"input {value.name!r} has {len(dims)} dimensions; --input gives {len(wanted)}")
-        for axis, dim in enumerate(dims):
-            size = wanted[axis] if wanted else None
-            if isinstance(dim, int):
-                if size not in (None, dim):
-                    raise UsageError(f"input {value.name!r}: dimension {axis} is {dim} in {path}; --input says {size}")
-                shape.append(dim)
-                continue
-            if size is None and axis:
-                raise UsageError(f"{path} leaves {dim!r} of {value.name!r} open; say {_hint(value.name, dims)}")
-            name = "b" if axis == 0 else _identifier(dim, value.name, axis)
-            sizes[name] = size or 2
-            free[name] = None
-            shape.append(name)
-        inputs.append(Input(value.name, tuple(shape), _DTYPES[kind], 2))
-    module = GraphModule(model).eval()
+    values = graph_inputs(model)
+    given = _given(shapes, [value.name for value in values])
+    ports = [_port(path, value, given.get(value.name)) for value in values]
+    sizes = {name: size for port in ports for name, size in port.free.items()}
     return Subject(
         path.stem,
-        module,
-        tuple(inputs),
+        GraphModule(model).eval(),
+        tuple(port.item for port in ports),
         sizes,
-        tuple(Dim(name) for name in free),
-        f"of {path.name} sha256 {sha256(path)}",
+        tuple(Dim(name) for name in sizes),
+        f"of {path.name} sha256 {files.sha256(path)}",
+        graph=model,
     )
 
 
-def exported(subject: Subject) -> Exported:
-    """The file's own graph as if it had just been exported, its contract read from itself."""
-    assert isinstance(subject.module, GraphModule)
-    model = subject.module.model
-    opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
-    inputs = tuple(contract.port(value) for value in graph_inputs(model))
-    outputs = tuple(contract.port(value) for value in model.graph.output)
-    promised = Contract(opset, inputs, tuple(TensorSpec(p.name, p.dtype, p.shape) for p in outputs))
-    return contract.check(model, promised)
-
-
-def graph_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    """The inputs that are no initializers (old producers list those as well)."""
-    constants = {tensor.name for tensor in model.graph.initializer}
-    return [value for value in model.graph.input if value.name not in constants]
-
-
-def _given(shapes: Sequence[str], model: onnx.ModelProto) -> list[tuple[Input, dict[str, int]]]:
-    names = [value.name for value in graph_inputs(model)]
+def _given(shapes: Sequence[str], names: Sequence[str]) -> dict[str, list[int]]:
+    """Read the sizes that ``--input`` gives, by input."""
     items, sizes = inputs_of(shapes, names)
     for item in items:
         if item.name not in names:
             raise UsageError(f"--input names {item.name!r}; the file has {', '.join(names)}")
-    return [(item, sizes) for item in items]
+    return {item.name: [sizes[dim] if isinstance(dim, str) else dim for dim in item.shape] for item in items}
 
 
-def _sizes(item: Input, sizes: dict[str, int]) -> list[int]:
-    return [sizes[dim] if isinstance(dim, str) else dim for dim in item.shape]
+def _port(path: Path, value: onnx.ValueInfoProto, given: Sequence[int] | None) -> _Port:
+    from onnx import TensorProto
+
+    from attn_export.export.onnx import contract
+
+    kind = TensorProto.DataType.Name(value.type.tensor_type.elem_type)
+    if kind not in _DTYPES:
+        raise SubjectError(f"{path}: input {value.name!r} is {kind}; known: {', '.join(_DTYPES.values())}")
+    dims = contract.port(value).shape
+    if given is not None and len(given) != len(dims):
+        raise UsageError(f"input {value.name!r} has {len(dims)} dimensions; --input gives {len(given)}")
+    shape, free = list[int | str](), dict[str, int]()
+    for axis, dim in enumerate(dims):
+        size = given[axis] if given else None
+        if isinstance(dim, int):
+            if size not in (None, dim):
+                raise UsageError(f"input {value.name!r}: dimension {axis} is {dim} in {path}; --input says {size}")
+            shape.append(dim)
+            continue
+        if size is None and axis:
+            raise UsageError(f"{path} leaves {dim!r} of {value.name!r} open; say {_hint(value.name, dims)}")
+        name = "b" if axis == 0 else _identifier(dim, value.name, axis)
+        free[name] = size or 2
+        shape.append(name)
+    return _Port(Input(value.name, tuple(shape), _DTYPES[kind], 2), free)
 
 
 def _identifier(dim: str, name: str, axis: int) -> str:
     return dim if re.fullmatch(r"[A-Za-z_]\w*", dim) else f"{re.sub(r'[^0-9A-Za-z_]', '_', name)}_{axis}"
 
 
-def _hint(name: str, dims: tuple[int | str, ...]) -> str:
+def _hint(name: str, dims: Sequence[int | str]) -> str:
     sizes = [dim if isinstance(dim, int) else (224 if axis else 1) for axis, dim in enumerate(dims)]
     return f"--input {name}:{'x'.join(map(str, sizes))}"
-
-
-def _known() -> str:
-    return ", ".join(_DTYPES.values())

@@ -65,7 +65,7 @@ def rename(state: State, spec: Spec) -> State:
 def load(module: nn.Module, state: State, *, spec: Spec | None = None, strict: bool = True) -> tuple[str, ...]:
     """Copy ``state`` into a module that is built already: names of our own and, with a ``spec``, of the original fit.
 
-    Whether the module computes what the names meant was settled when it was built (``subject.from_spec``).
+    Whether the module computes what the names meant was settled when it was built (``catalogue.from_spec``).
 
     Returns:
         The names that were left alone, with ``strict=False``.

@@ -25,7 +25,6 @@ from attn_export.export.graph.origin import Origin, origins, recall
 from attn_export.export.onnx.exported import Exported
 from attn_export.export.onnx.read import read_model
 from attn_export.export.precision.float16 import QUANTISED
-from attn_export.export.sources import onnx_file
 from attn_export.export.subject import Subject
 from attn_export.export.traced import Traced
 from attn_export.pipeline.divergence.runs import Variant
@@ -111,8 +110,8 @@ class VariantFactory:
                 "a bundle does not hold the module it was made of; name that, and the bundle as a side:"
                 f" attn-export diff SUBJECT --between original,{self.what.path}"
             )
-        if isinstance(self.what.module, onnx_file.GraphModule):
-            return Variant(text, self.what.module.model)
+        if self.what.graph is not None:
+            return Variant(text, self.what.graph)
         traced = self._traced
         name, feeds = next(iter(self.cases.items()))
         if not (error := traced.agrees(feeds)) <= TOLERANCE * FLOOR:
@@ -133,7 +132,7 @@ class VariantFactory:
         if stage == "model" and isinstance(self.what, bundle.Bundle):
             return self._of_bundle(self.what)
         if stage == "model":
-            stage = "exported" if isinstance(self.what.module, onnx_file.GraphModule) else "simplified"  # type: ignore[union-attr]  # a bundle has returned
+            stage = "exported" if isinstance(self.what, Subject) and self.what.graph is not None else "simplified"
         if stage in RESULTS:
             return self._stages(stage).model, SNR["float16"] if stage == PRECISION.result else None
         path = Path(stage)

@@ -64,7 +64,7 @@ def run(job: dict[str, Any], settings: dict[str, Any]) -> tuple[str, str, dict[s
     try:
         import torch
 
-        from attn_export.export.subject import from_spec
+        from attn_export.export.sources.catalogue import from_spec
         from attn_export.pipeline import deploy, portability
         from attn_export.pipeline.options import BuildOptions, DeployOptions
 

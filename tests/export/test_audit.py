@@ -16,7 +16,8 @@ from attn_export.export.graph.index import set_attribute, set_tensor
 from attn_export.export.mutants.catalogue import Mutation, mutations
 from attn_export.export.onnx.simplify import simplify
 from attn_export.export.onnx.torch_export import export
-from attn_export.export.subject import Subject, from_spec
+from attn_export.export.sources.catalogue import from_spec
+from attn_export.export.subject import Subject
 from attn_export.export.weights.randomize import randomize
 from attn_export.mechanisms import MECHANISMS
 from attn_export.mechanisms.spec import Input

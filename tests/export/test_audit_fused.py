@@ -15,7 +15,7 @@ from attn_export.export.mutants.catalogue import mutations
 from attn_export.export.onnx.exported import Exported
 from attn_export.export.onnx.simplify import simplify
 from attn_export.export.onnx.torch_export import export
-from attn_export.export.subject import from_spec
+from attn_export.export.sources.catalogue import from_spec
 from attn_export.mechanisms import MECHANISMS
 from attn_export.reparam.fuse_onnx import fuse_graph
 

@@ -12,6 +12,7 @@ from torch import nn
 
 from attn_export.errors import SubjectError, UsageError
 from attn_export.export import reference
+from attn_export.export.input_shapes import inputs_of
 from attn_export.export.sources import user_code
 from attn_export.export.subject import Subject
 
@@ -95,7 +96,7 @@ class Quits(nn.Module):
 
 def test_a_network_that_quits_does_not_end_the_run() -> None:
     with pytest.raises(SubjectError, match="Quits does not run on x:1x3: SystemExit: 0"):
-        reference.cases(Subject("q", Quits(), *user_code.inputs_of(["x:1x3"], [])))
+        reference.cases(Subject("q", Quits(), *inputs_of(["x:1x3"], [])))
 
 
 @pytest.mark.parametrize(
@@ -114,10 +115,10 @@ def test_a_network_that_quits_does_not_end_the_run() -> None:
 )
 def test_sizes_that_are_typed_have_limits(texts: list[str], why: str) -> None:
     with pytest.raises(UsageError, match=why):
-        user_code.inputs_of(texts, [])
+        inputs_of(texts, [])
 
 
 def test_one_dimension_may_stand_twice() -> None:
-    items, sizes = user_code.inputs_of(["h=8xh=8", "y:h=8"], ["x"])
+    items, sizes = inputs_of(["h=8xh=8", "y:h=8"], ["x"])
     assert [item.shape for item in items] == [("h", "h"), ("h",)]
     assert sizes == {"h": 8}

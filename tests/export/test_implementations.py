@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from attn_export.errors import CheckpointError, UnknownNameError, UsageError
-from attn_export.export.subject import Subject, from_spec
+from attn_export.export.sources.catalogue import from_spec
+from attn_export.export.subject import Subject
 from attn_export.export.weights import checkpoint, implementations
 from attn_export.mechanisms import MECHANISMS
 from attn_export.mechanisms.spec import Preset, Spec

@@ -12,8 +12,9 @@ from onnx import TensorProto, helper, numpy_helper
 
 from attn_export import bundle
 from attn_export.errors import SubjectError, UsageError
+from attn_export.export.exporting import export_subject
 from attn_export.export.reference import cases
-from attn_export.export.sources.onnx_file import exported, read
+from attn_export.export.sources.onnx_file import read
 from tests.tools.run import run
 
 
@@ -72,7 +73,7 @@ def test_open_sizes_must_be_given(tmp_path: Path) -> None:
         read(path)
     subject = read(path, ["2x3x8x10"])
     assert subject.sizes == {"b": 2, "H": 8, "W": 10}
-    assert exported(subject).contract.inputs[0].shape == ("N", 3, "H", "W")
+    assert export_subject(subject).contract.inputs[0].shape == ("N", 3, "H", "W")
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from attn_export.errors import SubjectError
 from attn_export.export.reference import cases, evaluate, flatten, plan
-from attn_export.export.subject import Subject, from_spec
+from attn_export.export.sources.catalogue import from_spec
+from attn_export.export.subject import Subject
 from attn_export.mechanisms import MECHANISMS
 from attn_export.mechanisms.spec import Input
 from attn_export.types import Dim

@@ -15,8 +15,8 @@ from torch import nn
 
 from attn_export import bundle
 from attn_export.errors import CheckpointError
+from attn_export.export.sources.catalogue import from_spec
 from attn_export.export.sources.user_code import from_code
-from attn_export.export.subject import from_spec
 from attn_export.export.weights import state_dict, weights_file
 from attn_export.mechanisms import MECHANISMS
 from tests.tools.run import run

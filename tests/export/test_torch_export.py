@@ -13,7 +13,8 @@ from attn_export.export.onnx import contract
 from attn_export.export.onnx.exported import Contract
 from attn_export.export.onnx.simplify import simplify
 from attn_export.export.onnx.torch_export import export
-from attn_export.export.subject import Subject, from_spec
+from attn_export.export.sources.catalogue import from_spec
+from attn_export.export.subject import Subject
 from attn_export.mechanisms import MECHANISMS
 from attn_export.mechanisms.spec import Input
 from attn_export.types import Dim, TensorSpec

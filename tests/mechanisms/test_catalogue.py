@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from attn_export.export.subject import Subject, from_spec
+from attn_export.export.sources.catalogue import from_spec
+from attn_export.export.subject import Subject
 from attn_export.mechanisms import MECHANISMS, static_spec
 from tests.mechanisms.shapes import checked
 

@@ -11,8 +11,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from attn_export.errors import AttnExportError, CheckpointError, LoadError, UnknownNameError, UsageError
-from attn_export.export.sources.user_code import inputs_of, parse_input
-from attn_export.export.subject import draw, from_spec
+from attn_export.export.input_shapes import inputs_of, parse_input
+from attn_export.export.sources.catalogue import from_spec
+from attn_export.export.subject import draw
 from attn_export.export.weights import checkpoint
 from attn_export.export.weights.randomize import randomize
 from attn_export.mechanisms import MECHANISMS, static_spec

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from attn_export.export.subject import from_spec
+from attn_export.export.sources.catalogue import from_spec
 from attn_export.mechanisms import MECHANISMS
 from attn_export.mechanisms.conv.mbconv import MBConv
 from attn_export.reparam import fuse_module

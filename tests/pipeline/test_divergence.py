@@ -16,7 +16,7 @@ from attn_export.export.graph.origin import Origin, origins, trace
 from attn_export.export.mutants.catalogue import Mutation, mutations
 from attn_export.export.onnx.simplify import simplify
 from attn_export.export.onnx.torch_export import export
-from attn_export.export.subject import from_spec
+from attn_export.export.sources.catalogue import from_spec
 from attn_export.mechanisms import MECHANISMS
 from attn_export.pipeline.divergence.locate import between_graphs, locate, of_runtime
 from attn_export.pipeline.divergence.repro import write_repro

@@ -23,10 +23,11 @@ from onnx import helper, numpy_helper
 from attn_export.deploy_tests.backend import Options, Run
 from attn_export.deploy_tests.backends.onnxruntime import BACKEND as ORT
 from attn_export.errors import ExportError, UsageError
-from attn_export.export.subject import Subject, from_spec
+from attn_export.export.sources.catalogue import from_spec
+from attn_export.export.subject import Subject
 from attn_export.export.traced import Traced
 from attn_export.mechanisms import MECHANISMS
-from attn_export.pipeline import deploy
+from attn_export.pipeline import stages
 from attn_export.pipeline.divergence import runs
 from attn_export.pipeline.divergence.repro import write_repro
 from attn_export.pipeline.divergence.runs import Variant, first_difference
@@ -171,13 +172,13 @@ def test_the_command_names_node_module_and_line_and_writes_what_shows_it(tmp_pat
 
 def test_a_fault_of_the_exporter_is_named_when_parity_fails(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The runtime does what the graph says, so only the eager module can tell which node is wrong."""
-    right = deploy.export
+    right = stages.export_subject
 
     def wrong(*words: Any) -> Any:
         made = right(*words)
         return replace(made, model=broken(made.model, "Conv")[0])
 
-    monkeypatch.setattr(deploy, "export", wrong)
+    monkeypatch.setattr(stages, "export_subject", wrong)
     came = run("repvgg", "--preset", "test", "--no-bench", "--mutants", "none", "-o", tmp_path / "b")
     assert came.code == 1, came.err
     assert "it parts at original and the exported graph" in came.err

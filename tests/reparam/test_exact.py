@@ -14,7 +14,8 @@ from torch import nn
 
 from attn_export.errors import ExportError
 from attn_export.export.onnx.torch_export import export
-from attn_export.export.subject import Subject, from_spec
+from attn_export.export.sources.catalogue import from_spec
+from attn_export.export.subject import Subject
 from attn_export.mechanisms import MECHANISMS
 from attn_export.mechanisms.spec import Input
 from attn_export.reparam.evaluate.onnx import OnnxEvaluator, inputs_of

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from attn_export.export.onnx.torch_export import export as dynamo_export
-from attn_export.export.subject import from_spec
+from attn_export.export.sources.catalogue import from_spec
 from attn_export.mechanisms import MECHANISMS
 from attn_export.reparam import ir
 from attn_export.reparam.fuse_onnx import fuse_graph

@@ -9,6 +9,8 @@ from pathlib import Path
 from attn_export import bundle
 from attn_export.deploy_tests.backends import BACKENDS, DEFAULT
 from attn_export.errors import ConversionError, GateError, UsageError
+from attn_export.export import sources
+from attn_export.export.source import SourceOptions
 from attn_export.mechanisms import MECHANISMS
 from attn_export.pipeline.divergence.locate import Divergence, first_divergence
 from attn_export.pipeline.divergence.repro import FILES, write_repro
@@ -16,7 +18,6 @@ from attn_export.pipeline.divergence.runs import Variant, in_order
 from attn_export.pipeline.divergence.variants import VariantFactory
 from attn_export.tools import console
 from attn_export.tools.commands import output as target
-from attn_export.tools.commands.export import SourceOptions, load
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,7 @@ def diff(asked: DiffOptions, *, as_json: bool) -> None:
         target.folder(asked.output, FILES, "what diff writes")
     # The main job writes a bundle under the subject's own name: stages are the subject's, all else the bundle's.
     whole = path.is_dir() and not (asked.between and asked.source.text in MECHANISMS)
-    named = VariantFactory(bundle.read(path) if whole else load(asked.source), fused=asked.fuse, snr=asked.snr)
+    named = VariantFactory(bundle.read(path) if whole else sources.load(asked.source), fused=asked.fuse, snr=asked.snr)
     pairs = list(_pairs(named, asked))
     cases = named.seen.items()
     tried = ((pair, first_divergence(*pair, cases, named.known)) for pair in pairs)

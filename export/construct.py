@@ -1,0 +1,29 @@
+"""Call a constructor of a network so that the same seed gives the same weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import nn
+
+from attn_export.errors import UsageError
+
+
+def construct(factory: object, arguments: Mapping[str, object], seed: int) -> nn.Module:
+    """Call a constructor under a seed, leaving the caller's random state alone; the module comes in eval mode.
+
+    Raises:
+        UsageError: the constructor refuses the arguments, or what it gives is no module.
+    """
+    assert callable(factory)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            module = factory(**arguments)
+        except (TypeError, ValueError) as error:
+            name = getattr(factory, "__name__", str(factory))
+            raise UsageError(f"{name}({', '.join(f'{k}={v!r}' for k, v in arguments.items())}): {error}") from error
+    if not isinstance(module, nn.Module):
+        raise UsageError(f"expected a function or class that gives a torch.nn.Module, got a {type(module).__name__}")
+    return module.eval()

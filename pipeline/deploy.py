@@ -15,6 +15,7 @@ from typing import Any
 
 import onnx
 import torch
+from torch import Tensor
 
 from attn_export import bundle
 from attn_export.bundle import Bundle, Case
@@ -61,8 +62,16 @@ class Audited:
     warnings: tuple[str, ...]
 
 
-def deploy(subject: Subject, options: DeployOptions, progress: Progress | None = None) -> DeployResult:
+def deploy(
+    subject: Subject,
+    options: DeployOptions,
+    progress: Progress | None = None,
+    *,
+    examples: Mapping[str, Mapping[str, Tensor]] | None = None,
+) -> DeployResult:
     """Run the whole job and write the bundle at ``options.output``, or nothing.
+
+    ``examples`` are inputs of the caller's, which become cases under their names beside those that are drawn.
 
     Raises:
         GateError: the fusion's certificate, an audit or a parity check failed; nothing was written.
@@ -74,7 +83,7 @@ def deploy(subject: Subject, options: DeployOptions, progress: Progress | None =
     with ExitStack() as stack:
         folder = stack.enter_context(bundle.writing(target))
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        return _deploy(subject, options, progress, _Places(target, folder, scratch))
+        return _deploy(subject, options, progress, _Places(target, folder, scratch), examples or {})
 
 
 @dataclass(frozen=True)
@@ -86,10 +95,16 @@ class _Places:
     scratch: Path
 
 
-def _deploy(subject: Subject, options: DeployOptions, progress: Progress, places: _Places) -> DeployResult:
+def _deploy(
+    subject: Subject,
+    options: DeployOptions,
+    progress: Progress,
+    places: _Places,
+    examples: Mapping[str, Mapping[str, Tensor]],
+) -> DeployResult:
     folder = places.folder
     began = time.perf_counter()
-    cases, data = _cases(subject, options, progress)
+    cases, data = _cases(subject, options, progress, examples)
     gate = ParityGate(cases, places.scratch, options.threads)
     state = State(subject, tuple(case.inputs for case in cases))
     if data is not None and data.left:
@@ -110,7 +125,8 @@ def _deploy(subject: Subject, options: DeployOptions, progress: Progress, places
         parity = verify(whole, DEFAULT, threads=options.threads, atol=options.atol, rtol=options.rtol)
     if not parity.ok:
         where = gate.where(state, state.made[-1], parity)
-        raise GateError(f"after '{state.made[-1].stage}': {parity.summary()}{where}; nothing was written")
+        stage = state.made[-1].stage
+        raise GateError(f"after '{stage}': {parity.summary()}{where}; nothing was written", parity=parity, stage=stage)
     measured = _measure(whole, options, progress) if options.bench else None
     comparison = None
     if measured and options.build.fuse:
@@ -136,11 +152,11 @@ def _deploy(subject: Subject, options: DeployOptions, progress: Progress, places
 
 
 def _cases(
-    subject: Subject, options: DeployOptions, progress: Progress
+    subject: Subject, options: DeployOptions, progress: Progress, examples: Mapping[str, Mapping[str, Tensor]]
 ) -> tuple[tuple[Case, ...], user_inputs.UserInputs | None]:
     """The inputs with their float64 reference: those that are drawn, and the user's own."""
     with progress.stage("float64 reference"):
-        cases = reference.cases(subject, options.seed)
+        cases = (*reference.cases(subject, options.seed), *reference.on(subject, examples.items()))
         bundle.refuse_loose(cases)
         progress.detail(f"{len(cases)} cases")
     if options.data is None:

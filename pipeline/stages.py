@@ -94,7 +94,8 @@ def _step(stage: Stage, state: State, options: BuildOptions, gate: Gate | None, 
     if gate is not None and (why := gate.refuse(state, made)):
         if stage.optional:
             return _rolled_back(stage, state, why, progress)
-        raise GateError(f"after '{stage.name}': {why}; nothing was written")
+        parity = made.result.parity if made.result else None
+        raise GateError(f"after '{stage.name}': {why}; nothing was written", parity=parity, stage=stage.name)
     for warning in made.warnings:
         progress.warn(warning)
     return state.with_made(made)

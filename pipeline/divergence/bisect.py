@@ -8,13 +8,13 @@ first bad cut is found by bisection, and only the tensors of one cut are ever he
 from __future__ import annotations
 
 from collections.abc import Callable, Container, Iterable, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import onnx
 
 from attn_export.errors import ExportError
 from attn_export.export.graph.cut import Probe
+from attn_export.pipeline.divergence.divergence import Divergence
 from attn_export.reparam.evaluate.onnx import inputs_of
 from attn_export.types import Array
 
@@ -22,47 +22,10 @@ from attn_export.types import Array
 Rule = Callable[[str, Array, Array], tuple[float, float]]
 
 
-@dataclass(frozen=True)
-class TensorDivergence:
-    """Where two runs part.
-
-    Attributes:
-        tensor: the first that is out of bounds.
-        position: of the node that makes it.
-        window: positions of the nodes of which one must be at fault; one, unless a stage renamed what is between.
-        error: Euclidean norm of the difference there, over that of the truth.
-        bound: the largest such error that is none.
-        growth: relative error of what was looked at, in the order of the graph: how the error grows to the output.
-        shape: of the tensor.
-        runs: how many times the suspect was run.
-    """
-
-    tensor: str
-    op: str
-    node: str
-    position: int
-    window: tuple[int, ...]
-    error: float
-    bound: float
-    growth: tuple[tuple[str, float], ...]
-    shape: tuple[int, ...]
-    runs: int
-
-    def summary(self) -> str:
-        """Say it in one line."""
-        shape = "x".join(map(str, self.shape))
-        before = len(self.window) - 1
-        which = f" or one of the {before} nodes before it that have other names there" if before else ""
-        return (
-            f"they part at {self.op} {self.node!r}{which}, which makes {self.tensor!r} ({shape}):"
-            f" relative error {self.error:.2e}, bound {self.bound:.2e}; found in {self.runs} runs"
-        )
-
-
 def bisect(
     model: onnx.ModelProto, suspect: Probe, truth: Probe, rule: Rule, partners: Container[str] | None = None
-) -> TensorDivergence | None:
-    """Return the first departure of ``suspect`` from ``truth``, or None where the outputs agree.
+) -> Divergence | None:
+    """Return the first divergence of ``suspect`` from ``truth``, or None where the outputs agree.
 
     Args:
         model: the suspect's graph.
@@ -141,7 +104,7 @@ class _Search:
             else:
                 self.seen[name] = (*self.rule(name, value, want), value.shape)
 
-    def name(self, low: int, high: int) -> TensorDivergence:
+    def name(self, low: int, high: int) -> Divergence:
         """Name the node between a good cut and the next, which is bad."""
         nodes = self.model.graph.node
         first = self.cuts[low][0] + 1 if low >= 0 else 0
@@ -154,7 +117,7 @@ class _Search:
         order = {name: i for i, node in enumerate(nodes) for name in node.output}
         growth = sorted(((name, row[0]) for name, row in self.seen.items()), key=lambda pair: order[pair[0]])
         node = nodes[position]
-        return TensorDivergence(
+        return Divergence(
             tensor,
             node.op_type,
             node.name,

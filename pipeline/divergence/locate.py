@@ -1,63 +1,25 @@
-"""Say where two runs part: the graph from another graph, or a backend from the graph's own float64 meaning."""
+"""Say where two runs diverge: the graph from another graph, or a backend from the graph's own float64 meaning."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace
 
-import numpy as np
 import onnx
 
 from attn_export.deploy_tests.parity.compare import TOLERANCE
 from attn_export.errors import BackendError, ExportError
 from attn_export.export.audit.layers import Local, local_errors
 from attn_export.export.graph.origin import Origin, trace
-from attn_export.pipeline.divergence.bisect import TensorDivergence
+from attn_export.pipeline.divergence.divergence import Divergence
 from attn_export.pipeline.divergence.runs import Variant, first_difference, in_order, probing
 from attn_export.types import Feeds
 
 
-@dataclass(frozen=True)
-class Divergence:
-    """Where two runs part, on which case, and where in the user's code that node comes from."""
-
-    between: str
-    case: str
-    departure: TensorDivergence
-    origin: Origin | None
-
-    def summary(self) -> str:
-        """Say it in one line."""
-        text = f"{self.between}, case '{self.case}': {self.departure.summary()}"
-        return f"{text}; from {self.origin.summary()}" if self.origin else text
-
-    def to_dict(self) -> dict[str, Any]:
-        """The finding as plain data."""
-        found, origin = self.departure, self.origin
-        finite = [(name, error if np.isfinite(error) else None) for name, error in found.growth]
-        return {
-            "between": self.between,
-            "case": self.case,
-            "node": found.node,
-            "op": found.op,
-            "tensor": found.tensor,
-            "shape": list(found.shape),
-            "window": list(found.window),
-            "error": found.error if np.isfinite(found.error) else None,
-            "bound": found.bound,
-            "growth": [{"tensor": name, "error": error} for name, error in finite],
-            "runs": found.runs,
-            "origin": {"module": origin.module, "class": origin.kind, "file": origin.file, "line": origin.line}
-            if origin
-            else None,
-        }
-
-
 def between_graphs(
     reference: onnx.ModelProto, suspect: onnx.ModelProto, feeds: Feeds, floor: float | None = None
-) -> TensorDivergence | None:
+) -> Divergence | None:
     """Find where ``suspect`` leaves ``reference``, both evaluated in float64; see ``between``."""
     return first_difference(Variant("reference", reference), Variant("suspect", suspect), feeds, floor=floor)
 
@@ -70,7 +32,7 @@ def of_runtime(
     threads: int = 1,
     meaning: onnx.ModelProto | None = None,
     floor: float | None = None,
-) -> TensorDivergence | None:
+) -> Divergence | None:
     """Find where ``backend`` leaves the float64 meaning of ``model``, or of another graph that says what is right."""
     right = Variant("meaning", model if meaning is None else meaning)
     run = Variant(backend, model, backend=backend)
@@ -86,7 +48,7 @@ def locate(
     known: Mapping[str, Origin] | None = None,
     snr: float | None = None,
 ) -> Divergence | None:
-    """Find the first parting over all cases: of the graph from ``reference``, or else of ``backend`` from the graph.
+    """Find the first divergence over all cases: of the graph from ``reference``, or else of ``backend`` from the graph.
 
     ``snr`` is the signal-to-noise ratio in dB that a precision below float32 is held to: what stays above is none.
     """
@@ -105,7 +67,7 @@ def locate(
 def first_divergence(
     one: Variant, other: Variant, cases: Iterable[tuple[str, Feeds]], known: Mapping[str, Origin]
 ) -> Divergence | None:
-    """Find the first parting of two sides over all cases, and where in the user's code that node comes from.
+    """Find the first divergence of two variants over all cases, and where in the user's code that node comes from.
 
     Raises:
         UsageError, ExportError, BackendMissingError, BackendError: as ``between``.
@@ -114,11 +76,12 @@ def first_divergence(
     for name, feeds in cases:
         if (found := first_difference(one, other, feeds)) is not None:
             assert suspect.graph is not None
-            return Divergence(f"{truth.text} and {suspect.text}", name, found, origin_of(suspect.graph, found, known))
+            between = f"{truth.text} and {suspect.text}"
+            return replace(found, between=between, case=name, origin=origin_of(suspect.graph, found, known))
     return None
 
 
-def origin_of(model: onnx.ModelProto, found: TensorDivergence, known: Mapping[str, Origin]) -> Origin | None:
+def origin_of(model: onnx.ModelProto, found: Divergence, known: Mapping[str, Origin]) -> Origin | None:
     """The origin of the first node of the window that comes from a module with a name, or else of the last."""
     outputs = [model.graph.node[position].output[0] for position in found.window]
     traced = [origin for name in outputs if (origin := trace(model, name, known))]

@@ -12,7 +12,8 @@ from attn_export.deploy_tests.parity.compare import FLOOR
 from attn_export.errors import ConversionError, WriteError
 from attn_export.export.graph.cut import declared, extract, reads
 from attn_export.export.onnx.save import save
-from attn_export.pipeline.divergence.bisect import TensorDivergence, relative_error
+from attn_export.pipeline.divergence.bisect import relative_error
+from attn_export.pipeline.divergence.divergence import Divergence
 from attn_export.pipeline.divergence.runs import Variant, meaning, probing
 from attn_export.types import Array, Feeds
 
@@ -22,7 +23,7 @@ FILES = ("part.onnx", "part.onnx.data", "inputs.npz", "repro.py")
 
 def write_repro(
     model: onnx.ModelProto,
-    departure: TensorDivergence,
+    divergence: Divergence,
     feeds: Feeds,
     folder: Path,
     truth: Variant | None = None,
@@ -39,24 +40,24 @@ def write_repro(
     """
     side = truth or Variant("the graph", model)
     right, made = meaning(side, feeds), side.names | set(feeds)
-    first = departure.window[0]
-    size = departure.position + 1 - first
+    first = divergence.window[0]
+    size = divergence.position + 1 - first
     while True:
-        positions = _ancestors(model, range(max(0, first), departure.position + 1), departure.tensor)
+        positions = _ancestors(model, range(max(0, first), divergence.position + 1), divergence.tensor)
         wanted = reads(model, positions)
         if all(name in made for name in wanted):
             inner = [name for name in wanted if name not in feeds]
-            values = {**feeds, **dict(right([*inner, departure.tensor]))}
-            expected = values[departure.tensor]
+            values = {**feeds, **dict(right([*inner, divergence.tensor]))}
+            expected = values[divergence.tensor]
             inputs = {name: values[name].astype(declared(model, name)) for name in wanted}
-            part = extract(model, positions, inputs, [departure.tensor])
-            if _shows(part, inputs, expected, departure, backend) or first <= 0:
+            part = extract(model, positions, inputs, [divergence.tensor])
+            if _shows(part, inputs, expected, divergence, backend) or first <= 0:
                 break
         if first <= 0:
-            raise ConversionError(f"no part of the graph before {departure.tensor!r} can be fed from its reference")
-        first, size = departure.position + 1 - 2 * size, 2 * size
+            raise ConversionError(f"no part of the graph before {divergence.tensor!r} can be fed from its reference")
+        first, size = divergence.position + 1 - 2 * size, 2 * size
     load, run = _RUNS["onnxruntime"] if backend == "onnxruntime" else _RUNS[""]
-    script = _SCRIPT.format(load=load, run=run.format(backend=backend), bound=max(departure.bound, FLOOR))
+    script = _SCRIPT.format(load=load, run=run.format(backend=backend), bound=max(divergence.bound, FLOOR))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         save(part, folder / "part.onnx")
@@ -90,10 +91,10 @@ _RUNS = {
 }
 
 
-def _shows(part: onnx.ModelProto, inputs: Feeds, expected: Array, departure: TensorDivergence, backend: str) -> bool:
+def _shows(part: onnx.ModelProto, inputs: Feeds, expected: Array, divergence: Divergence, backend: str) -> bool:
     with probing(part, backend, inputs) as probe:
-        ((_, came),) = probe([departure.tensor])
-    return came.shape != expected.shape or not relative_error(came, expected) <= max(departure.bound, FLOOR)
+        ((_, came),) = probe([divergence.tensor])
+    return came.shape != expected.shape or not relative_error(came, expected) <= max(divergence.bound, FLOOR)
 
 
 def _ancestors(model: onnx.ModelProto, positions: Iterable[int], tensor: str) -> list[int]:

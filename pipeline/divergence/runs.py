@@ -23,7 +23,8 @@ from attn_export.deploy_tests.parity.compare import FLOOR, TOLERANCE
 from attn_export.errors import UsageError
 from attn_export.export.graph.cut import Probe, exposed
 from attn_export.export.onnx.save import save
-from attn_export.pipeline.divergence.bisect import TensorDivergence, bisect, derived, relative, relative_error
+from attn_export.pipeline.divergence.bisect import bisect, derived, relative, relative_error
+from attn_export.pipeline.divergence.divergence import Divergence
 from attn_export.reparam.evaluate.onnx import OnnxEvaluator
 from attn_export.types import Array, Feeds
 
@@ -80,7 +81,7 @@ def first_difference(
     floor: float | None = None,
     tolerance: float = TOLERANCE,
     threads: int = 1,
-) -> TensorDivergence | None:
+) -> Divergence | None:
     """Find the first tensor at which two runs part by more than correct ones do, or None.
 
     ``floor`` is the relative error that is none. By default that is float64 noise between two graphs (float32 rounding

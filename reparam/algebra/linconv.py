@@ -231,9 +231,10 @@ def _repaired(v: LinConv, mismatch: NotFusibleError) -> LinConv:
     """
     lengths = v.lengths
     if lengths is None:
+        allow = "" if v.repair else "allow a border map with --border-maps, and "
         raise NotFusibleError(
             mismatch.reason + (", and a border map holds for one size, but an axis is dynamic" if v.repair else ""),
-            f"{mismatch.remedy}; or {'' if v.repair else 'allow a border map with --border-maps, and '}export a fixed size",
+            f"{mismatch.remedy}; or {allow}export a fixed size",
         )
     if not v.repair:
         raise NotFusibleError(mismatch.reason, f"{mismatch.remedy}; or allow a border map with --border-maps")

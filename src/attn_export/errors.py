@@ -15,6 +15,7 @@
     │   └── ContractError                   3   the exporter gave something else than was asked for
     ├── WriteError                          3   the disk is full, or the folder is read-only
     ├── GateError                           1   a proof failed: parity, certificate, budget
+    │   └── ParityError                     1   a model and its reference differ; an AssertionError, too
     ├── BackendMissingError                 4   a required backend is not available
     ├── BackendError                        3   a backend refused or broke on a model
     │   ├── RefusedError                    3   TensorRT says no; names the nodes (backends.tensorrt.refusal)
@@ -29,7 +30,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from attn_export.deploy_tests.latency.comparison import LatencyComparison
+    from attn_export.deploy_tests.parity.compare import Parity
 
 
 class AttnExportError(Exception):
@@ -100,9 +105,23 @@ class WriteError(AttnExportError):
 
 
 class GateError(AttnExportError):
-    """A proof failed: parity, the fusion certificate, or a budget."""
+    """A proof failed: parity, the fusion certificate, or a budget.
+
+    Attributes:
+        parity: the comparison that failed, where that was parity.
+        stage: after which stage of the pipeline, where that is known.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str, *, parity: Parity | None = None, stage: str | None = None) -> None:
+        super().__init__(message)
+        self.parity = parity
+        self.stage = stage
+
+
+class ParityError(GateError, AssertionError):
+    """A model does not compute what its reference does; an ``AssertionError`` too, for tests."""
 
 
 class BackendMissingError(AttnExportError):
@@ -116,6 +135,14 @@ class BackendError(AttnExportError):
 
 
 class InconclusiveError(AttnExportError):
-    """The evidence says nothing: a vacuous check, or a measurement too noisy to compare."""
+    """The evidence says nothing: a vacuous check, or a measurement too noisy to compare.
+
+    Attributes:
+        comparison: the measurement that was too noisy, where that was it.
+    """
 
     exit_code = 5
+
+    def __init__(self, message: str, *, comparison: LatencyComparison | None = None) -> None:
+        super().__init__(message)
+        self.comparison = comparison

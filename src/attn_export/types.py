@@ -36,9 +36,9 @@ class Dim:
     """A dimension that may vary after export: the multiples of ``step`` from ``min`` to ``max`` (None: no limit)."""
 
     name: Text
-    step: Annotated[int, Within(1)] = 1
     min: Count = 1
     max: Count | None = None
+    step: Annotated[int, Within(1)] = 1
 
     def admits(self, size: int) -> bool:
         """Whether ``size`` is one of the sizes this dimension may take."""

@@ -12,7 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 
 from attn_export.errors import ExportError
 from attn_export.export.graph.cut import exposed, extract, reads
-from attn_export.pipeline.divergence.bisect import TensorDivergence, bisect, cuts, derived, relative, relative_error
+from attn_export.pipeline.divergence.bisect import bisect, cuts, derived, relative, relative_error
+from attn_export.pipeline.divergence.divergence import Divergence
 from attn_export.reparam.evaluate.onnx import OnnxEvaluator
 from attn_export.types import Array
 from tests.export.models import rich
@@ -31,7 +32,7 @@ def chain(length: int) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)])
 
 
-def planted(model: onnx.ModelProto, fault: str, size: float) -> TensorDivergence | None:
+def planted(model: onnx.ModelProto, fault: str, size: float) -> Divergence | None:
     """Bisect a run whose kernel for ``fault`` is off by ``size``, relatively."""
     exact = OnnxEvaluator(model)
     order = {name: i for i, node in enumerate(model.graph.node) for name in node.output}

@@ -58,7 +58,15 @@ def from_module(
     if randomize_weights:
         randomize(own, seed)
     weights = f"random, seed {seed}" if randomize_weights else "as the module had them"
-    return Subject(name or type(module).__name__, own, tuple(inputs), sizes, tuple(dims.values()), weights)
+    return Subject(
+        name or type(module).__name__,
+        own,
+        tuple(inputs),
+        sizes,
+        tuple(dims.values()),
+        weights,
+        random=randomize_weights,
+    )
 
 
 def _names(module: nn.Module, count: int) -> list[str]:

@@ -11,7 +11,7 @@ import torch
 from onnx import helper
 from torch import nn
 
-from attn_export.export.graph.index import View, find, insert, set_tensor
+from attn_export.export.graph.index import GraphIndex, find, insert, set_tensor
 from attn_export.export.mutants.catalogue import Mutation, mutations
 
 _ACTIVATIONS = ("Relu", "Sigmoid", "HardSwish", "HardSigmoid", "Tanh", "LeakyRelu", "Clip", "Erf", "Softmax")
@@ -20,9 +20,9 @@ _ACTIVATIONS = ("Relu", "Sigmoid", "HardSwish", "HardSigmoid", "Tanh", "LeakyRel
 def in_graph(model: onnx.ModelProto) -> dict[str, list[Mutation]]:
     """Every fault that can be planted in the graph, by kind."""
     rows = mutations(model)
-    view = View(model)
+    index = GraphIndex(model)
     for function in (_activation, _order, _swapped_tensors, _reduction, _constant, _flipped, _rounded, _repeated):
-        rows += [Mutation(*fault) for fault in function(view)]
+        rows += [Mutation(*fault) for fault in function(index)]
     kinds: dict[str, list[Mutation]] = {}
     for row in rows:
         kinds.setdefault(row.kind, []).append(row)
@@ -54,8 +54,8 @@ def in_module(module: nn.Module) -> Iterator[tuple[str, nn.Module]]:
 Fault = tuple[str, str, str, Callable[[onnx.GraphProto], None]]
 
 
-def _activation(view: View) -> Iterator[Fault]:
-    for node in view.nodes:
+def _activation(index: GraphIndex) -> Iterator[Fault]:
+    for node in index.nodes:
         if node.op_type in _ACTIVATIONS:
 
             def change(graph: onnx.GraphProto, output: str = node.output[0]) -> None:
@@ -66,10 +66,10 @@ def _activation(view: View) -> Iterator[Fault]:
             yield "activation removed", node.name, node.output[0], change
 
 
-def _order(view: View) -> Iterator[Fault]:
-    for node in view.nodes:
+def _order(index: GraphIndex) -> Iterator[Fault]:
+    for node in index.nodes:
         inputs = [name for name in node.input if name]
-        same = len({view.shape(name) for name in inputs}) == 1 and len(inputs) > 1
+        same = len({index.shape(name) for name in inputs}) == 1 and len(inputs) > 1
         if node.op_type in ("Concat", "Sub", "Div") and same:
 
             def change(graph: onnx.GraphProto, output: str = node.output[0]) -> None:
@@ -79,7 +79,7 @@ def _order(view: View) -> Iterator[Fault]:
                 place.input.extend(names)
 
             yield "operands in reverse order", node.name, node.output[0], change
-        elif node.op_type == "Split" and len({view.shape(name) for name in node.output}) == 1:
+        elif node.op_type == "Split" and len({index.shape(name) for name in node.output}) == 1:
 
             def swap(graph: onnx.GraphProto, output: str = node.output[0]) -> None:
                 place = graph.node[find(graph, output)]
@@ -88,24 +88,24 @@ def _order(view: View) -> Iterator[Fault]:
             yield "parts of a split swapped", node.name, node.output[0], swap
 
 
-def _swapped_tensors(view: View) -> Iterator[Fault]:
+def _swapped_tensors(index: GraphIndex) -> Iterator[Fault]:
     by_shape: dict[tuple[int, ...], str] = {}
-    for name in view.floats():
-        value = view.array(name)
-        if value.size > 1 and (other := by_shape.get(value.shape)) and not np.array_equal(value, view.array(other)):
+    for name in index.floats():
+        value = index.array(name)
+        if value.size > 1 and (other := by_shape.get(value.shape)) and not np.array_equal(value, index.array(other)):
 
             def change(graph: onnx.GraphProto, one: str = other, two: str = name) -> None:
-                first, second = view.array(one), view.array(two)
+                first, second = index.array(one), index.array(two)
                 set_tensor(graph, one, second)
                 set_tensor(graph, two, first)
 
-            yield "two tensors swapped", f"{other}, {name}", view.readers[other][0].output[0], change
+            yield "two tensors swapped", f"{other}, {name}", index.readers[other][0].output[0], change
         by_shape[value.shape] = name
 
 
-def _reduction(view: View) -> Iterator[Fault]:
+def _reduction(index: GraphIndex) -> Iterator[Fault]:
     turned = {"ReduceMean": "ReduceMax", "ReduceMax": "ReduceMean", "ReduceSum": "ReduceMean"}
-    for node in view.nodes:
+    for node in index.nodes:
         if node.op_type in turned:
 
             def change(graph: onnx.GraphProto, output: str = node.output[0], op: str = turned[node.op_type]) -> None:
@@ -114,20 +114,20 @@ def _reduction(view: View) -> Iterator[Fault]:
             yield "another reduction", node.name, node.output[0], change
 
 
-def _constant(view: View) -> Iterator[Fault]:
-    for name in view.floats():
-        value = view.array(name)
+def _constant(index: GraphIndex) -> Iterator[Fault]:
+    for name in index.floats():
+        value = index.array(name)
         if value.size == 1 and abs(float(value.ravel()[0])) > 1e-2:
 
             def change(graph: onnx.GraphProto, name: str = name) -> None:
-                set_tensor(graph, name, (view.array(name) * 1.01).astype(np.float32))
+                set_tensor(graph, name, (index.array(name) * 1.01).astype(np.float32))
 
-            yield "a constant +1 %", name, view.readers[name][0].output[0], change
+            yield "a constant +1 %", name, index.readers[name][0].output[0], change
 
 
-def _flipped(view: View) -> Iterator[Fault]:
-    for name in view.floats():
-        value = view.array(name).copy()
+def _flipped(index: GraphIndex) -> Iterator[Fault]:
+    for name in index.floats():
+        value = index.array(name).copy()
         if value.ndim > 1 and value[0].any():
             value[0] *= -1
 
@@ -138,15 +138,15 @@ def _flipped(view: View) -> Iterator[Fault]:
             ) -> None:
                 set_tensor(graph, name, value)
 
-            yield "one channel negated", name, view.readers[name][0].output[0], change
+            yield "one channel negated", name, index.readers[name][0].output[0], change
 
 
-def _rounded(view: View) -> Iterator[Fault]:
+def _rounded(index: GraphIndex) -> Iterator[Fault]:
     for kind, bits in (("weights rounded to float16", 13), ("weights rounded to bfloat16", 16)):
 
         def change(graph: onnx.GraphProto, bits: int = bits) -> None:
-            for name in view.floats():
-                value = view.array(name)
+            for name in index.floats():
+                value = index.array(name)
                 if value.size > 1:
                     whole = np.ascontiguousarray(value, np.float32).view(np.uint32).astype(np.uint64)
                     rounded = np.asarray((whole + (1 << (bits - 1))) >> bits << bits, np.uint32)
@@ -155,9 +155,9 @@ def _rounded(view: View) -> Iterator[Fault]:
         yield kind, "", "", change
 
 
-def _repeated(view: View) -> Iterator[Fault]:
+def _repeated(index: GraphIndex) -> Iterator[Fault]:
     """Give the first item of the batch for all of them: right at batch 1."""
-    output = view.graph.output[0].name
+    output = index.graph.output[0].name
 
     def change(graph: onnx.GraphProto) -> None:
         place = graph.node[find(graph, output)]

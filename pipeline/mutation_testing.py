@@ -27,6 +27,7 @@ from attn_export.export.onnx.save import save
 from attn_export.process import activity
 from attn_export.reparam.evaluate.onnx import OnnxEvaluator
 from attn_export.types import TensorSpec
+from attn_export.untrusted.text import first_line
 
 #: Two models are the same where their float64 evaluations differ by no more, relative to the output's norm.
 EQUIVALENT = 1e-12
@@ -197,7 +198,7 @@ class _Gate:
                         return MutantResult(mutation.name, mutation.kind, "caught", k, why=why)
                     below = min(below, *(c.bound / c.error if c.error else float("inf") for c in parity.comparisons))
         except BackendError as error:
-            return MutantResult(mutation.name, mutation.kind, "refused", 0.0, why=str(error).splitlines()[0][:200])
+            return MutantResult(mutation.name, mutation.kind, "refused", 0.0, why=first_line(error))
         try:
             distance = self._distance(mutant)
         except ExportError as error:

@@ -20,6 +20,7 @@ from attn_export.reparam.planning.plan import Planner
 from attn_export.reparam.proof import end_to_end_torch
 from attn_export.reparam.result import Certificate, Fusion
 from attn_export.reparam.submodules import UntraceableError
+from attn_export.untrusted.text import first_line
 
 
 def fuse_module(
@@ -87,7 +88,7 @@ def _fuse_traced(
             exported = program.module(check_guards=False)
     except Exception as error:
         raise UntraceableError(
-            f"{type(module).__name__} cannot be exported ({type(error).__name__}: {str(error).splitlines()[0]})"
+            f"{type(module).__name__} cannot be exported ({type(error).__name__}: {first_line(error)})"
         ) from error
     assert isinstance(exported, fx.GraphModule)
     reader = TorchReader(exported)

@@ -48,7 +48,7 @@ DEAR = (
     ("attn_export.tools.commands.bench", "measure"),
     ("attn_export.tools.commands.bench", "compete"),
     ("attn_export.deploy_tests.conformance.kit", "_conform_one"),
-    ("attn_export.pipeline.lint.run", "by_parser"),
+    ("attn_export.pipeline.lint", "by_parser"),
     ("attn_export.pipeline.divergence.variants", "export"),
     ("attn_export.deploy_tests.backends.tensorrt.evidence", "compile_only"),
 )

@@ -96,8 +96,7 @@ def compile_entry(name: str, sm: str = "86", *, fuse: bool = True) -> Iterator[C
     from attn_export.export.precision.float16 import Float16Report
     from attn_export.export.sources.catalogue import from_spec
     from attn_export.mechanisms import MECHANISMS
-    from attn_export.pipeline import stages
-    from attn_export.pipeline.lint import run as lint
+    from attn_export.pipeline import lint, stages
     from attn_export.pipeline.options import BuildOptions
 
     subject = from_spec(name, MECHANISMS[name])

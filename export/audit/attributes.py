@@ -20,7 +20,7 @@ import onnx
 from onnx import defs, helper
 
 from attn_export.export.audit.findings import Audit, AuditFinding
-from attn_export.export.graph.index import View
+from attn_export.export.graph.index import GraphIndex
 
 #: Written out by some stages and left to inference by others.
 _INFERRED = {"kernel_shape", "allowzero", "stash_type"}
@@ -32,19 +32,19 @@ _PASSING = {"Identity", "Dropout", "Cast"}
 
 def audit_attributes(model: onnx.ModelProto, reference: onnx.ModelProto) -> Audit:
     """Compare every node of ``model`` with its partner in ``reference``."""
-    view, wanted = View(model), View(reference)
+    index, wanted = GraphIndex(model), GraphIndex(reference)
     opset = next(entry.version for entry in reference.opset_import if entry.domain in ("", "ai.onnx"))
     checked, findings, unpaired = 0, [], []
-    for node in view.nodes:
+    for node in index.nodes:
         partner = wanted.maker.get(node.output[0])
-        same = partner is not None and view.shape(node.output[0]) == wanted.shape(partner.output[0])
+        same = partner is not None and index.shape(node.output[0]) == wanted.shape(partner.output[0])
         where = f"{node.op_type} {node.name or node.output[0]}"
         if partner is None or partner.op_type != node.op_type or not same:
             unpaired.append(where)
             continue
-        compared = [*_attributes(view, node, partner, opset), *_constants(view, wanted, node, partner)]
+        compared = [*_attributes(index, node, partner, opset), *_constants(index, wanted, node, partner)]
         wrong = [(name, came, want) for name, came, want in compared if came != want]
-        if wrong and _took_in(view, wanted, node, partner):
+        if wrong and _took_in(index, wanted, node, partner):
             unpaired.append(where)
             continue
         checked += len(compared)
@@ -52,14 +52,14 @@ def audit_attributes(model: onnx.ModelProto, reference: onnx.ModelProto) -> Audi
     return Audit(checked, tuple(findings), tuple(unpaired))
 
 
-def _took_in(view: View, wanted: View, node: onnx.NodeProto, partner: onnx.NodeProto) -> bool:
+def _took_in(index: GraphIndex, wanted: GraphIndex, node: onnx.NodeProto, partner: onnx.NodeProto) -> bool:
     """Whether the node reads what lies before its partner's input, and that input is made no more: it does both."""
     if not node.input or not partner.input:
         return False
     came, tensor, absorbed = node.input[0], partner.input[0], list[str]()
     while tensor != came:
         maker = wanted.maker.get(tensor)
-        if maker is None or tensor in view.maker:
+        if maker is None or tensor in index.maker:
             return False
         absorbed.append(maker.op_type)
         tensor = next((name for name in maker.input if wanted.computed(name)), "")
@@ -67,9 +67,9 @@ def _took_in(view: View, wanted: View, node: onnx.NodeProto, partner: onnx.NodeP
 
 
 def _attributes(
-    view: View, node: onnx.NodeProto, partner: onnx.NodeProto, opset: int
+    index: GraphIndex, node: onnx.NodeProto, partner: onnx.NodeProto, opset: int
 ) -> Iterator[tuple[str, Any, Any]]:
-    shape = view.shape(node.output[0])
+    shape = index.shape(node.output[0])
     rank = None if shape is None else len(shape)
     came, want = (_all(n, opset, rank) for n in (node, partner))
     for name in sorted((came.keys() | want.keys()) - _INFERRED):
@@ -100,16 +100,16 @@ def _filled(name: str, value: Any, other: Any) -> Any:
 
 
 def _constants(
-    view: View, wanted: View, node: onnx.NodeProto, partner: onnx.NodeProto
+    index: GraphIndex, wanted: GraphIndex, node: onnx.NodeProto, partner: onnx.NodeProto
 ) -> Iterator[tuple[str, Any, Any]]:
     if (came := sum(map(bool, node.input))) < (want := sum(map(bool, partner.input))):
         yield "number of inputs", came, want
     if node.op_type in _FREE:
         return
     for position, (name, other) in enumerate(zip(node.input, partner.input, strict=False)):
-        if name not in view.tensors or other not in wanted.tensors:
+        if name not in index.tensors or other not in wanted.tensors:
             continue
-        value, old = view.array(name), wanted.array(other)
+        value, old = index.array(name), wanted.array(other)
         if old.size == 1 or old.dtype.kind in "iub":
             yield f"input {position} ({other})", _plain(value), _plain(old)
 

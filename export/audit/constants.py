@@ -22,7 +22,7 @@ from torch import nn
 
 from attn_export.export.audit.attributes import audit_attributes
 from attn_export.export.audit.findings import Audit, AuditFinding
-from attn_export.export.graph.index import View
+from attn_export.export.graph.index import GraphIndex
 from attn_export.types import Array
 
 #: A folded tensor may differ by this many units in the last place of the terms it is made of.
@@ -45,9 +45,9 @@ class Known:
 
     def also(self, model: onnx.ModelProto) -> Known:
         """With the constants of an earlier stage of the same model, which was audited itself."""
-        view = View(model)
-        tensors = {**{name: view.array(name) for name in view.floats()}, **self.tensors}
-        return Known(tensors, self.norms, frozenset(view.tensors))
+        index = GraphIndex(model)
+        tensors = {**{name: index.array(name) for name in index.floats()}, **self.tensors}
+        return Known(tensors, self.norms, frozenset(index.tensors))
 
 
 def known(module: nn.Module) -> Known:
@@ -60,9 +60,9 @@ def known(module: nn.Module) -> Known:
 
 def audit_initializers(model: onnx.ModelProto, wanted: Known) -> Audit:
     """Account for every floating-point initializer of more than one element that some node reads."""
-    view = View(model)
-    names = [name for name in view.floats() if np.prod(view.tensors[name].dims, dtype=np.int64) > 1]
-    values = {name: view.array(name) for name in names}
+    index = GraphIndex(model)
+    names = [name for name in index.floats() if np.prod(index.tensors[name].dims, dtype=np.int64) > 1]
+    values = {name: index.array(name) for name in names}
     by_size: dict[int, list[tuple[str, Array]]] = {}
     for name, value in wanted.tensors.items():
         by_size.setdefault(value.size, []).append((name, value))
@@ -70,7 +70,7 @@ def audit_initializers(model: onnx.ModelProto, wanted: Known) -> Audit:
     for name in names:
         own = wanted.tensors.get(name)  # a constant that kept its name must be that very tensor
         same = by_size.get(values[name].size, []) if own is None or own.size != values[name].size else [(name, own)]
-        transposed = any(node.op_type == "ConvTranspose" for node in view.readers[name])
+        transposed = any(node.op_type == "ConvTranspose" for node in index.readers[name])
         if sources := _sources(values[name], same, wanted.norms, transposed):
             found |= sources
         else:

@@ -15,7 +15,7 @@ import onnx
 from attn_export.export.audit.attributes import audit_attributes
 from attn_export.export.audit.constants import Auditor, Known, audit_initializers
 from attn_export.export.audit.findings import Audit, AuditFinding
-from attn_export.export.graph.index import View
+from attn_export.export.graph.index import GraphIndex
 
 
 def audit_outside(fused: onnx.ModelProto, plain: onnx.ModelProto, wanted: Known, written: frozenset[str]) -> Audit:
@@ -27,18 +27,19 @@ def audit_outside(fused: onnx.ModelProto, plain: onnx.ModelProto, wanted: Known,
         wanted: constants of the module that was exported.
         written: tensors that the fuser's own nodes make.
     """
-    view = View(fused)
-    constants = {name for node in view.nodes if node.output[0] in written for name in node.input} & view.tensors.keys()
-    shared = {name for name in constants if any(node.output[0] not in written for node in view.readers[name])}
+    index = GraphIndex(fused)
+    read = {name for node in index.nodes if node.output[0] in written for name in node.input}
+    constants = read & index.tensors.keys()
+    shared = {name for name in constants if any(node.output[0] not in written for node in index.readers[name])}
     rest = _without(fused, written, constants - shared)
     # A module tensor that went into a site is nowhere in the rest, and that is no mismatch: only a constant that
     # has a name it had before can be one.
-    before = View(plain)
+    before = GraphIndex(plain)
     tensors = {**{name: before.array(name) for name in before.floats()}, **wanted.tensors}
     constant = audit_initializers(rest, Known(tensors, wanted.norms, frozenset(before.tensors)))
     strange = [
         AuditFinding("initializer", name, "is read outside the fused sites, and no earlier stage has it")
-        for name in View(rest).floats()
+        for name in GraphIndex(rest).floats()
         if name not in before.tensors
     ]
     attribute = audit_attributes(rest, plain)
@@ -57,9 +58,9 @@ def auditor_of_fused(wanted: Known, plain: onnx.ModelProto, fused: onnx.ModelPro
 
 def written(fused: onnx.ModelProto, plain: onnx.ModelProto) -> frozenset[str]:
     """First outputs of the nodes that read a constant which only the fused graph has: the fuser's own."""
-    view, before = View(fused), View(plain)
-    new = view.tensors.keys() - before.tensors.keys()
-    return frozenset(str(node.output[0]) for node in view.nodes if new.intersection(node.input))
+    index, before = GraphIndex(fused), GraphIndex(plain)
+    new = index.tensors.keys() - before.tensors.keys()
+    return frozenset(str(node.output[0]) for node in index.nodes if new.intersection(node.input))
 
 
 def _without(model: onnx.ModelProto, outputs: frozenset[str], constants: set[str]) -> onnx.ModelProto:

@@ -19,7 +19,7 @@ from typing import Any
 import onnx
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
-from attn_export.export.graph.index import light
+from attn_export.export.graph.light import light
 from attn_export.export.graph.origin import noted
 
 #: Operators that only rename or view: no arithmetic.

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from attn_export.export.graph.index import GraphIndex
 from attn_export.reparam.evaluate.onnx import inputs_of
 from attn_export.types import Array
 
@@ -19,7 +20,7 @@ Probe = Callable[[Sequence[str]], Iterable[tuple[str, Array]]]
 def exposed(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
     """A copy whose outputs are the named tensors, without the nodes that they do not need."""
     wanted = list(dict.fromkeys(names))
-    types = _types(model)
+    index = GraphIndex(model)
     live, kept = set(wanted), []
     for node in reversed(model.graph.node):
         if live & set(node.output):
@@ -30,7 +31,7 @@ def exposed(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
         kept[::-1],
         model.graph.name,
         list(model.graph.input),
-        [_value(name, types.get(name)) for name in wanted if name in made],
+        [_value(name, index.declared(name)) for name in wanted if name in made],
         [tensor for tensor in model.graph.initializer if tensor.name in live],
     )
     return _like(model, graph)
@@ -44,7 +45,7 @@ def extract(
     made = {name for node in nodes for name in node.output}
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
     read = dict.fromkeys(name for node in nodes for name in inputs_of(node) if name not in made)
-    types = _types(model)
+    index = GraphIndex(model)
     graph = helper.make_graph(
         nodes,
         f"{model.graph.name}_part",
@@ -53,7 +54,7 @@ def extract(
             for name in read
             if name not in constants
         ],
-        [_value(name, types.get(name)) for name in outputs],
+        [_value(name, index.declared(name)) for name in outputs],
         [constants[name] for name in read if name in constants],
     )
     return _like(model, graph)
@@ -68,20 +69,12 @@ def reads(model: onnx.ModelProto, positions: Sequence[int]) -> list[str]:
 
 def declared(model: onnx.ModelProto, name: str) -> np.dtype[Any]:
     """The element type of a tensor; float32 where nothing says."""
-    value = _types(model).get(name)
-    return np.dtype(np.float32) if value is None else helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+    kind = GraphIndex(model).element_type(name)
+    return helper.tensor_dtype_to_np_dtype(kind) if kind else np.dtype(np.float32)
 
 
 def _like(model: onnx.ModelProto, graph: onnx.GraphProto) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=list(model.opset_import), ir_version=model.ir_version)
-
-
-def _types(model: onnx.ModelProto) -> dict[str, onnx.ValueInfoProto]:
-    try:
-        graph = onnx.shape_inference.infer_shapes(model).graph
-    except Exception:  # too large for one message: what is declared remains, and the runtime infers the rest
-        graph = model.graph
-    return {value.name: value for value in (*graph.input, *graph.value_info, *graph.output)}
 
 
 def _value(name: str, known: onnx.ValueInfoProto | None) -> onnx.ValueInfoProto:

@@ -1,104 +1,154 @@
-"""Questions about an ONNX graph that several stages ask: who makes a tensor, who reads it, how large is it."""
+"""One view of an ONNX graph for everything that asks it: who makes a tensor, who reads it, how large is it."""
 
 from __future__ import annotations
 
-import math
+from collections.abc import Container, Mapping
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import onnx
-from onnx import helper, numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 
+from attn_export.export.graph.light import skeleton
 from attn_export.types import Array
 
 Shape = tuple[int | str, ...] | None
+#: The domain of the standard's operators, by both its names.
+STANDARD = ("", "ai.onnx")
+#: How many operators ``before`` looks through: between the products of an attention there are a few.
+FAR = 32
+_FLOATING = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
 
 
-class View:
-    """An index of a model that is not to be changed while the view is used."""
+class GraphIndex:
+    """The look-ups of a model that is not to be changed while they are used.
 
-    def __init__(self, model: onnx.ModelProto) -> None:
-        graph = model.graph
-        self.graph = graph
-        self.nodes = list(graph.node)
-        self.tensors = {tensor.name: tensor for tensor in graph.initializer}
+    Args:
+        model: what is looked into; its large weights may lie elsewhere.
+        propagate: whether shape inference follows the values of small constants, which finds more sizes, under symbols
+            of its own making: good for asking one graph, not for comparing two.
+    """
+
+    def __init__(self, model: onnx.ModelProto, *, propagate: bool = False) -> None:
+        self.model, self.graph, self._propagate = model, model.graph, propagate
+        self.nodes: list[onnx.NodeProto] = list(model.graph.node)
+        self.tensors: Mapping[str, TensorProto] = {tensor.name: tensor for tensor in model.graph.initializer}
         self.inputs = graph_inputs(model)
-        self.readers: dict[str, list[onnx.NodeProto]] = {}
+        self.maker = {name: node for node in self.nodes for name in node.output if name}
+
+    @cached_property
+    def standard(self) -> list[onnx.NodeProto]:
+        """The nodes that mean what the standard says: an operator of another domain may have any inputs."""
+        return [node for node in self.nodes if is_standard(node)]
+
+    @cached_property
+    def readers(self) -> dict[str, list[onnx.NodeProto]]:
+        """The nodes that read each tensor."""
+        found: dict[str, list[onnx.NodeProto]] = {}
         for node in self.nodes:
             for name in node.input:
-                self.readers.setdefault(name, []).append(node)
-        self.maker = {name: node for node in self.nodes for name in node.output if name}
-        self._shapes = _shapes(model)
+                found.setdefault(name, []).append(node)
+        return found
+
+    @cached_property
+    def opset(self) -> int:
+        """Version of the default operator set, or 0."""
+        return next((item.version for item in self.model.opset_import if item.domain in STANDARD), 0)
+
+    @cached_property
+    def _declared(self) -> dict[str, onnx.ValueInfoProto]:
+        try:  # the whole model would be copied, twice
+            graph = onnx.shape_inference.infer_shapes(skeleton(self.model), data_prop=self._propagate).graph
+        except Exception:  # an operator inference does not know: what is declared remains
+            graph = self.graph
+        return {value.name: value for value in (*graph.input, *graph.value_info, *graph.output)}
+
+    @cached_property
+    def _built(self) -> set[str]:
+        known = {"", *self.tensors}
+        for node in self.nodes:  # sorted, so one pass reaches everything
+            if known.issuperset(node.input):
+                known.update(node.output)
+        return known
+
+    def declared(self, name: str) -> onnx.ValueInfoProto | None:
+        """Give type and shape of a tensor that is no constant, as far as inference knows them."""
+        return self._declared.get(name)
 
     def array(self, name: str) -> Array:
-        """The value of a constant tensor."""
+        """Give the value of a constant tensor."""
         return numpy_helper.to_array(self.tensors[name])
 
     def floats(self) -> list[str]:
-        """Constant tensors of floating point that some node reads, in the order of their first reader."""
+        """List the constant tensors of floating point that some node reads, in the order of their first reader."""
         seen = dict.fromkeys(name for node in self.nodes for name in node.input if name in self.tensors)
         return [name for name in seen if self.tensors[name].data_type in _FLOATING]
 
     def shape(self, name: str) -> Shape:
-        """Sizes by number or symbol; ``?`` for a size that inference does not know, None where not even the rank is."""
+        """Give sizes by number or symbol; ``?`` for one that is not known, None where not even the rank is."""
         if name in self.tensors:
             return tuple(self.tensors[name].dims)
-        return self._shapes.get(name)
+        value = self._declared.get(name)
+        if value is None or not value.type.tensor_type.HasField("shape"):
+            return None
+        dims = value.type.tensor_type.shape.dim
+        return tuple(dim.dim_param or (dim.dim_value if dim.HasField("dim_value") else "?") for dim in dims)
+
+    def rank(self, name: str) -> int:
+        """Count the dimensions of a tensor; -1 where that is not known."""
+        shape = self.shape(name)
+        return -1 if shape is None else len(shape)
+
+    def width(self, name: str) -> int:
+        """Give the size of a tensor's last dimension; 0 where it is not known."""
+        shape = self.shape(name)
+        return shape[-1] if shape and isinstance(shape[-1], int) else 0
+
+    def element_type(self, name: str) -> int:
+        """Give the element type of a tensor, as ONNX numbers it; 0 where it is not known."""
+        if name in self.tensors:
+            return int(self.tensors[name].data_type)
+        value = self._declared.get(name)
+        return 0 if value is None else int(value.type.tensor_type.elem_type)
 
     def computed(self, name: str) -> bool:
-        """Whether the tensor depends on the input."""
+        """Whether a node or an input gives the tensor, and not the file."""
         return bool(name) and name not in self.tensors
 
+    def is_constant(self, name: str) -> bool:
+        """Whether a tensor is known when the graph is built, computed from constants included."""
+        return name in self._built
 
-_FLOATING = {onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16, onnx.TensorProto.DOUBLE}
-
-
-#: Weights of this many bytes no longer fit in one protobuf message with everything else, whose limit is 2 GB.
-HEAVY = 1_500_000_000
-#: Smaller constants are kept: shapes may be computed from them.
-SMALL = 1 << 16
-
-
-def light(model: onnx.ModelProto, heavy: int = HEAVY) -> onnx.ModelProto:
-    """The model itself; where its weights are too many for one message, a copy that takes the large ones as inputs.
-
-    What the checker and shape inference say of the copy, they would say of the model, if they could read it.
-    """
-    if sum(map(_bytes, model.graph.initializer)) < heavy:
-        return model
-    copy = onnx.ModelProto(ir_version=model.ir_version, functions=model.functions)
-    copy.opset_import.extend(model.opset_import)
-    graph = copy.graph
-    graph.name = model.graph.name
-    for field in ("node", "input", "output", "value_info"):
-        getattr(graph, field).extend(getattr(model.graph, field))
-    for tensor in model.graph.initializer:
-        if _bytes(tensor) <= SMALL:
-            graph.initializer.append(tensor)
-        else:
-            graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
-    return copy
+    def before(self, name: str, through: Container[str]) -> onnx.NodeProto | None:
+        """Find the standard node that makes a tensor, seen through some operators; None beyond ``FAR`` of those."""
+        node = self.maker.get(name)
+        for _ in range(FAR):
+            if node is None or not is_standard(node):
+                return None
+            if node.op_type not in through or not node.input:
+                return node
+            node = self.maker.get(node.input[0])
+        return None
 
 
-def _bytes(tensor: onnx.TensorProto) -> int:
-    """Of the values that the model itself holds; asked of the shape, since to ask for the values copies them."""
-    if not tensor.HasField("raw_data"):
-        return 0
-    count: int = math.prod(tensor.dims)
-    return count * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
+def is_standard(node: onnx.NodeProto) -> bool:
+    """Whether the operator is one of the standard's."""
+    return node.domain in STANDARD
 
 
 def graph_inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:
-    """The inputs that are no initializers (old producers list those as well)."""
+    """List the inputs that are no initializers (old producers list those as well)."""
     constants = {tensor.name for tensor in model.graph.initializer}
     return [value for value in model.graph.input if value.name not in constants]
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
-    """The value of an attribute."""
+    """Give the value of an attribute; a text as text."""
     for item in node.attribute:
         if item.name == name:
-            return helper.get_attribute_value(item)
+            value = helper.get_attribute_value(item)
+            return value.decode(errors="replace") if isinstance(value, bytes) else value
     return default
 
 
@@ -110,7 +160,7 @@ def set_attribute(node: onnx.NodeProto, name: str, value: Any) -> None:
 
 
 def find(graph: onnx.GraphProto, output: str) -> int:
-    """Position of the node that makes ``output``."""
+    """Give the position of the node that makes ``output``."""
     return next(i for i, node in enumerate(graph.node) if output in node.output)
 
 
@@ -134,18 +184,3 @@ def insert(graph: onnx.GraphProto, position: int, nodes: list[onnx.NodeProto]) -
         copies.append(copy)
     del graph.node[position:]
     graph.node.extend([*nodes, *copies])
-
-
-def _shapes(model: onnx.ModelProto) -> dict[str, Shape]:
-    try:
-        graph = onnx.shape_inference.infer_shapes(light(model, heavy=0)).graph  # which copies what it is given, twice
-    except Exception:  # an operator inference does not know: what is declared remains
-        graph = model.graph
-    shapes: dict[str, Shape] = {}
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        if value.type.tensor_type.HasField("shape"):
-            dims = value.type.tensor_type.shape.dim
-            shapes[value.name] = tuple(
-                dim.dim_param or (dim.dim_value if dim.HasField("dim_value") else "?") for dim in dims
-            )
-    return shapes

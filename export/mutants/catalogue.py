@@ -17,7 +17,7 @@ from itertools import zip_longest
 import onnx
 
 from attn_export import bundle
-from attn_export.export.graph.index import View
+from attn_export.export.graph.index import GraphIndex
 from attn_export.export.mutants import nodes, weights
 
 #: What no gate may pass: the kinds that decide whether a check is vacuous.
@@ -55,10 +55,10 @@ class Mutation:
 
 def mutations(model: onnx.ModelProto) -> list[Mutation]:
     """Every fault that can be planted in ``model``, the trivial ones first, then one of each kind in turn."""
-    view = View(model)
+    index = GraphIndex(model)
     kinds: dict[str, list[Mutation]] = {}
     for function in (*nodes.WHOLE, *weights.KINDS, *nodes.KINDS):
-        for kind, where, node, change in function(view):
+        for kind, where, node, change in function(index):
             kinds.setdefault(kind, []).append(Mutation(kind, where, node, change))
     trivial = [mutation for kind in TRIVIAL for mutation in kinds.pop(kind, [])]
     return trivial + list(_in_turn(_spread(rows) for rows in kinds.values()))

@@ -9,14 +9,14 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from attn_export.export.graph.index import View, attribute, find, insert, set_attribute, set_tensor
+from attn_export.export.graph.index import GraphIndex, attribute, find, insert, set_attribute, set_tensor
 from attn_export.export.mutants.weights import Change, Fault
 
 _POOLS = ("AveragePool", "MaxPool", "LpPool")
 _BINARY = ("Add", "Mul", "Sub", "Sum", "Max", "Min")
 
 
-def zeros(view: View) -> Iterator[Fault]:
+def zeros(index: GraphIndex) -> Iterator[Fault]:
     """Give zeros for every output."""
 
     def change(graph: onnx.GraphProto) -> None:
@@ -24,17 +24,17 @@ def zeros(view: View) -> Iterator[Fault]:
             inner = _detach(graph, value.name)
             graph.node.append(helper.make_node("Sub", [inner, inner], [value.name], f"mutant_{value.name}"))
 
-    if all(value.type.tensor_type.elem_type != onnx.TensorProto.BOOL for value in view.graph.output):
+    if all(value.type.tensor_type.elem_type != onnx.TensorProto.BOOL for value in index.graph.output):
         yield "zeros", "", "", change
 
 
-def identity(view: View) -> Iterator[Fault]:
+def identity(index: GraphIndex) -> Iterator[Fault]:
     """Give the input itself, where an input has the output's type and shape."""
-    output = view.graph.output[0]
+    output = index.graph.output[0]
     kind = output.type.tensor_type.elem_type
-    for value in view.inputs:
-        same = value.type.tensor_type.elem_type == kind and _alike(view.shape(value.name), view.shape(output.name))
-        if same and view.maker.get(output.name, onnx.NodeProto()).op_type != "Identity":
+    for value in index.inputs:
+        same = value.type.tensor_type.elem_type == kind and _alike(index.shape(value.name), index.shape(output.name))
+        if same and index.maker.get(output.name, onnx.NodeProto()).op_type != "Identity":
 
             def change(graph: onnx.GraphProto, name: str = value.name) -> None:
                 _detach(graph, output.name)
@@ -44,17 +44,17 @@ def identity(view: View) -> Iterator[Fault]:
             return
 
 
-def epsilon(view: View) -> Iterator[Fault]:
+def epsilon(index: GraphIndex) -> Iterator[Fault]:
     """Take a hundred times a norm's epsilon."""
-    for node in view.nodes:
+    for node in index.nodes:
         if node.op_type.endswith("Normalization") and (node.op_type != "LpNormalization"):
             value = 100 * float(attribute(node, "epsilon", 1e-5))
             yield "epsilon x100", _name(node), node.output[0], _setter(node, "epsilon", value)
 
 
-def padding(view: View) -> Iterator[Fault]:
+def padding(index: GraphIndex) -> Iterator[Fault]:
     """Move a padded window by one: one more before, one less after, so that all shapes stay."""
-    for node in view.nodes:
+    for node in index.nodes:
         pads = list(attribute(node, "pads", ()))
         if node.op_type in ("Conv", "ConvTranspose", *_POOLS):
             for axis in range(len(pads) // 2):
@@ -62,8 +62,8 @@ def padding(view: View) -> Iterator[Fault]:
                     pads[axis], pads[after] = pads[axis] + 1, pads[after] - 1
                     yield "padding moved by one", _name(node), node.output[0], _setter(node, "pads", pads)
                     break
-        elif node.op_type == "Pad" and len(node.input) > 1 and node.input[1] in view.tensors:
-            moved = view.array(node.input[1]).copy()
+        elif node.op_type == "Pad" and len(node.input) > 1 and node.input[1] in index.tensors:
+            moved = index.array(node.input[1]).copy()
             for axis in range(len(moved) // 2):
                 if moved[(after := axis + len(moved) // 2)] > 0:
                     moved[axis], moved[after] = moved[axis] + 1, moved[after] - 1
@@ -72,41 +72,41 @@ def padding(view: View) -> Iterator[Fault]:
                     break
 
 
-def counted_padding(view: View) -> Iterator[Fault]:
+def counted_padding(index: GraphIndex) -> Iterator[Fault]:
     """Let an average count its padding, or no longer."""
-    for node in view.nodes:
+    for node in index.nodes:
         if node.op_type == "AveragePool" and any(attribute(node, "pads", ())):
             flipped = 1 - attribute(node, "count_include_pad", 0)
             yield "average counts padding", _name(node), node.output[0], _setter(node, "count_include_pad", flipped)
 
 
-def softmax_axis(view: View) -> Iterator[Fault]:
+def softmax_axis(index: GraphIndex) -> Iterator[Fault]:
     """Normalise over the axis before, or the first axis over the one after."""
-    for node in view.nodes:
-        shape = view.shape(node.output[0])
+    for node in index.nodes:
+        shape = index.shape(node.output[0])
         if node.op_type in ("Softmax", "LogSoftmax") and shape is not None and len(shape) > 1:
             axis = attribute(node, "axis", -1) % len(shape)
             other = axis - 1 if axis else 1
             yield "softmax over another axis", _name(node), node.output[0], _setter(node, "axis", other)
 
 
-def gelu(view: View) -> Iterator[Fault]:
+def gelu(index: GraphIndex) -> Iterator[Fault]:
     """Take the tanh form of GELU where the graph has erf."""
-    for node in view.nodes:
-        if node.op_type == "Gelu" and attribute(node, "approximate", b"none") == b"none":
+    for node in index.nodes:
+        if node.op_type == "Gelu" and attribute(node, "approximate", "none") == "none":
             yield "tanh for erf", _name(node), node.output[0], _setter(node, "approximate", "tanh")
         elif node.op_type == "Erf":
             yield "tanh for erf", _name(node), node.output[0], _tanh(node)
 
 
-def branch(view: View) -> Iterator[Fault]:
+def branch(index: GraphIndex) -> Iterator[Fault]:
     """Lose all but one operand of a sum or product of computed tensors."""
-    for node in view.nodes:
-        if node.op_type not in _BINARY or sum(map(view.computed, node.input)) < 2:
+    for node in index.nodes:
+        if node.op_type not in _BINARY or sum(map(index.computed, node.input)) < 2:
             continue
-        shape = view.shape(node.output[0])
+        shape = index.shape(node.output[0])
         for name in node.input:
-            if view.computed(name) and _alike(view.shape(name), shape):
+            if index.computed(name) and _alike(index.shape(name), shape):
                 yield "branch removed", f"{_name(node)} keeps {name}", node.output[0], _keeper(node, name)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from attn_export.export.graph.index import HEAVY
+from attn_export.export.graph.light import HEAVY
 from attn_export.types import TensorSpec
 
 

@@ -14,7 +14,7 @@ from onnx import ModelProto, TensorProto
 from onnx.external_data_helper import load_external_data_for_tensor
 
 from attn_export.errors import SubjectError
-from attn_export.export.onnx.soundness import size_of
+from attn_export.export.graph.light import size_of
 from attn_export.export.onnx.walk import tensors
 from attn_export.untrusted import files
 

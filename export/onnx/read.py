@@ -17,17 +17,16 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, SparseTensorProto, TensorProto, helper, numpy_helper
 
 from attn_export.errors import SubjectError
+from attn_export.export.graph.light import skeleton
 from attn_export.export.onnx import external_data, order, soundness
 from attn_export.export.onnx.walk import graphs
 from attn_export.untrusted import files
-from attn_export.untrusted.text import one_line
+from attn_export.untrusted.text import first_line, one_line
 
 #: A protobuf message holds less than 2 GB; weights beyond that lie in a file beside it.
 MOST = 2 * files.GB - 1
 #: Bytes of a sparse constant written out.
 _DENSE = files.GB
-#: Larger weights are of no interest to the checker, which is given their shapes alone.
-_HEAVY = 1 << 16
 #: From this version of the format on, constants need not be listed among the inputs.
 _NOT_LISTED = 4
 _WITHDRAWN = "withdrawn"
@@ -141,7 +140,7 @@ def _valid(light: ModelProto) -> None:
     try:
         onnx.checker.check_model(asked)
     except Exception as error:  # the checker's errors share no public base
-        raise SubjectError(reason(error)) from error
+        raise SubjectError(first_line(error)) from error
 
 
 def _leave_out(asked: ModelProto) -> None:
@@ -161,27 +160,3 @@ def _withdrawn(kind: str, opset: int) -> bool:
         return bool(onnx.defs.get_schema(kind, opset).deprecated)
     except onnx.defs.SchemaError:  # newer than the opset: the checker says so
         return False
-
-
-def skeleton(model: ModelProto, heavy: int = _HEAVY) -> ModelProto:
-    """A copy that takes large and outside weights as inputs: for the checker and for shape inference."""
-    copy = ModelProto(ir_version=model.ir_version, functions=model.functions)
-    copy.opset_import.extend(model.opset_import)
-    copy.metadata_props.extend(model.metadata_props)
-    graph = copy.graph
-    graph.name = model.graph.name
-    for field in ("node", "input", "output", "value_info"):
-        getattr(graph, field).extend(getattr(model.graph, field))
-    given = {value.name for value in model.graph.input}
-    for tensor in model.graph.initializer:
-        if tensor.data_location != TensorProto.EXTERNAL and soundness.size_of(tensor) <= heavy:
-            graph.initializer.append(tensor)
-        elif tensor.name not in given:
-            graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims)))
-    return copy
-
-
-def reason(error: BaseException) -> str:
-    """The first line of what a library says, on one line."""
-    lines = [line for line in str(error).splitlines() if line.strip()]
-    return one_line(lines[0])[:300] if lines else type(error).__name__

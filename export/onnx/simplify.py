@@ -12,6 +12,7 @@ from attn_export.export.onnx import contract
 from attn_export.export.onnx.exported import Exported
 from attn_export.export.onnx.save import save
 from attn_export.process import activity, children
+from attn_export.untrusted.text import first_line
 
 #: Above this many bytes the simplifier gets a process of its own: it needs several times the model's memory.
 LARGE = 500_000_000
@@ -28,7 +29,7 @@ def simplify(exported: Exported) -> Exported:
         with activity.doing("simplifying (--no-simplify leaves that out)", who="onnxsim", model=""):
             model = _apart(exported.model) if exported.bytes > LARGE else _here(exported.model)
     except Exception as error:  # a C++ library: whatever it raises is its failure
-        raise ExportError(f"the simplifier failed: {str(error).strip().splitlines()[0][:300]}") from error
+        raise ExportError(f"the simplifier failed: {first_line(error)}") from error
     return contract.check(model, exported.contract)
 
 

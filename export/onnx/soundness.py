@@ -16,6 +16,7 @@ import onnx
 from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from attn_export.errors import SubjectError
+from attn_export.export.graph.light import BITS, size_of
 from attn_export.export.onnx.walk import attributes, bodies, graphs, tensors
 
 #: Letters of a name.
@@ -30,12 +31,6 @@ NODES, CALLS = 2_000_000, 200
 _STANDARD = ("", "ai.onnx")
 #: Attributes that name axes, or count them. Beyond these the shape inference of the ``onnx`` package dies by a signal.
 _AXES = dict.fromkeys(("axis", "batch_axis", "time_axis"), (-AXES, AXES)) | {"batch_dims": (0, AXES)}
-#: Bits of an element where several share a byte.
-_BITS = {
-    getattr(TensorProto, name): bits
-    for name, bits in (("INT4", 4), ("UINT4", 4), ("FLOAT4E2M1", 4), ("INT2", 2), ("UINT2", 2))
-    if hasattr(TensorProto, name)
-}
 
 
 def check(model: ModelProto) -> None:
@@ -62,16 +57,6 @@ def check(model: ModelProto) -> None:
                 raise SubjectError(f"{value.name[:80]!r} has the element type {kind}, which ONNX does not know")
     for value in model.graph.input:
         _drawable(value)
-
-
-def size_of(tensor: TensorProto) -> int:
-    """Bytes of a constant by its shape and type; strings by their number alone."""
-    count: int = math.prod(tensor.dims)
-    if tensor.data_type in _BITS:
-        return -(-count * _BITS[tensor.data_type] // 8)
-    if tensor.data_type == TensorProto.STRING:
-        return count
-    return count * int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
 
 
 _KINDS = frozenset(number for name, number in AttributeProto.AttributeType.items() if name != "UNDEFINED")
@@ -164,7 +149,7 @@ def _tensor(tensor: TensorProto) -> None:
         came, wanted = len(tensor.raw_data), size
     else:
         field, each = _STORED[tensor.data_type]
-        came, wanted = len(getattr(tensor, field)), size if tensor.data_type in _BITS else count * each
+        came, wanted = len(getattr(tensor, field)), size if tensor.data_type in BITS else count * each
     if came != wanted:
         raise SubjectError(
             f"{name} has the shape {list(tensor.dims)[:8]}, which takes {wanted} values; it holds {came}"

@@ -22,6 +22,7 @@ from attn_export.export.reference import flatten
 from attn_export.export.subject import Subject
 from attn_export.process import activity
 from attn_export.types import Dim, TensorSpec
+from attn_export.untrusted.text import first_line
 
 
 def export(subject: Subject, opset: int = OPSET) -> Exported:
@@ -132,8 +133,7 @@ def _reason(error: BaseException) -> str:
     """The innermost cause in one line: the exporter's own message is a page of advice."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {lines[0][:300] if lines else 'no message'}"
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 @contextlib.contextmanager

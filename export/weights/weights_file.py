@@ -20,7 +20,7 @@ from torch import Tensor
 from attn_export.errors import CheckpointError
 from attn_export.export.weights import plain_objects
 from attn_export.untrusted import files
-from attn_export.untrusted.text import one_line
+from attn_export.untrusted.text import first_line
 
 #: Bytes of a file.
 MOST = 64 * files.GB
@@ -64,7 +64,7 @@ def _safetensors(path: Path) -> object:
     try:
         return load_file(path)
     except Exception as error:  # the library's own class has no public base
-        raise CheckpointError(f"{path} is no safetensors file: {_first_line(error)}; {_WAY_OUT}") from error
+        raise CheckpointError(f"{path} is no safetensors file: {first_line(error)}; {_WAY_OUT}") from error
 
 
 def _look_through(path: Path, size: int) -> None:
@@ -73,7 +73,7 @@ def _look_through(path: Path, size: int) -> None:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except Exception as error:  # a damaged archive makes the library raise anything
-        raise CheckpointError(f"{path} is no whole archive of weights ({_first_line(error)}); {_WAY_OUT}") from error
+        raise CheckpointError(f"{path} is no whole archive of weights ({first_line(error)}); {_WAY_OUT}") from error
     unpacked = sum(entry.file_size for entry in entries)
     if len(entries) > MEMBERS or len({entry.filename for entry in entries}) != len(entries):
         raise CheckpointError(f"{path}: expected an archive with each name once, got one with {len(entries)} entries")
@@ -120,9 +120,4 @@ def _why(error: BaseException) -> str:
         return "it is a tar archive as the first PyTorch wrote it, which only running code could read, or no weights"
     if isinstance(error, pickle.UnpicklingError):
         return "it is damaged, or holds more than tensors, which only running code could read"
-    return _first_line(error).partition(" In PyTorch 2.6")[0]
-
-
-def _first_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return one_line(lines[0])[:200] if lines else type(error).__name__
+    return first_line(error).partition(" In PyTorch 2.6")[0]

@@ -10,7 +10,7 @@ import pytest
 
 from attn_export.export.audit.constants import Auditor, Known, known
 from attn_export.export.audit.fused import auditor_of_fused, written
-from attn_export.export.graph.index import View, find, set_attribute, set_tensor
+from attn_export.export.graph.index import GraphIndex, find, set_attribute, set_tensor
 from attn_export.export.mutants.catalogue import mutations
 from attn_export.export.onnx.exported import Exported
 from attn_export.export.onnx.simplify import simplify
@@ -60,10 +60,10 @@ def test_every_weight_fault_planted_after_fusing_is_found(name: str) -> None:
 def test_a_fuser_that_touches_what_it_does_not_fuse_is_found() -> None:
     wanted, plain, fused, _, _ = made("repvgg")
     own = written(fused, plain)
-    view = View(fused)
-    head = next(name for name in view.floats() if all(n.output[0] not in own for n in view.readers[name]))
+    index = GraphIndex(fused)
+    head = next(name for name in index.floats() if all(n.output[0] not in own for n in index.readers[name]))
     changed = copied(fused)
-    value = view.array(head).copy()
+    value = index.array(head).copy()
     value.ravel()[0] = np.nextafter(value.ravel()[0], np.float32(9))
     set_tensor(changed.graph, head, value)
     assert head in auditor_of_fused(wanted, plain, changed)(changed)

@@ -6,7 +6,7 @@ import onnx
 import pytest
 
 from attn_export.errors import ContractError
-from attn_export.export.graph import cost, index
+from attn_export.export.graph import cost, index, light
 from attn_export.export.onnx import contract
 from attn_export.export.onnx.exported import Contract
 from tests.export.models import cases, rich
@@ -16,9 +16,9 @@ from tests.export.models import cases, rich
 def heavy(monkeypatch: pytest.MonkeyPatch) -> onnx.ModelProto:
     """The limit is moved below this model: two real gigabytes would say no more."""
     model = rich()
-    original = index.light
-    monkeypatch.setattr(index, "SMALL", 64)
-    for module in (index, contract, cost):
+    original = light.light
+    monkeypatch.setattr(light, "SMALL", 64)
+    for module in (contract, cost):
         monkeypatch.setattr(module, "light", lambda given, heavy=1: original(given, heavy))
     assert len(original(model, 1).graph.initializer) < len(model.graph.initializer)
     return model
@@ -49,7 +49,7 @@ def test_a_heavy_model_costs_what_it_costs_in_one_message(
 
 
 def test_shapes_are_those_that_inference_gives_with_the_weights(heavy: onnx.ModelProto) -> None:
-    view = index.View(heavy)
+    view = index.GraphIndex(heavy)
     inferred = onnx.shape_inference.infer_shapes(heavy).graph.value_info
     assert len(inferred) >= len(heavy.graph.node) - 1
     for value in inferred:

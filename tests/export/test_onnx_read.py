@@ -14,7 +14,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from attn_export.errors import SubjectError
 from attn_export.export.onnx.read import read_model
-from attn_export.pipeline.lint import run as lint
+from attn_export.pipeline import lint
 from attn_export.reparam.evaluate.onnx import OnnxEvaluator
 from tests.tools.run import run
 

@@ -12,7 +12,7 @@ import pytest
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from attn_export.export.onnx.read import read_model
-from attn_export.pipeline.lint import run as lint
+from attn_export.pipeline import lint
 from attn_export.reparam.adapters.onnx.read import OnnxReader
 from attn_export.reparam.fuse_onnx import fuse_graph
 from attn_export.reparam.planning import cones

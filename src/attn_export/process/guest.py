@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from attn_export.errors import AttnExportError, SubjectError
 from attn_export.process.supervisor import StopError
-from attn_export.untrusted.text import one_line
+from attn_export.untrusted.text import first_line
 
 
 @contextmanager
@@ -25,13 +25,4 @@ def guest(what: str) -> Iterator[None]:
     except (AttnExportError, KeyboardInterrupt, StopError):
         raise
     except BaseException as error:
-        raise SubjectError(f"{what}: {said(error)}") from error
-
-
-def said(error: BaseException) -> str:
-    """The kind of an exception and the first line of what it says, which may itself be code that fails."""
-    try:
-        lines = str(error).strip().splitlines()
-    except Exception:  # whatever a __str__ of the user's raises
-        lines = []
-    return f"{type(error).__name__}: {one_line(lines[0])[:500] if lines else 'no message'}"
+        raise SubjectError(f"{what}: {type(error).__name__}: {first_line(error, 500)}") from error

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from attn_export.errors import AttnExportError, LoadError
 from attn_export.untrusted import files
+from attn_export.untrusted.text import first_line
 
 Array = NDArray[Any]
 
@@ -41,7 +42,7 @@ def read_npy(path: Path, error: type[AttnExportError] = LoadError, most: int = M
         with path.open("rb") as file:
             return _array(file, size, str(path))
     except Exception as reason:  # a damaged file makes the libraries under it raise anything
-        raise error(f"{path} cannot be read as an array: {_first(reason)}") from reason
+        raise error(f"{path} cannot be read as an array: {first_line(reason)}") from reason
 
 
 def read_npz(path: Path, error: type[AttnExportError] = LoadError, most: int = MOST) -> dict[str, Array]:
@@ -55,7 +56,7 @@ def read_npz(path: Path, error: type[AttnExportError] = LoadError, most: int = M
         with zipfile.ZipFile(path) as archive:
             return dict(_members(archive, size, most))
     except Exception as reason:  # a damaged file makes the libraries under it raise anything
-        raise error(f"{path} cannot be read as arrays: {_first(reason)}") from reason
+        raise error(f"{path} cannot be read as arrays: {first_line(reason)}") from reason
 
 
 def _members(archive: zipfile.ZipFile, size: int, most: int) -> Iterator[tuple[str, Array]]:
@@ -96,7 +97,3 @@ def _array(file: Any, size: int, name: str) -> Array:
         raise ValueError(f"{name!r}: shape and type promise another number of bytes than follow")
     file.seek(0)
     return np.asarray(npy.read_array(file, allow_pickle=False, max_header_size=_HEADER))
-
-
-def _first(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -48,6 +48,21 @@ def one_line(text: str) -> str:
     return re.sub(" +", " ", line(text)).strip(" ")
 
 
+def first_line(error: BaseException, most: int = 300) -> str:
+    r"""Give what a library's error says in its first line, which is enough: the rest is its advice, or its insides.
+
+    >>> first_line(ValueError("  \n no such operator\n  in node 3"))
+    'no such operator'
+    >>> first_line(ValueError())
+    'no message'
+    """
+    try:
+        lines = str(error).strip().splitlines()
+    except Exception:  # an error of the user's own may fail to say what it is
+        lines = []
+    return one_line(lines[0])[:most] if lines else "no message"
+
+
 def everywhere(value: Any) -> Any:
     r"""``value`` with each of its texts on one line and printable, keys too, whatever lists and mappings they stand in.
 

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 import onnx
 from onnx import TensorProto
 
-from attn_export.pipeline.lint.graph import Hit, LintGraph, Rule, attribute, recorder
+from attn_export.export.graph.index import GraphIndex, attribute
+from attn_export.export.lint._rule import Hit, Rule, recorder
 
 
 def _words(text: str) -> frozenset[str]:
@@ -51,26 +52,26 @@ RULES: list[Rule] = []
 rule = recorder(RULES)
 
 
-@rule("ort_mobile", "refused", MOBILE)
-def not_in_the_mobile_package(graph: LintGraph) -> Iterator[Hit]:
+@rule("refused", MOBILE)
+def not_in_the_mobile_package(graph: GraphIndex) -> Iterator[Hit]:
     """The reduced package has no kernel for the operator."""
     for node in graph.nodes:
         if node.domain in ("", "ai.onnx") and node.op_type not in MOBILE_OPERATORS:
             yield node, "the reduced mobile package has no kernel for it", "use the full package, or a custom build"
 
 
-@rule("ort_mobile", "refused", MOBILE)
-def type_not_in_the_mobile_package(graph: LintGraph) -> Iterator[Hit]:
+@rule("refused", MOBILE)
+def type_not_in_the_mobile_package(graph: GraphIndex) -> Iterator[Hit]:
     """The reduced package computes in float32, int8 and uint8."""
     for node in graph.nodes:
-        kinds = {graph.kind(name) for name in (*node.input, *node.output)}
+        kinds = {graph.element_type(name) for name in (*node.input, *node.output)}
         if found := kinds & {TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}:
             name = TensorProto.DataType.Name(min(found)).lower()
             yield node, f"the reduced mobile package has no {name} kernels", "export in float32 for it"
 
 
-@rule("ort_mobile", "split", "onnxruntime.ai: make dynamic input shape fixed, for mobile execution providers")
-def dynamic_input(graph: LintGraph) -> Iterator[Hit]:
+@rule("split", "onnxruntime.ai: make dynamic input shape fixed, for mobile execution providers")
+def dynamic_input(graph: GraphIndex) -> Iterator[Hit]:
     """NNAPI and CoreML want fixed shapes; what is not fixed runs on the CPU."""
     open_ = {
         port.name
@@ -82,16 +83,16 @@ def dynamic_input(graph: LintGraph) -> Iterator[Hit]:
             yield node, "its input has open dimensions, which NNAPI and CoreML leave to the CPU", "fix the dimensions"
 
 
-@rule("ort_mobile", "split", NNAPI)
-def not_on_nnapi(graph: LintGraph) -> Iterator[Hit]:
+@rule("split", NNAPI)
+def not_on_nnapi(graph: GraphIndex) -> Iterator[Hit]:
     """NNAPI has no such operator, or not in this form."""
     for node in graph.nodes:
         if why := _missing(graph, node, NNAPI_OPERATORS) or _form_on_nnapi(graph, node):
             yield node, f"NNAPI leaves it to the CPU: {why}", "write it in operators it has, or stay on the CPU"
 
 
-@rule("ort_mobile", "split", COREML)
-def not_on_coreml(graph: LintGraph) -> Iterator[Hit]:
+@rule("split", COREML)
+def not_on_coreml(graph: GraphIndex) -> Iterator[Hit]:
     """CoreML's ML programs have no such operator, or not in this form."""
     for node in graph.nodes:
         if why := _missing(graph, node, COREML_OPERATORS) or _form_on_coreml(graph, node):
@@ -102,7 +103,7 @@ def not_on_coreml(graph: LintGraph) -> Iterator[Hit]:
             )
 
 
-def _missing(graph: LintGraph, node: onnx.NodeProto, known: frozenset[str]) -> str:
+def _missing(graph: GraphIndex, node: onnx.NodeProto, known: frozenset[str]) -> str:
     if node.op_type == "Constant":
         return ""
     if node.domain not in ("", "ai.onnx") or node.op_type not in known:
@@ -112,7 +113,7 @@ def _missing(graph: LintGraph, node: onnx.NodeProto, known: frozenset[str]) -> s
     )
 
 
-def _form_on_nnapi(graph: LintGraph, node: onnx.NodeProto) -> str:
+def _form_on_nnapi(graph: GraphIndex, node: onnx.NodeProto) -> str:
     match node.op_type:
         case "Conv" if graph.rank(node.input[0]) not in (-1, 4):
             return "it convolves in two dimensions only"
@@ -124,12 +125,14 @@ def _form_on_nnapi(graph: LintGraph, node: onnx.NodeProto) -> str:
             return "its second factor is neither constant nor transposed"
         case "Pad" if attribute(node, "mode", "constant") != "constant":
             return "only the mode constant"
-        case "Gather" if not graph.is_constant(node.input[1]) and graph.kind(node.input[1]) != TensorProto.INT32:
+        case "Gather" if (
+            not graph.is_constant(node.input[1]) and graph.element_type(node.input[1]) != TensorProto.INT32
+        ):
             return "its indices are neither constant nor int32"
     return ""
 
 
-def _form_on_coreml(graph: LintGraph, node: onnx.NodeProto) -> str:
+def _form_on_coreml(graph: GraphIndex, node: onnx.NodeProto) -> str:
     match node.op_type:
         case "Conv" if graph.rank(node.input[0]) not in (-1, 3, 4):
             return "it convolves in one or two dimensions only"

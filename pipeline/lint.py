@@ -15,15 +15,11 @@ import onnx
 
 from attn_export.deploy_tests.backends.tensorrt.evidence import compile_only
 from attn_export.deploy_tests.backends.tensorrt.refusal import RefusedError
-from attn_export.errors import UnknownNameError
+from attn_export.export.graph.index import GraphIndex
 from attn_export.export.graph.origin import origins
+from attn_export.export.lint import RULES
 from attn_export.export.onnx.read import read_model
-from attn_export.pipeline.lint import ort_mobile, tensorrt
-from attn_export.pipeline.lint.graph import LintGraph
 from attn_export.types import ShapeRange
-
-RULES = (*tensorrt.RULES, *ort_mobile.RULES)
-TARGETS = tuple(sorted({rule.target for rule in RULES}))
 
 
 @dataclass(frozen=True)
@@ -56,7 +52,7 @@ class LintFinding:
         return f"{self.level}: {self.op} {self.node!r}{place}: {self.reason}{way} [{self.source}]"
 
     def to_dict(self) -> dict[str, Any]:
-        """The finding as plain data."""
+        """Give the finding as plain data."""
         return asdict(self)
 
 
@@ -70,19 +66,15 @@ def load(path: Path) -> onnx.ModelProto:
 
 
 def by_rules(model: onnx.ModelProto, target: str) -> list[LintFinding]:
-    """What our rules find, in the order of the graph.
+    """List what our rules find, in the order of the graph.
 
     Raises:
         UnknownNameError: there are no rules for the target.
     """
-    if target not in TARGETS:
-        raise UnknownNameError("lint target", target, TARGETS)
-    graph, came_from = LintGraph(model), origins(model)
+    graph, came_from = GraphIndex(model, propagate=True), origins(model)
     order = {id(node): index for index, node in enumerate(graph.nodes)}
     found: list[tuple[int, LintFinding]] = []
-    for rule in RULES:
-        if rule.target != target:
-            continue
+    for rule in RULES[target]:
         for node, reason, remedy in rule.find(graph):
             origin = next((came_from[name] for name in node.output if name in came_from), None)
             where = origin.summary() if origin else ""
@@ -93,7 +85,7 @@ def by_rules(model: onnx.ModelProto, target: str) -> list[LintFinding]:
 
 
 def by_parser(path: Path, *, sm: str = "86", shapes: Mapping[str, ShapeRange] | None = None) -> list[LintFinding]:
-    """What the parser and builder of TensorRT for RTX say about a file; nothing where they take it.
+    """List what the parser and builder of TensorRT for RTX refuse of a file.
 
     Raises:
         BackendMissingError: it is not installed.
@@ -132,5 +124,5 @@ def agreement(rules: Iterable[LintFinding], parser: Iterable[LintFinding]) -> Ag
 
 
 def name_of(node: onnx.NodeProto) -> str:
-    """A node's name; where it has none, that of its first output."""
+    """Give a node's name; where it has none, that of its first output."""
     return node.name or next(iter(node.output), "")

@@ -11,7 +11,8 @@ import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
 
-from attn_export.pipeline.lint.graph import Hit, LintGraph, Rule, attribute, recorder, standard
+from attn_export.export.graph.index import GraphIndex, attribute, is_standard
+from attn_export.export.lint._rule import Hit, Rule, recorder
 
 
 def _words(text: str) -> frozenset[str]:
@@ -39,8 +40,8 @@ RULES: list[Rule] = []
 rule = recorder(RULES)
 
 
-@rule("tensorrt", "refused", RTX)
-def operator_unknown(graph: LintGraph) -> Iterator[Hit]:
+@rule("refused", RTX)
+def operator_unknown(graph: GraphIndex) -> Iterator[Hit]:
     """The parser has no importer for the operator."""
     for node in graph.nodes:
         if node.domain not in ("", "ai.onnx"):
@@ -49,8 +50,8 @@ def operator_unknown(graph: LintGraph) -> Iterator[Hit]:
             yield node, "the parser has no importer for it", INSTEAD.get(node.op_type, "rewrite it in other operators")
 
 
-@rule("tensorrt", "refused", RTX)
-def operator_needs_plugins(graph: LintGraph) -> Iterator[Hit]:
+@rule("refused", RTX)
+def operator_needs_plugins(graph: GraphIndex) -> Iterator[Hit]:
     """TensorRT has a plug-in for the operator, TensorRT for RTX has none."""
     for node in graph.standard:
         if node.op_type in PLUGINS:
@@ -61,8 +62,8 @@ def operator_needs_plugins(graph: LintGraph) -> Iterator[Hit]:
             )
 
 
-@rule("tensorrt", "refused", RTX)
-def second_output(graph: LintGraph) -> Iterator[Hit]:
+@rule("refused", RTX)
+def second_output(graph: GraphIndex) -> Iterator[Hit]:
     """Only the first output of some operators is supported."""
     used = set(graph.readers) | {port.name for port in graph.model.graph.output}
     for node in graph.standard:
@@ -70,48 +71,48 @@ def second_output(graph: LintGraph) -> Iterator[Hit]:
             yield node, "only its first output is supported", "compute the second one apart"
 
 
-@rule("tensorrt", "refused", RTX)
-def antialias(graph: LintGraph) -> Iterator[Hit]:
+@rule("refused", RTX)
+def antialias(graph: GraphIndex) -> Iterator[Hit]:
     """Resize with antialias."""
     for node in graph.standard:
         if node.op_type == "Resize" and attribute(node, "antialias", 0):
             yield node, "antialiasing is not supported", "resize without antialias, or blur by a convolution first"
 
 
-@rule("tensorrt", "refused", RTX)
-def scales_not_constant(graph: LintGraph) -> Iterator[Hit]:
+@rule("refused", RTX)
+def scales_not_constant(graph: GraphIndex) -> Iterator[Hit]:
     """Resize with scales that are known only at run time."""
     for node in graph.standard:
         if node.op_type == "Resize" and len(node.input) > 2 and not graph.is_constant(node.input[2]):
             yield node, "its scales are not constant", "give constant scales"
 
 
-@rule("tensorrt", "refused", RTX)
-def axes_not_constant(graph: LintGraph) -> Iterator[Hit]:
+@rule("refused", RTX)
+def axes_not_constant(graph: GraphIndex) -> Iterator[Hit]:
     """Reduce with axes that are known only at run time."""
     for node in graph.standard:
         if node.op_type.startswith("Reduce") and len(node.input) > 1 and not graph.is_constant(node.input[1]):
             yield node, "its axes are not constant", "give constant axes"
 
 
-@rule("tensorrt", "refused", RTX)
-def scatter_reduction(graph: LintGraph) -> Iterator[Hit]:
+@rule("refused", RTX)
+def scatter_reduction(graph: GraphIndex) -> Iterator[Hit]:
     """Scatter that adds or multiplies."""
     for node in graph.standard:
         if node.op_type in ("ScatterND", "ScatterElements") and attribute(node, "reduction", "none") != "none":
             yield node, "scatter with a reduction is not supported", "add by a product with a one-hot matrix"
 
 
-@rule("tensorrt", "refused", RTX)
-def rank_above_eight(graph: LintGraph) -> Iterator[Hit]:
+@rule("refused", RTX)
+def rank_above_eight(graph: GraphIndex) -> Iterator[Hit]:
     """TensorRT holds at most eight dimensions."""
     for node in graph.nodes:
         if max((graph.rank(name) for name in (*node.input, *node.output)), default=0) > 8:
             yield node, "a tensor has more than eight dimensions", "merge dimensions before"
 
 
-@rule("tensorrt", "refused", "NVIDIA's operator documentation; TensorRT for RTX takes it")
-def grid_sample_form(graph: LintGraph) -> Iterator[Hit]:
+@rule("refused", "NVIDIA's operator documentation; TensorRT for RTX takes it")
+def grid_sample_form(graph: GraphIndex) -> Iterator[Hit]:
     """GridSample in five dimensions, or cubic."""
     for node in graph.standard:
         cubic = attribute(node, "mode", "linear") in ("cubic", "bicubic")
@@ -119,33 +120,33 @@ def grid_sample_form(graph: LintGraph) -> Iterator[Hit]:
             yield node, "TensorRT samples four dimensions, nearest or linear", "use a linear sample of a 4-D tensor"
 
 
-@rule("tensorrt", "refused", RTX)
-def quantised_unsigned_or_shifted(graph: LintGraph) -> Iterator[Hit]:
+@rule("refused", RTX)
+def quantised_unsigned_or_shifted(graph: GraphIndex) -> Iterator[Hit]:
     """Q/DQ with a zero point that is not 0."""
     for node in graph.standard:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear") and len(node.input) > 2:
-            point = graph.constants.get(node.input[2])
+            point = graph.tensors.get(node.input[2])
             if point is not None and bool(np.any(numpy_helper.to_array(point) != 0)):
                 yield node, "its zero point is not 0", "quantise symmetrically, in int8"
 
 
-@rule("tensorrt", "refused", RTX)
-def bias_in_int32(graph: LintGraph) -> Iterator[Hit]:
+@rule("refused", RTX)
+def bias_in_int32(graph: GraphIndex) -> Iterator[Hit]:
     """A bias that is stored as int32 and dequantised."""
     for node in graph.standard:
-        if node.op_type == "DequantizeLinear" and graph.kind(node.input[0]) == TensorProto.INT32:
+        if node.op_type == "DequantizeLinear" and graph.element_type(node.input[0]) == TensorProto.INT32:
             yield node, "int32 cannot be dequantised", "leave biases in float32 (QuantizeBias=False)"
 
 
-@rule("tensorrt", "refused", RTX)
-def attention_operator_in_float32(graph: LintGraph) -> Iterator[Hit]:
+@rule("refused", RTX)
+def attention_operator_in_float32(graph: GraphIndex) -> Iterator[Hit]:
     """The Attention operator has no float32 kernel and is not decomposed."""
     for node in graph.standard:
-        if node.op_type == "Attention" and graph.kind(node.input[0]) == TensorProto.FLOAT:
+        if node.op_type == "Attention" and graph.element_type(node.input[0]) == TensorProto.FLOAT:
             yield node, "there is no float32 kernel for it", "export attention decomposed, or in float16"
 
 
-def attentions(graph: LintGraph) -> Iterator[tuple[onnx.NodeProto, onnx.NodeProto]]:
+def attentions(graph: GraphIndex) -> Iterator[tuple[onnx.NodeProto, onnx.NodeProto]]:
     """Softmaxes between two products, with the product that gives their scores."""
     between = ("Mul", "Div", "Add", "Where", "Cast", "Reshape", "QuantizeLinear", "DequantizeLinear")
     for node in graph.standard:
@@ -161,11 +162,11 @@ def attentions(graph: LintGraph) -> Iterator[tuple[onnx.NodeProto, onnx.NodeProt
             yield node, scores
 
 
-@rule("tensorrt", "not fused", RTX)
-def attention_in_float32(graph: LintGraph) -> Iterator[Hit]:
+@rule("not fused", RTX)
+def attention_in_float32(graph: GraphIndex) -> Iterator[Hit]:
     """Attention is fused in float16 and bfloat16 only."""
     for softmax, _ in attentions(graph):
-        if graph.kind(softmax.input[0]) == TensorProto.FLOAT:
+        if graph.element_type(softmax.input[0]) == TensorProto.FLOAT:
             yield softmax, "float32 attention is not fused into one kernel", "export with --fp16"
 
 
@@ -173,36 +174,36 @@ def attention_in_float32(graph: LintGraph) -> Iterator[Hit]:
 FUSED_WIDTHS = range(9, 257)
 
 
-@rule("tensorrt", "not fused", RTX)
-def head_width(graph: LintGraph) -> Iterator[Hit]:
+@rule("not fused", RTX)
+def head_width(graph: GraphIndex) -> Iterator[Hit]:
     """Heads that are too narrow or too wide, or whose values have another width than their keys."""
     for softmax, scores in attentions(graph):
         readers = graph.readers.get(softmax.output[0], [])
-        products = [r for r in readers if r.op_type == "MatMul" and standard(r)]
+        products = [r for r in readers if r.op_type == "MatMul" and is_standard(r)]
         values = [r.input[1] for r in products if r.input[0] == softmax.output[0]]
-        key, value = graph.last(scores.input[0]), graph.last(values[0]) if values else 0
+        key, value = graph.width(scores.input[0]), graph.width(values[0]) if values else 0
         if key and key not in FUSED_WIDTHS:
             yield softmax, f"heads are {key} wide; from 9 to 256 are fused", "take fewer or more heads"
         elif key and value and key != value:
             yield softmax, f"keys are {key} wide and values {value}; only equal widths are fused", "make them equal"
 
 
-@rule("tensorrt", "not fused", RTX)
-def quantised_scores(graph: LintGraph) -> Iterator[Hit]:
+@rule("not fused", RTX)
+def quantised_scores(graph: GraphIndex) -> Iterator[Hit]:
     """Q/DQ on the scores keeps attention from being fused."""
     for softmax, _ in attentions(graph):
         node = graph.maker.get(softmax.input[0])
-        if node is not None and node.op_type == "DequantizeLinear":
+        if node is not None and is_standard(node) and node.op_type == "DequantizeLinear":
             remedy = "exclude the outputs of MatMul from quantisation (OpTypesToExcludeOutputQuantization)"
             yield softmax, "its scores are quantised, so attention is not fused", remedy
 
 
-@rule("tensorrt", "cast", "NVIDIA's documentation of strongly typed networks")
-def norm_by_hand_in_float16(graph: LintGraph) -> Iterator[Hit]:
+@rule("cast", "NVIDIA's documentation of strongly typed networks")
+def norm_by_hand_in_float16(graph: GraphIndex) -> Iterator[Hit]:
     """A normalisation written out stays in float16 and overflows."""
     for node in graph.standard:
         squares = graph.before(node.input[0], ()) if node.op_type == "ReduceMean" and node.input else None
         if squares is None or squares.op_type not in ("Mul", "Pow"):
             continue
-        if graph.kind(node.input[0]) == TensorProto.FLOAT16:
+        if graph.element_type(node.input[0]) == TensorProto.FLOAT16:
             yield node, "a mean of squares in float16 overflows beyond 255", "use the LayerNormalization operator"

@@ -34,7 +34,7 @@ from benchmarks.detection import BOTH, COLUMNS, OURS, judge, subject
 
 
 def graphs(name: str, seed: int) -> Iterator[dict[str, Any]]:
-    """The correct graphs of one entry under one seed, plain and (where something was fused) fused, with verdicts."""
+    """Yield an entry's correct graphs under one seed, plain and (where something was fused) fused, with verdicts."""
     built = subject(name, seed)
     rows = cases(built, seed)
     feeds, wanted = tuple(case.inputs for case in rows), known(built.module)
@@ -62,7 +62,7 @@ def graphs(name: str, seed: int) -> Iterator[dict[str, Any]]:
 
 
 def _local(model: onnx.ModelProto, feeds: Feeds) -> dict[str, Any]:
-    """The layer that ONNX Runtime computes worst, in roundings of its natural size."""
+    """Find the layer that ONNX Runtime computes worst, in roundings of its natural size."""
     with probing(model, "onnxruntime", feeds) as probe:
         worst = max(local_errors(model, probe, feeds), key=lambda layer: layer.error)
     return {"error": worst.error, "op": worst.op, "node": worst.node, "ok": worst.ok}

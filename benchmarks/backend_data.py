@@ -39,7 +39,7 @@ def cases() -> tuple[BackendCase, ...]:
 
 @cache
 def made() -> tuple[BackendCase, ...]:
-    """What the package makes: one for each example in the standard, and its models of several nodes."""
+    """Make what the package makes: one for each example in the standard, and its models of several nodes."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it divides by zero and overflows on purpose
         from onnx.backend.test.case import model, node
@@ -61,7 +61,7 @@ def _named(ports: Sequence[ValueInfoProto], values: Sequence[Any]) -> dict[str, 
 
 
 def plain(value: Any) -> Any:
-    """An array, a list of such, or None, whatever protobuf it came in."""
+    """Return an array, a list of such, or None, whatever protobuf it came in."""
     if isinstance(value, onnx.TensorProto):
         return numpy_helper.to_array(value)
     if isinstance(value, onnx.SequenceProto):
@@ -80,7 +80,7 @@ def _filed(folder: str) -> Iterator[BackendCase]:
 
 
 def _read(folder: Path, what: str, ports: Sequence[ValueInfoProto]) -> dict[str, Any]:
-    """Inputs or outputs, by the number in a file's name; initializers that are inputs too have no file."""
+    """Read inputs or outputs, by the number in a file's name; initializers that are inputs too have no file."""
     return {
         port.name: _parsed(path, port.type)
         for number, port in enumerate(ports)

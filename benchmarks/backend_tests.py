@@ -131,7 +131,7 @@ def _differ_numbers(came: NDArray[np.float64], right: NDArray[Any], unit: float,
 
 
 def _last_decimal(right: NDArray[np.float64], unit: float) -> float:
-    """The last decimal of numbers that were typed in with 3 or 4 of them, else 0.
+    """Return the last decimal of numbers that were typed in with 3 or 4 of them, else 0.
 
     >>> [round(_last_decimal(np.float64(row), 2.0**-24), 9) for row in ([0.1511, 0.25], [0.151101, 0.25], [0.5, 0.25])]
     [0.0001, 0.0, 0.0]
@@ -175,7 +175,7 @@ def is_double(case: BackendCase) -> bool:
 
 
 def operators(case: BackendCase) -> list[str]:
-    """The operators of a model's own nodes, each once, with the domain if it is not the standard's."""
+    """Return the operators of a model's own nodes, each once, with the domain if it is not the standard's."""
     return list(dict.fromkeys(f"{n.domain}.{n.op_type}".lstrip(".") for n in case.model.graph.node))
 
 

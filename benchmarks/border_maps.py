@@ -53,7 +53,7 @@ def ecb(channels: int, depth: int) -> nn.Module:
 
 
 def dbb(channels: int) -> nn.Module:
-    """A diverse branch block's 1×1 → k×k branch beside its k×k."""
+    """Build a diverse branch block's 1×1 → k×k branch beside its k×k."""
 
     class Block(nn.Module):
         def __init__(self) -> None:
@@ -70,7 +70,7 @@ def dbb(channels: int) -> nn.Module:
 
 
 def pair(inputs: int, wide: int, outputs: int, *, groups: int = 1) -> nn.Module:
-    """A 1×1 with a bias and a padded 3×3, three times, activations between the pairs."""
+    """Build a 1×1 with a bias and a padded 3×3, three times, activations between the pairs."""
     pairs = [
         (nn.Conv2d(inputs, wide, 1), nn.Conv2d(wide, outputs, 3, padding=1, groups=groups), nn.ReLU(), back)
         for back in (nn.Conv2d(outputs, inputs, 1), nn.Conv2d(outputs, inputs, 1))
@@ -94,7 +94,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, int, int]]] = {
 
 
 def seconds(reader: OnnxReader, planner: Planner) -> tuple[float, onnx.ModelProto, int]:
-    """The estimate of what is planned, the model, and how many maps it has."""
+    """Return the estimate of what is planned, the model, and how many maps it has."""
     plan = planner.run(reader.graph)
     works = [node_work(plan.graph, node) for node in plan.graph.nodes]
     maps = sum("border" in merge.notes for merge in plan.merges)

@@ -59,7 +59,7 @@ def measure(folder: Path, machine: str, *, again: bool = False) -> int:
 
 
 def describe() -> str:
-    """The machine in a few words."""
+    """Describe the machine in a few words."""
     machine = environment.describe()
     runtime = machine["libraries"]["onnxruntime"]
     return f"{machine['processor']}, {machine['cores']} cores, ONNX Runtime {runtime}, one thread"

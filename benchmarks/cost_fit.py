@@ -81,7 +81,7 @@ def _conv(channels: int, kernel: int, groups: int) -> ir.Conv:
 
 
 def chain(case: FitCase, length: int) -> onnx.ModelProto:
-    """A model of ``length`` such nodes, one behind the other."""
+    """Build a model of ``length`` such nodes, one behind the other."""
     nodes, constants = [], []
     for number in range(length):
         kind, attributes, array = _written(case.op)
@@ -104,7 +104,7 @@ def chain(case: FitCase, length: int) -> onnx.ModelProto:
 
 
 def _written(op: ir.Op) -> tuple[str, dict[str, Any], Array | None]:
-    """The node's type, attributes and constant."""
+    """Return the node's type, attributes and constant."""
     match op:
         case ir.Conv():
             pads = [left for left, _ in op.pads] + [right for _, right in op.pads]
@@ -151,7 +151,7 @@ def measure(case: FitCase, rounds: int) -> float:
 
 
 def terms(case: FitCase) -> Array:
-    """What the coefficients multiply: dense and depthwise multiply-accumulates, bytes, one."""
+    """Return what the coefficients multiply: dense and depthwise multiply-accumulates, bytes, one."""
     work = cost.work(case.op, [case.sizes] * (2 if isinstance(case.op, ir.Sum) else 1), case.sizes)
     padded = work.padded(cost.PROFILES["cpu"].lanes)
     dense, depthwise = (0, padded) if work.depthwise else (padded, 0)

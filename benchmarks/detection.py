@@ -47,7 +47,7 @@ SUBJECTS = (
 
 
 def subject(text: str, seed: int = 0) -> Subject:
-    """A catalogue entry by ``name`` (preset ``test``) or ``name:preset``, with a free batch."""
+    """Build a catalogue entry by ``name`` (preset ``test``) or ``name:preset``, with a free batch."""
     name, _, preset = text.partition(":")
     return with_dynamic(from_spec(name, MECHANISMS[name], preset or "test", seed=seed), "batch")
 

@@ -69,7 +69,7 @@ def compare(models: dict[str, onnx.ModelProto], rounds: int, block: float = 0.05
 
 
 def ratio(a: list[float], b: list[float]) -> tuple[float, float, float]:
-    """The median of ratios round by round with its 95 % interval by bootstrap."""
+    """Compute the median of ratios round by round with its 95 % interval by bootstrap."""
     logs = np.log(np.array(a) / np.array(b))
     rng = np.random.default_rng(0)
     medians = np.median(rng.choice(logs, (2000, len(logs))), axis=1)

@@ -64,7 +64,7 @@ class Judge:
         return node.op_type in _KERNELS and node.input[1] in self.constant
 
     def _before(self, name: str) -> str:
-        """What makes this value, through views and joins, and could make it scaled: only where nobody else reads."""
+        """Find what makes this value, through views and joins, and could make it scaled: only if nobody else reads."""
         node = self.made.get(name)
         if node is None or not self._alone(name):
             return ""
@@ -93,7 +93,7 @@ class Judge:
         return f"{readers[0].op_type} behind"
 
     def _beside(self, norm: NodeProto) -> str:
-        """A convolution of the same input that is added to it: one more number on its diagonal."""
+        """Find a convolution of the same input that is added to it: one more number on its diagonal."""
         if not self._alone(norm.output[0]):
             return ""
         for join in self.read[norm.output[0]]:
@@ -134,7 +134,7 @@ def _network(name: str, size: int) -> onnx.ModelProto:
 
 
 def entry(name: str, preset: str) -> onnx.ModelProto:
-    """An entry of the catalogue as a graph with all its norms."""
+    """Build an entry of the catalogue as a graph with all its norms."""
     subject = from_spec(name, MECHANISMS[name], preset)
     return dynamo((subject.module, tuple(subject.example().values())), optimize=False)
 

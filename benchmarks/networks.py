@@ -13,7 +13,7 @@ from torch import Tensor, nn
 def conv_bn(
     cin: int, cout: int, kernel: int = 1, stride: int = 1, groups: int = 1, padding: int | None = None
 ) -> nn.Sequential:
-    """A convolution without bias, and its batch norm."""
+    """Build a convolution without bias, and its batch norm."""
     pad = kernel // 2 if padding is None else padding
     return nn.Sequential(nn.Conv2d(cin, cout, kernel, stride, pad, 1, groups, bias=False), nn.BatchNorm2d(cout))
 

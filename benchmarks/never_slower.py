@@ -76,7 +76,7 @@ def _attempt(folder: Path, label: str, make: Callable[[], Pair]) -> None:
 
 
 def _changed(name: str) -> Iterator[str]:
-    """The configurations that fusing changes, ``readme`` in place of ``test``."""
+    """Yield the configurations that fusing changes, ``readme`` in place of ``test``."""
     spec = MECHANISMS[name]
     for preset in ("test", *spec.variants):
         if preset not in spec.configurations:

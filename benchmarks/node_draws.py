@@ -42,7 +42,7 @@ class Draw:
     outputs: int = 1
 
     def model(self) -> onnx.ModelProto:
-        """A model of this one node."""
+        """Build a model of this one node."""
         names = ["" if x is None else f"i{n}" for n, x in enumerate(self.inputs)]
         given = max(n + 1 for n, name in enumerate(names) if name)  # the runtime crashes on one left out at the end
         made = [f"o{n}" for n in range(self.outputs)]
@@ -57,7 +57,7 @@ class Draw:
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=version)
 
     def feeds(self) -> dict[str, Array]:
-        """The inputs by name."""
+        """Return the inputs by name."""
         return {f"i{n}": np.asarray(x) for n, x in enumerate(self.inputs) if x is not None}
 
 
@@ -114,7 +114,7 @@ def _spatial(random: Random, least: int = 5) -> tuple[int, list[int]]:
 
 
 def _border(random: Random, rank: int, most: int) -> dict[str, Any]:
-    """Padding by amounts or by rule."""
+    """Draw padding by amounts or by rule."""
     if random.random() < 0.6:
         return {"pads": _whole(random, 0, most, 2 * rank)}
     return {"auto_pad": _one(random, "SAME_UPPER", "SAME_LOWER", "VALID", "NOTSET")}
@@ -500,7 +500,7 @@ def _shape_of(name: str, random: Random) -> Draw:
 
 
 def _more(name: str, random: Random) -> Draw:
-    """What is left."""
+    """Draw what is left."""
     shape = _whole(random, 1, 4, int(random.integers(1, 5)))
     x = _floats(random, *shape)
     axis, kind = int(random.integers(-len(shape), len(shape))), _one(random, np.uint8, np.uint32, np.uint64)

@@ -77,7 +77,7 @@ def examine(row: Original, checkout: Path, folder: Path) -> dict[str, Any]:
 
 
 def _ours(subject: Subject, fuse: bool, folder: Path) -> dict[str, Any]:
-    """What the main job would deploy, with all its dynamic dimensions."""
+    """Make what the main job would deploy, with all its dynamic dimensions."""
     final = build_stages(subject, BuildOptions(fuse=fuse)).model
     save(final.model, folder / OURS)
     cases = _cases(subject)
@@ -136,7 +136,7 @@ def _switched(subject: Subject, deployed: nn.Module, otherwise: Exported) -> Exp
 
 
 def _cases(subject: Subject) -> tuple[Case, ...]:
-    """The traced size first, then other batch sizes: none of those is the traced one."""
+    """Make the traced size first, then other batch sizes: none of those is the traced one."""
     batch = subject.sizes["b"]
     feeds = [("traced", subject.example())]
     if any(dim.name == "b" for dim in subject.dynamic):

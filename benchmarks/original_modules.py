@@ -40,7 +40,7 @@ class AdaptedTriple(Adapted):
 
 
 def _kept(x: Tensor) -> Tensor:
-    """Some originals write into their input: what the case holds must survive that; their graphs are as they are."""
+    """Copy an input: some originals write into it, and what the case holds must survive that."""
     return x if torch.compiler.is_exporting() else x.clone()
 
 
@@ -106,7 +106,7 @@ def _stand_in_for_timm() -> None:
 
 
 def _filled(weight: Tensor, bias: Tensor | None = None, padding: int = 1) -> nn.Module:
-    """A convolution with the weights that a transform gave."""
+    """Build a convolution with the weights that a transform gave."""
     conv = nn.Conv2d(64, weight.shape[0], 3, padding=padding, bias=bias is not None)
     conv.weight.data = weight.detach()
     if bias is not None:

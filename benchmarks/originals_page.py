@@ -38,7 +38,7 @@ exported so as well, and *any batch* is ours with the batch free: more than the 
 
 
 def page(rows: Sequence[Mapping[str, Any]], speeds: Mapping[str, Mapping[str, Any]], about: Mapping[str, str]) -> str:
-    """The whole page, from the JSON of both phases."""
+    """Write the whole page, from the JSON of both phases."""
     commit = f" at `{about['commit'][:7]}`" if about.get("commit") else ""
     parts = [_HEAD.format(commit=commit), totals(rows), "\n\n", _GRAPHS, *_graph_table(rows)]
     if speeds:

@@ -57,13 +57,13 @@ def torchscript(net: Net, *, optimize: bool) -> onnx.ModelProto:
 
 
 def simplified(model: onnx.ModelProto) -> onnx.ModelProto:
-    """What onnxsim makes of it."""
+    """Return what onnxsim makes of it."""
     result: onnx.ModelProto = onnxsim.simplify(model)[0]
     return result
 
 
 def runtime(model: onnx.ModelProto) -> onnx.ModelProto:
-    """What ONNX Runtime's optimiser makes of it, at the level whose result is still standard ONNX."""
+    """Return what ONNX Runtime's optimiser makes of it, at the level whose result is still standard ONNX."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "optimised.onnx")
         options = ort.SessionOptions()

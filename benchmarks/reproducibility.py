@@ -102,7 +102,7 @@ def play(rule: str, path: str) -> dict[str, float]:
 
 
 def slowed(model: onnx.ModelProto, share: float, total_macs: int) -> onnx.ModelProto:
-    """A copy with one more node: a product of constants-to-be that costs ``share`` of the model's multiply-adds.
+    """Make a copy with one more node: a product of constants-to-be that costs ``share`` of the model's multiply-adds.
 
     It hangs on the first input, so the runtime cannot fold it, and its result is an output, so it cannot be dropped.
     """

@@ -154,7 +154,7 @@ def _deploy(
 def _cases(
     subject: Subject, options: DeployOptions, progress: Progress, examples: Mapping[str, Mapping[str, Tensor]]
 ) -> tuple[tuple[Case, ...], user_inputs.UserInputs | None]:
-    """The inputs with their float64 reference: those that are drawn, and the user's own."""
+    """Make the inputs with their float64 reference: those that are drawn, and the user's own."""
     with progress.stage("float64 reference"):
         cases = (*reference.cases(subject, options.seed), *reference.on(subject, examples.items()))
         bundle.refuse_loose(cases)
@@ -172,7 +172,7 @@ def _cases(
 
 
 def _specs(subject: Subject) -> tuple[TensorSpec, ...]:
-    """What the model will take: names where a size may vary, numbers elsewhere."""
+    """Say what the model will take: names where a size may vary, numbers elsewhere."""
     free = {dim.name for dim in subject.dynamic}
     return tuple(
         TensorSpec(
@@ -213,7 +213,7 @@ def _audit(state: State, progress: Progress) -> Audited:
 
 
 def _float32(state: State) -> Exported:
-    """The last model before the precision was lowered: what audits and injected faults look at."""
+    """Return the last model before the precision was lowered: what audits and injected faults look at."""
     return next(made.exported for made in reversed(state.made) if made.snr is None)
 
 

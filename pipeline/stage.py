@@ -65,24 +65,24 @@ class State:
         return self.made[-1].exported
 
     def by(self, stage: str) -> Made | None:
-        """What the named stage gave, if it ran."""
+        """Find what the named stage gave, if it ran."""
         return next((made for made in self.made if made.stage == stage), None)
 
     def account(self, kind: type[T]) -> T | None:
-        """The account of the stage that gives one of this type, if it ran."""
+        """Find the account of the stage that gives one of this type, if it ran."""
         return next((made.account for made in self.made if isinstance(made.account, kind)), None)
 
     def back_to(self, stage: str) -> State:
-        """The state as it was when the named stage had just ended."""
+        """Return the state as it was when the named stage had just ended."""
         names = [made.stage for made in self.made]
         return replace(self, made=self.made[: names.index(stage) + 1])
 
     def with_made(self, made: Made) -> State:
-        """The next state."""
+        """Give the next state: this one with one more thing made."""
         return replace(self, made=(*self.made, made), warnings=(*self.warnings, *made.warnings))
 
     def with_warning(self, text: str) -> State:
-        """The same, with one more warning."""
+        """Give the same state with one more warning."""
         return replace(self, warnings=(*self.warnings, text))
 
 

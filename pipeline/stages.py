@@ -159,7 +159,7 @@ def _is_certified(state: State, made: Made) -> None:
 
 
 def fusion_of(made: Made) -> Fusion[onnx.ModelProto]:
-    """The account of the stage 'fuse'."""
+    """Return the account of the stage 'fuse'."""
     assert isinstance(made.account, Fusion)
     return made.account
 

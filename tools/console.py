@@ -66,7 +66,7 @@ def show(table: Table) -> None:
 
 
 def cell(content: str) -> Text:
-    """A table's cell, or title: text, with no markup, no emoji and no escapes."""
+    """Make a table's cell, or title: text, with no markup, no emoji and no escapes."""
     from rich.text import Text
 
     return Text(text.line(content))

@@ -85,7 +85,7 @@ def run(start: Callable[[], object]) -> None:
 
 
 def coded(work: Callable[[], object]) -> int:
-    """The exit code of ``work``; what went wrong is said on standard error, and with ``--json`` on standard output."""
+    """Run ``work`` and return its exit code; what went wrong goes to stderr, and with ``--json`` to stdout."""
     try:
         code = _ended(work)
         sys.stdout.flush()
@@ -137,7 +137,7 @@ def _ended(work: Callable[[], object]) -> int:
 
 
 def _usage(error: Any) -> int:
-    """What the command line itself does not take: the usage, and why; words that were typed are text like others."""
+    """Print the usage and why the command line was refused; words that were typed are text like others."""
     context = getattr(error, "ctx", None)
     if type(error).__name__ == "NoArgsIsHelpError" and context:
         for line in context.get_help().splitlines():
@@ -159,7 +159,7 @@ def _no_memory() -> int:
 
 
 def stop_sentence(stop: StopError) -> str:
-    """What a run says that was told to stop."""
+    """Say why a run stopped that was told to."""
     return f"{supervisor.words(stop.number)}; {supervisor.left(activity.now())}"
 
 
@@ -183,7 +183,7 @@ def _debug() -> None:
 
 
 def _ours(error: BaseException) -> int:
-    """A fault of ours: one sentence, and a log for whoever is to mend it."""
+    """Report a fault of ours: one sentence, and a log for whoever is to mend it."""
     _debug()
     shown = text.one_line(f"{type(error).__name__}: {error}" if str(error) else type(error).__name__)[:300]
     place = _log(error)
@@ -226,7 +226,7 @@ class _Stream(io.FileIO):
         return len(memoryview(content).cast("B"))
 
     def fail(self, error: OSError) -> None:
-        """What the first failure means; nothing, for standard error: the result goes elsewhere."""
+        """Act on the first failure; for stderr do nothing, as the result goes elsewhere."""
 
 
 class _Output(_Stream):
@@ -239,7 +239,7 @@ class _Output(_Stream):
 
 
 def _text(descriptor: int, kind: type[_Stream]) -> io.TextIOWrapper:
-    """A standard stream over a raw file of ours."""
+    """Open a standard stream over a raw file of ours."""
     raw = kind(descriptor, "w", closefd=False)
     lines = descriptor == 2 or raw.isatty()
     return io.TextIOWrapper(io.BufferedWriter(raw), encoding="utf-8", errors="backslashreplace", line_buffering=lines)

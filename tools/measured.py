@@ -70,7 +70,7 @@ class Shown:
 
 
 def shown(name: str, presets: Iterable[str], measured: Mapping[str, CatalogueFigures]) -> list[Shown]:
-    """The lines of one entry, by preset."""
+    """Return the lines of one entry, by preset."""
     found = []
     for preset in presets:
         plain, fused = measured.get(f"{name}-{preset}"), measured.get(f"{name}-{preset}-fused")
@@ -92,7 +92,7 @@ def shown(name: str, presets: Iterable[str], measured: Mapping[str, CatalogueFig
 
 
 def kept(file: Path = FILE) -> dict[str, CatalogueFigures]:
-    """What is on file, by label (``name-preset`` or ``name-preset-fused``); empty where nothing is."""
+    """Read what is on file, by label (``name-preset`` or ``name-preset-fused``); empty where nothing is."""
     if not file.is_file():
         return {}
     rows = json.loads(file.read_text(encoding="utf-8"))
@@ -106,7 +106,7 @@ def keep(measured: Mapping[str, CatalogueFigures], file: Path = FILE) -> None:
 
 
 def merged(old: Mapping[str, CatalogueFigures], new: Mapping[str, CatalogueFigures]) -> dict[str, CatalogueFigures]:
-    """The new runs over the old ones; a latency that is on file stays while the model is the same file."""
+    """Merge new runs over old ones; a latency on file stays while the model is the same file."""
     result = dict(old)
     for label, run in new.items():
         known = old.get(label)
@@ -140,7 +140,7 @@ def timings(folder: Path) -> dict[str, tuple[str, Timing]]:
 
 
 def model_of(folder: Path, label: str) -> str:
-    """The sha256 that a bundle's manifest has of its model; empty where the bundle was not kept."""
+    """Read a model's sha256 from its bundle's manifest; empty where the bundle was not kept."""
     file = folder / label / "manifest.json"
     return str(json.loads(file.read_text(encoding="utf-8"))["files"]["model.onnx"]) if file.is_file() else ""
 

@@ -63,7 +63,7 @@ def defaults(folder: Path, group: TyperGroup) -> dict[str, Any]:
 
 
 def _nearest(folder: Path) -> Path | None:
-    """The first ``pyproject.toml`` in a folder or around it that has our table."""
+    """Find the first ``pyproject.toml`` in a folder or around it that has our table."""
     for place in (folder, *folder.parents):
         file = place / FILE
         try:

@@ -41,7 +41,7 @@ def _error(parity: Parity) -> tuple[str, str]:
 
 
 def sentences(outcome: DeployResult) -> list[str]:
-    """What was done and how well, in lines that need no table."""
+    """Return what was done and how well, in lines that need no table."""
     lines = []
     if outcome.fusion:
         before, after = _nodes(outcome.steps)
@@ -61,7 +61,7 @@ def sentences(outcome: DeployResult) -> list[str]:
 
 
 def _left(refusals: Sequence[Refusal], most: int = 6) -> list[str]:
-    """What was not fused and why: the first of each condition with their number; all of them are in the bundle."""
+    """Say what was not fused and why: the first of each condition with their number; the bundle has all of them."""
     alike: dict[tuple[str, str], list[Refusal]] = {}
     for refusal in refusals:
         alike.setdefault((refusal.kind, refusal.reason.split(" (")[0]), []).append(refusal)

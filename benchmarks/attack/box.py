@@ -145,7 +145,7 @@ class Box:
         return found
 
     def harm(self, before: Snapshot, writes: tuple[str, ...]) -> list[tuple[str, str]]:
-        """What is not as it was: flaws with the files they are about.
+        """Name what is not as it was: flaws with the files they are about.
 
         ``writes`` are patterns of names in the working folder that may appear or change.
         """

@@ -17,7 +17,7 @@ NAMES = ("bundle", "fused")
 
 
 def hostile_bundle(work: Path, originals: Path, rng: Random) -> Attempt:
-    """A bundle whose manifest, report, cases, model or folder was harmed, and a command that reads it."""
+    """Make a bundle whose manifest, report, cases, model or folder was harmed, and a command that reads it."""
     folder = _copy(originals / rng.choice(NAMES), work / "b")
     pick = rng.random()
     if pick < 0.4:
@@ -38,7 +38,7 @@ def hostile_bundle(work: Path, originals: Path, rng: Random) -> Attempt:
 
 
 def _read(rng: Random, said: str, which: str) -> Attempt:
-    """A command that reads the bundle ``b``."""
+    """Choose a command that reads the bundle ``b``."""
     pick = rng.random()
     if which == "report" or pick < 0.4:
         kind = rng.choice(list(FORMATS))
@@ -125,7 +125,7 @@ def _folder(folder: Path, rng: Random) -> str:
 
 
 def hostile_kit(work: Path, originals: Path, rng: Random) -> Attempt:
-    """A conformance kit that was harmed and made whole again by its hashes."""
+    """Make a conformance kit that was harmed and made whole again by its hashes."""
     kit = _copy(originals / "kit", work / "k")
     inner = kit / rng.choice(NAMES)
     pick = rng.random()

@@ -170,7 +170,7 @@ def _keep(outcome: AttemptOutcome, rare: bool, plan: CampaignPlan, honest: Path)
 
 
 def table(tallies: Sequence[Tally]) -> str:
-    """The table of classes, as Markdown."""
+    """Write the table of classes, as Markdown."""
     heads = ("kind", "inputs", "by command line", "clean ends", "of these taken", "contained", *FLAWS, "ms an input")
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for tally in tallies:

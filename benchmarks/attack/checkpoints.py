@@ -25,7 +25,7 @@ def _read(file: Path) -> bytes:
 
 
 def hostile_weights(work: Path, originals: Path, rng: Random) -> Attempt:
-    """A checkpoint that was harmed, and the main job up to where the module is built."""
+    """Make a checkpoint that was harmed, and the main job up to where the module is built."""
     pick = rng.random()
     if pick < 0.4:
         file = work / "w.safetensors"
@@ -138,7 +138,7 @@ def _pickled(value: Any, protocol: int = 2) -> bytes:
 
 
 def _tensor(rng: Random, **more: Any) -> _Call:
-    """A tensor that makes absurd promises."""
+    """Make a tensor that makes absurd promises."""
     import torch
 
     sizes = rng.choice([(3, 2, 3, 3), (2**40,), (2**31, 2**31), (0,), (-1,), (1,) * 70, (3.5,), ("a",), (2**62, 4)])
@@ -213,14 +213,14 @@ def _globals(rng: Random) -> bytes:
 
 
 def _selfish(rng: Random) -> bytes:
-    """A dictionary that holds itself, by a name that trainers use."""
+    """Write a dictionary that holds itself, by a name that trainers use."""
     value: dict[str, Any] = {}
     value[rng.choice(["state_dict", "model", "a.weight", "net"])] = rng.choice([value, [value], {"model": value}])
     return _pickled(value)
 
 
 def _laughs(_rng: Random) -> bytes:
-    """Lists of lists that double."""
+    """Write lists of lists that double."""
     value: list[Any] = ["ha"]
     for _ in range(30):
         value = [value, value]
@@ -302,6 +302,6 @@ def _bare(_content: bytes, pickled: bytes) -> bytes:
 
 
 def _old(_content: bytes, pickled: bytes) -> bytes:
-    """The form before zip archives: magic number, version, facts of the system, the object."""
+    """Write the form before zip archives: magic number, version, facts of the system, the object."""
     head = [pickle.dumps(value, 2) for value in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True})]
     return b"".join(head) + pickled + pickle.dumps([], 2)

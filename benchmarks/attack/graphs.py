@@ -27,7 +27,7 @@ SIZES = (0, 1, -1, 2, 3, 7, 2**20, 2**31 - 1, 2**31, 2**40, 2**62, -(2**63), 2**
 
 
 def text(rng: Random) -> str:
-    """A name that protobuf can hold."""
+    """Draw a name that protobuf can hold."""
     return rng.choice(mutate.TEXTS).encode("utf-8", "replace").decode()
 
 
@@ -37,7 +37,7 @@ def _read(file: Path) -> bytes:
 
 
 def hostile_graph(work: Path, originals: Path, rng: Random) -> Attempt:
-    """An ONNX file that was harmed, and a command that reads it."""
+    """Make an ONNX file that was harmed, and a command that reads it."""
     file = work / "x.onnx"
     said = harm(file, originals / "graphs", rng)
     pick = rng.random()
@@ -102,7 +102,7 @@ def _change(model: Any, rng: Random) -> str:
 
 
 def _past_the_door(model: Any, rng: Random) -> list[str]:
-    """Changes that ONNX's own checker does not mind: what is behind it is met only by these."""
+    """Make changes that ONNX's own checker does not mind: what is behind it is met only by these."""
     import onnx
 
     said: list[str] = []
@@ -124,7 +124,7 @@ def _past_the_door(model: Any, rng: Random) -> list[str]:
 
 
 def _node(model: Any, rng: Random) -> Any:
-    """A node of the graph, of a graph inside it or of a function."""
+    """Choose a node of the graph, of a graph inside it or of a function."""
     pools = [model.graph.node, *(function.node for function in model.functions)]
     pools += [a.g.node for node in model.graph.node for a in node.attribute if a.HasField("g")]
     return rng.choice(rng.choice([pool for pool in pools if pool]))
@@ -485,7 +485,7 @@ def _chain(rng: Random) -> Any:
 
 
 def _huge(rng: Random) -> Any:
-    """A small graph that asks for a large tensor."""
+    """Make a small graph that asks for a large tensor."""
     import numpy as np
     from onnx import helper as h
     from onnx import numpy_helper
@@ -512,7 +512,7 @@ def _huge(rng: Random) -> Any:
 
 
 def _endless(rng: Random) -> Any:
-    """A loop that would go on for years."""
+    """Make a loop that would go on for years."""
     import numpy as np
     from onnx import TensorProto as T
     from onnx import helper as h

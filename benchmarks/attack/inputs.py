@@ -25,7 +25,7 @@ def _read(file: Path) -> bytes:
 
 
 def hostile_data(work: Path, originals: Path, rng: Random) -> Attempt:
-    """Data that was harmed, given to ``verify``."""
+    """Make data that was harmed, given to ``verify``."""
     shutil.copytree(originals / "bundle", work / "b")
     pick = rng.random()
     rule = ""
@@ -107,7 +107,7 @@ _EPS = b"""%!PS-Adobe-3.0 EPSF-3.0
 
 
 def _png(width: int, height: int, rng: Random) -> bytes:
-    """A PNG that claims a size, with rows for some of it."""
+    """Make a PNG that claims a size, with rows for some of it."""
 
     def chunk(kind: bytes, body: bytes) -> bytes:
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))

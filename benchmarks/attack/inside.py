@@ -63,7 +63,7 @@ def _reached(*_: object, **__: object) -> Any:
 
 
 def _dear() -> Iterator[tuple[Any, str]]:
-    """What is dear, as far as it is imported: the owner, and the name in it.
+    """Yield what is dear, as far as it is imported: the owner, and the name in it.
 
     Raises:
         AttributeError: something of the list is not where it was; the list is to be mended.
@@ -115,7 +115,7 @@ class Capture:
         os.dup2(null, 0)
 
     def take(self) -> tuple[str, str]:
-        """What was written since the last time."""
+        """Return what was written since the last time."""
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
         texts = []
@@ -127,7 +127,7 @@ class Capture:
 
 
 def _status(name: str) -> int:
-    """A line of this process's status, in bytes."""
+    """Read a line of this process's status, in bytes."""
     with open("/proc/self/status", encoding="ascii") as file:  # noqa: PTH123
         for line in file:
             if line.startswith(name):
@@ -203,7 +203,7 @@ class Inside:
         )
 
     def _call(self, attempt: Attempt) -> tuple[int, BaseException | None]:
-        """The exit code, and the exception that is a fault of ours, if any."""
+        """Return the exit code, and the exception that is a fault of ours, if any."""
         sys.argv = ["attn-export", *attempt.words]
         faults: list[BaseException] = []
 
@@ -288,7 +288,7 @@ def _paste(out: str, folder: Path) -> None:
 
 
 def site(error: BaseException) -> tuple[str, str]:
-    """The last line of ours that an exception passed, and the last lines of its trace."""
+    """Return the last line of ours that an exception passed, and the last lines of its trace."""
     last, frames = "", list[str]()
     step: TracebackType | None = error.__traceback__
     while step is not None:

@@ -146,7 +146,7 @@ def _send(kill: Kill, process: subprocess.Popen[bytes]) -> None:
 
 
 def _child(process: int) -> int | None:
-    """The child that does the work; None where there is none yet."""
+    """Find the child that does the work; None where there is none yet."""
     try:
         words = Path(f"/proc/{process}/task/{process}/children").read_text(encoding="ascii").split()
     except OSError:
@@ -155,7 +155,7 @@ def _child(process: int) -> int | None:
 
 
 def _words(kill: Kill, code: int | None, said: str, early: bool) -> list[str]:
-    """What is wrong with how it ended."""
+    """Say what is wrong with how it ended."""
     last = said.strip().splitlines()[-1] if said.strip() else ""
     if code == 0 or (early and _not_ours_yet(code, said)):
         return []  # it was at its end already, or the interpreter had not come to our code
@@ -180,7 +180,7 @@ def _not_ours_yet(code: int | None, said: str) -> bool:
 
 
 def _bundles(kill: Kill, before: str, target: Path, code: int | None) -> list[str]:
-    """What is wrong with the bundles."""
+    """Say what is wrong with the bundles."""
     if kill.job.name == "sweep":
         folders = [path for path in target.glob("*") if path.is_dir() and not path.name.startswith(".")]
         return [f"{path.name} is {state}" for path in folders if (state := identity(path)).startswith("not whole")]

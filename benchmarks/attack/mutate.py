@@ -146,7 +146,7 @@ def paths(value: Any, here: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
 
 
 def get(value: Any, path: tuple[Any, ...]) -> Any:
-    """What lies at a place."""
+    """Return what lies at a place."""
     for step in path:
         value = value[step]
     return value
@@ -366,7 +366,7 @@ def bytes_of(content: bytes, rng: Random) -> bytes:
 
 
 def npy(array: Any) -> bytes:
-    """An array as a file."""
+    """Write an array as a file."""
     file = io.BytesIO()
     np.lib.format.write_array(file, np.asanyarray(array), allow_pickle=True)
     return file.getvalue()
@@ -582,7 +582,7 @@ def _many(content: bytes, rng: Random) -> bytes:
 
 
 def member(name: str, method: int = zipfile.ZIP_STORED) -> zipfile.ZipInfo:
-    """A member of an archive that holds no time of today: the same seed gives the same bytes."""
+    """Make a member of an archive that holds no time of today: the same seed gives the same bytes."""
     entry = zipfile.ZipInfo(name)
     entry.compress_type = method
     return entry

@@ -16,7 +16,7 @@ from benchmarks.attack.bundles import FORMATS, seal
 
 
 def hostile_names(work: Path, originals: Path, rng: Random) -> Attempt:
-    """A bundle that proves itself under wild names, and a command that prints them."""
+    """Make a bundle that proves itself under wild names, and a command that prints them."""
     if rng.random() < 0.15:
         return _graph(work, originals, rng)
     place = rng.choice(
@@ -52,7 +52,7 @@ def hostile_names(work: Path, originals: Path, rng: Random) -> Attempt:
 
 
 def _graph(work: Path, originals: Path, rng: Random) -> Attempt:
-    """A bare graph under wild names."""
+    """Make a bare graph under wild names."""
     import onnx
 
     model = onnx.load(originals / "graphs" / f"{rng.choice(['branches', 'attention', 'loop'])}.onnx")

@@ -46,7 +46,7 @@ INPUT = "b=2x2x4x4"
 
 
 def folder() -> Path:
-    """The originals; made where they are not there yet for this very version of the code.
+    """Return the originals; made where they are not there yet for this very version of the code.
 
     Raises:
         RuntimeError: the product could not make them; what it said.
@@ -74,7 +74,7 @@ _ROOT = str(Path(__file__).resolve().parents[2])
 
 
 def _version() -> str:
-    """Changes with what is written into a bundle or made here."""
+    """Return what changes with what is written into a bundle or made here."""
     from attn_export.pipeline import deploy
 
     files = [Path(__file__), Path(bundle.__file__), Path(deploy.__file__)]
@@ -126,7 +126,7 @@ def _save(model: Any, file: Path) -> None:
 
 
 def graphs(folder: Path) -> None:
-    """A handful of graphs that hold most of what a graph can hold, none larger than some kilobytes."""
+    """Write a handful of graphs that hold most of what a graph can hold, none larger than some kilobytes."""
     import numpy as np
     from onnx import TensorProto as T
     from onnx import helper as h
@@ -236,7 +236,7 @@ def weights(folder: Path) -> None:
 
 
 def arrays(folder: Path) -> None:
-    """Inputs of the network as arrays, and images."""
+    """Write inputs of the network as arrays, and images."""
     import numpy as np
 
     folder.mkdir()
@@ -253,7 +253,7 @@ def arrays(folder: Path) -> None:
 
 
 def signed(folder: Path) -> None:
-    """A signed bundle, its key and signer, and a key that wants a passphrase; nothing where there is no OpenSSH."""
+    """Write a signed bundle, its key and signer, and a key with a passphrase; nothing where there is no OpenSSH."""
     folder.mkdir()
     if shutil.which("ssh-keygen") is None:
         return

@@ -23,14 +23,14 @@ PATIENCE = 10.0
 
 
 def environment(box: Box) -> dict[str, str]:
-    """A user's environment with nothing of ours in it but where the package is."""
+    """Give a user's environment with nothing of ours in it but where the package is."""
     kept = {name: value for name, value in children.environment().items() if name in ("PATH", "LANG", "PYTHONPATH")}
     kept["PATH"] = kept.get("PATH", os.defpath)
     return {**kept, "HOME": str(box.home), "TMPDIR": str(box.tmp)}
 
 
 def of_session(session: int) -> list[int]:
-    """Processes of a session that are alive."""
+    """List processes of a session that are alive."""
     found = []
     for entry in os.scandir("/proc"):
         if not entry.name.isdigit():
@@ -122,7 +122,7 @@ def _named(name: str, said: str) -> bool:
 
 
 def _timed(words: tuple[str, ...], seconds: float) -> tuple[str, ...]:
-    """The same command with less patience."""
+    """Give the same command with less patience."""
     return words if "--timeout" in words or "--" in words else (*words, "--timeout", f"{seconds:g}")
 
 

@@ -113,7 +113,7 @@ class Pool:
                 yield self._lost(worker, "hang")
 
     def _lost(self, worker: _Worker, flaw: str) -> AttemptOutcome:
-        """What there is to say of an attempt whose worker is gone; another is hired."""
+        """Say what there is to say of an attempt whose worker is gone; another is hired."""
         assert worker.task
         task, last = worker.task, (worker.board.read() or (activity.Activity(), 0.0))[0]
         place = self._workers.index(worker)
@@ -192,7 +192,7 @@ class Pool:
 
 
 def describe(make: Generator, kind: str, seed: int, originals: Path) -> tuple[str, tuple[str, ...]]:
-    """What an attempt is, by making it again."""
+    """Say what an attempt is, by making it again."""
     from random import Random
 
     with tempfile.TemporaryDirectory(prefix="attack-") as folder:

@@ -45,7 +45,7 @@ class HarmedRun:
     again: tuple[str, ...] = ()
 
     def line(self, again: bool = False) -> list[str]:
-        """The words with their target."""
+        """Return the words with their target."""
         return [word.format(target=self.target) for word in (self.again or self.words if again else self.words)]
 
 
@@ -96,7 +96,7 @@ class RunFolder:
         return self.root / "work"
 
     def environment(self) -> dict[str, str]:
-        """What the run sees."""
+        """Return what the run sees."""
         kept = {name: value for name, value in children.environment().items() if name in ("PATH", "LANG", "PYTHONPATH")}
         kept |= {"PYTHONDONTWRITEBYTECODE": "1", MARK: self.token, **self.more}
         if self.home:
@@ -121,16 +121,16 @@ class RunFolder:
                     stream.close()
 
     def open(self, name: str) -> IO[bytes]:
-        """A file beside the working folder, empty."""
+        """Open a file beside the working folder, empty."""
         return (self.root / name).open("wb")
 
     def said(self, name: str = "err.txt") -> str:
-        """What was said."""
+        """Read what was said."""
         file = self.root / name
         return file.read_text(encoding="utf-8", errors="replace") if file.exists() else ""
 
     def alive(self) -> list[int]:
-        """Processes of the run that still live, whoever their parent is now."""
+        """List processes of the run that still live, whoever their parent is now."""
         found = []
         wanted = f"{MARK}={self.token}".encode()
         for entry in os.scandir("/proc"):
@@ -141,7 +141,7 @@ class RunFolder:
         return found
 
     def survivors(self) -> list[int]:
-        """Processes that outlive the run by more than the grace; they are ended."""
+        """List processes that outlive the run by more than the grace; they are ended."""
         deadline = time.monotonic() + GRACE
         while (left := self.alive()) and time.monotonic() < deadline:
             time.sleep(0.02)
@@ -151,7 +151,7 @@ class RunFolder:
         return left
 
     def litter(self, target: Path) -> list[str]:
-        """What a run that is over has no business to leave: temporary files, half bundles, things at home."""
+        """List what a run that is over has no business to leave: temporary files, half bundles, things at home."""
         found = list(target.parent.rglob(".*.partial"))
         found += [path for path in target.parent.rglob("*.partial") if not path.name.startswith(".")]
         for folder in (self.tmp, self.home):
@@ -161,7 +161,7 @@ class RunFolder:
 
 
 def identity(path: Path) -> str:
-    """What a bundle is: a hash of all it holds, empty where there is nothing, and a reason where it is not whole."""
+    """Hash all that a bundle holds, empty where there is nothing, with a reason where it is not whole."""
     if not path.exists() and not path.is_symlink():
         return ""
     try:
@@ -177,7 +177,7 @@ def identity(path: Path) -> str:
 
 
 def wait(process: subprocess.Popen[bytes], limit: float) -> int | None:
-    """The exit code; None where it takes longer than ``limit`` seconds."""
+    """Await the exit code; None where it takes longer than ``limit`` seconds."""
     try:
         return process.wait(limit)
     except subprocess.TimeoutExpired:

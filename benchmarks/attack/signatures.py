@@ -14,7 +14,7 @@ from benchmarks.attack.attempt import Attempt
 
 
 def hostile_signature(work: Path, originals: Path, rng: Random) -> Attempt:
-    """A signed bundle with a key and a list of signers, of which one was harmed, and a command that reads them."""
+    """Make a signed bundle with a key and a list of signers, of which one was harmed, and a command that reads them."""
     source = originals / "signed"
     shutil.copytree(source / "bundle", work / "b")
     for name in ("key", "key.pub", "locked", "signers"):

@@ -128,7 +128,7 @@ def _tmp(what: str) -> Callable[[RunFolder], None]:
 
 
 def _stream(number: int, what: str) -> Callable[[RunFolder], dict[str, Any]]:
-    """A standard stream that is closed, full, or whose other end is gone."""
+    """Give a standard stream that is closed, full, or whose other end is gone."""
     name = ("stdin", "stdout", "stderr")[number]
 
     def narrow(place: RunFolder) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def _stream(number: int, what: str) -> Callable[[RunFolder], dict[str, Any]]:
 
 
 def _gone(place: RunFolder) -> dict[str, Any]:
-    """The working folder is removed under the run."""
+    """Remove the working folder under the run."""
     folder = place.work / "gone"
     folder.mkdir()
     return {"cwd": folder, "preexec_fn": lambda: os.rmdir(folder)}  # noqa: PTH106

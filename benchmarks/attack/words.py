@@ -100,13 +100,13 @@ SUBJECTS = (
 
 
 def word(rng: Random) -> str:
-    """What may stand on a command line: anything but NUL."""
+    """Draw what may stand on a command line: anything but NUL."""
     text = rng.choice(mutate.TEXTS).replace("\0", "").replace("\ud800", "\udcff")
     return text[:20_000]
 
 
 def number(rng: Random) -> str:
-    """A number, or what may be taken for one."""
+    """Draw a number, or what may be taken for one."""
     return rng.choice([*mutate.NUMBERS, "1_000", "0x10", "١٢", "1e3", "+5", " 7 ", "1,5", "½", "--1", "1e999"])
 
 
@@ -154,7 +154,7 @@ def table() -> Mapping[str, tuple[Any, ...]]:
 
 
 def hostile_words(work: Path, originals: Path, rng: Random) -> Attempt:
-    """A command line that was harmed, in a folder with something of everything."""
+    """Make a command line that was harmed, in a folder with something of everything."""
     _furnish(work, originals)
     if rng.random() < 0.06:
         words = [word(rng) for _ in range(rng.randrange(6))]
@@ -237,7 +237,7 @@ def _harm(words: list[str], rng: Random) -> str:
 
 
 def _value(option: Any, rng: Random) -> str:
-    """A value for an option: half of the time one of its kind."""
+    """Draw a value for an option: half of the time one of its kind."""
     if rng.random() < 0.15:
         return word(rng)
     name, kind = option.name, str(option.metavar)
@@ -285,7 +285,7 @@ def _value(option: Any, rng: Random) -> str:
 
 
 def _for(command: str, words: list[str], index: int, rng: Random) -> str:
-    """What must not be said: a file given to -o is one in the working folder, since the user names it himself."""
+    """Say what must not be said: a file given to -o is one in the working folder, since the user names it himself."""
     before = words[index - 1] if index else ""
     if command in ("fuse", "report") and before in ("-o", "--output"):
         return rng.choice(FILES)
@@ -300,7 +300,7 @@ def _for(command: str, words: list[str], index: int, rng: Random) -> str:
 
 
 def hostile_kwargs(work: Path, originals: Path, rng: Random) -> Attempt:
-    """Constructor arguments that were harmed."""
+    """Make constructor arguments that were harmed."""
     shutil.copyfile(originals / "net.py", work / "net.py")
     value: Any = {"channels": 3, "act": "relu", "depth": 1, "scale": 0.5, "bias": True}
     for name in rng.sample(list(value), rng.randrange(4)):

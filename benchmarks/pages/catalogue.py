@@ -70,7 +70,7 @@ def page(name: str, measured: Mapping[str, CatalogueFigures] | None = None) -> s
 
 
 def index(measured: Mapping[str, CatalogueFigures] | None = None) -> str:
-    """The list of all pages, by family."""
+    """Write the list of all pages, by family."""
     places = {name: place for name, place in MECHANISMS.entries.items() if place.path is not None}
     found = [
         "# Catalogue",

@@ -16,7 +16,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "cli.md"
 
 
 def cli_page() -> str:
-    """The help of every command, as one page."""
+    """Write the help of every command, as one page."""
     names = [command.name or command.callback.__name__ for command in app.registered_commands if command.callback]
     for group in app.registered_groups:
         inner = group.typer_instance.registered_commands if group.typer_instance else []

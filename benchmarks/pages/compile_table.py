@@ -65,12 +65,12 @@ class CompileRow:
     sha256: str = ""
 
     def to_dict(self) -> dict[str, Any]:
-        """The row as plain data."""
+        """Give the row as plain data."""
         return asdict(self)
 
 
 def ranges(subject: Subject) -> dict[str, ShapeRange]:
-    """The optimisation profile that covers a subject's cases; empty where nothing is dynamic."""
+    """Return the optimisation profile that covers a subject's cases; empty where nothing is dynamic."""
     from attn_export.export import reference
 
     free = {dim.name for dim in subject.dynamic}
@@ -136,7 +136,7 @@ def _shown(row: CompileRow, shown: CompileEvidence) -> CompileRow:
 
 
 def rows_of(name: str) -> list[CompileRow]:
-    """The rows of an entry; what cannot be exported is a row too.
+    """Make the rows of an entry; what cannot be exported is a row too.
 
     Raises:
         BackendMissingError: TensorRT for RTX is not installed.
@@ -150,7 +150,7 @@ def rows_of(name: str) -> list[CompileRow]:
 
 
 def load(folder: Path = DOCS) -> dict[str, list[CompileRow]]:
-    """The rows that are known, by entry."""
+    """Read the rows that are known, by entry."""
     try:
         raw = json.loads((folder / ROWS).read_text(encoding="utf-8"))
     except FileNotFoundError:

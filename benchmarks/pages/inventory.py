@@ -68,7 +68,7 @@ class Package:
 
 
 def packages(report: Mapping[str, Any]) -> list[Package]:
-    """The packages of pip's report, by name."""
+    """List the packages of pip's report, by name."""
     found = [item["metadata"] for item in report["install"]]
     made = [Package(canonical(data["name"]), data["version"], licence(data)) for data in found]
     return sorted(made, key=lambda package: package.name)
@@ -84,7 +84,7 @@ def canonical(name: str) -> str:
 
 
 def licence(data: Mapping[str, Any]) -> str:
-    """The licence as SPDX names it; the stricter, where a package says two things.
+    """Return the licence as SPDX names it; the stricter, where a package says two things.
 
     >>> licence({"name": "x", "license": "MIT License"}), licence({"name": "y"})
     ('MIT', 'unknown')
@@ -101,7 +101,7 @@ def licence(data: Mapping[str, Any]) -> str:
 
 
 def page(installs: Mapping[str, Sequence[Package]]) -> str:
-    """A table for each install."""
+    """Write a table for each install."""
     parts = [HEAD]
     for title, found in installs.items():
         rows = [f"| {text.cell(one.name)} | {text.cell(one.version)} | {text.cell(one.licence)} |" for one in found]

@@ -75,7 +75,7 @@ _SHORT = {"float": "f", "bfloat": "bf", "int": "i", "uint": "u", "complex": "c"}
 
 
 def page(outcomes: Sequence[BackendOutcome]) -> str:
-    """The page, from what came of all models."""
+    """Write the page, from what came of all models."""
     counts = Counter(outcome.status for outcome in outcomes)
     said = ", ".join(f"{counts[status]} {_WORDS[status]}" for status in STATUSES)
     parts = [HEAD.format(version=onnx.__version__, models=len(outcomes), counts=said)]
@@ -104,7 +104,7 @@ def known() -> list[str]:
 
 
 def claimed() -> list[str]:
-    """The operators that are not refused."""
+    """List the operators that are not refused."""
     return [name for name in known() if not reason_of(name)]
 
 

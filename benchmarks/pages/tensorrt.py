@@ -31,7 +31,7 @@ written; these entries have softmaxes of another form:
 
 
 def markdown(rows: Sequence[CompileRow]) -> str:
-    """The page."""
+    """Write the page."""
     entries = {
         name: {row.precision: row for row in rows if row.name == name} for name in sorted({r.name for r in rows})
     }
@@ -55,7 +55,7 @@ def markdown(rows: Sequence[CompileRow]) -> str:
 
 
 def disagreements(rows: Sequence[CompileRow]) -> list[str]:
-    """A line for each graph that one source refuses and the other takes."""
+    """Write a line for each graph that one source refuses and the other takes."""
     lines = []
     for row in rows:
         if row.claim and row.refused_by_rules:

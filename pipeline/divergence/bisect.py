@@ -131,7 +131,7 @@ class _Search:
         )
 
     def suspects(self, position: int, first: int) -> tuple[int, ...]:
-        """The node, and those before it whose results have no partner that could clear them."""
+        """Return the node, and those before it whose results have no partner that could clear them."""
         nodes, found, left = self.model.graph.node, set[int](), [position]
         makers = {name: i for i in range(first, position) for name in nodes[i].output}
         while left:
@@ -142,7 +142,7 @@ class _Search:
 
 
 def relative(floor: float) -> Rule:
-    """The rule for two float64 runs: an error of ``floor`` times the tensor's own norm is none.
+    """Give the rule for two float64 runs: an error of ``floor`` times the tensor's own norm is none.
 
     >>> relative(1e-9)("y", np.array([1.0, 2.0]), np.array([1.0, 2.0]))
     (0.0, 1e-09)
@@ -155,7 +155,7 @@ def relative(floor: float) -> Rule:
 
 
 def derived(yardstick: Mapping[str, float] | Callable[[str], float], tolerance: float, floor: float) -> Rule:
-    """The rule for a float32 run: ``tolerance`` times what another float32 run strays, or times ``floor``.
+    """Give the rule for a float32 run: ``tolerance`` times what another float32 run strays, or times ``floor``.
 
     ``yardstick`` gives the relative error of a run known to be good, by tensor.
     """
@@ -168,7 +168,7 @@ def derived(yardstick: Mapping[str, float] | Callable[[str], float], tolerance: 
 
 
 def relative_error(value: Array, want: Array) -> float:
-    """The norm of the difference over that of ``want``; infinite where NaN or infinity stand at other places."""
+    """Compute the norm of the difference over that of ``want``; infinite if NaN or infinity stand elsewhere."""
     if not np.issubdtype(value.dtype, np.floating):
         return 0.0 if np.array_equal(value, want) else float("inf")
     finite = np.isfinite(want)

@@ -57,7 +57,7 @@ class Divergence:
         )
 
     def to_dict(self) -> JsonDict:
-        """The finding as plain data."""
+        """Give the finding as plain data."""
         origin = self.origin
         return {
             "between": self.between,

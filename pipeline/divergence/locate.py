@@ -82,7 +82,7 @@ def first_divergence(
 
 
 def origin_of(model: onnx.ModelProto, found: Divergence, known: Mapping[str, Origin]) -> Origin | None:
-    """The origin of the first node of the window that comes from a module with a name, or else of the last."""
+    """Find the origin of the first node of the window that comes from a module with a name, or else of the last."""
     outputs = [model.graph.node[position].output[0] for position in found.window]
     traced = [origin for name in outputs if (origin := trace(model, name, known))]
     return next((origin for origin in traced if origin.module), traced[-1] if traced else None)

@@ -69,7 +69,7 @@ class Variant:
 
 
 def in_order(one: Variant, other: Variant) -> tuple[Variant, Variant]:
-    """The side that is held true, and the suspect."""
+    """Return the side that is held true, and the suspect."""
     return (one, other) if one.rank <= other.rank else (other, one)
 
 

@@ -128,7 +128,7 @@ class VariantFactory:
         return Traced(self.what)
 
     def _graph(self, stage: str) -> tuple[onnx.ModelProto, float | None]:
-        """A graph, and what its precision is held to."""
+        """Return a graph, and what its precision is held to."""
         if stage == "model" and isinstance(self.what, bundle.Bundle):
             return self._of_bundle(self.what)
         if stage == "model":

@@ -163,7 +163,7 @@ class _Worker:
             self.jobs.flush()
 
     def answer(self, key: str, limit: float) -> SweepRow | None:
-        """The row of its job, or None while that runs."""
+        """Return the row of its job, or None while that runs."""
         assert self.job is not None
         spent = time.monotonic() - self.began
 
@@ -228,7 +228,7 @@ def _key(job: SweepJob, shared: str) -> str:
 
 
 def _load(file: Path) -> dict[str, SweepRow]:
-    """The rows of an earlier sweep.
+    """Read the rows of an earlier sweep.
 
     Raises:
         WriteError: the file is something else, and would be overwritten.

@@ -100,7 +100,7 @@ def bench(asked: BenchOptions, *, as_json: bool, verbosity: int) -> None:
 
 
 def _baseline(path: Path) -> bundle.Bundle | dict[str, Any]:
-    """The bundle, or the first run of the report, to hold this one against."""
+    """Read the bundle, or the first run of the report, to hold this one against."""
     if path.is_dir():
         return bundle.read(path)
     runs = bundle.report_file(path, UsageError)["runs"]

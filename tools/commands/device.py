@@ -47,7 +47,7 @@ class Held:
                 raise UsageError(f"--{name} wants a finite number above zero; got {value:g}")
 
     def check(self, whole: bundle.Bundle) -> dict[str, Any]:
-        """What is known of where the bundle is from.
+        """Say what is known of where the bundle is from.
 
         Raises:
             GateError: its digest is another, or none of the signers signed it.
@@ -60,7 +60,7 @@ class Held:
         return {"digest": whole.digest, "signed_by": by}
 
     def summary(self, whole: bundle.Bundle) -> str:
-        """What is asked for in place of the bundle's own limits; empty where nothing is."""
+        """Say what is asked for in place of the bundle's own limits; empty where nothing is."""
         own = f"k <= {whole.tolerance:g}" if whole.snr is None else f"{whole.snr:g} dB"
         if self.snr is not None:
             return f"held to a signal-to-noise ratio of {self.snr:g} dB, as asked here; the bundle says {own}"

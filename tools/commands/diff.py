@@ -63,7 +63,7 @@ def diff(asked: DiffOptions, *, as_json: bool) -> None:
 
 
 def _named(asked: DiffOptions) -> bundle.Bundle | Subject:
-    """The bundle or the subject that was named first.
+    """Load the bundle or the subject that was named first.
 
     The main job writes a bundle under the subject's own name: stages are the subject's, all else the bundle's.
     """

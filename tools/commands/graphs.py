@@ -80,7 +80,7 @@ def _write(model: onnx.ModelProto, output: Path, folder: Path) -> None:
 
 
 def _weights_of(model: Path) -> set[str]:
-    """The files beside an older model that hold its weights."""
+    """List the files beside an older model that hold its weights."""
     if not model.exists():
         return set()
     tensors = parse(model).graph.initializer
@@ -99,7 +99,7 @@ def _account(fusion: Fusion[onnx.ModelProto], output: Path) -> list[str]:
 
 
 def _loss(loss: Precision | None) -> str:
-    """What rounding the weights of a site loses, before and after."""
+    """Say what rounding the weights of a site loses, before and after."""
     if loss is None:
         return ""
     return (

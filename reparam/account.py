@@ -11,6 +11,7 @@ from attn_export.reparam.algebra.linconv import BORDER, NotFusibleError
 from attn_export.reparam.planning import cost
 from attn_export.reparam.planning.cones import Cone, cone, root_layouts
 from attn_export.reparam.planning.emit import lower
+from attn_export.reparam.planning.lowering import Lowering
 from attn_export.reparam.planning.plan import FusionPlan, Merge, Planner, common_scope, dying
 from attn_export.reparam.proof import certify
 from attn_export.reparam.proof.quantization_error import precision
@@ -28,17 +29,17 @@ _KERNELS = (ir.Conv, ir.Linear, ir.AvgPool, ir.ConvTranspose, ir.Affine)
 
 
 def kind(node: ir.Node) -> str:
-    """The operator's name for people."""
+    """Name the operator for people."""
     return node.op.kind if isinstance(node.op, ir.Opaque) else type(node.op).__name__
 
 
 def site_name(nodes: Iterable[ir.Node], fallback: str) -> str:
-    """The module path that all nodes share; the last node's own where they share none."""
+    """Return the module path that all nodes share; the fallback where there is none."""
     return common_scope(list(nodes)) or fallback
 
 
 def pattern(origins: Sequence[ir.Node], notes: Iterable[str]) -> str:
-    """What was collapsed, in words: the operators counted, and what it relied on."""
+    """Say what was collapsed: the operators counted, and what it relied on."""
     names = [kind(node) for node in origins if not isinstance(node.op, ir.VIEWS)]
     counted = " + ".join(f"{names.count(n)}×{n}" if names.count(n) > 1 else n for n in dict.fromkeys(names))
     remarks = [_NOTES[note] for note in sorted(notes)]
@@ -78,7 +79,7 @@ def refusals(plan: FusionPlan, planner: Planner) -> list[Refusal]:
         readers = _arithmetic_readers(graph, node.output)
         root = node.inputs[0]
         if readers and root not in looked:  # neighbours mostly share their root: that of the last one is kept
-            looked = {root: [_look(graph, position, root, home, planner) for home in root_layouts(graph, root)]}
+            looked = {root: [_look(graph, position, root, way, planner) for way in root_layouts(graph, root)]}
         for reader in readers:
             reason = _explain(graph, looked[root], node, reader, planner)
             name = site_name([node, reader], reader.output)
@@ -88,7 +89,7 @@ def refusals(plan: FusionPlan, planner: Planner) -> list[Refusal]:
 
 
 def _arithmetic_readers(graph: ir.Graph, name: str, depth: int = 6) -> list[ir.Node]:
-    """The next operators with kernels that read a value, through views, sums and padding."""
+    """Find the next operators with kernels that read a value, through views, sums and padding."""
     result: list[ir.Node] = []
     for reader in graph.consumers.get(name, []):
         if isinstance(reader.op, _KERNELS) or (isinstance(reader.op, ir.Sum | ir.Concat) and len(reader.inputs) > 1):
@@ -106,8 +107,8 @@ class SeenNode:
     stopped: Mapping[str, NotFusibleError]
 
 
-def _look(graph: ir.Graph, position: dict[int, int], root: str, home: Layout, planner: Planner) -> SeenNode:
-    reach = cone(graph, position, root, home, most=24, repair=planner.repair)
+def _look(graph: ir.Graph, position: dict[int, int], root: str, root_layout: Layout, planner: Planner) -> SeenNode:
+    reach = cone(graph, position, root, root_layout, most=24, repair=planner.repair)
     stopped: dict[str, NotFusibleError] = {}
     for name, error in reach.stopped.items():
         for below in (name, *_downstream(graph, name)):
@@ -115,52 +116,69 @@ def _look(graph: ir.Graph, position: dict[int, int], root: str, home: Layout, pl
     return SeenNode(reach, stopped)
 
 
+Reason = tuple[str, str, str]
+
+
 def _explain(
     graph: ir.Graph, looked: Sequence[SeenNode], node: ir.Node, reader: ir.Node, planner: Planner
-) -> tuple[str, str, str] | None:
-    root, target = node.inputs[0], reader.output
-    best: tuple[str, str, str] | None = None
+) -> Reason | None:
+    """Say why a node and a reader of its were not collapsed: reason, remedy, kind; None where it needs no words."""
+    target, pair = reader.output, f"{kind(node)} → {kind(reader)}"
+    best: Reason | None = None
     for seen in looked:
-        reach, home = seen.reach, seen.reach.home
-        if target not in reach.states:
+        if target not in seen.reach.states:
             error = seen.stopped.get(target)
             if error is not None and best is None:
-                best = (f"{kind(node)} → {kind(reader)}: {error.reason}", error.remedy, "not exact")
+                best = _not_exact(pair, error)
             continue
-        if isinstance(reader.op, ir.Sum | ir.Concat):
+        if isinstance(reader.op, ir.Sum | ir.Concat) or _said_elsewhere(graph, seen.reach, node, target, planner):
             return None
-        region = reach.region([target], graph.producer)
-        if planner.kept(region):
-            return None
-        if (root, target) in planner.banned:
-            return None  # said where it was rolled back
-        others = [n for n in graph.consumers.get(node.output, [])[:_OTHERS] if n is not reader]
-        dead = dying(graph, region, (target,))
+        layout, state = seen.reach.root_layout, seen.reach.states[target]
         try:
-            new = lower(graph.values[root], home, reach.states[target], graph.values[target], planner.profile)
+            new = lower(graph.values[node.inputs[0]], layout, state, graph.values[target], planner.profile)
         except NotFusibleError as refused:
-            best = (f"{kind(node)} → {kind(reader)}: {refused.reason}", refused.remedy, "not exact")
+            best = _not_exact(pair, refused)
             continue
-        if node not in dead and (others or node.output in graph.outputs):
-            where = ", ".join(dict.fromkeys(kind(n) for n in others)) or "an output of the graph"
-            return (
-                f"{kind(node)} → {kind(reader)}: the first result is read elsewhere as well ({where}), "
-                "so its work would be done twice",
-                "let each reader have a branch of its own, or read the second result there as well",
-                "shared",
-            )
-        works = [cost.node_work(graph, n) for n in dead]
-        macs = sum(w.macs for w in works if w is not None)
-        mapped = BORDER in reach.states[target].lin.notes
-        if mapped and isinstance(reader.op, ir.Affine) and cost.map_size(reader.op.term):
-            return None  # a kernel and its map: that is what a repair looks like
-        return (
-            f"{kind(node)} → {kind(reader)}: exact{' with a border map' * mapped}, but it does not pay "
-            f"({macs:,} multiply-accumulates before, {new.macs:,} after)",
-            "another cost profile may judge otherwise",
-            "does not pay",
-        )
+        dead = dying(graph, seen.reach.region([target], graph.producer), (target,))
+        shared = None if node in dead else _shared(graph, node, reader, pair)
+        return shared or _not_worth_it(graph, dead, reader, pair, new, has_map=BORDER in state.lin.notes)
     return best
+
+
+def _not_exact(pair: str, error: NotFusibleError) -> Reason:
+    return f"{pair}: {error.reason}", error.remedy, "not exact"
+
+
+def _said_elsewhere(graph: ir.Graph, reach: Cone, node: ir.Node, target: str, planner: Planner) -> bool:
+    """Whether a pattern asks to keep it, or it was rolled back."""
+    return planner.asked_to_keep(reach.region([target], graph.producer)) or (node.inputs[0], target) in planner.banned
+
+
+def _shared(graph: ir.Graph, node: ir.Node, reader: ir.Node, pair: str) -> Reason | None:
+    others = [n for n in graph.consumers.get(node.output, [])[:_OTHERS] if n is not reader]
+    if not others and node.output not in graph.outputs:
+        return None
+    where = ", ".join(dict.fromkeys(kind(n) for n in others)) or "an output of the graph"
+    return (
+        f"{pair}: the first result is read elsewhere as well ({where}), so its work would be done twice",
+        "let each reader have a branch of its own, or read the second result there as well",
+        "shared",
+    )
+
+
+def _not_worth_it(
+    graph: ir.Graph, dead: Sequence[ir.Node], reader: ir.Node, pair: str, new: Lowering, *, has_map: bool
+) -> Reason | None:
+    if has_map and isinstance(reader.op, ir.Affine) and cost.map_size(reader.op.term):
+        return None  # a kernel and its map: that is what a repair looks like
+    works = [cost.node_work(graph, n) for n in dead]
+    macs = sum(w.macs for w in works if w is not None)
+    return (
+        f"{pair}: exact{' with a border map' * has_map}, but it does not pay "
+        f"({macs:,} multiply-accumulates before, {new.macs:,} after)",
+        "another cost profile may judge otherwise",
+        "does not pay",
+    )
 
 
 def _downstream(graph: ir.Graph, name: str, most: int = 64) -> set[str]:

@@ -76,13 +76,13 @@ def fuse_graph(
         writer = Writer(reader, planned.plan.graph)
         errors, left_out = tuple(p.error for p in planned.proofs), _NOT_ASKED
         if certificate:
-            wide = writer.write(wide=True)
-            came = end_to_end.compare(flat, wide, examples, folder, writer.arrays)
-            errors, left_out = (errors, _NOT_RUN.format(came)) if isinstance(came, str) else (came, "")
+            unrounded = writer.write(unrounded=True)
+            found = end_to_end.compare(flat, unrounded, examples, folder, writer.arrays)
+            errors, left_out = (errors, _NOT_RUN.format(found)) if isinstance(found, str) else (found, "")
         result = Certificate(errors or (0.0,), planned.bound, left_out)
         if result.ok or left_out:
             break
-        merge = _to_blame(planned.plan, flat, wide, examples, planned.bound, folder, writer.arrays)
+        merge = _to_blame(planned.plan, flat, unrounded, examples, planned.bound, folder, writer.arrays)
         if merge is None or len(blamed) == _MOST_BLAMED:
             break
         blamed.append(rolled_back(merge, "the whole graph's outputs differ, and part there first"))
@@ -92,7 +92,7 @@ def fuse_graph(
 
 
 def _flat(model: onnx.ModelProto) -> onnx.ModelProto:
-    """The model with every call of its own functions written out.
+    """Write out every call of the model's own functions.
 
     Raises:
         FusionError: they do not fit their calls.
@@ -108,17 +108,17 @@ def _flat(model: onnx.ModelProto) -> onnx.ModelProto:
 
 def _to_blame(
     plan: FusionPlan,
-    plain: onnx.ModelProto,
+    original: onnx.ModelProto,
     fused: onnx.ModelProto,
     examples: Sequence[Feeds],
     bound: float,
     folder: Path | None,
     arrays: Feeds,
 ) -> Merge | None:
-    """The merge at whose result the graphs first differ, on any example."""
+    """Find the merge at whose result the graphs first differ, on any example."""
     owners = {target: merge for merge in plan.merges for target in merge.targets}
     for feeds in examples:
-        name = end_to_end.first_difference(plain, fused, feeds, list(owners), bound, folder, arrays)
+        name = end_to_end.first_difference(original, fused, feeds, list(owners), bound, folder, arrays)
         if name is not None:
             return owners[name]
     return None

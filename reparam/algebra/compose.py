@@ -31,11 +31,11 @@ def conv(
     steps, gaps = tuple(strides or [1] * len(sizes)), tuple(dilations or [1] * len(sizes))
     total = weight.sum(axis=tuple(range(2, weight.ndim))).reshape(groups, outputs // groups, width)
     offset = np.einsum("goi,gi->go", total, v.bias.reshape(groups, width)).reshape(-1)
-    spread = np.einsum("goi,gi->go", np.abs(total), v.spread.reshape(groups, width)).reshape(-1)
+    magnitude = np.einsum("goi,gi->go", np.abs(total), v.bias_magnitude.reshape(groups, width)).reshape(-1)
     if bias is not None:
-        offset, spread = offset + bias, spread + np.abs(bias)
-    still = changed(v, lambda i: border_map.convolved(i, weight, steps, gaps, groups))
-    constant = offset, spread, v.biased or bias is not None, still
+        offset, magnitude = offset + bias, magnitude + np.abs(bias)
+    border = changed(v, lambda i: border_map.convolved(i, weight, steps, gaps, groups))
+    constant = offset, magnitude, v.biased or bias is not None, border
     return with_kernel(v, weight.shape, lambda: weight, constant, steps, gaps, groups)
 
 
@@ -50,7 +50,7 @@ def with_kernel(
 ) -> LinConv:
     """Compose with a kernel of which the shape is known, and its numbers when they are asked for.
 
-    ``constant`` is what the result adds: bias, spread, whether there is a bias, and image.
+    ``constant`` is what the result adds: bias, bias magnitude, whether there is a bias, and border map.
     """
     outputs, width, *sizes = kernel
     axes, places = [], []
@@ -101,9 +101,9 @@ def with_kernel(
             result[window(places, tap, lead=3)] += part.reshape(groups, members, wide, *inner.shape[2:])
         return result.reshape(outputs, wide, *shape)
 
-    offset, spread, biased, still = constant
+    offset, magnitude, biased, border = constant
     made = Lazy(build, v.kernel)
-    return LinConv(tuple(axes), v.channels, src, grp, made, offset, spread, biased, v.notes, still, v.repair)
+    return LinConv(tuple(axes), v.channels, src, grp, made, offset, magnitude, biased, v.notes, border, v.repair)
 
 
 _ALL = (slice(None),) * 3

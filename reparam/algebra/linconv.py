@@ -4,9 +4,9 @@
 
 x̃ is the root x extended by zeros for ever. On the infinite signal every operator composes exactly; only padding
 looks through the window, so only padding (and what compares windows) has a condition. Where repairs are allowed, a
-constant image of one size may stand beside the bias: v[o, q] = bias[o] + image[o, q] + Σ …, so that a padding may show
-another constant than the bias. Everything is float64 and frozen; kernels and images are built when somebody asks for
-them, since choosing what to merge needs their shape only.
+border map of one size may stand beside the bias: v[o, q] = bias[o] + border_map[o, q] + Σ …, so that a padding may show
+another constant than the bias. Everything is float64 and frozen; kernels and border maps are built when somebody asks
+for them, since choosing what to merge needs their shape only.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from attn_export.types import Array, Ints
 
 #: A constant written in float32 equals a bias computed in float64 to this, relative to the larger of the two.
 ROUNDING = 2.0**-21
-#: The note of a value that has a constant image: a map of what its border shows.
+#: The note of a value that has a border map.
 BORDER = "border"
 
 
@@ -69,12 +69,12 @@ class LinConv:
         grp: the class of each output channel.
         kernel: ``(outputs, width of src, *numbers of taps)``.
         bias: one number for each output channel.
-        spread: sums of magnitudes of what was added up to each bias, which bounds its rounding.
+        bias_magnitude: sums of magnitudes of what was added up to each bias, which bounds its rounding.
         biased: whether any constant was ever added, whatever its value.
         notes: what the composition relied on: "static" sizes, "value" coincidences, "rounding" of a constant, a
             "border" map.
-        image: what is added at each position besides the bias, ``(outputs, *lengths)``; None is zero everywhere.
-        repair: whether such an image may be made.
+        border_map: what is added at each position besides the bias, ``(outputs, *lengths)``; None is zero everywhere.
+        repair: whether such a border map may be made.
     """
 
     axes: tuple[Axis, ...]
@@ -83,15 +83,15 @@ class LinConv:
     grp: Ints
     kernel: Lazy
     bias: Array
-    spread: Array
+    bias_magnitude: Array
     biased: bool = False
     notes: frozenset[str] = frozenset()
-    image: Lazy | None = None
+    border_map: Lazy | None = None
     repair: bool = False
 
     @property
     def lengths(self) -> tuple[int, ...] | None:
-        """How many positions it has along each spatial axis; None where that is not fixed."""
+        """Count its positions along each spatial axis; None where that is not fixed."""
         sizes = [None if axis.size is None else axis.length(axis.size) for axis in self.axes]
         known = tuple(n for n in sizes if n is not None)
         return known if len(known) == len(sizes) else None
@@ -108,7 +108,7 @@ class LinConv:
 
 
 def identity(channels: int, sizes: Sequence[int | None], *, repair: bool = False) -> LinConv:
-    """The root itself; with ``repair``, what is made of it may have a constant image."""
+    """Return the root itself; with ``repair``, what is made of it may have a border map."""
     axes = tuple(Axis((0,), 1, -1, size) for size in sizes)
     index = np.arange(channels)
     ones = Lazy(lambda: np.ones((channels, 1, *(1,) * len(axes))))
@@ -123,26 +123,28 @@ def scale(v: LinConv, factor: Array) -> LinConv:
         v,
         kernel=Lazy(lambda: v.kernel() * column, v.kernel),
         bias=v.bias * factor,
-        spread=v.spread * abs(factor),
-        image=changed(v, lambda i: i * column[..., 0]),
+        bias_magnitude=v.bias_magnitude * abs(factor),
+        border_map=changed(v, lambda i: i * column[..., 0]),
     )
 
 
 def changed(v: LinConv, change: Callable[[Array], Array]) -> Lazy | None:
-    """The image after a change, if there is one."""
-    before = v.image
+    """Change the border map, if there is one."""
+    before = v.border_map
     return None if before is None else Lazy(lambda: change(before()), before)
 
 
 def shift(v: LinConv, term: Array) -> LinConv:
     """Add a number to each channel."""
-    return replace(v, bias=v.bias + term, spread=v.spread + abs(term), biased=True)
+    return replace(v, bias=v.bias + term, bias_magnitude=v.bias_magnitude + abs(term), biased=True)
 
 
-def painted(v: LinConv, picture: Array) -> LinConv:
+def with_border_map(v: LinConv, values: Array) -> LinConv:
     """Add a number to each channel and position, ``(outputs, *lengths)``: only where repairs are allowed."""
     assert v.repair
-    return replace(v, image=border_map.total([v.image, Lazy(lambda: picture)]), notes=v.notes | {"static", BORDER})
+    return replace(
+        v, border_map=border_map.total([v.border_map, Lazy(lambda: values)]), notes=v.notes | {"static", BORDER}
+    )
 
 
 def rows(v: LinConv, index: Ints) -> LinConv:
@@ -154,8 +156,8 @@ def rows(v: LinConv, index: Ints) -> LinConv:
         grp=v.grp[index],
         kernel=Lazy(lambda: v.kernel()[index], v.kernel),
         bias=v.bias[index],
-        spread=v.spread[index],
-        image=changed(v, lambda i: i[index]),
+        bias_magnitude=v.bias_magnitude[index],
+        border_map=changed(v, lambda i: i[index]),
     )
 
 
@@ -167,7 +169,7 @@ def with_axis(v: LinConv, dim: int, axis: Axis, *notes: str) -> LinConv:
 def stride(v: LinConv, dim: int, step: int) -> LinConv:
     """Keep every ``step``-th position."""
     axis = v.axes[dim]
-    thinned = replace(v, image=changed(v, lambda i: border_map.strided(i, dim, step)))
+    thinned = replace(v, border_map=changed(v, lambda i: border_map.strided(i, dim, step)))
     return with_axis(thinned, dim, replace(axis, stride=axis.stride * step))
 
 
@@ -196,12 +198,12 @@ def pad(v: LinConv, dim: int, left: int, right: int, value: float | Array = 0.0)
                     "pad once, before the first convolution",
                 )
             notes.add("static")
-        if v.image is None:
+        if v.border_map is None:
             try:
                 notes |= _constant_matches(v, value)
             except NotFusibleError as mismatch:
                 v = _repaired(v, mismatch)
-    v = replace(v, image=changed(v, lambda i: border_map.padded(i, dim, left, right, shown)))
+    v = replace(v, border_map=changed(v, lambda i: border_map.padded(i, dim, left, right, shown)))
     wider = replace(axis, taps=tuple(t - axis.stride * left for t in axis.taps))
     return with_axis(v, dim, replace(wider, extent=axis.extent + axis.stride * (left + right)), *notes)
 
@@ -212,7 +214,7 @@ def _constant_matches(v: LinConv, value: float | Array) -> set[str]:
     if not gap.any():
         return {"value"} if v.biased else set()
     # Cancellation inside a batch norm's constant hides how large its parts were: the largest channel stands for all.
-    size = max(float(v.spread.max(initial=0)), float(np.max(np.abs(value))))
+    size = max(float(v.bias_magnitude.max(initial=0)), float(np.max(np.abs(value))))
     if np.any(gap > ROUNDING * size):
         worst = int(np.argmax(gap))
         shown = float(np.broadcast_to(value, v.bias.shape)[worst])
@@ -224,7 +226,7 @@ def _constant_matches(v: LinConv, value: float | Array) -> set[str]:
 
 
 def _repaired(v: LinConv, mismatch: NotFusibleError) -> LinConv:
-    """Give a value an image, zero so far, where that makes a padding with another constant legal.
+    """Give a value a border map, zero so far, where that makes a padding with another constant legal.
 
     Raises:
         NotFusibleError: no repair is allowed, or sizes are not fixed.
@@ -238,4 +240,4 @@ def _repaired(v: LinConv, mismatch: NotFusibleError) -> LinConv:
         )
     if not v.repair:
         raise NotFusibleError(mismatch.reason, f"{mismatch.remedy}; or allow a border map with --border-maps")
-    return replace(v, image=Lazy(lambda: np.zeros((v.outputs, *lengths))), notes=v.notes | {"static", BORDER})
+    return replace(v, border_map=Lazy(lambda: np.zeros((v.outputs, *lengths))), notes=v.notes | {"static", BORDER})

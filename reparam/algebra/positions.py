@@ -1,4 +1,4 @@
-"""Constant images and where they lie: from a tensor's axes to ``(c, *space)`` of the algebra, and back."""
+"""Border maps and where they lie: from a tensor's axes to ``(c, *space)`` of the algebra, and back."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from attn_export.types import Array
 
 
 def read(constant: Array, place: Layout, axis: int | None, lengths: Sequence[int]) -> Array:
-    """A constant that broadcasts over a tensor, as an image.
+    """Turn a constant that broadcasts over a tensor into a border map.
 
     Raises:
         NotFusibleError: it differs between batch items, or makes the tensor larger.
@@ -29,19 +29,19 @@ def read(constant: Array, place: Layout, axis: int | None, lengths: Sequence[int
     return np.ascontiguousarray(split.transpose(order)).reshape(-1, *lengths)
 
 
-def lay(image: Array, place: Layout) -> Array:
-    """An image as a constant that broadcasts over a tensor of this layout."""
-    lengths, rank = image.shape[1:], len(place.axes)
+def lay(border_map: Array, place: Layout) -> Array:
+    """Turn a border map into a constant that broadcasts over a tensor of this layout."""
+    lengths, rank = border_map.shape[1:], len(place.axes)
     order = _order(place)
     atoms = [n for axis in range(rank) for n in _sizes(place, axis, lengths)]
-    split = image.reshape([atoms[n] for n in order]).transpose(np.argsort(order))
+    split = border_map.reshape([atoms[n] for n in order]).transpose(np.argsort(order))
     return np.ascontiguousarray(split).reshape(
         [int(np.prod(_sizes(place, n, lengths), dtype=int)) for n in range(rank)]
     )
 
 
 def check(place: Layout) -> None:
-    """Check that one image can serve every item of a batch.
+    """Check that one border map can serve every item of a batch.
 
     Raises:
         NotFusibleError: the batch shares its axis with something.
@@ -52,7 +52,7 @@ def check(place: Layout) -> None:
 
 
 def _sizes(place: Layout, axis: int, lengths: Sequence[int]) -> list[int]:
-    """Sizes of the atoms of an axis; the batch counts once."""
+    """Return the sizes of the atoms of an axis; the batch counts once."""
     sizes = []
     for atom in place.axes[axis]:
         size = 1 if atom.kind == "b" else lengths[atom.index] if atom.kind == "s" else atom.size
@@ -62,7 +62,7 @@ def _sizes(place: Layout, axis: int, lengths: Sequence[int]) -> list[int]:
 
 
 def _order(place: Layout) -> list[int]:
-    """The places of the atoms: batch and channels in order, then space by number."""
+    """Order the places of the atoms: batch and channels as they stand, then space by number."""
     atoms = place.atoms
     channels = [n for n, atom in enumerate(atoms) if atom.kind != "s"]
     return channels + sorted((n for n, a in enumerate(atoms) if a.kind == "s"), key=lambda n: atoms[n].index)

@@ -1,7 +1,7 @@
-"""What the algebra knows of a value: which convolution of its root it is, how it lies, and what enlarges it at the end.
+"""What the algebra knows of a value: which convolution of its root it is, how it lies, and what upsamples it.
 
-A value that has more positions than its root is ``rise(coarse)``: a convolution on the root's grid whose channels,
-C · phases of them, are then laid out over the finer grid. Whatever treats all positions of a channel alike (scalings,
+A value that has more positions than its root is ``upsampling(coarse)``: a convolution on the root's grid whose
+C · phases channels are then laid out over the finer grid. Whatever treats all positions of a channel alike (scalings,
 sums, 1×1) can be done before as well as after, on fewer positions.
 
     repeat       nearest upsampling           C channels, each shown factor times along each axis
@@ -36,8 +36,8 @@ class Upsampling:
 
 @dataclass(frozen=True, eq=False)
 class State:
-    """A value as one convolution of a root, and how it lies in its tensor (or the coarse one, before it rises)."""
+    """A value as one convolution of a root, and how it lies in its tensor (or the coarse one, before upsampling)."""
 
     lin: LinConv
     layout: Layout
-    rise: Upsampling | None = None
+    upsampling: Upsampling | None = None

@@ -65,10 +65,10 @@ def add(values: Sequence[LinConv]) -> LinConv:
     shape = tuple(len(a.taps) for a in axes)
     outputs = values[0].outputs
     bias = np.sum([v.bias for v in values], axis=0)
-    spread = np.sum([v.spread for v in values], axis=0)
+    magnitude = np.sum([v.bias_magnitude for v in values], axis=0)
     biased = any(v.biased for v in values)
     remarks = frozenset().union(notes, *(v.notes for v in values))
-    first, still = values[0], border_map.total([v.image for v in values])
+    first, border = values[0], border_map.total([v.border_map for v in values])
     if all(np.array_equal(v.src, first.src) and np.array_equal(v.grp, first.grp) for v in values[1:]):
 
         def total() -> Array:  # all read the same channels: only taps differ
@@ -79,7 +79,7 @@ def add(values: Sequence[LinConv]) -> LinConv:
 
         made = Lazy(total, *(v.kernel for v in values))
         return LinConv(
-            axes, first.channels, first.src, first.grp, made, bias, spread, biased, remarks, still, first.repair
+            axes, first.channels, first.src, first.grp, made, bias, magnitude, biased, remarks, border, first.repair
         )
     pairs, grp = np.unique(np.stack([v.grp for v in values], axis=1), axis=0, return_inverse=True)
     read = [[row[row >= 0] for row in v.src] for v in values]
@@ -109,7 +109,7 @@ def add(values: Sequence[LinConv]) -> LinConv:
         return result
 
     made = Lazy(build, *(v.kernel for v in values))
-    return LinConv(axes, first.channels, table, joined, made, bias, spread, biased, remarks, still, first.repair)
+    return LinConv(axes, first.channels, table, joined, made, bias, magnitude, biased, remarks, border, first.repair)
 
 
 def concat(values: Sequence[LinConv]) -> LinConv:
@@ -142,9 +142,9 @@ def concat(values: Sequence[LinConv]) -> LinConv:
         inverse.reshape(-1)[grp],
         Lazy(build, *(v.kernel for v in values)),
         np.concatenate([v.bias for v in values]),
-        np.concatenate([v.spread for v in values]),
+        np.concatenate([v.bias_magnitude for v in values]),
         any(v.biased for v in values),
         frozenset().union(notes, *(v.notes for v in values)),
-        border_map.joined([v.image for v in values], [v.outputs for v in values], values[0].lengths or ()),
+        border_map.joined([v.border_map for v in values], [v.outputs for v in values], values[0].lengths or ()),
         values[0].repair,
     )

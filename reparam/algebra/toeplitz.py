@@ -53,9 +53,9 @@ def _connects(graph: ir.Graph, name: str, width: int) -> bool:
 MAP, MATRIX = "map", "matrix over the map"
 
 
-def begun(lin: LinConv, home: Layout) -> LinConv:
+def begun(lin: LinConv, root_layout: Layout) -> LinConv:
     """Mark a root that is read as channels only."""
-    return replace(lin, notes=frozenset({MAP})) if not lin.axes and len(home.axes) > 2 else lin
+    return replace(lin, notes=frozenset({MAP})) if not lin.axes and len(root_layout.axes) > 2 else lin
 
 
 def marked(state: State) -> State:
@@ -91,19 +91,21 @@ def conv(op: ir.Conv, state: State) -> State:
         raise NotFusibleError("as a matrix over the whole map it is too large", "fuse a map of fewer positions")
 
     def over(constant: Array, weight: Array) -> Array:
-        """The convolution of one map: what the matrix makes of its numbers."""
-        still = constant.reshape(-1, *sizes)
+        """Convolve one map: what the matrix makes of its numbers."""
+        values = constant.reshape(-1, *sizes)
         for dim, (left, right) in enumerate(op.pads):
-            still = border_map.padded(still, dim, left, right, np.zeros(len(still)))
-        return border_map.convolved(still, weight, op.strides, op.dilations, op.groups).reshape(-1)
+            values = border_map.padded(values, dim, left, right, np.zeros(len(values)))
+        return border_map.convolved(values, weight, op.strides, op.dilations, op.groups).reshape(-1)
 
     lin = state.lin
-    offset, spread = over(lin.bias, op.weight), over(lin.spread, np.abs(op.weight))
+    offset, magnitude = over(lin.bias, op.weight), over(lin.bias_magnitude, np.abs(op.weight))
     if op.bias is not None:
-        offset, spread = (a + np.repeat(b, prod(lengths)) for a, b in ((offset, op.bias), (spread, np.abs(op.bias))))
-    before = lin.image
-    still = None if before is None else Lazy(lambda: over(before(), op.weight), before)
-    constant = offset, spread, lin.biased or op.bias is not None, still
+        offset, magnitude = (
+            a + np.repeat(b, prod(lengths)) for a, b in ((offset, op.bias), (magnitude, np.abs(op.bias)))
+        )
+    before = lin.border_map
+    border = None if before is None else Lazy(lambda: over(before(), op.weight), before)
+    constant = offset, magnitude, lin.biased or op.bias is not None, border
     made = compose.with_kernel(lin, shape, lambda: _matrix(op, sizes, lengths), constant, (), (), op.groups)
     layout = state.layout.with_width(1, outputs)
     made = replace(made, notes=made.notes | {"static"})

@@ -19,11 +19,11 @@ from attn_export.types import Array, Ints
 __all__ = ["State", "start", "transfer"]
 
 
-def start(shape: Sequence[Dim], home: Layout, *, repair: bool = False) -> State:
-    """The root as a convolution of itself; with ``repair``, what follows may have a border map."""
-    space = [a.size if isinstance(a.size, int) else None for a in home.atoms if a.kind == "s"]
-    lin = toeplitz.begun(linconv.identity(prod(home.channel_sizes), space, repair=repair), home)
-    return State(lin, home.resized(shape))
+def start(shape: Sequence[Dim], root_layout: Layout, *, repair: bool = False) -> State:
+    """Take the root as a convolution of itself; with ``repair``, what follows may have a border map."""
+    space = [a.size if isinstance(a.size, int) else None for a in root_layout.atoms if a.kind == "s"]
+    lin = toeplitz.begun(linconv.identity(prod(root_layout.channel_sizes), space, repair=repair), root_layout)
+    return State(lin, root_layout.resized(shape))
 
 
 def transfer(op: ir.Op, states: Sequence[State], shape: tuple[Dim, ...] | None) -> State:
@@ -33,47 +33,58 @@ def transfer(op: ir.Op, states: Sequence[State], shape: tuple[Dim, ...] | None) 
         NotFusibleError: the result is not one convolution of the root, or only for some sizes that are not fixed.
     """
     state = states[0]
-    if any(s.rise for s in states):
+    if any(s.upsampling for s in states):
         return upsample.through(op, states, shape)
     match op:
-        case ir.Conv() if toeplitz.spans(op, state):
-            result = toeplitz.conv(op, state)
-        case ir.Conv():
-            result = toeplitz.marked(_conv(op, state))
-        case ir.Linear():
-            result = toeplitz.marked(_linear(op, state))
-        case ir.Affine():
-            result = _affine(op, state)
         case ir.Sum():
-            if any(not s.layout.same(state.layout) for s in states):
-                raise NotFusibleError("branches are summed in different layouts")
-            scaled = [_scaled(s.lin, f) for s, f in zip(states, op.factors, strict=True)]
-            result = State(sums.add(scaled) if len(scaled) > 1 else scaled[0], state.layout)
+            result = _sum(op, states)
         case ir.Concat():
             result = _concat(op, states)
-        case ir.Pad():
-            result = _pad(op, state)
-        case ir.Border():
-            result = _border(op, state)
-        case ir.Slice() | ir.Take():
-            result = _select(op, state)
-        case ir.AvgPool():
-            result = _pool(op, state)
         case ir.Reshape() | ir.Flatten():
             if shape is None:
                 raise NotFusibleError("it is reshaped to a shape that is not known")
             result = State(state.lin, layout.reshape(state.layout, shape))
-        case ir.Transpose():
-            moved, index = layout.transpose(state.layout, op.perm)
-            result = State(state.lin if index is None else linconv.rows(state.lin, index), moved)
-        case ir.SpaceToDepth():
-            result = _space_to_depth(op, state)
         case ir.DepthToSpace() | ir.Upsample() | ir.ConvTranspose():
             return upsample.begin(op, state)
         case _:
-            kind = op.kind if isinstance(op, ir.Opaque) else type(op).__name__
-            raise NotFusibleError(f"{kind} is not linear, or not known to be")
-    return State(result.lin, result.layout.resized(shape), result.rise)
+            result = _transfer_one(op, state)
+    return State(result.lin, result.layout.resized(shape), result.upsampling)
+
+
+def _transfer_one(op: ir.Op, state: State) -> State:
+    """Apply an operator of one input that says itself what it makes of a shape."""
+    match op:
+        case ir.Conv() if toeplitz.spans(op, state):
+            return toeplitz.conv(op, state)
+        case ir.Conv():
+            return toeplitz.marked(_conv(op, state))
+        case ir.Linear():
+            return toeplitz.marked(_linear(op, state))
+        case ir.Affine():
+            return _affine(op, state)
+        case ir.Pad():
+            return _pad(op, state)
+        case ir.Border():
+            return _border(op, state)
+        case ir.Slice() | ir.Take():
+            return _select(op, state)
+        case ir.AvgPool():
+            return _pool(op, state)
+        case ir.Transpose():
+            moved, index = layout.transpose(state.layout, op.perm)
+            return State(state.lin if index is None else linconv.rows(state.lin, index), moved)
+        case ir.SpaceToDepth():
+            return _space_to_depth(op, state)
+    kind = op.kind if isinstance(op, ir.Opaque) else type(op).__name__
+    raise NotFusibleError(f"{kind} is not linear, or not known to be")
+
+
+def _sum(op: ir.Sum, states: Sequence[State]) -> State:
+    first = states[0].layout
+    if any(not s.layout.same(first) for s in states):
+        raise NotFusibleError("branches are summed in different layouts")
+    scaled = [_scaled(s.lin, f) for s, f in zip(states, op.factors, strict=True)]
+    return State(sums.add(scaled) if len(scaled) > 1 else scaled[0], first)
 
 
 def _scaled(lin: LinConv, factor: float) -> LinConv:
@@ -160,17 +171,17 @@ def _affine(op: ir.Affine, state: State) -> State:
 
 
 def _shifted(term: Array, axis: int | None, state: State) -> LinConv:
-    """Add a constant; one that differs between positions is an image."""
+    """Add a constant; one that differs between positions becomes a border map."""
     lin, lengths = state.lin, state.lin.lengths
     try:
         return linconv.shift(lin, by_channel(term, state.layout, axis))
     except NotFusibleError as error:
         if not lengths:
             raise
-        picture = positions.read(term, state.layout, axis, lengths)
+        values = positions.read(term, state.layout, axis, lengths)
         if not lin.repair:
             raise NotFusibleError(error.reason, f"{error.remedy}; or allow a border map with --border-maps") from None
-        return linconv.painted(lin, picture)
+        return linconv.with_border_map(lin, values)
 
 
 def _renumbered(state: State, axis: int, pick: Callable[[Ints], Ints]) -> State:

@@ -88,8 +88,8 @@ def through(op: ir.Op, states: Sequence[State], shape: tuple[Dim, ...] | None) -
         NotFusibleError: it tells positions of one channel apart.
     """
     state = states[0]
-    rise, lin = state.rise, state.lin
-    if rise is None or any(s.rise != rise for s in states):
+    upsampling, lin = state.upsampling, state.lin
+    if upsampling is None or any(s.upsampling != upsampling for s in states):
         raise NotFusibleError("branches are enlarged in different ways", "enlarge the sum, once")
     match op:
         case ir.Sum():
@@ -97,26 +97,28 @@ def through(op: ir.Op, states: Sequence[State], shape: tuple[Dim, ...] | None) -
                       for s, f in zip(states, op.factors, strict=True)]  # fmt: skip
             lin = sums.add(scaled) if len(scaled) > 1 else scaled[0]
         case ir.Affine():
-            place = channels_first(shape or (None, lin.outputs // rise.phases, *(None,) * len(lin.axes)))
+            place = channels_first(shape or (None, lin.outputs // upsampling.phases, *(None,) * len(lin.axes)))
             assert place is not None
             if op.factor is not None:
-                lin = linconv.scale(lin, np.repeat(by_channel(op.factor, place, op.axis), rise.phases))
+                lin = linconv.scale(lin, np.repeat(by_channel(op.factor, place, op.axis), upsampling.phases))
             if op.term is not None:
-                lin = linconv.shift(lin, np.repeat(by_channel(op.term, place, op.axis), rise.phases))
+                lin = linconv.shift(lin, np.repeat(by_channel(op.term, place, op.axis), upsampling.phases))
         case ir.Concat(axis=1):
             lin = sums.concat([s.lin for s in states])
         case ir.Slice(axis=1):
-            lin = _picked(lin, np.arange(lin.outputs // rise.phases)[op.start : op.stop : op.step], rise.phases)
+            lin = _picked(
+                lin, np.arange(lin.outputs // upsampling.phases)[op.start : op.stop : op.step], upsampling.phases
+            )
         case ir.Take(axis=1):
-            lin = _picked(lin, op.index, rise.phases)
+            lin = _picked(lin, op.index, upsampling.phases)
         case ir.Conv() if _pointwise(op):
-            lin = _mixed(lin, op, rise.phases)
+            lin = _mixed(lin, op, upsampling.phases)
         case _:
             kind = op.kind if isinstance(op, ir.Opaque) else type(op).__name__
             raise NotFusibleError(
                 f"{kind} after an enlargement tells positions of one channel apart", "keep it, or fuse before and after"
             )
-    return State(lin, state.layout.with_width(1, lin.outputs), rise)
+    return State(lin, state.layout.with_width(1, lin.outputs), upsampling)
 
 
 def _pointwise(op: ir.Conv) -> bool:
@@ -138,39 +140,39 @@ def _mixed(lin: LinConv, op: ir.Conv, phases: int) -> LinConv:
     return linconv.rows(mixed, np.arange(mixed.outputs).reshape(phases, -1).T.reshape(-1))
 
 
-def transposed(lin: LinConv, rise: Upsampling) -> ir.ConvTranspose:
+def transposed(lin: LinConv, upsampling: Upsampling) -> ir.ConvTranspose:
     """The transposed convolution that an enlarged value is.
 
     Raises:
         NotFusibleError: the phases have different biases, or the coarse convolution has a stride.
     """
-    bias = lin.bias.reshape(-1, rise.phases)
+    bias = lin.bias.reshape(-1, upsampling.phases)
     if not (bias == bias[:, :1]).all():
         raise NotFusibleError("the bias differs between the phases of a transposed convolution", "drop the inner bias")
     if any(axis.stride != 1 for axis in lin.axes):
         raise NotFusibleError("a strided convolution under a transposed one")
     kernel = lin.kernel()
     classes = lin.src[lin.grp]
-    groups = _groups(classes, lin.channels, rise.phases)
+    groups = _groups(classes, lin.channels, upsampling.phases)
     width, members = len(bias) // groups, lin.channels // groups
-    first = [min(0, -axis.hi * step) for axis, step in zip(lin.axes, rise.factors, strict=True)]
-    last = [step - 1 - axis.lo * step for axis, step in zip(lin.axes, rise.factors, strict=True)]
+    first = [min(0, -axis.hi * step) for axis, step in zip(lin.axes, upsampling.factors, strict=True)]
+    last = [step - 1 - axis.lo * step for axis, step in zip(lin.axes, upsampling.factors, strict=True)]
     fine: Array = np.zeros((lin.channels + 1, width, *(b - a + 1 for a, b in zip(first, last, strict=True))))
-    for number, phase in enumerate(product(*map(range, rise.factors))):
+    for number, phase in enumerate(product(*map(range, upsampling.factors))):
         place = [np.array([p - step * t - start for t in axis.taps])
-                 for p, step, axis, start in zip(phase, rise.factors, lin.axes, first, strict=True)]  # fmt: skip
+                 for p, step, axis, start in zip(phase, upsampling.factors, lin.axes, first, strict=True)]  # fmt: skip
         for output in range(len(bias)):
-            row = output * rise.phases + number
+            row = output * upsampling.phases + number
             fine[np.ix_(classes[row], np.full(1, output % width), *place)] += kernel[row][:, None]
     fine = fine[: members * groups]
     pads, extra, gaps, cuts = [], [], [], []
-    for n, (axis, step, start) in enumerate(zip(lin.axes, rise.factors, first, strict=True)):
+    for n, (axis, step, start) in enumerate(zip(lin.axes, upsampling.factors, first, strict=True)):
         others = tuple(m for m in range(fine.ndim) if m != n + 2)
         used = np.flatnonzero(np.abs(fine).max(axis=others)) + start
         if not len(used) or used[0] > 0:  # a kernel of zeros may lie before the first pixel altogether
             used = np.concatenate([np.array([min(0, last[n])], dtype=np.int64), used])
         gap = math.gcd(*np.diff(used).tolist()) if len(used) > 1 else 1
-        right = int(used[-1]) + 1 - step * (axis.extent + 2) + rise.trim[n]
+        right = int(used[-1]) + 1 - step * (axis.extent + 2) + upsampling.trim[n]
         if -right >= step:
             raise NotFusibleError("a transposed convolution whose output has a border that it does not reach")
         pads.append((-int(used[0]), max(0, right)))
@@ -180,7 +182,7 @@ def transposed(lin: LinConv, rise: Upsampling) -> ir.ConvTranspose:
     cut: Any = (slice(None), slice(None), *np.ix_(*cuts))
     weight = np.ascontiguousarray(fine[cut])
     numbers = np.ascontiguousarray(bias[:, 0]) if lin.biased else None
-    return ir.ConvTranspose(weight, numbers, rise.factors, tuple(gaps), groups, tuple(pads), tuple(extra))
+    return ir.ConvTranspose(weight, numbers, upsampling.factors, tuple(gaps), groups, tuple(pads), tuple(extra))
 
 
 def _groups(classes: Ints, channels: int, phases: int) -> int:

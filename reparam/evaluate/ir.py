@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,53 +28,14 @@ def run(nodes: Iterable[ir.Node], feeds: Mapping[str, Tensor], wanted: Iterable[
 
 def apply(op: ir.Op, args: list[Tensor]) -> Tensor:
     """Execute one operator."""
-    x = args[0]
-    match op:
-        case ir.Conv():
-            x = _pad(x, ((0, 0), (0, 0), *op.pads), 0.0)
-            weight, bias = _tensor(op.weight), _tensor(op.bias)
-            return _CONV[x.ndim - 2](x, weight, bias, op.strides, 0, op.dilations, op.groups)
-        case ir.ConvTranspose():
-            return _transposed(op, x)
-        case ir.Linear():
-            y = x @ torch.from_numpy(op.weight)
-            return y if op.bias is None else y + torch.from_numpy(op.bias)
-        case ir.Affine():
-            if op.factor is not None:
-                x = x * _spread(op.factor, x, op.axis)
-            return x if op.term is None else x + _spread(op.term, x, op.axis)
-        case ir.Sum():
-            total = op.factors[0] * x
-            for factor, other in zip(op.factors[1:], args[1:], strict=True):
-                total = total + factor * other
-            return total
-        case ir.Concat():
-            return torch.cat(args, op.axis)
-        case ir.Pad():
-            return _pad(x, op.pads, op.value)
-        case ir.Border():
-            return _border(op, x)
-        case ir.Slice():
-            index = [slice(None)] * x.ndim
-            index[op.axis] = slice(op.start, op.stop, op.step)
-            return x[tuple(index)]
-        case ir.Take():
-            return x.index_select(op.axis, torch.from_numpy(op.index))
-        case ir.AvgPool():
-            return _pool(op, x)
-        case ir.Flatten():
-            return x.reshape(len(x), -1, *(1,) * op.ones)
-        case ir.Transpose():
-            return x.permute(op.perm)
-        case ir.DepthToSpace():
-            return _depth_to_space(op, x)
-        case ir.SpaceToDepth():
-            return _space_to_depth(op, x)
-        case ir.Upsample():
-            for axis, factor in enumerate(op.factors):
-                x = x.repeat_interleave(factor, axis + 2)
-            return x
-    raise AssertionError(f"no meaning for {op}")
+    if isinstance(op, ir.Sum):
+        return _sum(op, args)
+    if isinstance(op, ir.Concat):
+        return torch.cat(args, op.axis)
+    meaning = _MEANINGS.get(type(op))
+    if meaning is None:
+        raise AssertionError(f"no meaning for {op}")
+    return meaning(op, args[0])
 
 
 def reshape(x: Tensor, shape: Iterable[int]) -> Tensor:
@@ -85,7 +47,7 @@ def _tensor(array: Array | None) -> Tensor | None:
     return None if array is None else torch.from_numpy(np.ascontiguousarray(array))
 
 
-def _spread(array: Array, x: Tensor, axis: int | None) -> Tensor:
+def _broadcast(array: Array, x: Tensor, axis: int | None) -> Tensor:
     tensor = torch.from_numpy(np.asarray(array))
     return tensor if axis is None else tensor.reshape(-1, *(1,) * (x.ndim - axis - 1))
 
@@ -93,6 +55,42 @@ def _spread(array: Array, x: Tensor, axis: int | None) -> Tensor:
 def _pad(x: Tensor, pads: Iterable[tuple[int, int]], value: float) -> Tensor:
     flat = [amount for pair in reversed(list(pads)) for amount in pair]
     return F.pad(x, flat, value=value) if any(flat) else x
+
+
+def _sum(op: ir.Sum, args: list[Tensor]) -> Tensor:
+    total = op.factors[0] * args[0]
+    for factor, other in zip(op.factors[1:], args[1:], strict=True):
+        total = total + factor * other
+    return total
+
+
+def _conv(op: ir.Conv, x: Tensor) -> Tensor:
+    x = _pad(x, ((0, 0), (0, 0), *op.pads), 0.0)
+    weight, bias = _tensor(op.weight), _tensor(op.bias)
+    return _CONV[x.ndim - 2](x, weight, bias, op.strides, 0, op.dilations, op.groups)
+
+
+def _linear(op: ir.Linear, x: Tensor) -> Tensor:
+    y = x @ torch.from_numpy(op.weight)
+    return y if op.bias is None else y + torch.from_numpy(op.bias)
+
+
+def _affine(op: ir.Affine, x: Tensor) -> Tensor:
+    if op.factor is not None:
+        x = x * _broadcast(op.factor, x, op.axis)
+    return x if op.term is None else x + _broadcast(op.term, x, op.axis)
+
+
+def _slice(op: ir.Slice, x: Tensor) -> Tensor:
+    index = [slice(None)] * x.ndim
+    index[op.axis] = slice(op.start, op.stop, op.step)
+    return x[tuple(index)]
+
+
+def _upsample(op: ir.Upsample, x: Tensor) -> Tensor:
+    for axis, factor in enumerate(op.factors):
+        x = x.repeat_interleave(factor, axis + 2)
+    return x
 
 
 def _border(op: ir.Border, x: Tensor) -> Tensor:
@@ -148,3 +146,22 @@ def _space_to_depth(op: ir.SpaceToDepth, x: Tensor) -> Tensor:
     if op.crd:
         return F.pixel_unshuffle(x, r)
     return x.reshape(b, c, h // r, r, w // r, r).permute(0, 3, 5, 1, 2, 4).reshape(b, c * r * r, h // r, w // r)
+
+
+#: What each operator of one input means; sums and concatenations have several.
+_MEANINGS: dict[type[ir.Op], Callable[[Any, Tensor], Tensor]] = {
+    ir.Conv: _conv,
+    ir.ConvTranspose: _transposed,
+    ir.Linear: _linear,
+    ir.Affine: _affine,
+    ir.Pad: lambda op, x: _pad(x, op.pads, op.value),
+    ir.Border: _border,
+    ir.Slice: _slice,
+    ir.Take: lambda op, x: x.index_select(op.axis, torch.from_numpy(op.index)),
+    ir.AvgPool: _pool,
+    ir.Flatten: lambda op, x: x.reshape(len(x), -1, *(1,) * op.ones),
+    ir.Transpose: lambda op, x: x.permute(op.perm),
+    ir.DepthToSpace: _depth_to_space,
+    ir.SpaceToDepth: _space_to_depth,
+    ir.Upsample: _upsample,
+}

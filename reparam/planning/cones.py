@@ -31,13 +31,13 @@ class Cone:
     """Every value known to be one convolution of ``root``, in execution order, and what stopped the others."""
 
     root: str
-    home: Layout
+    root_layout: Layout
     states: dict[str, State] = field(default_factory=dict)
     nodes: list[ir.Node] = field(default_factory=list)
     stopped: dict[str, NotFusibleError] = field(default_factory=dict)
 
     def region(self, targets: Iterable[str], producer: dict[str, ir.Node]) -> list[ir.Node]:
-        """The nodes between the root and the targets, in execution order."""
+        """Return the nodes between the root and the targets, in execution order."""
         wanted, todo = set[str](), list(targets)
         while todo:
             name = todo.pop()
@@ -48,15 +48,16 @@ class Cone:
 
 
 def root_layouts(graph: ir.Graph, root: str) -> list[Layout]:
-    """The ways to read a tensor as batch, channels and space."""
+    """List the ways to read a tensor as batch, channels and space."""
     value = graph.values[root]
     if value.shape is None or any(size > _WIDEST for size in value.sizes or ()):
         return []
-    return [home for home in (channels_first(value.shape), channels_last(value.shape), flat(graph, value)) if home]
+    ways = (channels_first(value.shape), channels_last(value.shape), flat(graph, value))
+    return [way for way in ways if way]
 
 
 def reaches(graph: ir.Graph) -> dict[str, int]:
-    """How many nodes the cone of each value may hold, by how many linear nodes hang together with it."""
+    """Bound how many nodes the cone of each value may hold, by how many linear nodes hang together with it."""
     above: dict[str, str] = {}
 
     def top(name: str) -> str:
@@ -76,7 +77,7 @@ def reaches(graph: ir.Graph) -> dict[str, int]:
 
 
 def followers(graph: ir.Graph) -> dict[str, str]:
-    """The next value of each that lies on a chain longer than a cone, where nothing else is read or comes in.
+    """Map each value that lies on a chain longer than a cone to the next, where nothing else is read or comes in.
 
     No network that anybody trained has such a chain. Its values are not all tried as roots, only those whose cones
     leave half of the last one behind; the next round tries what was left.
@@ -99,12 +100,18 @@ def followers(graph: ir.Graph) -> dict[str, str]:
 
 
 def cone(
-    graph: ir.Graph, position: dict[int, int], root: str, home: Layout, most: int = MOST_NODES, *, repair: bool = False
+    graph: ir.Graph,
+    position: dict[int, int],
+    root: str,
+    root_layout: Layout,
+    most: int = MOST_NODES,
+    *,
+    repair: bool = False,
 ) -> Cone:
     """Follow every linear operator forward from ``root``; with ``repair``, also where that takes a border map."""
     value = graph.values[root]
     assert value.shape is not None
-    result = Cone(root, home, {root: start(value.shape, home, repair=repair)})
+    result = Cone(root, root_layout, {root: start(value.shape, root_layout, repair=repair)})
     heap: list[tuple[int, ir.Node]] = []
     seen: set[int] = set()
 

@@ -1,6 +1,6 @@
-"""Algebra → operators: the cheapest few nodes that compute a state from its root, first as a form, then in full.
+"""Algebra → operators: lower a state to the cheapest few nodes that compute it from its root.
 
-A form knows everything but the numbers, so that a candidate can be priced without building its kernel.
+A lowering knows everything but the numbers, so that a candidate can be priced without building its kernel.
 """
 
 from __future__ import annotations
@@ -23,53 +23,81 @@ from attn_export.reparam.planning.lowering import Lowering, LoweringStep, Sizes
 from attn_export.reparam.types import Dim
 
 
-def lower(root: ir.Value, home: Layout, state: State, target: ir.Value, profile: CostProfile) -> Lowering:
-    """Choose the cheapest form.
+def lower(root: ir.Value, root_layout: Layout, state: State, target: ir.Value, profile: CostProfile) -> Lowering:
+    """Choose the cheapest lowering.
 
     Raises:
         NotFusibleError: there is none.
     """
-    if root.sizes is None or target.sizes is None or root.shape is None or target.shape is None:
+    if None in (root.sizes, target.sizes, root.shape, target.shape):
         raise NotFusibleError("sizes are not known", "export with shapes, or run shape inference on the file")
-    if state.rise is not None:
-        return _upsampled(root, home, state, target, profile)
     lin = state.lin
-    if lin.image is not None:
-        return _with_border_map(root, home, state, target, profile)
-    plain = all(a.taps == (0,) and a.stride == 1 and a.extent == -1 for a in lin.axes)
-    if plain and state.layout.same(home):
-        if _diagonal(lin):
-            return _affine(state, root)
-        axis = len(home.axes) - 1
-        if home.width(axis) == lin.channels and (axis == 1 or (home.axes[1] and home.axes[1][0].kind != "c")):
-            return _linear(lin, root, target)
-    elif (
-        plain
-        and state.layout.same(home.with_width(len(home.axes) - 1, lin.outputs))
-        and not (home.axes[1] and home.axes[1][0].kind == "c" and len(home.axes) > 2)
-    ):
+    if state.upsampling is not None:
+        return _upsampled(root, root_layout, state, target, profile)
+    if lin.border_map is not None:
+        return _with_border_map(root, root_layout, state, target, profile)
+    if _is_scaling(state, root_layout):
+        return _affine(state, root)
+    if _is_product(state, root_layout):
         return _linear(lin, root, target)
-    if not lin.axes and len(home.axes) > 2:
+    if not lin.axes and len(root_layout.axes) > 2:
         return _over_all(lin, root, target)
     if not 1 <= len(lin.axes) <= 3:
         raise NotFusibleError(f"no convolution has {len(lin.axes)} spatial axes")
-    return min(_convs(root, home, state, target), key=lambda f: f.seconds(profile))
+    return min(_convs(root, root_layout, state, target), key=lambda lowering: lowering.seconds(profile))
 
 
-def _with_border_map(root: ir.Value, home: Layout, state: State, target: ir.Value, profile: CostProfile) -> Lowering:
-    """The form without any constant, and one addition of all constants behind its last kernel."""
-    lin, place, image = state.lin, state.layout, state.lin.image
-    assert image is not None
-    silent = replace(lin, image=None, bias=np.zeros_like(lin.bias), biased=False)
-    steps = lower(root, home, State(silent, place), target, profile).steps
+def _is_scaling(state: State, root_layout: Layout) -> bool:
+    """Whether each channel is its own root channel, scaled and shifted, at the same place."""
+    return _is_pointwise(state.lin) and state.layout.same(root_layout) and _is_diagonal(state.lin)
+
+
+def _is_product(state: State, root_layout: Layout) -> bool:
+    """Whether the value is a matrix product along the last axis of the root."""
+    if not _is_pointwise(state.lin):
+        return False
+    last = len(root_layout.axes) - 1
+    second = root_layout.axes[1]
+    if state.layout.same(root_layout):
+        holds_all = root_layout.width(last) == state.lin.channels
+        return holds_all and (last == 1 or (bool(second) and second[0].kind != "c"))
+    channels_first = bool(second) and second[0].kind == "c" and last > 1
+    return state.layout.same(root_layout.with_width(last, state.lin.outputs)) and not channels_first
+
+
+def _is_pointwise(lin: LinConv) -> bool:
+    return all(a.taps == (0,) and a.stride == 1 and a.extent == -1 for a in lin.axes)
+
+
+def _is_diagonal(lin: LinConv) -> bool:
+    return (
+        lin.width == 1 and lin.outputs == lin.channels and np.array_equal(lin.src[lin.grp, 0], np.arange(lin.channels))
+    )
+
+
+def _known(value: ir.Value) -> tuple[tuple[Dim, ...], Sizes]:
+    """Return shape and sizes of a value that has both: ``lower`` has looked."""
+    assert value.shape is not None
+    assert value.sizes is not None
+    return value.shape, value.sizes
+
+
+def _with_border_map(
+    root: ir.Value, root_layout: Layout, state: State, target: ir.Value, profile: CostProfile
+) -> Lowering:
+    """Lower without any constant, and add all constants at once behind the last kernel."""
+    lin, place, border_map = state.lin, state.layout, state.lin.border_map
+    assert border_map is not None
+    bare = replace(lin, border_map=None, bias=np.zeros_like(lin.bias), biased=False)
+    steps = lower(root, root_layout, State(bare, place), target, profile).steps
     number = max((n for n, step in enumerate(steps) if step.work.macs), default=len(steps) - 1) + 1
     sizes, turned = steps[number - 1].sizes, number < len(steps)
     if not turned:
         positions.check(place)
 
     def build() -> ir.Op:
-        whole = image() + lin.bias.reshape(-1, *(1,) * len(lin.axes))
-        return ir.Affine(None, whole if turned else positions.lay(whole, place))
+        constants = border_map() + lin.bias.reshape(-1, *(1,) * len(lin.axes))
+        return ir.Affine(None, constants if turned else positions.lay(constants, place))
 
     stored = lin.outputs * prod(lin.lengths or ())
     work = Work(prod(sizes), 2 * prod(sizes) + stored, passes=cost.MAP_PASSES)
@@ -78,18 +106,15 @@ def _with_border_map(root: ir.Value, home: Layout, state: State, target: ir.Valu
 
 
 def _over_all(lin: LinConv, root: ir.Value, target: ir.Value) -> Lowering:
-    """A matrix over all numbers of an item: flatten, connect, give it its shape."""
-    assert root.sizes is not None
-    assert root.shape is not None
-    assert target.sizes is not None
-    assert target.shape is not None
+    """Multiply a matrix over all numbers of an item: flatten, connect, give it its shape."""
+    (root_shape, root_sizes), (shape, sizes) = _known(root), _known(target)
     free = Work(0, 0, free=True)
-    ones = (1,) * (len(root.sizes) - 2)
+    ones = (1,) * (len(root_sizes) - 2)
     flat = (lin.channels, *ones)
     if toeplitz.MATRIX not in lin.notes:
         raise NotFusibleError("a matrix over the whole map, where there was none")
-    first = LoweringStep(lambda: ir.Flatten(len(ones)), free, (root.shape[0], *flat), (root.sizes[0], *flat))
-    last = LoweringStep(ir.Reshape, free, target.shape, target.sizes)
+    first = LoweringStep(lambda: ir.Flatten(len(ones)), free, (root_shape[0], *flat), (root_sizes[0], *flat))
+    last = LoweringStep(ir.Reshape, free, shape, sizes)
     middle = _conv_over(lin, len(ones), first)
     return Lowering((first, middle, last))
 
@@ -111,51 +136,57 @@ def _conv_over(lin: LinConv, rank: int, before: LoweringStep) -> LoweringStep:
     return LoweringStep(build, done, (before.shape[0], lin.outputs, *ones), sizes, stored + lin.biased * lin.outputs)
 
 
-def _upsampled(root: ir.Value, home: Layout, state: State, target: ir.Value, profile: CostProfile) -> Lowering:
-    """An enlarged value: a transposed convolution, or the coarse form with the rearrangement behind it."""
-    lin, rise_ = state.lin, state.rise
-    assert root.sizes is not None
-    assert root.shape is not None
-    assert target.sizes is not None
-    assert target.shape is not None
-    assert rise_ is not None
-    if rise_.kind == "transposed" and _to_canonical(home) is None and _one_bias(lin, rise_) and lin.image is None:
-        op = upsample.transposed(lin, rise_)
-        done = cost.work(op, [root.sizes], target.sizes)
-        return Lowering((LoweringStep(lambda: op, done, target.shape, target.sizes, cost.parameters(op)),))
-    if any(rise_.trim) or (rise_.kind != "repeat" and (len(set(rise_.factors)) > 1 or len(rise_.factors) != 2)):
+def _upsampled(root: ir.Value, root_layout: Layout, state: State, target: ir.Value, profile: CostProfile) -> Lowering:
+    """Lower to a transposed convolution, or to the coarse lowering with the rearrangement behind it."""
+    lin, upsampling = state.lin, state.upsampling
+    assert upsampling is not None
+    shape, sizes = _known(target)
+    if _is_transposed(lin, upsampling) and _to_canonical(root_layout) is None:
+        op = upsample.transposed(lin, upsampling)
+        done = cost.work(op, [_known(root)[1]], sizes)
+        return Lowering((LoweringStep(lambda: op, done, shape, sizes, cost.parameters(op)),))
+    if any(upsampling.trim) or not _can_rearrange(upsampling):
         raise NotFusibleError("a transposed convolution whose bias differs between phases", "drop the bias inside")
-    where = {axis[0].index: n for n, axis in enumerate(home.axes) if axis and axis[0].kind == "s"}
-    sizes = [axis.length(root.sizes[where[n]]) for n, axis in enumerate(lin.axes)]
-    dims: list[Dim] = []
-    for n, (axis, size) in enumerate(zip(lin.axes, sizes, strict=True)):
-        same = axis.stride == 1 and axis.extent == -1
-        dims.append(size if isinstance(root.shape[where[n]], int) else root.shape[where[n]] if same else None)
-    full = (root.sizes[0], lin.outputs, *sizes)
-    coarse = ir.Value(f"{target.name}:coarse", (root.shape[0], lin.outputs, *dims), full)
-    below = lower(root, home, State(lin, state.layout), coarse, profile)
-    last: ir.Op = ir.Upsample(rise_.factors)
-    if rise_.kind != "repeat":
-        last = ir.DepthToSpace(rise_.factors[0], crd=True)
-    step = LoweringStep(lambda: last, cost.work(last, [full], target.sizes), target.shape, target.sizes)
+    coarse = _coarse(root, root_layout, lin, f"{target.name}:coarse")
+    below = lower(root, root_layout, State(lin, state.layout), coarse, profile)
+    last: ir.Op = ir.Upsample(upsampling.factors)
+    if upsampling.kind != "repeat":
+        last = ir.DepthToSpace(upsampling.factors[0], crd=True)
+    step = LoweringStep(lambda: last, cost.work(last, [_known(coarse)[1]], sizes), shape, sizes)
     return Lowering((*below.steps, step))
 
 
-def _one_bias(lin: LinConv, rise_: Upsampling) -> bool:
-    bias = lin.bias.reshape(-1, rise_.phases)
+def _is_transposed(lin: LinConv, upsampling: Upsampling) -> bool:
+    """Whether a transposed convolution says it all: its constant is one number for each channel."""
+    return upsampling.kind == "transposed" and lin.border_map is None and _one_bias(lin, upsampling)
+
+
+def _can_rearrange(upsampling: Upsampling) -> bool:
+    """Whether there is an operator that only rearranges: DepthToSpace is square and two-dimensional."""
+    square = len(set(upsampling.factors)) == 1 and len(upsampling.factors) == 2
+    return upsampling.kind == "repeat" or square
+
+
+def _coarse(root: ir.Value, root_layout: Layout, lin: LinConv, name: str) -> ir.Value:
+    """Describe the value ``(b, c, *space)`` before it is upsampled."""
+    root_shape, root_sizes = _known(root)
+    where = {axis[0].index: n for n, axis in enumerate(root_layout.axes) if axis and axis[0].kind == "s"}
+    sizes = [axis.length(root_sizes[where[n]]) for n, axis in enumerate(lin.axes)]
+    dims: list[Dim] = []
+    for n, (axis, size) in enumerate(zip(lin.axes, sizes, strict=True)):
+        same = axis.stride == 1 and axis.extent == -1
+        dims.append(size if isinstance(root_shape[where[n]], int) else root_shape[where[n]] if same else None)
+    return ir.Value(name, (root_shape[0], lin.outputs, *dims), (root_sizes[0], lin.outputs, *sizes))
+
+
+def _one_bias(lin: LinConv, upsampling: Upsampling) -> bool:
+    bias = lin.bias.reshape(-1, upsampling.phases)
     return bool((bias == bias[:, :1]).all())
-
-
-def _diagonal(lin: LinConv) -> bool:
-    return (
-        lin.width == 1 and lin.outputs == lin.channels and np.array_equal(lin.src[lin.grp, 0], np.arange(lin.channels))
-    )
 
 
 def _affine(state: State, root: ir.Value) -> Lowering:
     lin, place = state.lin, state.layout
-    assert root.shape is not None
-    assert root.sizes is not None
+    shape_of_root, sizes_of_root = _known(root)
     sizes = [place.width(n) for n in range(len(place.axes))]
 
     def build() -> ir.Op:
@@ -167,14 +198,14 @@ def _affine(state: State, root: ir.Value) -> Lowering:
         )
 
     scaled = bool(np.any(lin.kernel() != 1))
-    work = Work(prod(root.sizes) * (1 + lin.biased), 2 * prod(root.sizes), passes=max(1, scaled + lin.biased))
-    return Lowering((LoweringStep(build, work, root.shape, root.sizes, lin.outputs * (1 + lin.biased)),))
+    count = prod(sizes_of_root)
+    work = Work(count * (1 + lin.biased), 2 * count, passes=max(1, scaled + lin.biased))
+    return Lowering((LoweringStep(build, work, shape_of_root, sizes_of_root, lin.outputs * (1 + lin.biased)),))
 
 
 def _linear(lin: LinConv, root: ir.Value, target: ir.Value) -> Lowering:
-    assert target.shape is not None
-    assert root.sizes is not None
-    sizes = (*root.sizes[:-1], lin.outputs)
+    shape, before = _known(target)[0], _known(root)[1]
+    sizes = (*before[:-1], lin.outputs)
     bias = lin.bias if lin.biased else None
 
     def build() -> ir.Op:
@@ -182,18 +213,15 @@ def _linear(lin: LinConv, root: ir.Value, target: ir.Value) -> Lowering:
         return ir.Linear(np.ascontiguousarray(weight.T), bias)
 
     stored = lin.outputs * lin.channels
-    work = Work(prod(sizes) * lin.channels, prod(sizes) + prod(root.sizes) + stored, kind=cost.PRODUCT)
-    return Lowering((LoweringStep(build, work, target.shape, sizes, stored + (lin.outputs if lin.biased else 0)),))
+    work = Work(prod(sizes) * lin.channels, prod(sizes) + prod(before) + stored, kind=cost.PRODUCT)
+    return Lowering((LoweringStep(build, work, shape, sizes, stored + (lin.outputs if lin.biased else 0)),))
 
 
-def _convs(root: ir.Value, home: Layout, state: State, target: ir.Value) -> Iterator[Lowering]:
-    """Every way to write the state as one convolution: on all channels, or on those it reads."""
-    assert root.sizes is not None
-    assert root.shape is not None
-    assert target.sizes is not None
+def _convs(root: ir.Value, root_layout: Layout, state: State, target: ir.Value) -> Iterator[Lowering]:
+    """Yield every way to write the state as one convolution: on all channels, or on those it reads."""
     before: list[LoweringStep] = []
-    sizes, shape = root.sizes, root.shape
-    perm = _to_canonical(home)
+    shape, sizes = _known(root)
+    perm = _to_canonical(root_layout)
     if perm is not None:
         sizes, shape = tuple(sizes[p] for p in perm), tuple(shape[p] for p in perm)
         before.append(_step(ir.Transpose(perm), Work(0, 2 * prod(sizes)), shape, sizes))
@@ -265,28 +293,46 @@ def _conv_steps(lin: LinConv, channels: int, sizes: Sizes, shape: tuple[Dim, ...
     ]
 
 
-def _to_canonical(home: Layout) -> tuple[int, ...] | None:
-    """The permutation that brings a root to ``(b, c, *space)``, or None if it is there."""
-    kinds = [axis[0].kind for axis in home.axes]
+def _to_canonical(root_layout: Layout) -> tuple[int, ...] | None:
+    """Return the permutation that brings a root to ``(b, c, *space)``, or None if it is there."""
+    kinds = [axis[0].kind for axis in root_layout.axes]
     channel = kinds.index("c")
     perm = (0, channel, *(n for n in range(1, len(kinds)) if n != channel))
     return None if perm == tuple(range(len(kinds))) else perm
 
 
 def _from_canonical(state: State, sizes: Sizes, target: ir.Value) -> list[LoweringStep]:
-    """Steps that bring ``(b, c, *space)`` to the target's layout.
+    """Make the steps that bring ``(b, c, *space)`` to the target's layout.
 
     Raises:
         NotFusibleError: the layout needs more than a permutation and merging.
     """
-    assert target.shape is not None
-    assert target.sizes is not None
     lin, place = state.lin, state.layout
-    shape: list[Dim] = [None] * (len(lin.axes) + 2)
+    target_shape, target_sizes = _known(target)
     canonical = channels_first([1, lin.outputs, *(2 for _ in lin.axes)])
     assert canonical is not None
     if place.same(canonical):
         return []
+    order = _order(lin, place)
+    steps: list[LoweringStep] = []
+    spans = [axis.length(size) for axis, size in zip(lin.axes, _sizes_of_root(lin, sizes), strict=True)]
+    full = (sizes[0], lin.outputs, *spans)
+    moved = tuple(full[n] for n in order)
+    if order != list(range(len(order))):
+        steps.append(_step(ir.Transpose(tuple(order)), Work(0, 2 * prod(moved)), (None,) * len(order), moved))
+    if moved != target_sizes or _merged(place):
+        if sum(not isinstance(d, int) for d in target_shape) > 1:
+            raise NotFusibleError("its layout cannot be rebuilt with several dynamic axes", "export a fixed size")
+        steps.append(_step(ir.Reshape(), Work(0, 0, free=True), target_shape, target_sizes))
+    return steps
+
+
+def _order(lin: LinConv, place: Layout) -> list[int]:
+    """Return the order in which a layout has the axes of ``(b, c, *space)``.
+
+    Raises:
+        NotFusibleError: the channels lie in several places.
+    """
     order: list[int] = []
     for atom in place.atoms:
         position = {"b": 0, "c": 1, "s": atom.index + 2}[atom.kind]
@@ -296,17 +342,7 @@ def _from_canonical(state: State, sizes: Sizes, target: ir.Value) -> list[Loweri
     order += [n + 2 for n, axis in enumerate(lin.axes) if n + 2 not in order]
     if sorted(order) != list(range(len(lin.axes) + 2)):
         raise NotFusibleError("its channels are spread over several places", "put the layout change behind it")
-    steps: list[LoweringStep] = []
-    spans = [axis.length(size) for axis, size in zip(lin.axes, _sizes_of_root(lin, sizes), strict=True)]
-    full = (sizes[0], lin.outputs, *spans)
-    moved = tuple(full[n] for n in order)
-    if order != list(range(len(order))):
-        steps.append(_step(ir.Transpose(tuple(order)), Work(0, 2 * prod(moved)), tuple(shape[n] for n in order), moved))
-    if moved != target.sizes or _merged(place):
-        if sum(not isinstance(d, int) for d in target.shape) > 1:
-            raise NotFusibleError("its layout cannot be rebuilt with several dynamic axes", "export a fixed size")
-        steps.append(_step(ir.Reshape(), Work(0, 0, free=True), target.shape, target.sizes))
-    return steps
+    return order
 
 
 def _merged(place: Layout) -> bool:

@@ -1,4 +1,4 @@
-"""A form: the operators that would compute a state from its root, all but their numbers.
+"""A lowering: the operators that would compute a state from its root, all but their numbers.
 
 So a candidate is priced without building its kernel; only the one that is chosen is built.
 """
@@ -34,14 +34,14 @@ class Lowering:
 
     @property
     def macs(self) -> int:
-        """Multiply-accumulates."""
+        """Return the multiply-accumulates."""
         return sum(step.work.macs for step in self.steps)
 
     @property
     def stored(self) -> int:
-        """Numbers stored."""
+        """Return how many numbers are stored."""
         return sum(step.stored for step in self.steps)
 
     def seconds(self, profile: CostProfile) -> float:
-        """Estimated time."""
+        """Estimate the time."""
         return sum(step.work.seconds(profile) for step in self.steps)

@@ -1,6 +1,6 @@
 """Choose what to collapse: every exact candidate priced, the best taken first, until nothing pays any more.
 
-A candidate is a root and one or several targets; each target becomes the cheapest form of its state. It pays when
+A candidate is a root and one or several targets; each target is lowered as cheaply as its state allows. It pays when
 the nodes that really die (nobody else reads them) take longer than the new ones, and it never does more
 multiply-accumulates than they did. A cone is never pruned on the way: a step that looks bad alone may pay at the end.
 """
@@ -33,11 +33,11 @@ LARGEST = {"float16": 65504.0, "bfloat16": 3.3895e38, "float32": 3.4028e38}
 
 @dataclass(frozen=True, eq=False)
 class Candidate:
-    """A root, its targets with their forms, the nodes that would die, and the seconds won."""
+    """A root, its targets with their lowerings, the nodes that would die, and the seconds won."""
 
     root: str
-    home: Layout
-    forms: dict[str, Lowering]
+    root_layout: Layout
+    lowerings: dict[str, Lowering]
     region: list[ir.Node]
     dead: list[ir.Node]
     gain: float
@@ -49,7 +49,7 @@ class Merge:
     """What was done: in terms of the graph as it was at first."""
 
     root: str
-    home: Layout
+    root_layout: Layout
     targets: tuple[str, ...]
     origins: tuple[ir.Node, ...]
     added: tuple[ir.Node, ...]
@@ -106,8 +106,8 @@ class Planner:
             if root in new or root in skipped or (todo is not None and root not in todo):
                 continue
             longest, place = 0, root
-            for home in root_layouts(graph, root):
-                reach = cone(graph, position, root, home, most[root], repair=self.repair)
+            for root_layout in root_layouts(graph, root):
+                reach = cone(graph, position, root, root_layout, most[root], repair=self.repair)
                 found += self._of_cone(graph, reach, new)
                 longest = max(longest, len(reach.nodes))
             for _ in range(longest // 2 - 1 if root in after else 0):  # what begins there overlaps with what began here
@@ -147,31 +147,41 @@ class Planner:
         dead = dying(graph, region, targets)
         if len(dead) < 2 or all(isinstance(node.op, ir.VIEWS) for node in dead):
             return None
-        if any((found.root, target) in self.banned for target in targets) or self.kept(region):
+        if any((found.root, target) in self.banned for target in targets) or self.asked_to_keep(region):
             return None
         before = [w for w in (cost.node_work(graph, node) for node in dead) if w is not None]
         if len(before) < len(dead):
             return None
-        seconds = sum(w.seconds(self.profile) for w in before)
-        macs = sum(w.macs for w in before)
-        try:
-            forms = {}
-            for target in targets:
-                root, value = graph.values[found.root], graph.values[target]
-                forms[target] = lower(root, found.home, found.states[target], value, self.profile)
-                macs -= forms[target].macs
-                seconds -= forms[target].seconds(self.profile)
-                if (macs < 0 and not self.any_work) or seconds <= 0:
-                    return None
-        except NotFusibleError:
+        lowered = self._lower(graph, found, targets, before)
+        if lowered is None:
             return None
-        after = [step.work for shape in forms.values() for step in shape.steps]
+        lowerings, seconds = lowered
+        after = [step.work for lowering in lowerings.values() for step in lowering.steps]
         if not self.any_work and not is_profitable(graph, dead, before, after, self.profile):
             return None
         notes = frozenset().union(*(found.states[target].lin.notes for target in targets)) - {MAP, MATRIX}
-        return Candidate(found.root, found.home, forms, region, dead, seconds, notes)
+        return Candidate(found.root, found.root_layout, lowerings, region, dead, seconds, notes)
 
-    def kept(self, region: list[ir.Node]) -> bool:
+    def _lower(
+        self, graph: ir.Graph, found: Cone, targets: tuple[str, ...], before: Sequence[cost.Work]
+    ) -> tuple[dict[str, Lowering], float] | None:
+        """Lower every target; gives the seconds won too, or None as soon as nothing is won any more."""
+        seconds = sum(w.seconds(self.profile) for w in before)
+        macs = sum(w.macs for w in before)
+        root, lowerings = graph.values[found.root], dict[str, Lowering]()
+        for target in targets:
+            try:
+                lowering = lower(root, found.root_layout, found.states[target], graph.values[target], self.profile)
+            except NotFusibleError:
+                return None
+            lowerings[target] = lowering
+            macs -= lowering.macs
+            seconds -= lowering.seconds(self.profile)
+            if (macs < 0 and not self.any_work) or seconds <= 0:
+                return None
+        return lowerings, seconds
+
+    def asked_to_keep(self, region: list[ir.Node]) -> bool:
         """Whether the region has branches (or a chain of kernels) that a pattern asks to keep."""
         kernels = sum(isinstance(n.op, ir.Conv | ir.Linear | ir.AvgPool | ir.ConvTranspose) for n in region)
         if not self.keep or (kernels <= 1 and not any(isinstance(n.op, ir.Sum | ir.Concat) for n in region)):
@@ -187,7 +197,7 @@ class Planner:
         touched, gone, roots = set[int](), set[str](), set[str]()
         for candidate in sorted(candidates, key=_order):
             region = {id(node) for node in candidate.region}
-            dies = {node.output for node in candidate.dead} - set(candidate.forms)
+            dies = {node.output for node in candidate.dead} - set(candidate.lowerings)
             if region & touched or candidate.root in gone or dies & roots:
                 continue
             taken.append(candidate)
@@ -198,28 +208,23 @@ class Planner:
 
     def _apply(self, plan: FusionPlan, chosen: Sequence[Candidate], new_values: set[str]) -> None:
         """Rewrite the graph once for all candidates of a round, which do not touch each other."""
-        graph, values = plan.graph, dict(plan.graph.values)
+        values = dict(plan.graph.values)
         owner = {id(node): merge for merge in plan.merges for node in merge.added}
-        built = [(candidate, self._nodes(candidate, values, new_values)) for candidate in chosen]
-        for candidate, placed in built:
-            if not _fits(placed, values):  # a long product of large kernels
-                self.banned |= {(candidate.root, target) for target in candidate.forms}
-        built = [(candidate, placed) for candidate, placed in built if _fits(placed, values)]
-        chosen = [candidate for candidate, _ in built]
-        dead = {id(node) for candidate in chosen for node in candidate.dead}
+        built: list[tuple[Candidate, dict[str, list[ir.Node]]]] = []
+        for candidate in chosen:
+            placed = self._nodes(candidate, values, new_values)
+            if _fits(placed, values):
+                built.append((candidate, placed))
+            else:  # a long product of large kernels
+                self.banned |= {(candidate.root, target) for target in candidate.lowerings}
+        gone = [node for candidate, _ in built for node in candidate.dead]
+        dead = {id(node) for node in gone}
         plan.merges = [left for merge in plan.merges if (left := _without(merge, dead)).targets]
         everything: dict[str, list[ir.Node]] = {}
         for candidate, placed in built:
             everything |= placed
-            inherited = {id(m): m for m in (owner.get(id(node)) for node in candidate.dead) if m is not None}.values()
-            origins = {id(node): node for merge in inherited for node in merge.origins}
-            origins |= {id(node): node for node in candidate.dead if id(node) not in owner}
-            added = tuple(node for nodes in placed.values() for node in nodes)
-            notes = candidate.notes.union(*(m.notes for m in inherited))
-            targets = tuple(candidate.forms)
-            plan.merges.append(Merge(candidate.root, candidate.home, targets, tuple(origins.values()), added, notes))
-        gone = [node for candidate in chosen for node in candidate.dead]
-        plan.graph = graph.replaced(gone, everything, values)
+            plan.merges.append(_merge(candidate, placed, owner))
+        plan.graph = plan.graph.replaced(gone, everything, values)
 
     def _nodes(
         self, candidate: Candidate, values: dict[str, ir.Value], new_values: set[str]
@@ -227,10 +232,10 @@ class Planner:
         """Build the nodes of a candidate for each of its targets; registers the values between them."""
         scope = common_scope(candidate.dead)
         placed: dict[str, list[ir.Node]] = {}
-        for target, shape in candidate.forms.items():
+        for target, lowering in candidate.lowerings.items():
             here, nodes = candidate.root, list[ir.Node]()
-            for number, step in enumerate(shape.steps):
-                last = number == len(shape.steps) - 1
+            for number, step in enumerate(lowering.steps):
+                last = number == len(lowering.steps) - 1
                 name = target if last else f"{target}:fused{next(self.fresh)}"
                 if not last:
                     new_values.add(name)
@@ -239,6 +244,21 @@ class Planner:
                 here = name
             placed[target] = nodes
         return placed
+
+
+def _merge(candidate: Candidate, placed: dict[str, list[ir.Node]], owner: dict[int, Merge]) -> Merge:
+    """Describe what was done, with the origins of earlier merges (``owner`` of their nodes) that it took over."""
+    inherited = {id(m): m for m in (owner.get(id(node)) for node in candidate.dead) if m is not None}.values()
+    origins = {id(node): node for merge in inherited for node in merge.origins}
+    origins |= {id(node): node for node in candidate.dead if id(node) not in owner}
+    return Merge(
+        candidate.root,
+        candidate.root_layout,
+        targets=tuple(candidate.lowerings),
+        origins=tuple(origins.values()),
+        added=tuple(node for nodes in placed.values() for node in nodes),
+        notes=candidate.notes.union(*(m.notes for m in inherited)),
+    )
 
 
 def _fits(placed: dict[str, list[ir.Node]], values: dict[str, ir.Value]) -> bool:
@@ -253,7 +273,7 @@ def _fits(placed: dict[str, list[ir.Node]], values: dict[str, ir.Value]) -> bool
 
 
 def _without(merge: Merge, dead: set[int]) -> Merge:
-    """What is left of an earlier merge when a later one took some of its nodes: that one answers for their values."""
+    """Reduce an earlier merge of which a later one took some nodes: the later one answers for their values."""
     added = tuple(node for node in merge.added if id(node) not in dead)
     made = {node.output for node in added}
     return replace(merge, added=added, targets=tuple(target for target in merge.targets if target in made))
@@ -281,7 +301,7 @@ def _near(graph: ir.Graph, rewritten: set[str], chosen: list[Candidate]) -> set[
 
 
 def _names(region: list[ir.Node]) -> list[str]:
-    """The scopes a region touches, with everything above them."""
+    """List the scopes that a region touches, with everything above them."""
     names: dict[str, None] = {}
     for node in region:
         parts = node.scope.split(".")
@@ -291,7 +311,7 @@ def _names(region: list[ir.Node]) -> list[str]:
 
 
 def common_scope(nodes: Sequence[ir.Node]) -> str:
-    """The module path that all nodes share; the last one's own where they share none."""
+    """Return the module path that all nodes share; the last one's own where they share none."""
     scopes = [node.scope for node in nodes if node.scope]
     shared: list[str] = []
     for parts in zip(*(scope.split(".") for scope in scopes), strict=False):
@@ -302,7 +322,7 @@ def common_scope(nodes: Sequence[ir.Node]) -> str:
 
 
 def dying(graph: ir.Graph, region: list[ir.Node], targets: tuple[str, ...]) -> list[ir.Node]:
-    """The nodes of a region that nobody reads once the targets are made otherwise."""
+    """Return the nodes of a region that nobody reads once the targets are made otherwise."""
     gone: set[int] = set()
     dead: list[ir.Node] = []
     for node in reversed(region):
@@ -317,4 +337,4 @@ def dying(graph: ir.Graph, region: list[ir.Node], targets: tuple[str, ...]) -> l
 
 def _order(candidate: Candidate) -> tuple[float, int]:
     """By gain, to nine digits, then by nodes written anew: part of a split that others read is not gone when taken."""
-    return -float(f"{candidate.gain:.9g}"), sum(len(shape.steps) for shape in candidate.forms.values())
+    return -float(f"{candidate.gain:.9g}"), sum(len(lowering.steps) for lowering in candidate.lowerings.values())

@@ -1,1 +1,1 @@
-"""What proves a collapse: dyadic twins, float64 runs of sites and of whole graphs, and the errors in low precision."""
+"""What proves a collapse: dyadic weights, float64 runs of sites and of whole graphs, errors in low precision."""

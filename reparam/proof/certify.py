@@ -51,9 +51,9 @@ def prove(graph: ir.Graph, merge: Merge, profile: CostProfile, seed: int = 0) ->
     rounded, sizes = "rounding" in merge.notes, list[tuple[int, ...]]()
     if _overflows(graph, merge):
         return Proof(None, float("inf"), ())
-    twin = dyadic_check_of(graph, merge, region, profile, rng)
+    dyadic = dyadic_check_of(graph, merge, region, profile, rng)
     structure, worst = None, 0.0
-    for shape in _shapes(graph, merge, region, twin):
+    for shape in _shapes(graph, merge, region, dyadic):
         if prod(shape) > _LARGEST:
             continue
         try:
@@ -65,7 +65,7 @@ def prove(graph: ir.Graph, merge: Merge, profile: CostProfile, seed: int = 0) ->
         try:
             got = execute_region(graph, merge.added, feeds, merge.targets, shape)
             worst = _worst(worst, *(relative_error(got[t], wanted[t]) for t in merge.targets))
-            exact = None if twin is None else twin.agrees(merge, shape, rng)
+            exact = None if dyadic is None else dyadic.agrees(merge, shape, rng)
         except (RuntimeError, ValueError):
             return Proof(False, float("nan"), tuple(sizes), rounded)
         if exact is not None:
@@ -83,7 +83,7 @@ def _overflows(graph: ir.Graph, merge: Merge) -> bool:
 
 
 def relative_error(got: Tensor, wanted: Tensor) -> float:
-    """The largest error over everything, relative to the largest magnitude; infinite where shapes differ."""
+    """Return the largest error over everything, relative to the largest magnitude; infinite where shapes differ."""
     if got.shape != wanted.shape:
         return float("inf")
     if not wanted.numel():
@@ -97,30 +97,38 @@ def _worst(*errors: float) -> float:
 
 
 def _shapes(
-    graph: ir.Graph, merge: Merge, region: Sequence[ir.Node], twin: DyadicCheck | None
+    graph: ir.Graph, merge: Merge, region: Sequence[ir.Node], dyadic: DyadicCheck | None
 ) -> Iterator[tuple[int, ...]]:
-    """Sizes to try: small ones where the algebra does not depend on sizes, and the traced one if it is cheap."""
+    """Yield sizes to try: small ones where the algebra does not depend on sizes, and the traced one if it is cheap."""
     traced = graph.values[merge.root].sizes
     shape = graph.values[merge.root].shape
     assert traced is not None
     assert shape is not None
-    space = [n for n, axis in enumerate(merge.home.axes) if axis and axis[0].kind == "s"]
-    fixed = "static" in merge.notes or any(
-        isinstance(n.op, ir.Reshape) and not _free_of_space(graph, n, shape, space) for n in region
-    )
-    works = [node_work(graph, node) for node in region]
-    cheap = sum(w.macs for w in works if w is not None) <= _CHEAP
-    if fixed or not space or cheap:
+    space = [n for n, axis in enumerate(merge.root_layout.axes) if axis and axis[0].kind == "s"]
+    fixed = not space or _is_fixed(graph, merge, region, space)
+    if fixed or _is_cheap(graph, region):
         yield traced
-    if fixed or not space:
+    if fixed:
         return
-    reach = twin.reach if twin is not None else [sum(_reach(n.op) for n in region)] * len(space)
+    reach = dyadic.reach if dyadic is not None else [sum(_reach(n.op) for n in region)] * len(space)
     for extra in (1, 2, 4):
         small = list(traced)
         small[0] = 2 if shape[0] != 1 and extra == 1 else min(1, traced[0])
         for number, axis in enumerate(space):
             small[axis] = reach[number] + extra + number
         yield tuple(small)
+
+
+def _is_fixed(graph: ir.Graph, merge: Merge, region: Sequence[ir.Node], space: Sequence[int]) -> bool:
+    """Whether the merge holds at the traced size only, or its reshapes are known there only."""
+    shape = graph.values[merge.root].shape or ()
+    reshapes = [node for node in region if isinstance(node.op, ir.Reshape)]
+    return "static" in merge.notes or any(not _free_of_space(graph, node, shape, space) for node in reshapes)
+
+
+def _is_cheap(graph: ir.Graph, region: Sequence[ir.Node]) -> bool:
+    works = [node_work(graph, node) for node in region]
+    return sum(w.macs for w in works if w is not None) <= _CHEAP
 
 
 def _free_of_space(graph: ir.Graph, node: ir.Node, shape: Sequence[Dim], space: Sequence[int]) -> bool:

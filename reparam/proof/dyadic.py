@@ -1,6 +1,6 @@
-"""A merge's twin with dyadic weights: small integers and powers of two, on which float64 makes no rounding error.
+"""A merge with dyadic weights: small integers and powers of two, on which float64 makes no rounding error.
 
-The algebra collapses the twin again, from nothing but the operators, so that a rule that is wrong shows in the bits.
+The algebra collapses it again, from nothing but the operators, so that a rule that is wrong shows in the bits.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def dyadic_check_of(
         root, values, nodes = graph.values[merge.root], {n: graph.values[n] for n in near}, list[ir.Node]()
         for target in merge.targets:
             here = merge.root
-            steps = lower(root, merge.home, states[target], graph.values[target], profile).steps
+            steps = lower(root, merge.root_layout, states[target], graph.values[target], profile).steps
             for number, step in enumerate(steps):
                 name = target if number == len(steps) - 1 else f"{target}:dyadic{number}"
                 values.setdefault(name, ir.Value(name, step.shape, step.sizes))
@@ -69,7 +69,7 @@ def dyadic_check_of(
 
 
 def dyadic(op: ir.Op, rng: np.random.Generator, biases: bool) -> ir.Op:
-    """The operator with small integers for weights; without ``biases``, with zeros where constants are added."""
+    """Put small integers into an operator; without ``biases``, zeros where constants are added."""
 
     def kernel(array: Array, fan_in: int) -> Array:
         weights = rng.integers(1, 4, array.shape) * rng.choice([-1.0, 1.0], array.shape)

@@ -1,6 +1,6 @@
 """The certificate of a whole ONNX graph: fused and original in float64, on the same inputs, over every output.
 
-Where they differ, the merges' results are compared one by one, in execution order: the first that departs is to blame.
+Where they differ, the merges' results are compared one by one, in execution order: the first that differs is to blame.
 """
 
 from __future__ import annotations
@@ -20,27 +20,27 @@ from attn_export.types import Feeds
 
 
 def compare(
-    plain: onnx.ModelProto,
+    original: onnx.ModelProto,
     fused: onnx.ModelProto,
     examples: Sequence[Feeds],
     folder: Path | None,
     arrays: Feeds | None = None,
 ) -> tuple[float, ...] | str:
-    """The error on every example; or, where the original has operators that cannot be evaluated, which and why.
+    """Return the error on every example; or, where the original has operators that cannot be evaluated, which and why.
 
     ``arrays`` are the new weights of ``fused``, unrounded.
     """
     try:
-        exact = OnnxEvaluator(plain, folder=folder)
-        wanted = [exact.run(feeds) for feeds in examples]
+        reference = OnnxEvaluator(original, folder=folder)
+        expected = [reference.run(feeds) for feeds in examples]
     except ExportError as refused:  # an operator of another domain; the proofs of the sites stand in
         return str(refused)
     other = OnnxEvaluator(fused, folder=folder, arrays=arrays)
-    return tuple(_error(want, other.run(feeds)) for want, feeds in zip(wanted, examples, strict=True))
+    return tuple(_error(outputs, other.run(feeds)) for outputs, feeds in zip(expected, examples, strict=True))
 
 
 def first_difference(
-    plain: onnx.ModelProto,
+    original: onnx.ModelProto,
     fused: onnx.ModelProto,
     feeds: Feeds,
     targets: Sequence[str],
@@ -48,35 +48,35 @@ def first_difference(
     folder: Path | None,
     arrays: Feeds | None = None,
 ) -> str | None:
-    """The first of these tensors, in execution order, at which the two differ by more than the bound."""
-    wanted = OnnxEvaluator(plain, folder=folder).run(feeds, targets)
+    """Find the first of these tensors, in execution order, at which the two differ by more than the bound."""
+    expected = OnnxEvaluator(original, folder=folder).run(feeds, targets)
     for name, value in OnnxEvaluator(fused, folder=folder, arrays=arrays).visit(feeds, targets):
-        if not _error({name: wanted[name]}, {name: value}) <= bound:
+        if not _error({name: expected[name]}, {name: value}) <= bound:
             return name
     return None
 
 
-def _error(wanted: Mapping[Any, Any], got: Mapping[Any, Any]) -> float:
-    """The largest error over all outputs, each relative to its largest magnitude."""
-    return max((_apart(want, got[name]) for name, want in wanted.items()), key=lambda e: (e != e, e), default=0.0)
+def _error(expected: Mapping[Any, Any], got: Mapping[Any, Any]) -> float:
+    """Return the largest error over all outputs, each relative to its largest magnitude."""
+    return max((_apart(right, got[name]) for name, right in expected.items()), key=lambda e: (e != e, e), default=0.0)
 
 
-def _apart(want: Any, have: Any) -> float:
-    """The error of one value: an array, a sequence of arrays, or None."""
-    if isinstance(want, list) and isinstance(have, list) and len(want) == len(have):
-        return _error(dict(enumerate(want)), dict(enumerate(have)))
-    if not isinstance(want, np.ndarray | np.generic) or not isinstance(have, np.ndarray | np.generic):
-        return 0.0 if want is None and have is None else float("inf")
-    want, have = np.asarray(want), np.asarray(have)
-    if want.shape != have.shape:
+def _apart(right: Any, got: Any) -> float:
+    """Return the error of one value: an array, a sequence of arrays, or None."""
+    if isinstance(right, list) and isinstance(got, list) and len(right) == len(got):
+        return _error(dict(enumerate(right)), dict(enumerate(got)))
+    if not isinstance(right, np.ndarray | np.generic) or not isinstance(got, np.ndarray | np.generic):
+        return 0.0 if right is None and got is None else float("inf")
+    right, got = np.asarray(right), np.asarray(got)
+    if right.shape != got.shape:
         return float("inf")
-    if not np.issubdtype(want.dtype, np.floating):
-        return 0.0 if np.array_equal(want, have) else float("inf")
-    if not want.size:
+    if not np.issubdtype(right.dtype, np.floating):
+        return 0.0 if np.array_equal(right, got) else float("inf")
+    if not right.size:
         return 0.0
-    gap = np.asarray(np.abs(want - have))  # of scalars NumPy makes no array
-    gap[(want == have) | (np.isnan(want) & np.isnan(have))] = 0  # the same infinity is no difference
-    scale = np.abs(want[np.isfinite(want)]).max(initial=1e-300)
+    gap = np.asarray(np.abs(right - got))  # of scalars NumPy makes no array
+    gap[(right == got) | (np.isnan(right) & np.isnan(got))] = 0  # the same infinity is no difference
+    scale = np.abs(right[np.isfinite(right)]).max(initial=1e-300)
     return float(gap.max()) / float(scale)
 
 

@@ -54,7 +54,7 @@ def repaired(draw: Any) -> tuple[LinConv, Array, Array]:
             v = linconv.pad(v, dim, left, right, constant)
     except NotFusibleError:  # a stride left the window short of the right border
         assume(False)
-    assert v.image is not None
+    assert v.border_map is not None
     assert v.notes >= {"static", BORDER}
     return v, x, shown(apply(x, conv), pads, constant)
 
@@ -81,9 +81,9 @@ def test_scale_shift_rows_and_a_number_at_each_position(value: tuple[LinConv, Ar
     v, x, y = value
     rng = np.random.default_rng(seed)
     a, b, index = rng.standard_normal(v.outputs), rng.standard_normal(v.outputs), rng.integers(0, v.outputs, 5)
-    shape, picture = (1, -1, *(1,) * len(v.axes)), rng.standard_normal(y.shape[1:])
-    made = linconv.shift(linconv.scale(linconv.painted(v, picture), a), b)
-    close(linconv.rows(made, index), x, ((y + picture) * a.reshape(shape) + b.reshape(shape))[:, index])
+    shape, values = (1, -1, *(1,) * len(v.axes)), rng.standard_normal(y.shape[1:])
+    made = linconv.shift(linconv.scale(linconv.with_border_map(v, values), a), b)
+    close(linconv.rows(made, index), x, ((y + values) * a.reshape(shape) + b.reshape(shape))[:, index])
 
 
 @FEW
@@ -114,10 +114,10 @@ def test_sums_and_concatenations(value: tuple[LinConv, Array, Array], seed: int)
     v, x, y = value
     weight = np.random.default_rng(seed).standard_normal((v.outputs, v.outputs, *(1,) * len(v.axes)))
     other, z = compose.conv(v, weight), apply(y, plain(weight, 1))
-    still = replace(v, image=None, notes=frozenset())  # the same window without a map
-    w = y - v.image()[None]  # type: ignore[misc]
-    close(sums.add([v, still, other]), x, y + w + z)
-    close(sums.concat([still, v, other]), x, np.concatenate([w, y, z], axis=1))
+    mapless = replace(v, border_map=None, notes=frozenset())  # the same window without a map
+    w = y - v.border_map()[None]  # type: ignore[misc]
+    close(sums.add([v, mapless, other]), x, y + w + z)
+    close(sums.concat([mapless, v, other]), x, np.concatenate([w, y, z], axis=1))
 
 
 def test_without_leave_and_with_dynamic_sizes_it_is_refused_with_a_way_out() -> None:
@@ -125,7 +125,7 @@ def test_without_leave_and_with_dynamic_sizes_it_is_refused_with_a_way_out() -> 
         v = linconv.shift(linconv.identity(2, [size, 8], repair=repair), np.array([0.0, 0.5]))
         return linconv.pad(v, 1, 1, 1)
 
-    assert padded(8, repair=True).image is not None
+    assert padded(8, repair=True).border_map is not None
     with pytest.raises(NotFusibleError, match=r"padded with 0 where its bias makes 0\.5") as caught:
         padded(8, repair=False)
     assert caught.value.remedy.endswith("or allow a border map with --border-maps")
@@ -306,8 +306,8 @@ def test_no_bit_is_wrong_with_repairs() -> None:
 
 
 def _painted_inside_only(*given: Any) -> Any:
-    root, home, state, *rest = given
-    return emit.lower(root, home, replace(state, lin=replace(state.lin, image=None)), *rest)
+    root, root_layout, state, *rest = given
+    return emit.lower(root, root_layout, replace(state, lin=replace(state.lin, border_map=None)), *rest)
 
 
 FAULTS = ["interior everywhere", "corners", "kernel turned round"]

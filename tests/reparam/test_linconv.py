@@ -27,8 +27,8 @@ def evaluate(v: LinConv, x: Array) -> Array:
     wide = np.pad(x, ((0, 0), (0, 0), *((far, far),) * len(v.axes)))
     kernel = v.kernel()
     result = np.broadcast_to(v.bias.reshape(1, -1, *(1,) * len(v.axes)), (len(x), v.outputs, *lengths)).copy()
-    if v.image is not None:
-        result += v.image()
+    if v.border_map is not None:
+        result += v.border_map()
     for o in range(v.outputs):
         for i in range(v.width):
             channel = v.src[v.grp[o], i]

@@ -84,15 +84,15 @@ def test_a_bias_before_the_convolution_reaches_the_border_as_the_convolution_mak
     """What a map of constants becomes differs at the border, where the padding shows zeros."""
     rng = np.random.default_rng(0)
     op = ir.Conv(rng.standard_normal((6, 2, 3, 2)), rng.standard_normal(6), (2, 1), (1, 2), 2, ((1, 0), (2, 1)))
-    home = Layout(((Atom("b", 0, 2),), (Atom("c", 0, 4),), (Atom("c", 0, 5),), (Atom("c", 0, 4),)))
+    root_layout = Layout(((Atom("b", 0, 2),), (Atom("c", 0, 4),), (Atom("c", 0, 5),), (Atom("c", 0, 4),)))
     shifted = linconv.shift(linconv.scale(linconv.identity(80, ()), rng.uniform(0.5, 2, 80)), rng.standard_normal(80))
-    made = toeplitz.conv(op, State(shifted, home)).lin
+    made = toeplitz.conv(op, State(shifted, root_layout)).lin
     x = torch.from_numpy(rng.standard_normal((2, 80)))
     inner = x * torch.from_numpy(shifted.kernel().reshape(-1)) + torch.from_numpy(shifted.bias)
     wanted = execute.apply(op, [inner.reshape(2, 4, 5, 4)]).flatten(1).numpy()
     got = np.einsum("oi,boi->bo", made.kernel(), x.numpy()[:, made.src[made.grp]]) + made.bias
     assert np.abs(got - wanted).max() <= 1e-13 * np.abs(wanted).max()
-    assert (made.spread >= np.abs(made.bias) - 1e-12).all(), "the sum of magnitudes bounds the sum"
+    assert (made.bias_magnitude >= np.abs(made.bias) - 1e-12).all(), "the sum of magnitudes bounds the sum"
 
 
 def test_large_kernels_are_built_anew_and_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

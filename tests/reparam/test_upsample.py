@@ -23,7 +23,7 @@ Made = tuple[State, Array, Array]
 
 def shown(state: State, x: Array) -> Array:
     """The coarse convolution by its defining sum, laid out over the finer grid."""
-    coarse, how = evaluate(state.lin, x), state.rise
+    coarse, how = evaluate(state.lin, x), state.upsampling
     assert how is not None
     if how.kind == "repeat":
         for axis, factor in enumerate(how.factors):
@@ -75,9 +75,9 @@ def enlarged(draw: Any) -> Made:
         op = ir.DepthToSpace(2, crd=draw(st.booleans()))
     else:
         op = ir.Upsample(tuple(draw(st.integers(1, 3)) for _ in range(rank)))
-    home = channels_first(x.shape)
-    assert home is not None
-    return transfer.transfer(op, [transfer.start(x.shape, home)], None), x, apply(op, x)
+    root_layout = channels_first(x.shape)
+    assert root_layout is not None
+    return transfer.transfer(op, [transfer.start(x.shape, root_layout)], None), x, apply(op, x)
 
 
 def close(state: State, x: Array, wanted: Array) -> None:
@@ -118,7 +118,7 @@ def test_what_treats_all_positions_alike_goes_before(made: Made, data: Any) -> N
 @given(enlarged(), st.integers(0, 2**16))
 def test_a_transposed_convolution_comes_back(made: Made, seed: int) -> None:
     state, x, y = made
-    how = state.rise
+    how = state.upsampling
     assert how is not None
     assume(how.kind == "transposed")
     factor = np.random.default_rng(seed).standard_normal(y.shape[1])
@@ -137,9 +137,9 @@ def test_a_transposed_convolution_comes_back(made: Made, seed: int) -> None:
 def start(bias: bool) -> State:
     """A 1×1 with or without a bias on two channels."""
     lin = linconv.identity(2, [None, None])
-    home = channels_first((2, 2, "h", "w"))
-    assert home is not None
-    return State(linconv.shift(lin, np.ones(2)) if bias else lin, home)
+    root_layout = channels_first((2, 2, "h", "w"))
+    assert root_layout is not None
+    return State(linconv.shift(lin, np.ones(2)) if bias else lin, root_layout)
 
 
 def test_a_bias_before_overlapping_taps_is_refused_and_before_others_differs_by_phase() -> None:
@@ -149,9 +149,9 @@ def test_a_bias_before_overlapping_taps_is_refused_and_before_others_differs_by_
     weight = np.arange(8.0).reshape(2, 1, 2, 2)
     tight = ir.ConvTranspose(weight, None, (2, 2), (1, 1), 1, ((0, 0),) * 2, (0, 0))
     state = upsample.begin(tight, start(bias=True))
-    assert state.rise is not None
+    assert state.upsampling is not None
     with pytest.raises(NotFusibleError, match="differs between the phases"):
-        upsample.transposed(state.lin, state.rise)
+        upsample.transposed(state.lin, state.upsampling)
 
 
 def test_what_tells_positions_apart_is_refused_with_a_way_out() -> None:

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, helper
 
 from attn_export.reparam import ir
+from attn_export.reparam.adapters.border import fits_in, ring
 from attn_export.reparam.adapters.onnx.constants import Constants
 from attn_export.reparam.adapters.onnx.shapes import Shapes
-from attn_export.reparam.adapters.torch.border import ring
 
 _STEPS = ("ScatterND", "Transpose", "Identity")
 
@@ -37,42 +37,54 @@ def writes(graph: GraphProto, living: Collection[int], constants: Constants, sha
 
     ``living`` nodes count as readers; TorchScript reads shapes of what is written over, which are constants.
     """
-    producer = {name: n for n, node in enumerate(graph.node) for name in node.output if name}
-    readers: dict[str, list[int]] = {}
-    for n in sorted(living):
-        for name in graph.node[n].input:
-            readers.setdefault(name, []).append(n)
-    outputs = {o.name for o in graph.output}
+    view = _View(graph, living)
     found: dict[int, OnnxWrite] = {}
-
-    def alone(name: str) -> bool:
-        return len(readers.get(name, [])) == 1 and name not in outputs
-
     for last in sorted(living):
-        node = graph.node[last]
-        if node.op_type not in _STEPS:
+        if graph.node[last].op_type not in _STEPS or view.goes_on(last):
             continue
-        after = [graph.node[n] for n in readers.get(node.output[0], [])]
-        if any(r.op_type in _STEPS for r in after):
-            continue
-        chain, name = [last], node.input[0]
-        while name in producer and graph.node[producer[name]].op_type in _STEPS and alone(name):
-            chain.append(producer[name])
-            name = graph.node[producer[name]].input[0]
+        chain, name = view.chain(last)
         if not any(graph.node[n].op_type == "ScatterND" for n in chain):
             continue
         op = _run([graph.node[n] for n in reversed(chain)], shapes.sizes(name), shapes.shape(name), constants.get)
         if op is None:
             continue
-        inner = set(chain[1:])
-        before = producer.get(name)
-        if before is not None and graph.node[before].op_type == "Pad" and alone(name):
+        inner, before = set(chain[1:]), view.producer.get(name)
+        if before is not None and graph.node[before].op_type == "Pad" and view.alone(name):
             wider = _padded(graph.node[before], op, constants.get)
             if wider is not None:  # what the padding puts there is overwritten
                 op, name = wider, graph.node[before].input[0]
                 inner.add(before)
         found[last] = OnnxWrite(name, op, frozenset(inner))
     return found
+
+
+class _View:
+    """Who makes and who reads each value, by the place of the nodes in the graph."""
+
+    def __init__(self, graph: GraphProto, living: Collection[int]) -> None:
+        self._graph, self._outputs = graph, {o.name for o in graph.output}
+        self.producer = {name: n for n, node in enumerate(graph.node) for name in node.output if name}
+        self._readers: dict[str, list[int]] = {}
+        for n in sorted(living):
+            for name in graph.node[n].input:
+                self._readers.setdefault(name, []).append(n)
+
+    def alone(self, name: str) -> bool:
+        """Whether one node reads a value and nobody else."""
+        return len(self._readers.get(name, [])) == 1 and name not in self._outputs
+
+    def goes_on(self, last: int) -> bool:
+        """Whether a chain of writes goes on behind a node."""
+        readers = self._readers.get(self._graph.node[last].output[0], [])
+        return any(self._graph.node[n].op_type in _STEPS for n in readers)
+
+    def chain(self, last: int) -> tuple[list[int], str]:
+        """Follow a chain upwards: its nodes from the last on, and the value that it writes over."""
+        chain, name = [last], self._graph.node[last].input[0]
+        while name in self.producer and self._graph.node[self.producer[name]].op_type in _STEPS and self.alone(name):
+            chain.append(self.producer[name])
+            name = self._graph.node[self.producer[name]].input[0]
+        return chain, name
 
 
 Get = Callable[[str], NDArray[Any] | None]
@@ -99,13 +111,11 @@ def _run(chain: list[NodeProto], sizes: Any, shape: Any, get: Get) -> ir.Border 
 
 
 def _padded(node: NodeProto, op: ir.Border, get: Get) -> ir.Border | None:
-    """The write with the padding before it, if all that it pads is overwritten."""
+    """Take in the padding before a write, if all that it pads is overwritten."""
     amounts = get(node.input[1]) if len(node.input) > 1 else None
     rank = len(op.ring) + 2
     if amounts is None or len(amounts) != 2 * rank or (len(node.input) > 3 and node.input[3]):
         return None
     pairs = [(int(amounts[n]), int(amounts[n + rank])) for n in range(rank)]
-    inside = all(
-        0 <= p <= r for pair, ends in zip(pairs[2:], op.ring, strict=True) for p, r in zip(pair, ends, strict=True)
-    )
-    return replace(op, pads=tuple(pairs[2:])) if inside and not any(map(any, pairs[:2])) else None
+    inside = fits_in(pairs[2:], op.ring) and not any(map(any, pairs[:2]))
+    return replace(op, pads=tuple(pairs[2:])) if inside else None

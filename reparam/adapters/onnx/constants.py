@@ -14,7 +14,16 @@ from onnx.reference import ReferenceEvaluator
 
 from attn_export.reparam.adapters.onnx.shapes import Shapes
 
-_RANDOM = ("RandomNormal", "RandomUniform", "RandomNormalLike", "RandomUniformLike", "Bernoulli", "Multinomial")
+#: Never folded: random numbers, and DequantizeLinear, whose quantised weights are to stay small.
+_NEVER = {
+    "RandomNormal",
+    "RandomUniform",
+    "RandomNormalLike",
+    "RandomUniformLike",
+    "Bernoulli",
+    "Multinomial",
+    "DequantizeLinear",
+}
 #: Larger results are not folded: they are no weights of an operator.
 _MOST_BYTES = 1 << 28
 
@@ -30,23 +39,26 @@ class Constants:
         self._producer: dict[str, NodeProto] = {}
         self._shapes = shapes
         for node in model.graph.node:
-            if self._constant(node):
+            if self._is_constant(node):
                 self._producer |= {name: node for name in node.output if name}
 
-    def _constant(self, node: NodeProto) -> bool:
-        if node.op_type in _RANDOM or any(a.HasField("g") or a.graphs for a in node.attribute):
+    def _is_constant(self, node: NodeProto) -> bool:
+        """Whether the outputs of a node follow from constants alone."""
+        has_graphs = any(a.HasField("g") or a.graphs for a in node.attribute)
+        if node.op_type in _NEVER or has_graphs:
             return False
         if node.op_type == "Shape" and node.domain == "":
-            shape = self._shapes.shape(node.input[0])
-            return shape is not None and all(isinstance(n, int) for n in shape)
-        if node.op_type == "DequantizeLinear":
-            return False
+            return self._is_static(node.input[0])
         if node.op_type == "CastLike":  # the second operand gives its type only
             return self.known(node.input[0]) and self._shapes.dtype(node.input[1]) != 0
         return node.domain in ("", "ai.onnx") and all(not n or self.known(n) for n in node.input)
 
+    def _is_static(self, name: str) -> bool:
+        shape = self._shapes.shape(name)
+        return shape is not None and all(isinstance(n, int) for n in shape)
+
     def computed_sizes(self) -> dict[str, NDArray[Any]]:
-        """Sizes (and scales of Resize) that operators read and that other operators compute from constants."""
+        """Find sizes (and scales of Resize) that operators read and that other operators compute from constants."""
         found: dict[str, NDArray[Any]] = {}
         for node in self._model.graph.node:
             if node.output[0] in self._producer:
@@ -66,7 +78,7 @@ class Constants:
         return name in self._tensors or name in self._producer
 
     def get(self, name: str) -> NDArray[Any] | None:
-        """The constant; None if it is none, or cannot be folded."""
+        """Return the constant; None if it is none, or cannot be folded."""
         if name in self._tensors:  # not kept: whoever needs them again reads them again
             return numpy_helper.to_array(self._tensors[name], base_dir=str(self._folder or ""))
         left = [name]
@@ -82,7 +94,7 @@ class Constants:
         return self._cache[name]
 
     def _reads(self, name: str) -> list[str]:
-        """What the node that makes a constant needs the values of."""
+        """List what the node that makes a constant needs the values of."""
         node = self._producer.get(name)
         if node is None or node.op_type == "Shape":
             return []
@@ -119,7 +131,7 @@ class Constants:
 def settle(
     model: onnx.ModelProto, opset: int, hints: Mapping[str, tuple[int, ...]], folder: Path | None
 ) -> tuple[Shapes, Constants]:
-    """Shapes and constants, each from the other until neither learns any more.
+    """Infer shapes and constants, each from the other until neither learns any more.
 
     Shape inference does not fold: it is told the pads and shapes that are computed from constants. What it makes of
     them may be what the next ones are computed from, as in the index grids that TorchScript writes.

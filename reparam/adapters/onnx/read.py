@@ -6,7 +6,7 @@ Initializers that a caller may override, operators with sub-graphs, casts and qu
 # ruff: noqa: ARG002 - the readers of operators share one signature
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +18,11 @@ from attn_export.reparam import ir
 from attn_export.reparam.adapters.onnx.border import writes
 from attn_export.reparam.adapters.onnx.constants import settle
 from attn_export.reparam.adapters.onnx.nodes import alive, captured, scope_of
+from attn_export.reparam.types import Dim
 from attn_export.types import Array
 
 At = Mapping[str, Any]
+_PREFER_FLOOR = b"round_prefer_floor"
 _FLOATS: dict[int, str] = {
     TensorProto.FLOAT: "float32",
     TensorProto.FLOAT16: "float16",
@@ -309,28 +311,32 @@ class OnnxReader:
         return ir.DepthToSpace(at["blocksize"], at.get("mode", b"DCR") == b"CRD")
 
     def _op_resize(self, node: NodeProto, at: At) -> ir.Op | None:
-        """Nearest upsampling by whole factors, in the modes in which output q shows input ⌊q / factor⌋."""
-        how = at.get("coordinate_transformation_mode", b"half_pixel"), at.get("nearest_mode", b"round_prefer_floor")
-        exact = how == (b"asymmetric", b"floor") or (how[0] == b"half_pixel" and how[1].startswith(b"round_prefer"))
-        exact = exact and at.get("keep_aspect_ratio_policy", b"stretch") == b"stretch"  # else sizes are rounded
-        shape, larger = self.shapes.shape(node.input[0]), self.shapes.shape(node.output[0])
-        if at.get("mode", b"nearest") != b"nearest" or not exact or shape is None or len(shape) < 3:
+        """Read nearest upsampling by whole factors, in the modes in which output q shows input ⌊q / factor⌋."""
+        shape = self.shapes.shape(node.input[0])
+        if not _shows_floor(at) or shape is None or len(shape) < 3:
             return None
+        factors = self._factors(node, at, shape)
+        if factors is None or len(factors) != len(shape) or factors[:2] != [1, 1]:
+            return None
+        if any(f < 1 or f != int(f) for f in factors):
+            return None
+        return ir.Upsample(tuple(int(f) for f in factors[2:]))
+
+    def _factors(self, node: NodeProto, at: At, shape: Sequence[Dim]) -> list[float] | None:
+        """By how much Resize enlarges each axis: what it is told, or what the sizes make of it."""
         given = self.constants.get(node.input[2]) if self._has(node, 2) else None
         if given is not None and given.size:
             factors = [1.0] * len(shape)
             for axis, factor in zip(at.get("axes", range(len(shape))), given.reshape(-1), strict=True):
                 factors[axis] = float(factor)
-        elif larger is not None and len(larger) == len(shape) and self._has(node, 3):
-            pairs = list(zip(larger, shape, strict=True))
-            if not all(isinstance(a, int) and isinstance(b, int) for a, b in pairs[2:]):
-                return None
-            factors = [float(a) / b if isinstance(a, int) and isinstance(b, int) else 1.0 for a, b in pairs]
-        else:
+            return factors
+        larger = self.shapes.shape(node.output[0])
+        if larger is None or len(larger) != len(shape) or not self._has(node, 3):
             return None
-        if len(factors) != len(shape) or factors[:2] != [1, 1] or any(f < 1 or f != int(f) for f in factors):
+        pairs = list(zip(larger, shape, strict=True))
+        if not all(isinstance(a, int) and isinstance(b, int) for a, b in pairs[2:]):
             return None
-        return ir.Upsample(tuple(int(f) for f in factors[2:]))
+        return [float(a) / b if isinstance(a, int) and isinstance(b, int) else 1.0 for a, b in pairs]
 
     def _op_spacetodepth(self, node: NodeProto, at: At) -> ir.Op | None:
         return ir.SpaceToDepth(at["blocksize"], crd=False)
@@ -353,3 +359,13 @@ class OnnxReader:
             for size, end, name in zip(sizes, ends, node.output, strict=True)
             if name
         ]
+
+
+def _shows_floor(at: At) -> bool:
+    """Whether Resize with these attributes shows input ⌊q / factor⌋ at output q."""
+    where, rounding = at.get("coordinate_transformation_mode", b"half_pixel"), at.get("nearest_mode", _PREFER_FLOOR)
+    exact = (where, rounding) == (b"asymmetric", b"floor") or (
+        where == b"half_pixel" and rounding.startswith(b"round_prefer")
+    )
+    stretched = at.get("keep_aspect_ratio_policy", b"stretch") == b"stretch"  # else sizes are rounded
+    return exact and stretched and bool(at.get("mode", b"nearest") == b"nearest")

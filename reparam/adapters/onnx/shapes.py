@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 import onnx
@@ -54,38 +55,29 @@ class Shapes:
             self._sizes[info.name] = tuple(int(d.dim_value) for d in kind.shape.dim)
 
     def shape(self, name: str) -> tuple[Dim, ...] | None:
-        """The shape with symbols; None if not even the rank is known."""
+        """Return the shape with symbols; None if not even the rank is known."""
         return self._shapes.get(name)
 
     def sizes(self, name: str) -> tuple[int, ...] | None:
-        """The shape for the example; None if it cannot be inferred."""
+        """Return the shape for the example; None if it cannot be inferred."""
         return self._sizes.get(name)
 
     def dtype(self, name: str) -> int:
-        """The element type, as ONNX numbers it; 0 if not known."""
+        """Return the element type, as ONNX numbers it; 0 if not known."""
         return self._types.get(name, 0)
 
 
 def _light(
     model: ModelProto, hints: Mapping[str, tuple[int, ...]], constants: Mapping[str, NDArray[Any]]
 ) -> ModelProto:
-    """A copy without large weights; with ``hints``, inputs have their numbers and stale symbols are dropped."""
+    """Copy the model without large weights; with ``hints``, inputs have their numbers and stale symbols are dropped."""
     graph = GraphProto(name="shapes")
     graph.node.extend(node for node in model.graph.node if not any(name in constants for name in node.output))
     graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in constants.items())
-    names = {t.name for t in model.graph.initializer}
-    for info in model.graph.input:
-        if info.name in hints and info.name not in names:
-            kind = info.type.tensor_type.elem_type
-            graph.input.append(helper.make_tensor_value_info(info.name, kind, hints[info.name]))
-        else:
-            graph.input.append(info)
+    _copy_inputs(model.graph, graph, hints)
     known = {i.name for i in model.graph.input}
     for tensor in model.graph.initializer:
-        count = 1
-        for n in tensor.dims:
-            count *= n
-        if count <= _SMALL and tensor.data_location != TensorProto.EXTERNAL:
+        if prod(tensor.dims) <= _SMALL and tensor.data_location != TensorProto.EXTERNAL:
             graph.initializer.append(tensor)
         elif tensor.name not in known:
             graph.input.append(helper.make_tensor_value_info(tensor.name, tensor.data_type, tuple(tensor.dims)))
@@ -98,6 +90,16 @@ def _light(
         bare.type.tensor_type.elem_type = info.type.tensor_type.elem_type
         graph.output.append(bare if hints else info)
     return helper.make_model(graph, opset_imports=model.opset_import, ir_version=max(model.ir_version, 4))
+
+
+def _copy_inputs(old: GraphProto, new: GraphProto, hints: Mapping[str, tuple[int, ...]]) -> None:
+    weights = {t.name for t in old.initializer}
+    for info in old.input:
+        if info.name in hints and info.name not in weights:
+            kind = info.type.tensor_type.elem_type
+            new.input.append(helper.make_tensor_value_info(info.name, kind, hints[info.name]))
+        else:
+            new.input.append(info)
 
 
 def _infer(model: ModelProto) -> onnx.GraphProto:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from math import isnan, nan
+from math import nan
 from typing import Any
 
 import torch
 from torch import Tensor, fx
 
 from attn_export.reparam import ir
-from attn_export.types import Array
+from attn_export.reparam.adapters.border import fits_in, ring
 
 _STEPS = {"slice_scatter", "slice", "copy", "fill", "clone", "alias", "expand", "select_scatter", "select"}
 
@@ -46,6 +46,22 @@ def writes(nodes: Iterable[fx.Node], constant: Callable[[object], Any]) -> dict[
 
 
 def _write(last: fx.Node, constant: Callable[[object], Any]) -> TorchWrite | None:
+    found = _chain(last, constant)
+    if found is None:
+        return None
+    chain, base = found
+    marked = _run(last, base, constant)
+    if marked is None or marked.shape != tuple(_hint(n) for n in base.meta["val"].shape):
+        return None
+    op = ring(marked)
+    if op is None:
+        return None
+    alone = all(user in chain for user in base.users)
+    return (_with_padding(base, op, chain) if alone else None) or TorchWrite(base, op, frozenset(chain))
+
+
+def _chain(last: fx.Node, constant: Callable[[object], Any]) -> tuple[set[fx.Node], fx.Node] | None:
+    """Follow the writes upwards to the one tensor they write over; None where they are read in between."""
     chain, bases, todo = set[fx.Node](), dict[fx.Node, None](), [last]
     while todo:
         node = todo.pop()
@@ -59,30 +75,26 @@ def _write(last: fx.Node, constant: Callable[[object], Any]) -> TorchWrite | Non
     if len(bases) != 1:
         return None
     base = next(iter(bases))
-    shape = base.meta["val"].shape
-    if len(shape) < 3 or not all(_safe(node) for node in chain):
+    if len(base.meta["val"].shape) < 3 or not all(_safe(node) for node in chain):
         return None
     if any(user not in chain for node in chain - {last} for user in node.users):
         return None
-    marked = _run(last, base, constant)
-    if marked is None or marked.shape != tuple(_hint(n) for n in shape):
-        return None
-    op = ring(marked)
-    if op is None:
-        return None
+    return chain, base
+
+
+def _with_padding(base: fx.Node, op: ir.Border, chain: set[fx.Node]) -> TorchWrite | None:
+    """Take in a padding of which everything is overwritten: it need not be what the algebra can follow."""
     amounts = base.args[1] if short(base) == "pad" and len(base.args) > 1 else None
-    inside = all(user in chain for user in base.users) and isinstance(amounts, list | tuple)
-    if inside and isinstance(amounts, list | tuple) and all(isinstance(n, int) for n in amounts):
-        # What the padding puts there is overwritten: it need not be what the algebra can follow.
-        flat = [int(str(n)) for n in amounts] + [0] * 2 * len(op.ring)
-        pads = tuple((flat[2 * n], flat[2 * n + 1]) for n in reversed(range(len(op.ring))))
-        source = base.args[0]
-        fits = all(
-            0 <= p <= r for pair, ring in zip(pads, op.ring, strict=True) for p, r in zip(pair, ring, strict=True)
-        )
-        if isinstance(source, fx.Node) and fits and len(amounts) <= 2 * len(op.ring):
-            return TorchWrite(source, replace(op, pads=pads), frozenset(chain | {base}))
-    return TorchWrite(base, op, frozenset(chain))
+    source = base.args[0] if base.args else None
+    if not isinstance(amounts, list | tuple) or not isinstance(source, fx.Node):
+        return None
+    if not all(isinstance(n, int) for n in amounts) or len(amounts) > 2 * len(op.ring):
+        return None
+    flat = [int(str(n)) for n in amounts] + [0] * 2 * len(op.ring)
+    pads = tuple((flat[2 * n], flat[2 * n + 1]) for n in reversed(range(len(op.ring))))
+    if not fits_in(pads, op.ring):
+        return None
+    return TorchWrite(source, replace(op, pads=pads), frozenset(chain | {base}))
 
 
 def _hint(size: Any) -> int:
@@ -134,26 +146,3 @@ def _run(last: fx.Node, base: fx.Node, constant: Callable[[object], Any]) -> Ten
     except (RuntimeError, TypeError, AttributeError):
         return None
     return result if isinstance(result, Tensor) else None
-
-
-def ring(marked: Tensor) -> ir.Border | None:
-    """Read a marked tensor: a box of NaN, and around it one number for each channel."""
-    untouched = torch.isnan(marked)
-    pattern = untouched[0, 0]
-    if not torch.equal(untouched, pattern.expand_as(untouched)) or not pattern.any():
-        return None
-    ring = []
-    for axis in range(pattern.ndim):
-        others = [n for n in range(pattern.ndim) if n != axis]
-        line = pattern.amax(others) if others else pattern
-        where = torch.nonzero(line).flatten()
-        ring.append((int(where[0]), int(len(line) - 1 - where[-1])))
-    box = torch.zeros_like(pattern)
-    box[tuple(slice(left, size - right) for (left, right), size in zip(ring, pattern.shape, strict=True))] = True
-    if not torch.equal(box, pattern):
-        return None
-    written = marked[:, :, ~pattern]
-    value: Array = written[0, :, 0].numpy()
-    if any(isnan(v) for v in value.tolist()) or not bool((written == written[:1, :, :1]).all()):
-        return None
-    return ir.Border(tuple(ring), value.copy(), ((0, 0),) * len(ring))

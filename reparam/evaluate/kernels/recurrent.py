@@ -6,7 +6,7 @@ B [directions, 2 · gates · hidden], states [directions, batch, hidden]; with `
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,10 +111,9 @@ def _run(
     x = x.swapaxes(0, 1) if first else x
     time, batch = x.shape[:2]
     count, gated, hidden = r.shape
-    b = np.zeros((count, 2 * gated), x.dtype) if b is None else b
-    peep = np.zeros((count, 3 * hidden), x.dtype) if peep is None else peep
+    b, peep = _or_zeros(b, (count, 2 * gated), x), _or_zeros(peep, (count, 3 * hidden), x)
     given = [s if s is None or not first else s.swapaxes(0, 1) for s in starts]
-    begun = [np.zeros((count, batch, hidden), x.dtype) if s is None else s for s in given]
+    begun = [_or_zeros(s, (count, batch, hidden), x) for s in given]
     ends = np.full(batch, time) if lengths is None else np.asarray(lengths)
     functions = list(_activations(attributes, usual, count))
     ways = {b"forward": [1], b"reverse": [-1], b"bidirectional": [1, -1]}[attributes.get("direction", b"forward")]
@@ -124,19 +123,32 @@ def _run(
         one = _Direction(
             w[place], r[place], b[place, :gated], b[place, gated:], peep[place], functions[place], attributes
         )
-        states = [np.array(whole[place]) for whole in begun]
-        for t in range(time) if way == 1 else range(time - 1, -1, -1):
-            live = t < ends  # a row that is over keeps its state; read backwards, it begins at its own end
-            if not live.any():
-                continue
-            for state, new in zip(states, step(one, x[t], states), strict=True):
-                state[live] = new[live]
-            y[t, place, live] = states[0][live]
+        states = [np.array(state[place]) for state in begun]
+        order = range(time) if way == 1 else range(time - 1, -1, -1)
+        for t, live, output in _steps(step, one, x, states, ends, order):
+            y[t, place, live] = output
         for final, state in zip(finals, states, strict=True):
             final[place] = state
     if first:
         return y.transpose(2, 0, 1, 3), *(final.swapaxes(0, 1) for final in finals)
     return y, *finals
+
+
+def _or_zeros(array: Array | None, shape: tuple[int, ...], like: Array) -> Array:
+    return np.zeros(shape, like.dtype) if array is None else array
+
+
+def _steps(
+    step: _Step, one: _Direction, x: Array, states: Sequence[Array], ends: Array, order: Iterable[int]
+) -> Iterator[tuple[int, Array, Array]]:
+    """Run one direction and change its states; yields for each time the rows that are not over, and their outputs."""
+    for t in order:
+        live = t < ends  # a row that is over keeps its state; read backwards, it begins at its own end
+        if not live.any():
+            continue
+        for state, new in zip(states, step(one, x[t], states), strict=True):
+            state[live] = new[live]
+        yield t, live, states[0][live]
 
 
 #: With the numbers that the standard gives where the model gives none.

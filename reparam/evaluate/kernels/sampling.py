@@ -30,14 +30,9 @@ def resize(attributes: Mapping[str, Any], arguments: Sequence[Array | None]) -> 
     x, region, scales, sizes = (*arguments, *[None] * 4)[:4]
     assert x is not None
     axes = [axis % x.ndim for axis in attributes.get("axes") or range(x.ndim)]
-    if sizes is not None and sizes.size:
-        factors, lengths = _of_sizes(attributes, x, axes, [int(n) for n in sizes])
-    else:
-        assert scales is not None
-        factors = [_SINGLE(s) for s in scales]
-        lengths = [int(np.floor(s * _SINGLE(x.shape[axis]))) for s, axis in zip(factors, axes, strict=True)]
-    used = attributes.get("coordinate_transformation_mode") == b"tf_crop_and_resize"
-    ends = [float(v) for v in region] if used and region is not None else [0.0] * len(axes) + [1.0] * len(axes)
+    factors, lengths = _factors(attributes, x, axes, scales, sizes)
+    crops = attributes.get("coordinate_transformation_mode") == b"tf_crop_and_resize"
+    ends = [float(v) for v in region] if crops and region is not None else [0.0] * len(axes) + [1.0] * len(axes)
     y, outside = x.astype(np.float64 if x.dtype.kind in "iub" else x.dtype), np.zeros((1,) * x.ndim, bool)
     for place, axis in enumerate(axes):
         begin, end = ends[place], ends[place + len(axes)]
@@ -45,9 +40,20 @@ def resize(attributes: Mapping[str, Any], arguments: Sequence[Array | None]) -> 
             continue
         y, beyond = _along(attributes, y, axis, factors[place], lengths[place], (begin, end))
         outside = outside | beyond.reshape([-1 if at == axis else 1 for at in range(x.ndim)])
-    if used:
+    if crops:
         y = np.where(outside, np.asarray(attributes.get("extrapolation_value", 0.0), y.dtype), y)
     return np.asarray(numpy_helper.saturate_cast(y, x.dtype)) if x.dtype.kind in "iu" else np.asarray(y)
+
+
+def _factors(
+    attributes: Mapping[str, Any], x: Array, axes: Sequence[int], scales: Array | None, sizes: Array | None
+) -> tuple[list[np.float32], list[int]]:
+    """Return scale and length along each axis, of which the node gives one."""
+    if sizes is not None and sizes.size:
+        return _of_sizes(attributes, x, axes, [int(n) for n in sizes])
+    assert scales is not None
+    factors = [_SINGLE(s) for s in scales]
+    return factors, [int(np.floor(s * _SINGLE(x.shape[axis]))) for s, axis in zip(factors, axes, strict=True)]
 
 
 def resize_old(attributes: Mapping[str, Any], arguments: Sequence[Array | None]) -> Array:
@@ -61,7 +67,7 @@ def resize_old(attributes: Mapping[str, Any], arguments: Sequence[Array | None])
 def _of_sizes(
     attributes: Mapping[str, Any], x: Array, axes: Sequence[int], sizes: Sequence[int]
 ) -> tuple[list[np.float32], list[int]]:
-    """Scales and lengths where lengths are asked for, which may have to keep the picture's proportions."""
+    """Return scales and lengths where lengths are asked for, which may have to keep the picture's proportions."""
     factors = [_SINGLE(n) / _SINGLE(x.shape[axis]) for n, axis in zip(sizes, axes, strict=True)]
     policy = attributes.get("keep_aspect_ratio_policy", b"stretch")
     if policy == b"stretch":

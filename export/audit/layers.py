@@ -16,7 +16,8 @@ import onnx
 
 from attn_export import bundle
 from attn_export.export.graph.cut import Probe
-from attn_export.reparam.evaluate.onnx import OnnxEvaluator, inputs_of
+from attn_export.reparam.adapters.onnx.nodes import inputs_of
+from attn_export.reparam.evaluate.onnx import OnnxEvaluator
 from attn_export.types import Array
 
 #: The largest local error of a correct float32 layer, in roundings of its natural size: 10.1 was seen over the

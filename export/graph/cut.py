@@ -10,7 +10,7 @@ import onnx
 from onnx import helper
 
 from attn_export.export.graph.index import GraphIndex
-from attn_export.reparam.evaluate.onnx import inputs_of
+from attn_export.reparam.adapters.onnx.nodes import inputs_of
 from attn_export.types import Array
 
 #: Runs a model on fixed inputs and gives the named tensors, one by one.

@@ -15,7 +15,7 @@ from typing import Any
 
 import onnx
 
-from attn_export.reparam.evaluate.onnx import inputs_of
+from attn_export.reparam.adapters.onnx.nodes import inputs_of
 
 _SCOPES = "pkg.torch.onnx.name_scopes"
 _CLASSES = "pkg.torch.onnx.class_hierarchy"

@@ -8,7 +8,7 @@ from onnx import FunctionProto, GraphProto, ModelProto, NodeProto
 
 from attn_export.errors import SubjectError
 from attn_export.export.onnx.walk import bodies
-from attn_export.reparam.evaluate.onnx import inputs_of
+from attn_export.reparam.adapters.onnx.nodes import inputs_of
 
 
 def sort(model: ModelProto) -> None:

@@ -15,7 +15,7 @@ import onnx
 from attn_export.errors import ExportError
 from attn_export.export.graph.cut import Probe
 from attn_export.pipeline.divergence.divergence import Divergence
-from attn_export.reparam.evaluate.onnx import inputs_of
+from attn_export.reparam.adapters.onnx.nodes import inputs_of
 from attn_export.types import Array
 
 #: Error and bound of a tensor that is there, by name, suspect and truth.

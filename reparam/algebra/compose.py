@@ -124,7 +124,7 @@ def window(places: list[list[Ints]], tap: tuple[int, ...], lead: int = 2) -> tup
 
 
 def _unions(v: LinConv, groups: int, width: int) -> tuple[Ints, Ints]:
-    """The root channels that each group of rows reads, and where each row's own channels are among them.
+    """Find the root channels that each group of rows reads, and where each row's own channels are among them.
 
     Slots are offset by ``group · (wide + 1)`` so that equal slots mean equal places; ``wide`` is where -1 goes.
     """

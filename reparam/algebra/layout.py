@@ -55,13 +55,13 @@ class Layout:
         return int(np.prod([_int(a) for a in self.axes[axis] if a.kind == "c"], dtype=int))
 
     def along(self, axis: int) -> tuple[int, int, int]:
-        """The channel numbering around an axis: how many before it, along it, and after it."""
+        """Count channels around an axis: how many before it, along it, and after it."""
         before = int(np.prod([self.width(a) for a in range(axis)], dtype=int))
         after = int(np.prod([self.width(a) for a in range(axis + 1, len(self.axes))], dtype=int))
         return before, self.width(axis), after
 
     def spatial(self, axis: int) -> int | None:
-        """The spatial axis that lies alone along the tensor's axis; None for an axis of size 1.
+        """Return the spatial axis that lies alone along the tensor's axis; None for an axis of size 1.
 
         Raises:
             NotFusibleError: something else lies there as well.

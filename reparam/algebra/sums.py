@@ -45,7 +45,7 @@ def _aligned(values: Sequence[LinConv]) -> tuple[tuple[Axis, ...], list[list[Int
 
 
 def _join(rows_: Sequence[Ints]) -> Ints:
-    """The union of sorted rows; the widest itself where it holds all the others."""
+    """Unite sorted rows; gives the widest itself where it holds all the others."""
     widest = max(rows_, key=len)
     for row in rows_:
         if row is not widest:

@@ -75,7 +75,7 @@ def spans(op: ir.Conv, state: State) -> bool:
 
 
 def conv(op: ir.Conv, state: State) -> State:
-    """The convolution as a matrix.
+    """Write the convolution as a matrix.
 
     Raises:
         NotFusibleError: the matrix would be too large to build.
@@ -115,7 +115,7 @@ def conv(op: ir.Conv, state: State) -> State:
 
 
 def _matrix(op: ir.Conv, sizes: Sequence[int], lengths: Sequence[int]) -> Array:
-    """All numbers of a map to all numbers of the next: ``(outputs · lengths, inputs of a group · sizes)``."""
+    """Build the matrix of a map to the next: ``(outputs · lengths, inputs of a group · sizes)``."""
     outputs, members = op.weight.shape[:2]
     matrix = np.zeros((outputs, *lengths, members, *sizes))
     for tap in product(*map(range, op.weight.shape[2:])):

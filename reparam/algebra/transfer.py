@@ -92,7 +92,7 @@ def _scaled(lin: LinConv, factor: float) -> LinConv:
 
 
 def _canonical(state: State, rank: int) -> list[int | None]:
-    """Check that a tensor is ``(b, c, *space)``; says which spatial axis each of its axes is."""
+    """Check that a tensor is ``(b, c, *space)``; gives which spatial axis each of its axes is."""
     axes = state.layout.axes
     if len(axes) != rank or any(a.kind != "b" and a.size != 1 for a in axes[0]):
         raise NotFusibleError("its first axis is not the batch alone")
@@ -259,7 +259,7 @@ def _pad(op: ir.Pad, state: State) -> State:
 
 
 def _border(op: ir.Border, state: State) -> State:
-    """A write over the border is a crop of what is overwritten, and a padding with what is written."""
+    """Crop what is overwritten, and pad with what is written."""
     dims = _canonical(state, len(op.ring) + 2)
     crops = [(p[0] - r[0], p[1] - r[1]) for p, r in zip(op.pads, op.ring, strict=True)]
     cropped = State(_padded(state, dims, crops, 0.0), state.layout)

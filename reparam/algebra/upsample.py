@@ -132,7 +132,7 @@ def _picked(lin: LinConv, index: Ints, phases: int) -> LinConv:
 
 
 def _mixed(lin: LinConv, op: ir.Conv, phases: int) -> LinConv:
-    """A 1×1 on fine channels: the same 1×1 on each phase."""
+    """Apply a 1×1 on fine channels: the same 1×1 on each phase."""
     by_phase = linconv.rows(lin, np.arange(lin.outputs).reshape(-1, phases).T.reshape(-1))
     weight = np.concatenate([op.weight.reshape(*op.weight.shape[:2], *(1,) * len(lin.axes))] * phases)
     bias = None if op.bias is None else np.tile(op.bias, phases)
@@ -141,7 +141,7 @@ def _mixed(lin: LinConv, op: ir.Conv, phases: int) -> LinConv:
 
 
 def transposed(lin: LinConv, upsampling: Upsampling) -> ir.ConvTranspose:
-    """The transposed convolution that an enlarged value is.
+    """Build the transposed convolution that an upsampled value is.
 
     Raises:
         NotFusibleError: the phases have different biases, or the coarse convolution has a stride.
@@ -186,7 +186,7 @@ def transposed(lin: LinConv, upsampling: Upsampling) -> ir.ConvTranspose:
 
 
 def _groups(classes: Ints, channels: int, phases: int) -> int:
-    """The largest number of groups that the support allows."""
+    """Return the largest number of groups that the support allows."""
     outputs = len(classes) // phases
     both = int(np.gcd(outputs, channels))
     least, most = np.where(classes < 0, channels, classes).min(axis=1), classes.max(axis=1)

@@ -12,6 +12,7 @@ import onnx
 from onnx import AttributeProto, NodeProto, defs, helper
 
 from attn_export.errors import ExportError
+from attn_export.reparam.adapters.onnx.nodes import subgraphs
 
 #: Before this opset Cast named its type by a word, every operator worked in place, and more of the kind.
 OLDEST = 6
@@ -53,12 +54,12 @@ class UnclaimedOperator(Exception):  # noqa: N818 -- raised where the node's nam
 
 
 def domain(name: str) -> str:
-    """The name of a domain; the standard's own has two."""
+    """Normalise the name of a domain; the standard's own has two."""
     return "" if name == "ai.onnx" else name
 
 
 def full_name(node: NodeProto) -> str:
-    """The operator's name, behind its domain if that is not the standard's own."""
+    """Return the operator's name, behind its domain if that is not the standard's own."""
     own = domain(node.domain)
     return f"{own}.{node.op_type}" if own else node.op_type
 
@@ -109,7 +110,7 @@ def defaults(node: NodeProto, opset: int, names: Sequence[str]) -> list[Attribut
 
 
 def refused(node: NodeProto, opset: int, refusal: UnclaimedOperator, dtype: str) -> RefusedOperatorError:
-    """The error that names the node."""
+    """Make the error that names the node."""
     where = f"opset {opset}" + (f" of {domain(node.domain)}" if domain(node.domain) else "")
     said = f"{node.op_type} {node.name!r} cannot be evaluated in {dtype}: {refusal} ({where})"
     return RefusedOperatorError(said, full_name(node), opset, str(refusal))
@@ -123,7 +124,6 @@ def random_operators(model: onnx.ModelProto) -> list[str]:
         node = todo.pop()
         if REFUSED.get(full_name(node)) == _DICE:
             found[node.op_type] = None
-        for attribute in node.attribute:
-            for graph in [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]:
-                todo.extend(graph.node)
+        for graph in subgraphs(node):
+            todo.extend(graph.node)
     return sorted(found)

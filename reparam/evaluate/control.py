@@ -16,7 +16,7 @@ Runner = Callable[[Sequence[Any]], Sequence[Any]]
 
 
 class ControlGraph(Protocol):
-    """What evaluates a graph: ``Exact``."""
+    """What evaluates a graph: ``OnnxEvaluator``."""
 
     dtype: np.dtype[Any]
     inputs: list[str]
@@ -40,7 +40,7 @@ class Body:
         return [came[value.name] for value in self.outputs]
 
     def none_of(self, port: ValueInfoProto) -> Any:
-        """What no round at all gives for this scan output: as many axes as it has, and one of length 0 before them.
+        """Make what no round at all gives for a scan output: as many axes as it has, and one of length 0 before.
 
         An axis of unknown length has none.
         """
@@ -51,7 +51,7 @@ class Body:
 
 
 def call(exact: ControlGraph, function: FunctionProto) -> Runner:
-    """A call: inputs that are left out are absent inside as well."""
+    """Make a call: inputs that are left out are absent inside as well."""
 
     def run(arguments: Sequence[Any]) -> Sequence[Any]:
         padded = [*arguments, *[None] * (len(function.input) - len(arguments))]
@@ -173,7 +173,7 @@ def _true(value: Any) -> bool:
 
 
 def _like(value: Any, port: ValueInfoProto) -> Any:
-    """A number as the body declares it: some producers declare a vector of one."""
+    """Shape a number as the body declares it: some producers declare a vector of one."""
     rank = len(port.type.tensor_type.shape.dim) if port.type.tensor_type.HasField("shape") else 0
     return np.asarray(value).reshape((1,) * rank)
 

@@ -13,12 +13,12 @@ Functions = Mapping[tuple[str, str, str], FunctionProto]
 
 
 def of(model: ModelProto) -> Functions:
-    """The functions that the model brings."""
+    """Index the functions that the model brings."""
     return {(f.domain, f.name, f.overload): f for f in model.functions}
 
 
 def called(functions: Functions, node: NodeProto) -> FunctionProto | None:
-    """The function that a node calls, if it calls one: these go before operators of the same name."""
+    """Find the function that a node calls, if it calls one: these go before operators of the same name."""
     return functions.get((node.domain, node.op_type, node.overload)) if functions else None
 
 
@@ -27,7 +27,7 @@ DEFINED = frozenset({"AffineGrid", "CausalConvWithState", "LinearAttention"})
 
 
 def defined(node: NodeProto, opset: int, shapes: Sequence[Sequence[int] | None]) -> FunctionProto:
-    """The standard's own definition of an operator by others, for inputs of these shapes (None where one is absent)."""
+    """Take the standard's definition of an operator, for inputs of these shapes (None where one is absent)."""
     schema: Any = defs.get_schema(node.op_type, opset, "")  # whose stubs lack some
     function = FunctionProto()
     if schema.has_function:
@@ -41,7 +41,7 @@ def defined(node: NodeProto, opset: int, shapes: Sequence[Sequence[int] | None])
 
 
 def body(function: FunctionProto, call: NodeProto) -> GraphProto:
-    """What a call stands for: the function's nodes with the call's attributes, or else the function's defaults."""
+    """Build what a call stands for: the function's nodes with the call's attributes, else the function's defaults."""
     given = {a.name: a for a in [*_defaults(call, function), *function.attribute_proto, *call.attribute]}
     return helper.make_graph(
         list(_filled(function.node, given)),
@@ -52,7 +52,7 @@ def body(function: FunctionProto, call: NodeProto) -> GraphProto:
 
 
 def _defaults(call: NodeProto, function: FunctionProto) -> Iterable[AttributeProto]:
-    """What the standard gives for attributes, where the function is the definition of one of its operators."""
+    """Look up what the standard gives for attributes, where the function is the definition of one of its operators."""
     if call.op_type not in DEFINED or function.domain:
         return []
     schema = defs.get_schema(call.op_type, function.opset_import[0].version, "")
@@ -60,7 +60,7 @@ def _defaults(call: NodeProto, function: FunctionProto) -> Iterable[AttributePro
 
 
 def _filled(nodes: Iterable[NodeProto], given: Mapping[str, AttributeProto]) -> Iterable[NodeProto]:
-    """Copies of the nodes, references to attributes replaced by what they refer to, or left out where that is not."""
+    """Copy the nodes, references to attributes replaced by what they refer to, or left out where that is not."""
     for node in nodes:
         copy = onnx.NodeProto()
         copy.CopyFrom(node)

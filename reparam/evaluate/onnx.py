@@ -24,6 +24,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from attn_export.errors import ExportError
+from attn_export.reparam.adapters.onnx.nodes import captured, inputs_of, subgraphs
 from attn_export.reparam.evaluate import claims, control, functions
 from attn_export.reparam.evaluate.kernels.table import kernel_of
 from attn_export.types import Array
@@ -123,7 +124,7 @@ class OnnxEvaluator:
         return self._walk({name: _apart(self._wide(value), value) for name, value in feeds.items()}, wanted)
 
     def inside(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """The graph's outputs as part of an evaluation around it, whose values need no copies."""
+        """Evaluate the graph's outputs as part of an evaluation around it, whose values need no copies."""
         return dict(self._walk({name: self._wide(value) for name, value in values.items()}, self.outputs))
 
     def _walk(self, values: dict[str, Any], wanted: Iterable[str]) -> Iterator[tuple[str, Array]]:
@@ -194,12 +195,12 @@ class OnnxEvaluator:
 
     @staticmethod
     def _arguments(node: onnx.NodeProto) -> list[str]:
-        """Inputs of the node, then what its sub-graphs read from outside."""
-        inner = [name for name in inputs_of(node) if name not in node.input]
+        """List the inputs of the node, then what its sub-graphs read from outside."""
+        inner = [name for name in captured(node) if name not in node.input]
         return [*node.input, *inner]
 
     def _wide(self, value: Any) -> Any:
-        """The value in our precision if it is of a floating-point type, or a list of such."""
+        """Convert a value to our precision if it is of a floating-point type, or a list of such."""
         if value is None:
             return None
         if isinstance(value, list):
@@ -255,7 +256,7 @@ class OnnxEvaluator:
         return self._arguments(node)[len(node.input) :]
 
     def _inside(self, graph: onnx.GraphProto, opsets: Iterable[onnx.OperatorSetIdProto]) -> OnnxEvaluator:
-        """An evaluation of a graph inside this one, which knows the same functions."""
+        """Make an evaluation of a graph inside this one, which knows the same functions."""
         model = helper.make_model(graph, opset_imports=list(opsets))
         return OnnxEvaluator(model, self.dtype.type, self._folder, local=self._functions)
 
@@ -289,23 +290,23 @@ class OnnxEvaluator:
                 attribute.i = kind
             if attribute.HasField("t"):
                 attribute.t.CopyFrom(numpy_helper.from_array(self._attribute(attribute), attribute.t.name))
-            for graph in [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]:
-                for inner in graph.node:
-                    self._widen(inner)
-                for tensor in graph.initializer:
-                    wide = self._wide(numpy_helper.to_array(tensor, base_dir=str(self._folder or "")))
-                    tensor.CopyFrom(numpy_helper.from_array(wide, tensor.name))
+        for graph in subgraphs(node):
+            for inner in graph.node:
+                self._widen(inner)
+            for tensor in graph.initializer:
+                wide = self._wide(numpy_helper.to_array(tensor, base_dir=str(self._folder or "")))
+                tensor.CopyFrom(numpy_helper.from_array(wide, tensor.name))
 
 
 def _apart(value: Any, given: Any) -> Any:
-    """A copy, unless it is one already."""
+    """Copy a value, unless it is a copy already."""
     if isinstance(value, list):
         return [_apart(one, other) for one, other in zip(value, given, strict=True)]
     return value.copy() if value is not None and np.may_share_memory(value, given) else value
 
 
 def _writable(value: Any) -> Any:
-    """The same, freed of what ``kept_from_writing`` did to what it is a view of."""
+    """Undo what ``kept_from_writing`` did to what a value is a view of."""
     if isinstance(value, np.ndarray) and not value.flags.writeable:
         try:
             value.flags.writeable = True
@@ -315,7 +316,7 @@ def _writable(value: Any) -> Any:
 
 
 def kept_from_writing(value: Any) -> Any:
-    """A view that cannot be written to: an implementation that works in place would change what others read."""
+    """Return a view that cannot be written to: an implementation that works in place would change what others read."""
     if not isinstance(value, np.ndarray):
         return value
     view = value.view()
@@ -324,7 +325,7 @@ def kept_from_writing(value: Any) -> Any:
 
 
 def dense(tensor: onnx.SparseTensorProto) -> Array:
-    """A sparse tensor with its zeros; its indices are flat or one for each axis.
+    """Fill a sparse tensor with its zeros; its indices are flat or one for each axis.
 
     >>> dense(helper.make_sparse_tensor(numpy_helper.from_array(np.float32([5]), "v"),
     ...       numpy_helper.from_array(np.array([2]), "i"), [2, 2]))
@@ -336,16 +337,3 @@ def dense(tensor: onnx.SparseTensorProto) -> Array:
     where = np.unravel_index(indices, full.shape) if indices.ndim == 1 else tuple(indices.T)
     full[where] = values
     return full
-
-
-def inputs_of(node: onnx.NodeProto) -> list[str]:
-    """What a node reads, sub-graphs included; names without values are left out."""
-    names = [name for name in node.input if name]
-    for attribute in node.attribute:
-        for graph in [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]:
-            inside = {v.name for v in graph.input} | {t.name for t in graph.initializer}
-            inside |= {t.values.name for t in graph.sparse_initializer}
-            inside |= {name for inner in graph.node for name in inner.output}
-            names += [name for inner in graph.node for name in inputs_of(inner) if name not in inside]
-            names += [v.name for v in graph.output if v.name not in inside]
-    return names

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 def tensor_of(array: NDArray[Any] | None) -> torch.Tensor:
-    """The same numbers as a tensor.
+    """Return the same numbers as a tensor.
 
     >>> tensor_of(np.float64(2.0)).shape
     torch.Size([])
@@ -21,5 +21,5 @@ def tensor_of(array: NDArray[Any] | None) -> torch.Tensor:
 
 
 def array_of(tensor: torch.Tensor) -> NDArray[Any]:
-    """The same numbers as an array."""
+    """Return the same numbers as an array."""
     return np.asarray(tensor.numpy())

@@ -104,7 +104,7 @@ def profile(name: str) -> CostProfile:
 
 
 def vector_width(weight: Sequence[int], groups: int) -> int:
-    """The outputs of a group that a convolution with this kernel computes side by side; 0 where that does not matter.
+    """Count the outputs of a group that a convolution computes side by side; 0 where that does not matter.
 
     Depthwise kernels run over channels instead, and a 1×1 kernel is a matrix product, whose positions fill vectors.
     """
@@ -113,7 +113,7 @@ def vector_width(weight: Sequence[int], groups: int) -> int:
 
 
 def parameters(op: ir.Op) -> int:
-    """How many numbers an operator stores."""
+    """Count the numbers that an operator stores."""
     match op:
         case ir.Conv() | ir.Linear() | ir.ConvTranspose():
             return int(op.weight.size + (0 if op.bias is None else op.bias.size))
@@ -123,7 +123,7 @@ def parameters(op: ir.Op) -> int:
 
 
 def map_size(term: Array | None) -> int:
-    """How many numbers a constant holds that differs between positions; one for each channel is nothing."""
+    """Count the numbers of a constant that differs between positions; one for each channel is nothing."""
     return 0 if term is None or sum(n > 1 for n in term.shape) < 2 else term.size
 
 
@@ -169,7 +169,7 @@ def work(op: ir.Op, inputs: Sequence[tuple[int, ...]], output: tuple[int, ...]) 
 
 
 def node_work(graph: ir.Graph, node: ir.Node) -> Work | None:
-    """What a node of the graph does; None if sizes are not known."""
+    """Count what a node of the graph does; None if sizes are not known."""
     found = graph.counted.get(id(node), graph)
     if found is graph:  # not yet counted
         sizes = [graph.values[name].sizes for name in (*node.inputs, node.output)]

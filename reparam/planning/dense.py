@@ -15,7 +15,7 @@ from attn_export.types import Array, Ints
 
 
 def class_order(lin: LinConv) -> Ints | None:
-    """The order of root channels that makes classes contiguous, if every channel is read by one class."""
+    """Order root channels so that classes are contiguous, if every channel is read by one class."""
     read = lin.src[lin.src >= 0]
     if len(lin.src) == 1 or len(np.unique(read)) != len(read) or (lin.src < 0).any():
         return None
@@ -24,14 +24,14 @@ def class_order(lin: LinConv) -> Ints | None:
 
 
 def renamed(lin: LinConv, order: Ints) -> LinConv:
-    """The same on the root channels of ``order`` alone, in that order."""
+    """Restrict to the root channels of ``order``, in that order."""
     place = np.full(lin.channels + 1, -1)
     place[order] = np.arange(len(order))
     return replace(lin, src=place[lin.src], channels=len(order))
 
 
 def groups_of(lin: LinConv) -> int:
-    """The largest number of groups in which a convolution can have this support."""
+    """Return the largest number of groups in which a convolution can have this support."""
     least = np.where(lin.src < 0, lin.channels, lin.src).min(axis=1)[lin.grp]
     most = lin.src.max(axis=1)[lin.grp]
     both = gcd(lin.outputs, lin.channels)
@@ -53,7 +53,7 @@ def taps(axis: Axis) -> tuple[int, int, int]:
 
 
 def dense(lin: LinConv, groups: int) -> Array:
-    """The kernel as a convolution of ``groups`` stores it."""
+    """Lay out the kernel as a convolution of ``groups`` stores it."""
     regular = [taps(a) for a in lin.axes]
     width = lin.channels // groups
     block = np.arange(lin.outputs) // (lin.outputs // groups)

@@ -68,7 +68,7 @@ def _is_bias(graph: ir.Graph, node: ir.Node) -> bool:
 
 
 def _kernels(works: Sequence[cost.Work]) -> dict[tuple[str, bool], tuple[int, int]]:
-    """How many kernels of each kind there are, and their multiply-accumulates."""
+    """Count the kernels of each kind, and their multiply-accumulates."""
     found: dict[tuple[str, bool], tuple[int, int]] = {}
     for work in works:
         if work.kind:

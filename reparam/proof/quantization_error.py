@@ -34,7 +34,7 @@ def fp16(array: Array) -> Array:
 
 
 def precision(graph: ir.Graph, merge: Merge) -> Precision | None:
-    """The error of a site's kernels before and after; None where they cannot be compared."""
+    """Measure the error of a site's kernels before and after; None where they cannot be compared."""
     region, found = between(graph, merge.root, merge.targets), dict[str, float]()
     try:
         exact = _kernels(graph, merge, region, {})
@@ -64,7 +64,7 @@ def _rounded(op: ir.Op, rounding: object) -> ir.Op:
 
 
 def _worst(got: list[Array], wanted: list[Array]) -> float:
-    """The largest relative error of an output channel."""
+    """Return the largest relative error of an output channel."""
     worst = 0.0
     for a, b in zip(got, wanted, strict=True):
         if a.shape != b.shape:

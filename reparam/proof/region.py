@@ -17,7 +17,7 @@ from attn_export.reparam.types import Dim
 
 
 def between(graph: ir.Graph, root: str, targets: Sequence[str]) -> list[ir.Node]:
-    """The nodes from a root to targets, in execution order."""
+    """Return the nodes from a root to targets, in execution order."""
     wanted, todo = set[str](), list(targets)
     while todo:
         name = todo.pop()
@@ -67,7 +67,7 @@ def execute_region(
 
 
 def target_sizes(value: ir.Value | None, symbols: Mapping[str, int], traced: bool) -> list[int]:
-    """The sizes a reshape makes, by numbers.
+    """Return the sizes a reshape makes, by numbers.
 
     Raises:
         ValueError: the symbols do not give them.
@@ -91,7 +91,7 @@ _OPERATORS: dict[type[ast.operator], Callable[[int, int], int]] = {
 
 
 def _evaluate(dim: Dim, symbols: Mapping[str, int]) -> int:
-    """A dimension by numbers; -1 if the symbols do not give it."""
+    """Evaluate a dimension by numbers; -1 if the symbols do not give it."""
     if isinstance(dim, int):
         return dim
     if dim is None:

@@ -18,7 +18,8 @@ from attn_export.export.sources.catalogue import from_spec
 from attn_export.export.subject import Subject
 from attn_export.mechanisms import MECHANISMS
 from attn_export.mechanisms.spec import Input
-from attn_export.reparam.evaluate.onnx import OnnxEvaluator, inputs_of
+from attn_export.reparam.adapters.onnx.nodes import inputs_of
+from attn_export.reparam.evaluate.onnx import OnnxEvaluator
 from tests.export.models import rich
 
 X = np.random.default_rng(0).standard_normal((2, 4, 6, 6)).astype(np.float32)

@@ -15,8 +15,9 @@ from onnx import helper, numpy_helper
 from torch import nn
 
 from attn_export.errors import ExportError
+from attn_export.reparam.adapters.onnx.nodes import inputs_of
 from attn_export.reparam.evaluate.claims import RefusedOperatorError, random_operators
-from attn_export.reparam.evaluate.onnx import OnnxEvaluator, inputs_of, kept_from_writing
+from attn_export.reparam.evaluate.onnx import OnnxEvaluator, kept_from_writing
 
 Array = np.ndarray[Any, Any]
 INF = np.float32(np.inf)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
+from attn_export.reparam.adapters.onnx.nodes import inputs_of, subgraphs
 from attn_export.reparam.adapters.onnx.shapes import Shapes
 
 #: Never folded: random numbers, and DequantizeLinear, whose quantised weights are to stay small.
@@ -44,8 +45,7 @@ class Constants:
 
     def _is_constant(self, node: NodeProto) -> bool:
         """Whether the outputs of a node follow from constants alone."""
-        has_graphs = any(a.HasField("g") or a.graphs for a in node.attribute)
-        if node.op_type in _NEVER or has_graphs:
+        if node.op_type in _NEVER or subgraphs(node):
             return False
         if node.op_type == "Shape" and node.domain == "":
             return self._is_static(node.input[0])
@@ -126,6 +126,19 @@ class Constants:
             return None
         self._cache |= dict(zip(node.output, results, strict=True))
         return np.asarray(self._cache[name])
+
+
+def alive(graph: onnx.GraphProto, constants: Constants) -> frozenset[int]:
+    """Return the nodes that compute something: no constants, nor what is read for its shape alone."""
+    wanted = {o.name for o in graph.output}
+    living: set[int] = set()
+    for index in reversed(range(len(graph.node))):
+        node = graph.node[index]
+        if wanted.isdisjoint(node.output) or all(constants.known(name) for name in node.output if name):
+            continue
+        living.add(index)
+        wanted |= set(inputs_of(node))
+    return frozenset(living)
 
 
 def settle(

@@ -1,30 +1,36 @@
-"""What an ONNX node says of itself: whether it computes, where it came from, what its sub-graphs read."""
+"""What an ONNX node says of itself: its sub-graphs, what it reads, and where it came from."""
 
 from __future__ import annotations
 
 import ast
 
-import onnx
-from onnx import NodeProto
-
-from attn_export.reparam.adapters.onnx.constants import Constants
+from onnx import GraphProto, NodeProto
 
 
-def alive(graph: onnx.GraphProto, constants: Constants) -> frozenset[int]:
-    """The nodes that compute something: no constants, nor what is read for its shape alone."""
-    wanted = {o.name for o in graph.output}
-    living: set[int] = set()
-    for index in reversed(range(len(graph.node))):
-        node = graph.node[index]
-        if wanted.isdisjoint(node.output) or all(constants.known(name) for name in node.output if name):
-            continue
-        living.add(index)
-        wanted |= set(node.input) | set(captured(node))
-    return frozenset(living)
+def subgraphs(node: NodeProto) -> list[GraphProto]:
+    """List the graphs that a node holds."""
+    return [g for a in node.attribute for g in (*a.graphs, *([a.g] if a.HasField("g") else []))]
+
+
+def inputs_of(node: NodeProto) -> list[str]:
+    """List what a node reads, sub-graphs included; names without values are left out."""
+    return [*(name for name in node.input if name), *captured(node)]
+
+
+def captured(node: NodeProto) -> list[str]:
+    """List what the sub-graphs of a node read from outside."""
+    names: list[str] = []
+    for graph in subgraphs(node):
+        inside = {v.name for v in graph.input} | {t.name for t in graph.initializer}
+        inside |= {t.values.name for t in graph.sparse_initializer}
+        inside |= {name for inner in graph.node for name in inner.output}
+        names += [name for inner in graph.node for name in inputs_of(inner) if name not in inside]
+        names += [v.name for v in graph.output if v.name not in inside]
+    return names
 
 
 def scope_of(node: NodeProto) -> str:
-    """The module path that a node came from, as far as its producer wrote it down."""
+    """Return the module path that a node came from, as far as its producer wrote it down."""
     for entry in node.metadata_props:
         if entry.key == "pkg.torch.onnx.name_scopes":
             try:
@@ -35,13 +41,3 @@ def scope_of(node: NodeProto) -> str:
     if node.name.startswith("/"):
         return ".".join(node.name.strip("/").split("/")[:-1])
     return node.name
-
-
-def captured(node: NodeProto) -> list[str]:
-    """Names that the sub-graphs of a node read from outside; what they define themselves does no harm among them."""
-    names: list[str] = []
-    for graph in (g for a in node.attribute for g in (a.g, *a.graphs)):
-        names += [o.name for o in graph.output]
-        for inner in graph.node:
-            names += [*inner.input, *captured(inner)]
-    return names

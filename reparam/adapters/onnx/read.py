@@ -16,8 +16,8 @@ from onnx import NodeProto, TensorProto, helper
 
 from attn_export.reparam import ir
 from attn_export.reparam.adapters.onnx.border import writes
-from attn_export.reparam.adapters.onnx.constants import settle
-from attn_export.reparam.adapters.onnx.nodes import alive, captured, scope_of
+from attn_export.reparam.adapters.onnx.constants import alive, settle
+from attn_export.reparam.adapters.onnx.nodes import captured, scope_of
 from attn_export.reparam.types import Dim
 from attn_export.types import Array
 
@@ -94,7 +94,7 @@ class OnnxReader:
         return [(op, inputs[:1], output)] if len(inputs) == 1 else None
 
     def _const(self, node: NodeProto, place: int) -> Array | None:
-        """A floating constant in float64; None if absent, not constant, empty or not finite."""
+        """Return a floating constant in float64; None if absent, not constant, empty or not finite."""
         if len(node.input) <= place or not node.input[place]:
             return None
         array = self.constants.get(node.input[place])
@@ -179,7 +179,7 @@ class OnnxReader:
         return ir.Affine(factor, beta - mean * factor, axis=1)
 
     def _pair(self, node: NodeProto) -> tuple[Array | None, int] | None:
-        """The constant operand of a binary operator and its place; (None, 0) where both vary."""
+        """Return the constant operand of a binary operator and its place; (None, 0) where both vary."""
         known = [self.constants.known(name) for name in node.input]
         if not any(known):
             return None, 0

@@ -10,7 +10,7 @@ import onnx
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from attn_export.reparam import ir
-from attn_export.reparam.adapters.onnx.nodes import captured
+from attn_export.reparam.adapters.onnx.nodes import inputs_of
 from attn_export.reparam.adapters.onnx.read import OnnxReader
 from attn_export.types import Array
 
@@ -83,8 +83,7 @@ class Writer:
 
     def _assemble(self, nodes: list[NodeProto]) -> ModelProto:
         old = self._reader.model
-        read = {n for node in nodes for n in node.input}
-        read |= {n for node in nodes for n in captured(node)}
+        read = {n for node in nodes for n in inputs_of(node)}
         read |= {o.name for o in old.graph.output}
         made = {n for node in nodes for n in node.output}
         model = ModelProto()
@@ -245,7 +244,7 @@ def _needed(nodes: list[NodeProto], outputs: list[str]) -> list[NodeProto]:
     for node in reversed(nodes):
         if any(name in wanted for name in node.output):
             needed.append(node)
-            wanted |= {*node.input, *captured(node)}
+            wanted |= set(inputs_of(node))
     return needed[::-1]
 
 

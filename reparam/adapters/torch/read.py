@@ -47,7 +47,7 @@ class TorchReader:
         self.graph = ir.Graph(nodes, values, tuple(inputs), frozenset(outputs))
 
     def constant(self, node: object) -> Any:
-        """The value in float64 of what depends on attributes only; None for what does not."""
+        """Return the value in float64 of what depends on attributes only; None for what does not."""
         if not isinstance(node, fx.Node):
             return None
         if node not in self._constants:
@@ -103,7 +103,7 @@ class TorchReader:
             return None
 
     def _array(self, argument: object) -> Array | None:
-        """A constant operand: a tensor or a number."""
+        """Return a constant operand: a tensor or a number."""
         if isinstance(argument, int | float) and not isinstance(argument, bool):
             return np.array(float(argument))
         tensor = self.constant(argument)
@@ -162,7 +162,7 @@ class TorchReader:
         return None if weight is None or weight.ndim != 2 else (ir.Linear(weight, None), (args[0],))
 
     def _getitem(self, node: fx.Node) -> Read:
-        """The first result of a batch norm; a piece of a split."""
+        """Read the first result of a batch norm, or a piece of a split."""
         source: Any = node.args[0]
         number: Any = node.args[1]
         kind, args = short(source), list[Any](source.args)
@@ -318,7 +318,7 @@ def _floating(node: fx.Node) -> bool:
 
 
 def _many(args: list[Any], place: int, rank: int, default: int) -> tuple[int, ...]:
-    """A list of numbers that may be short, absent or one number."""
+    """Read a list of numbers that may be short, absent or one number."""
     given = args[place] if len(args) > place and args[place] is not None else default
     numbers = [given] if isinstance(given, int) else list(given)
     return tuple(operator.index(n) for n in (numbers * rank if len(numbers) == 1 else numbers))

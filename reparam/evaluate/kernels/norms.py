@@ -30,7 +30,7 @@ def softmax(attributes: Mapping[str, Any], arguments: Sequence[Array | None]) ->
 
 
 def log_softmax(attributes: Mapping[str, Any], arguments: Sequence[Array | None]) -> Array:
-    """The logarithm of ``softmax``, without computing that."""
+    """Compute the logarithm of ``softmax``, without computing that."""
     (x,) = arguments
     assert x is not None
     axis = int(attributes.get("axis", -1))
@@ -52,7 +52,7 @@ def hardmax(attributes: Mapping[str, Any], arguments: Sequence[Array | None]) ->
 
 
 def flattened(kernel: _Kernel) -> _Kernel:
-    """The same before opset 13: the array is made a matrix at its axis (1 if none is named), each row is taken."""
+    """Do the same before opset 13: the array is made a matrix at its axis (1 if none is named), each row is taken."""
 
     def run(attributes: Mapping[str, Any], arguments: Sequence[Array | None]) -> Array:
         (x,) = arguments

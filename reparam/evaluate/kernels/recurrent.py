@@ -32,13 +32,13 @@ class _Direction:
     attributes: Mapping[str, Any]
 
     def gates(self, x: Array, h: Array) -> list[Array]:
-        """What goes into each gate from the input and from the state, [batch, hidden] each."""
+        """Compute what goes into each gate from the input and from the state, [batch, hidden] each."""
         hidden = self.recurrent.shape[1]
         whole = x @ self.weight.T + h @ self.recurrent.T + self.bias + self.bias_recurrent
         return np.split(whole, whole.shape[1] // hidden, axis=1)
 
     def clip(self, x: Array) -> Array:
-        """What goes into an activation is kept within the threshold, if there is one."""
+        """Keep what goes into an activation within the threshold, if there is one."""
         most = self.attributes.get("clip")
         return x if most is None else np.clip(x, -most, most)
 

@@ -111,7 +111,7 @@ def _places(
     length: int,
     ends: tuple[float, float],
 ) -> Array:
-    """Where each of ``length`` results lies among ``count`` pixels, by the standard's formulas in this precision."""
+    """Place each of ``length`` results among ``count`` pixels, by the standard's formulas in this precision."""
     kind = dtype.type
     mode = attributes.get("coordinate_transformation_mode", b"half_pixel")
     at, scale, half, last = np.arange(length, dtype=dtype), kind(factor), kind(0.5), kind(count - 1)

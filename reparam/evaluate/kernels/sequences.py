@@ -9,7 +9,7 @@ import numpy as np
 
 
 def optional(_: Mapping[str, Any], arguments: Sequence[Any]) -> Any:
-    """Optional: the value, or nothing."""
+    """Evaluate Optional: the value, or nothing."""
     return arguments[0] if arguments else None
 
 

@@ -116,7 +116,7 @@ KERNELS: Mapping[str, Mapping[int, Kernel | None]] = {
 
 
 def kernel_of(node: NodeProto, attributes: Mapping[str, Any], opset: int) -> Kernel | None:
-    """The kernel that evaluates this node, or None where the reference implementation does.
+    """Find the kernel that evaluates this node, or None where the reference implementation does.
 
     Raises:
         Refusal: the version of the operator, or what it is asked to do, is not claimed.

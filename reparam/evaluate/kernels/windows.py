@@ -51,7 +51,7 @@ def _crop(
     gaps: Sequence[int],
     extra: Sequence[int],
 ) -> tuple[list[int], list[int]]:
-    """How much of a transposed convolution its padding takes away before and after each axis."""
+    """Compute how much of a transposed convolution its padding takes away before and after each axis."""
     rank, auto = len(shape), attributes.get("auto_pad", b"NOTSET")
     wanted = list(attributes.get("output_shape", []))[-rank:]
     if auto in (b"SAME_UPPER", b"SAME_LOWER") and not wanted:
@@ -109,7 +109,7 @@ def maximum_global(_: Mapping[str, Any], arguments: Sequence[Array | None]) -> A
 
 
 def _summed(attributes: Mapping[str, Any], x: torch.Tensor, pad: float) -> torch.Tensor:
-    """Sums over windows of x [n, 1, *spatial]."""
+    """Sum over windows of x [n, 1, *spatial]."""
     kernel = attributes["kernel_shape"]
     steps, gaps, pads = _window(attributes, x, kernel)
     padded = _pad(_pad(x, pads, pad), _beyond(attributes, x.shape[2:], kernel), 0.0)
@@ -168,7 +168,7 @@ def _window(
 
 
 def _beyond(attributes: Mapping[str, Any], shape: Sequence[int], kernel: Sequence[int]) -> list[int]:
-    """What rounding the number of windows up needs behind the padding, as amounts for ``_pad``.
+    """Return what rounding the number of windows up needs behind the padding, as amounts for ``_pad``.
 
     A window that would start behind the input and the padding before it is none.
     """

@@ -14,8 +14,12 @@ from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
-class Row:
-    """A block, its input shape, and what is left of convolutions, linears, affine operators and poolings."""
+class Block:
+    """A block, its input shape, and what is left of convolutions, linears, affine operators and poolings.
+
+    ``products`` of two values that both vary are left too. Where a block must not collapse, a refusal ``says_why``,
+    unless nothing linear stands side by side in it.
+    """
 
     name: str
     build: Callable[[], nn.Module]
@@ -26,6 +30,8 @@ class Row:
     pools: int = 0
     dynamic: bool = True
     before: int | None = None
+    products: int = 0
+    says_why: bool = True
 
 
 def wake(module: nn.Module, seed: int = 0) -> nn.Module:
@@ -455,51 +461,53 @@ class Shuffle(nn.Module):
 
 _IMAGE = (2, 8, 14, 13)
 BLOCKS = [
-    Row("repvgg", lambda: repvgg(8, 8), _IMAGE, before=2),
-    Row("repvgg-stride", lambda: repvgg(8, 12, 2), _IMAGE, before=2),
-    Row("repvgg-groups", lambda: repvgg(8, 8, 1, 2), _IMAGE, before=2),
-    Row("repvgg-groups-stride", lambda: repvgg(8, 16, 2, 4), _IMAGE, before=2),
-    Row("acnet", lambda: acnet(8, 8), _IMAGE, before=3),
-    Row("acnet-crop", lambda: acnet(8, 6, 1, 0), _IMAGE, before=3),
-    Row("acnet-crop-stride", lambda: acnet(8, 6, 2, 0), _IMAGE, before=3),
-    Row("acnet-stride", lambda: acnet(8, 6, 2), _IMAGE, before=3),
-    Row("dbb", lambda: dbb(8, 8), _IMAGE, before=5),
-    Row("dbb-stride", lambda: dbb(8, 6, 2), _IMAGE, before=5),
-    Row("dbb-write", lambda: dbb(8, 8, 1, write=True), _IMAGE, before=5),
-    Row("orepa", lambda: Orepa(8, 8), _IMAGE, before=1),
-    Row("mobileone-dw", lambda: mobileone(8, 8, 1, 8), _IMAGE, before=5),
-    Row("mobileone-dw-stride", lambda: mobileone(8, 8, 2, 8), _IMAGE, before=5),
-    Row("mobileone-pw", lambda: mobileone(8, 12, 1, 1, 1), _IMAGE, before=4),
-    Row("replknet", lambda: replknet(8), _IMAGE, before=2),
-    Row("unireplknet", lambda: unireplknet(8), _IMAGE, before=6),
-    Row("repvit-dw", lambda: RepVitDw(8), _IMAGE, before=2),
-    Row("averaged-heads", lambda: Heads(8, 5), _IMAGE, convs=0, linears=1, before=0),
-    Row("bn-linear", lambda: nn.Sequential(nn.BatchNorm1d(8), nn.Linear(8, 5)), (2, 8), convs=0, linears=1, before=0),
-    Row("repmixer", lambda: RepMixer(8), _IMAGE, before=2),
-    Row("repcpe", lambda: RepCpe(8), _IMAGE, before=1),
-    Row("repghost", lambda: RepGhost(8, 8), _IMAGE, convs=2, before=2),
-    Row("implicit", lambda: Implicit(8, 6), _IMAGE, before=1),
-    Row("qarepvgg", lambda: QaRepVgg(8), _IMAGE, before=2),
-    Row("qarepvgg-stride", lambda: QaRepVgg(8, stride=2), _IMAGE, before=2),
-    Row("qarepvgg-bias", lambda: QaRepVgg(8, bias=True), _IMAGE, before=2),
-    Row("qarepvgg-norm1", lambda: QaRepVgg(8, norm1=True), _IMAGE, before=2),
-    Row("qarepvgg-norm3-less", lambda: QaRepVgg(8, norm3=False), _IMAGE, before=2),
-    Row("qarepvgg-all-norms", lambda: QaRepVgg(8, norm1=True, skip="norm"), _IMAGE, before=2),
-    Row("qarepvgg-skip-less", lambda: QaRepVgg(8, skip=""), _IMAGE, before=2),
-    Row("qarepvgg-last-less", lambda: QaRepVgg(8, norm1=True, skip="norm", last=False), _IMAGE, before=2),
-    Row("ecb", lambda: Ecb(8, 8), _IMAGE, before=9),
-    Row("ecb-skip", lambda: Ecb(8, 8, skip=True), _IMAGE, before=9),
-    Row("ecb-write", lambda: Ecb(8, 6, write=True), _IMAGE, before=9),
-    Row("expandnet", lambda: expandnet(8, 8), _IMAGE, before=3),
-    Row("expandnet-no-bias", lambda: expandnet(8, 6, bias=False), _IMAGE, before=3),
-    Row("vanillanet-linear", lambda: vanillanet(8, 1.0), _IMAGE, before=2),
-    Row("repnext", lambda: repnext(8), _IMAGE, before=7),
-    Row("levit-linear", lambda: LinearNorm(8, 12), (2, 9, 8), convs=0, linears=1, before=0),
-    Row("convnext", lambda: ConvNext(8), _IMAGE, convs=1, linears=2, before=1),
-    Row("starnet", lambda: StarNet(8), _IMAGE, convs=5, before=5),
-    Row("hgnet-affine", lambda: Affine(8, 8), _IMAGE, convs=2, before=2),
-    Row("shuffle", lambda: Shuffle(8, 2), _IMAGE, convs=2, before=2),
-    Row("conv1d", lambda: nn.Sequential(nn.Conv1d(8, 8, 5, 2, 2, bias=False), nn.BatchNorm1d(8)), (2, 8, 17), before=1),
+    Block("repvgg", lambda: repvgg(8, 8), _IMAGE, before=2),
+    Block("repvgg-stride", lambda: repvgg(8, 12, 2), _IMAGE, before=2),
+    Block("repvgg-groups", lambda: repvgg(8, 8, 1, 2), _IMAGE, before=2),
+    Block("repvgg-groups-stride", lambda: repvgg(8, 16, 2, 4), _IMAGE, before=2),
+    Block("acnet", lambda: acnet(8, 8), _IMAGE, before=3),
+    Block("acnet-crop", lambda: acnet(8, 6, 1, 0), _IMAGE, before=3),
+    Block("acnet-crop-stride", lambda: acnet(8, 6, 2, 0), _IMAGE, before=3),
+    Block("acnet-stride", lambda: acnet(8, 6, 2), _IMAGE, before=3),
+    Block("dbb", lambda: dbb(8, 8), _IMAGE, before=5),
+    Block("dbb-stride", lambda: dbb(8, 6, 2), _IMAGE, before=5),
+    Block("dbb-write", lambda: dbb(8, 8, 1, write=True), _IMAGE, before=5),
+    Block("orepa", lambda: Orepa(8, 8), _IMAGE, before=1),
+    Block("mobileone-dw", lambda: mobileone(8, 8, 1, 8), _IMAGE, before=5),
+    Block("mobileone-dw-stride", lambda: mobileone(8, 8, 2, 8), _IMAGE, before=5),
+    Block("mobileone-pw", lambda: mobileone(8, 12, 1, 1, 1), _IMAGE, before=4),
+    Block("replknet", lambda: replknet(8), _IMAGE, before=2),
+    Block("unireplknet", lambda: unireplknet(8), _IMAGE, before=6),
+    Block("repvit-dw", lambda: RepVitDw(8), _IMAGE, before=2),
+    Block("averaged-heads", lambda: Heads(8, 5), _IMAGE, convs=0, linears=1, before=0),
+    Block("bn-linear", lambda: nn.Sequential(nn.BatchNorm1d(8), nn.Linear(8, 5)), (2, 8), convs=0, linears=1, before=0),
+    Block("repmixer", lambda: RepMixer(8), _IMAGE, before=2),
+    Block("repcpe", lambda: RepCpe(8), _IMAGE, before=1),
+    Block("repghost", lambda: RepGhost(8, 8), _IMAGE, convs=2, before=2),
+    Block("implicit", lambda: Implicit(8, 6), _IMAGE, before=1),
+    Block("qarepvgg", lambda: QaRepVgg(8), _IMAGE, before=2),
+    Block("qarepvgg-stride", lambda: QaRepVgg(8, stride=2), _IMAGE, before=2),
+    Block("qarepvgg-bias", lambda: QaRepVgg(8, bias=True), _IMAGE, before=2),
+    Block("qarepvgg-norm1", lambda: QaRepVgg(8, norm1=True), _IMAGE, before=2),
+    Block("qarepvgg-norm3-less", lambda: QaRepVgg(8, norm3=False), _IMAGE, before=2),
+    Block("qarepvgg-all-norms", lambda: QaRepVgg(8, norm1=True, skip="norm"), _IMAGE, before=2),
+    Block("qarepvgg-skip-less", lambda: QaRepVgg(8, skip=""), _IMAGE, before=2),
+    Block("qarepvgg-last-less", lambda: QaRepVgg(8, norm1=True, skip="norm", last=False), _IMAGE, before=2),
+    Block("ecb", lambda: Ecb(8, 8), _IMAGE, before=9),
+    Block("ecb-skip", lambda: Ecb(8, 8, skip=True), _IMAGE, before=9),
+    Block("ecb-write", lambda: Ecb(8, 6, write=True), _IMAGE, before=9),
+    Block("expandnet", lambda: expandnet(8, 8), _IMAGE, before=3),
+    Block("expandnet-no-bias", lambda: expandnet(8, 6, bias=False), _IMAGE, before=3),
+    Block("vanillanet-linear", lambda: vanillanet(8, 1.0), _IMAGE, before=2),
+    Block("repnext", lambda: repnext(8), _IMAGE, before=7),
+    Block("levit-linear", lambda: LinearNorm(8, 12), (2, 9, 8), convs=0, linears=1, before=0),
+    Block("convnext", lambda: ConvNext(8), _IMAGE, convs=1, linears=2, before=1),
+    Block("starnet", lambda: StarNet(8), _IMAGE, convs=5, before=5, products=1),
+    Block("hgnet-affine", lambda: Affine(8, 8), _IMAGE, convs=2, before=2),
+    Block("shuffle", lambda: Shuffle(8, 2), _IMAGE, convs=2, before=2),
+    Block(
+        "conv1d", lambda: nn.Sequential(nn.Conv1d(8, 8, 5, 2, 2, bias=False), nn.BatchNorm1d(8)), (2, 8, 17), before=1
+    ),
 ]
 
 
@@ -511,8 +519,8 @@ def deconv(groups: int, **more: int) -> nn.Module:
 
 
 BLOCKS += [
-    Row("deconv", lambda: deconv(1), _IMAGE, before=1),
-    Row("deconv-groups", lambda: deconv(2, padding=1, output_padding=1), _IMAGE, before=1),
+    Block("deconv", lambda: deconv(1), _IMAGE, before=1),
+    Block("deconv-groups", lambda: deconv(2, padding=1, output_padding=1), _IMAGE, before=1),
 ]
 
 
@@ -545,10 +553,12 @@ class Upscale(nn.Module):
 
 
 BLOCKS += [
-    Row("deconv-branches", Deconvs, _IMAGE, before=4),
-    Row("deconv-bias-2x2", lambda: nn.Sequential(nn.ConvTranspose2d(8, 4, 2, 2), nn.BatchNorm2d(4)), _IMAGE, before=1),
-    Row("pixel-shuffle", Upscale, _IMAGE, before=2),
-    Row(
+    Block("deconv-branches", Deconvs, _IMAGE, before=4),
+    Block(
+        "deconv-bias-2x2", lambda: nn.Sequential(nn.ConvTranspose2d(8, 4, 2, 2), nn.BatchNorm2d(4)), _IMAGE, before=1
+    ),
+    Block("pixel-shuffle", Upscale, _IMAGE, before=2),
+    Block(
         "upsample-then-1x1",
         lambda: nn.Sequential(nn.Upsample(scale_factor=2), nn.Conv2d(8, 6, 1), nn.BatchNorm2d(6)),
         _IMAGE,
@@ -609,21 +619,21 @@ class ChunkedDw(nn.Module):
 
 
 REFUSED = [
-    Row(
+    Block(
         "bias-then-padding", lambda: nn.Sequential(nn.Conv2d(8, 32, 1), nn.Conv2d(32, 8, 3, padding=1)), _IMAGE, convs=2
     ),
-    Row(
+    Block(
         "pool-without-padding-count",
         lambda: nn.Sequential(nn.Conv2d(8, 32, 1, bias=False), nn.AvgPool2d(3, 1, 1, count_include_pad=False)),
         _IMAGE,
         convs=1,
         pools=1,
     ),
-    Row("activation-between", lambda: vanillanet(8, 0.99), _IMAGE, convs=2),
-    Row("per-pixel", PerPixel, _IMAGE, convs=1, affines=1, dynamic=False),
-    Row("shared-producer", Shared, _IMAGE, convs=3),
-    Row("rmnet", RmNet, _IMAGE, convs=2),
-    Row("dw-then-pw", lambda: nn.Sequential(nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 8, 1)), _IMAGE, convs=2),
-    Row("low-rank", lambda: nn.Sequential(nn.Conv2d(16, 2, 1), nn.Conv2d(2, 16, 1)), (2, 16, 14, 13), convs=2),
-    Row("chunked-dw", ChunkedDw, (2, 16, 14, 13), convs=1),
+    Block("activation-between", lambda: vanillanet(8, 0.99), _IMAGE, convs=2, says_why=False),
+    Block("per-pixel", PerPixel, _IMAGE, convs=1, affines=1, dynamic=False),
+    Block("shared-producer", Shared, _IMAGE, convs=3),
+    Block("rmnet", RmNet, _IMAGE, convs=2, says_why=False),
+    Block("dw-then-pw", lambda: nn.Sequential(nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 8, 1)), _IMAGE, convs=2),
+    Block("low-rank", lambda: nn.Sequential(nn.Conv2d(16, 2, 1), nn.Conv2d(2, 16, 1)), (2, 16, 14, 13), convs=2),
+    Block("chunked-dw", ChunkedDw, (2, 16, 14, 13), convs=1, says_why=False),
 ]

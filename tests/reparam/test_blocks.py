@@ -9,9 +9,9 @@ import torch
 from torch import fx, nn
 
 from attn_export.reparam.fuse_torch import fuse_module
-from tests.reparam.blocks import BLOCKS, REFUSED, Row, wake
+from tests.reparam.blocks import BLOCKS, REFUSED, Block, wake
 
-_ROWS = [*BLOCKS, *REFUSED]
+_ALL = [*BLOCKS, *REFUSED]
 
 
 def count(model: nn.Module) -> Counter[str]:
@@ -34,21 +34,20 @@ def left(model: nn.Module) -> tuple[int, int, int, int]:
     return convs, found["linear"] + found["Linear"], affines, found["avg_pool2d"]
 
 
-def build(row: Row) -> tuple[nn.Module, torch.Tensor]:
+def build(block: Block) -> tuple[nn.Module, torch.Tensor]:
     torch.manual_seed(3)
-    return wake(row.build()), torch.randn(row.shape)
+    return wake(block.build()), torch.randn(block.shape)
 
 
-@pytest.mark.parametrize("row", _ROWS, ids=lambda row: row.name)
-def test_collapses_as_it_should(row: Row) -> None:
-    module, x = build(row)
+@pytest.mark.parametrize("block", _ALL, ids=lambda block: block.name)
+def test_collapses_as_it_should(block: Block) -> None:
+    module, x = build(block)
     before = {name: value.clone() for name, value in module.state_dict().items()}
     fusion = fuse_module(module, (x,))
-    products = 1 if row.name == "starnet" else 0
-    assert left(fusion.model) == (row.convs, row.linears, row.affines + products, row.pools)
+    assert left(fusion.model) == (block.convs, block.linears, block.affines + block.products, block.pools)
     assert fusion.certificate.worst <= 1e-13, fusion.certificate
     assert all(site.structure for site in fusion.sites), fusion.sites
     assert all(site.error is not None and site.error <= 1e-13 for site in fusion.sites)
     assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
-    if row in REFUSED and row.name not in ("activation-between", "rmnet", "chunked-dw"):
+    if block in REFUSED and block.says_why:
         assert fusion.refusals, "a refusal says why"

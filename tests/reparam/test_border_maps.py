@@ -299,6 +299,7 @@ def test_the_price_decides(monkeypatch: pytest.MonkeyPatch) -> None:
 NETS, FIRST = 500, 2_000_000
 
 
+@pytest.mark.fuzz
 def test_no_bit_is_wrong_with_repairs() -> None:
     verdicts = [check(FIRST + n, repair=True) for n in range(NETS)]
     assert not [v for v in verdicts if v.wrong]
@@ -313,6 +314,7 @@ def _painted_inside_only(*given: Any) -> Any:
 FAULTS = ["interior everywhere", "corners", "kernel turned round"]
 
 
+@pytest.mark.fuzz
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_wrong_map_is_caught(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     """The bias of the interior at the border, too; a map of one axis only; one that another kernel made."""

@@ -49,6 +49,7 @@ def chain(link: Link, length: int) -> onnx.ModelProto:
     return whole([link(names[n], names[n + 1]) for n in range(length)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", LINKS)
 def test_a_long_chain_is_fused(kind: str) -> None:
     fusion = fuse_graph(chain(LINKS[kind], 1500), certificate=kind != "doubled")
@@ -63,6 +64,7 @@ def test_a_chain_of_twenty_thousand_is_read_and_linted(tmp_path: Path) -> None:
     assert lint.by_rules(lint.load(tmp_path / "m.onnx"), "tensorrt") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["identity", "doubled", "pointwise"])
 def test_the_work_grows_with_the_length(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     counted, tried = dict[int, int](), list[None]()

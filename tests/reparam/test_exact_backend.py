@@ -62,6 +62,7 @@ def _operators(case: BackendCase) -> set[str]:
     return {f"{n.domain}.{n.op_type}".lstrip(".") for n in case.model.graph.node}
 
 
+@pytest.mark.slow
 def test_a_fifth_of_it_in_float32() -> None:
     chosen = [case for case in cases()[::5] if not is_double(case)]
     counts = Counter(judge(case, np.float32).status for case in chosen)
@@ -89,6 +90,7 @@ _LEARNED = {"ai.onnx.ml.Binarizer", "ai.onnx.ml.TreeEnsemble"}
 FLAT = {"Ceil", "DynamicQuantizeLinear", "Floor", "Hardmax", "Round", "Sign"} | _LEARNED
 
 
+@pytest.mark.slow
 def test_every_operator_is_evaluated_in_float64() -> None:
     """Where the inputs move by 1e-10, the outputs move as smoothly: float32 inside would stand still, or jump."""
     claimed_now = set(claimed())

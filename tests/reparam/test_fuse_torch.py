@@ -12,7 +12,7 @@ from torch import nn
 from attn_export.errors import FusionError
 from attn_export.reparam import fuse_module
 from tests.reparam.blocks import REFUSED as BLOCKS
-from tests.reparam.blocks import Row, Shared, acnet, conv_bn, repvgg, wake
+from tests.reparam.blocks import Block, Shared, acnet, conv_bn, repvgg, wake
 from tests.reparam.test_blocks import left
 
 AUTO = torch.export.Dim.AUTO
@@ -188,8 +188,8 @@ def test_keep_leaves_branches_but_folds_norms() -> None:
     ],
 )
 def test_refusals_say_why(name: str, reason: str) -> None:
-    row: Row = next(row for row in BLOCKS if row.name == name)
-    fusion = fuse_module(wake(row.build()), (torch.randn(row.shape),))
+    block: Block = next(block for block in BLOCKS if block.name == name)
+    fusion = fuse_module(wake(block.build()), (torch.randn(block.shape),))
     assert any(reason in refusal.reason for refusal in fusion.refusals), fusion.refusals
 
 

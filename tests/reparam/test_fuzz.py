@@ -26,6 +26,7 @@ def test_what_the_long_run_found_stays_mended(seed: int) -> None:
     assert not check(seed).wrong
 
 
+@pytest.mark.fuzz
 def test_no_bit_is_wrong() -> None:
     verdicts = [check(FIRST + n) for n in range(NETS)]
     assert not [v for v in verdicts if v.wrong]
@@ -59,6 +60,7 @@ def _mixed_in_order_of_channels(lin: linconv.LinConv, op: Any, phases: int) -> l
     return compose.conv(lin, weight, bias, groups=op.groups * phases)
 
 
+@pytest.mark.fuzz
 @pytest.mark.parametrize("fault", ["window", "constant", "phases"])
 def test_a_fuser_without_its_padding_rule_is_caught(monkeypatch: pytest.MonkeyPatch, fault: str) -> None:
     if fault == "window":

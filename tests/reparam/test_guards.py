@@ -113,15 +113,15 @@ STOPS = {
 @pytest.mark.parametrize("form", ["module", "file"])
 @pytest.mark.parametrize("name", STOPS)
 def test_what_must_stay_is_never_tried(name: str, form: str) -> None:
-    row = next(row for row in REFUSED if row.name == name)
+    block = next(block for block in REFUSED if block.name == name)
     torch.manual_seed(3)
-    module, x = wake(row.build()), torch.randn(row.shape)
+    module, x = wake(block.build()), torch.randn(block.shape)
     fusion: Any = fuse_module(module, (x,)) if form == "module" else fuse_graph(torchscript(module, x))
     assert all(site.before.count("Conv") <= 1 for site in fusion.sites), "a convolution may take its own norm"
     assert not fusion.rolled_back, "the rule refuses it; no certificate had to"
     if form == "file":
         found = operators(fusion.model)
-        assert (found["Conv"], found["AveragePool"]) == (row.convs, row.pools)
+        assert (found["Conv"], found["AveragePool"]) == (block.convs, block.pools)
     if "Relu" not in STOPS[name]:
         assert any(STOPS[name] in refusal.reason for refusal in fusion.refusals)
     elif form == "file":

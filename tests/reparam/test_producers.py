@@ -20,6 +20,7 @@ NETS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], int]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NETS)
 def test_all_files_of_a_net_collapse_alike(name: str) -> None:
     build, shape, left = NETS[name]

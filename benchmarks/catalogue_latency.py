@@ -15,9 +15,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from attn_export import bundle
-from attn_export.deploy_tests.latency.measure import Protocol
+from attn_export.deploy_tests.latency.measure import Protocol, bundle_latency
 from attn_export.deploy_tests.machine import environment
-from attn_export.deploy_tests.parity.verify import latency
 from attn_export.tools.measured import LATENCY, Timing, from_sweep, model_of, timings
 
 BACKEND = "onnxruntime"
@@ -38,7 +37,7 @@ def wanted(folder: Path) -> list[str]:
 
 def take(folder: Path, label: str, machine: str) -> Timing:
     """Measure one bundle."""
-    timed = latency(bundle.read(folder / label), BACKEND, threads=1, protocol=PROTOCOL)
+    timed = bundle_latency(bundle.read(folder / label), BACKEND, threads=1, protocol=PROTOCOL)
     middle = timed.median()
     p50, low, high = (round(value, 6) for value in (middle.estimate, middle.low, middle.high))
     return Timing(p50, low, high, len(timed.wall), machine)

@@ -49,7 +49,7 @@ from attn_export.deploy_tests.latency.comparison import LatencyComparison, Rules
 from attn_export.deploy_tests.latency.measure import Protocol, measure_latency
 from attn_export.deploy_tests.latency.statistics import percentile
 from attn_export.deploy_tests.machine import environment
-from attn_export.deploy_tests.parity.verify import opened
+from attn_export.deploy_tests.open_bundle import opened
 from attn_export.types import Feeds
 
 Rule = Callable[[Run, Feeds], dict[str, float]]

@@ -1,16 +1,25 @@
-"""The contract between the proofs and whatever runs a model. A backend is two functions."""
+"""The contract between the proofs and whatever runs a model: three functions, and abilities for those that have them.
+
+    Backend           missing, version, open             every backend
+    Traits            plain attributes, with defaults    what it takes and what may be believed of it
+    Profiler          profile                            it can say where the time goes, kernel by kernel
+    EngineMeasurer    measure_engine                     it can time the device apart from the host
+    Compiler          missing_compiler, compile_only     it can build for a device that is not there
+
+All are protocols: a plug-in imports nothing of ours, and leaves out what it cannot do. ``backends`` asks for them.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
-from attn_export.types import Feeds, ShapeRange
+from attn_export.types import Feeds, JsonDict, ShapeRange
 
 Run = Callable[[Feeds], dict[str, NDArray[Any]]]
 
@@ -24,16 +33,18 @@ class Options:
         shapes: per input the range of shapes; empty where every shape is fixed.
         device: index of the accelerator.
         reduced_precision: allow formats that trade accuracy for speed behind a float32 graph, such as TF32.
+        optimize: let the runtime rewrite the graph; only a backend with ``Traits.can_skip_optimization`` obeys.
     """
 
     threads: int = 1
     shapes: Mapping[str, ShapeRange] = field(default_factory=dict)
     device: int = 0
     reduced_precision: bool = False
+    optimize: bool = True
 
 
 class Backend(Protocol):
-    """A way to run an ONNX model. A protocol, so that a plug-in need not import us."""
+    """A way to run a model. A protocol, so that a plug-in need not import us."""
 
     def missing(self) -> str | None:
         """Say what to install or plug in before ``open`` can work, or None."""
@@ -50,4 +61,146 @@ class Backend(Protocol):
         Raises:
             BackendMissingError: ``missing()`` is not None.
             BackendError: the runtime refuses the model.
+        """
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What a backend says of itself, each in an attribute of the same name; one that it leaves out has the default.
+
+    Attributes:
+        accepts: the kinds of artifact that ``open`` takes, as the suffixes of their files.
+        runs_on_own_threads: whether threads of this process do the work, so that CPU time is the work; elsewhere it
+            is waiting, and comparisons count wall time.
+        wants_shape_ranges: whether it prepares for ``Options.shapes``; others take any shape as it comes.
+        can_skip_optimization: whether ``Options.optimize=False`` gives a run of the graph as it is written.
+        libraries: the distributions whose versions belong in a report.
+        snippet: two lines of Python for a script that needs nothing of ours: what it imports, and how the file
+            ``part.onnx`` becomes the list ``outputs`` from the dict ``inputs``. Empty: scripts run it through us.
+    """
+
+    accepts: tuple[str, ...] = ("onnx",)
+    runs_on_own_threads: bool = False
+    wants_shape_ranges: bool = False
+    can_skip_optimization: bool = False
+    libraries: tuple[str, ...] = ()
+    snippet: tuple[str, ...] = ()
+
+
+class KernelRow(Protocol):
+    """One kernel as a profiler names it; ``Kernel`` is one, and so is anything with these attributes."""
+
+    @property
+    def name(self) -> str:
+        """What the runtime calls it."""
+
+    @property
+    def op(self) -> str:
+        """Its operator, in the runtime's words."""
+
+    @property
+    def microseconds(self) -> float:
+        """Its undisturbed time in one run."""
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """One kernel of a runtime and its undisturbed time in one run.
+
+    Attributes:
+        name: what the runtime calls it.
+        op: its operator, in the runtime's words.
+        microseconds: a low percentile over runs: a high one tells what else ran on the machine.
+        nodes: the nodes of the graph that it runs, where the runtime says so.
+        origin: the node or the tensor of the graph that ``name`` was made from, where that is another word.
+        first_op: the operator of the graph that ``op`` begins with, where that is another word.
+    """
+
+    name: str
+    op: str
+    microseconds: float
+    nodes: tuple[str, ...] = ()
+    origin: str = ""
+    first_op: str = ""
+
+
+@runtime_checkable
+class Profiler(Protocol):
+    """A backend that can say where the time goes."""
+
+    def profile(self, model: Path, feeds: Feeds, options: Options, runs: int) -> Iterable[KernelRow]:
+        """Run ``model`` under the runtime's profiler ``runs`` times after warming up; its kernels in order.
+
+        Raises:
+            BackendMissingError, BackendError: as ``Backend.open``.
+        """
+
+
+@dataclass(frozen=True)
+class EngineFigures:
+    """What was measured of an open engine.
+
+    Attributes:
+        samples_ms: raw samples in milliseconds by kind, such as ``gpu``, ``host`` and ``graph``.
+        device: facts about the device and the state it is in.
+        details: what else the runtime says of the engine, as plain data.
+            Where there are no samples of a kind, ``<kind>_missing`` in it says why.
+        level: the level of evidence; E2 is measured on a named device.
+    """
+
+    samples_ms: Mapping[str, Sequence[float]]
+    device: Mapping[str, str]
+    details: JsonDict
+    level: str = "E2"
+
+
+@runtime_checkable
+class EngineMeasurer(Protocol):
+    """A backend whose engines can be timed on the device itself, apart from what the host waits for."""
+
+    def measure_engine(self, run: Run, feeds: Feeds, *, duration: float, samples: int) -> EngineFigures:
+        """Measure what ``open`` gave: at least ``duration`` seconds and ``samples`` samples of each kind.
+
+        Raises:
+            BackendError: the engine breaks.
+        """
+
+
+class Evidence(Protocol):
+    """That a compiler accepted a graph for a device which is not there: level E1, and never more."""
+
+    @property
+    def level(self) -> str:
+        """The level of evidence."""
+
+    def summary(self) -> str:
+        """The claim, in the only words it may be made in."""
+
+    def details(self) -> str:
+        """What the compiler made of the graph, in one line."""
+
+    def to_dict(self) -> JsonDict:
+        """The evidence as plain data: ``product``, ``version`` and ``sm`` say what was compiled for what."""
+
+
+@runtime_checkable
+class Compiler(Protocol):
+    """A backend that can compile without the device.
+
+    Attributes:
+        compiles_for: the lint targets for which its compiler speaks.
+    """
+
+    compiles_for: tuple[str, ...]
+
+    def missing_compiler(self) -> str | None:
+        """Say what to install before ``compile_only`` can work, or None; the device need not be there."""
+
+    def compile_only(self, model: Path, device: str, shapes: Mapping[str, ShapeRange]) -> Evidence:
+        """Compile ``model`` for a ``device`` by its name; empty for the usual one.
+
+        Raises:
+            BackendMissingError: ``missing_compiler()`` is not None.
+            RefusedError: the compiler refuses the graph; ``complaints`` name the nodes.
+            BackendError: the compiler broke or did not end.
         """

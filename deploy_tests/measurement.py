@@ -8,15 +8,15 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from attn_export.bundle import Bundle
-from attn_export.deploy_tests import shapes
+from attn_export.deploy_tests import backends, shapes
+from attn_export.deploy_tests.backend import EngineFigures
 from attn_export.deploy_tests.backends import BACKENDS
-from attn_export.deploy_tests.backends.onnxruntime import profile
-from attn_export.deploy_tests.latency import budget, footprint, mlperf, roofline, sweeps
-from attn_export.deploy_tests.latency.measure import Latency, Protocol
+from attn_export.deploy_tests.latency import budget, footprint, mlperf, profile, roofline, statistics, sweeps
+from attn_export.deploy_tests.latency.measure import Latency, Protocol, bundle_latency
 from attn_export.deploy_tests.machine import environment, preflight
-from attn_export.deploy_tests.parity.verify import latency, opened
+from attn_export.deploy_tests.open_bundle import opened
 from attn_export.errors import UsageError
-from attn_export.types import ShapeRange
+from attn_export.types import JsonDict, ShapeRange
 
 
 @dataclass(frozen=True)
@@ -64,25 +64,25 @@ def measure_bundle(
 
     Raises:
         UsageError: a budget cannot be read, or a sweep or profile is not possible; before anything is measured.
-        BackendMissingError, BackendError: as ``verify.opened``.
+        BackendMissingError, BackendError: as ``open_bundle.opened``.
         InconclusiveError: too few runs for MLPerf's figure.
     """
     asked = wanted or MeasureOptions()
     limits = [budget.parse(text) for text in asked.budgets]
-    if asked.profile and backend not in ("onnxruntime", "tensorrt", "tensorrt_rtx"):
-        raise UsageError(f"--profile reads the profilers of ONNX Runtime and TensorRT; {backend} has another")
+    if asked.profile and not backends.has_profiler(backend):
+        raise UsageError(f"--profile: {backend} has no profiler; leave it out, or use another backend")
     for size in asked.batch_sizes:
         sweeps.resized(bundle, size)
     ranges = shapes.asked(bundle, asked.ranges, [backend])
     warnings = preflight.check(asked.threads)
-    timed = latency(bundle, backend, threads=asked.threads, protocol=asked.protocol, ranges=ranges)
+    timed = bundle_latency(bundle, backend, threads=asked.threads, protocol=asked.protocol, ranges=ranges)
     progress("latency")
     weigh = asked.footprint or any(not limit.metric.startswith("p") for limit in limits)
     weighed = footprint.measure_footprint(bundle, backend, threads=asked.threads) if weigh else None
     findings = tuple(budget.check_budget(limit, timed, weighed) for limit in limits)
     plain: dict[str, Any] = {
         "backend": BACKENDS[backend].version(),
-        "environment": environment.describe(),
+        "environment": environment.describe(backend),
         "latency": timed.to_dict(),
         "footprint": weighed.to_dict() if weighed else None,
         "preflight": [asdict(warning) for warning in warnings],
@@ -93,27 +93,39 @@ def measure_bundle(
     if asked.sustain:
         drift = sweeps.sustain(bundle, backend, asked.sustain, threads=asked.threads, progress=progress)
         plain["sustain"] = drift.to_dict()
-    if engine := _engine(bundle, backend, asked, ranges):
+    if (figures := _engine(bundle, backend, asked, ranges)) is not None:
         progress("engine")
-        plain["engine"] = engine
-    elif asked.profile:
+        plain["engine"] = engine_dict(figures)
+    if asked.profile:
         progress("profile")
-        peak = roofline.measure_roofline(asked.threads)
-        plain["profile"] = profile.profile(bundle, threads=asked.threads, peak=peak).to_dict()
+        # What the machine's processor can do says nothing of work that is done elsewhere.
+        here = backends.traits(backend).runs_on_own_threads
+        peak = roofline.measure_roofline(asked.threads) if here else None
+        plain["profile"] = profile.profile_bundle(bundle, backend, threads=asked.threads, peak=peak).to_dict()
     return Measurement(timed, findings, warnings, plain)
 
 
-def _engine(bundle: Bundle, backend: str, asked: MeasureOptions, ranges: Mapping[str, ShapeRange]) -> dict[str, Any]:
-    """Of TensorRT: GPU, host and CUDA graph apart, the layers, and the state of the GPU; of others nothing."""
-    from attn_export.deploy_tests.backends.tensorrt import figures
-    from attn_export.deploy_tests.backends.tensorrt.run import EngineRun
-
-    if backend not in shapes.PROFILED:
-        return {}
+def _engine(
+    bundle: Bundle, backend: str, asked: MeasureOptions, ranges: Mapping[str, ShapeRange]
+) -> EngineFigures | None:
+    """Measure the device apart from the host, where the backend can."""
+    if not backends.measures_engines(backend):
+        return None
+    feeds, rule = bundle.cases[0].inputs, asked.protocol
     with opened(bundle, backend, asked.threads, ranges) as (run, _, _):
-        assert isinstance(run, EngineRun)
-        rule = asked.protocol
-        return figures.measure(run, bundle.cases[0].inputs, duration=rule.duration, samples=rule.iterations)
+        return backends.measure_engine(backend, run, feeds, duration=rule.duration, samples=rule.iterations)
+
+
+def engine_dict(figures: EngineFigures) -> JsonDict:
+    """Give what was measured of an engine as plain data, with percentiles of every kind of sample."""
+    samples = {kind: list(values) for kind, values in figures.samples_ms.items()}
+    return {
+        "level": figures.level,
+        "gpu": dict(figures.device),
+        "samples_ms": samples,
+        "percentiles_ms": {kind: statistics.percentiles(values) for kind, values in samples.items()},
+        **figures.details,
+    }
 
 
 def _sweeps(bundle: Bundle, backend: str, asked: MeasureOptions, progress: Callable[[str], None]) -> dict[str, Any]:

@@ -7,11 +7,10 @@ import re
 from collections.abc import Iterable, Sequence
 
 from attn_export.bundle import Bundle
+from attn_export.deploy_tests import backends
 from attn_export.errors import UsageError
 from attn_export.types import Dim, ShapeRange, TensorSpec
 
-#: Backends that prepare for a range of shapes; the others take any.
-PROFILED = ("tensorrt", "tensorrt_rtx")
 _SHAPE = re.compile(r"[0-9]{1,9}(x[0-9]{1,9}){0,63}")
 #: Letters of a text, and elements of an input.
 _LONGEST, _MOST = 2000, 1 << 31
@@ -30,25 +29,29 @@ def of(bundle: Bundle) -> dict[str, ShapeRange]:
 
 
 def asked(
-    bundle: Bundle, texts: Iterable[str], backends: Sequence[str] = PROFILED, *, cases: bool = True
+    bundle: Bundle, texts: Iterable[str], names: Sequence[str] | None = None, *, cases: bool = True
 ) -> dict[str, ShapeRange]:
     """``of`` with the ranges that were typed in place of its own.
 
     Args:
         bundle: whose contract holds.
         texts: each ``[input:]least,usual,largest``, or one shape for all three.
-        backends: that are to prepare for them.
+        names: the backends that are to run; None where ranges are wanted whatever runs.
         cases: the bundle's cases are to run, so a range must hold them.
 
     Raises:
-        UsageError: a text cannot be read, names no input, or leaves the contract or the cases out; or no backend
-            prepares for shapes.
+        UsageError: a text cannot be read, names no input, or leaves the contract or the cases out; or no backend of
+            them prepares for shapes.
+        UnknownNameError, BackendError: as ``backends.traits``, where ranges are given.
     """
     ranges = of(bundle)
     texts = tuple(texts)
     typed = set[str]()
-    if texts and not set(backends) & set(PROFILED):
-        raise UsageError(f"--shapes is for {' and '.join(PROFILED)}; {', '.join(backends)} takes any shape as it comes")
+    if texts and names is not None and not any(backends.traits(name).wants_shape_ranges for name in names):
+        raise UsageError(
+            f"--shapes is for backends that prepare for a range of shapes; {', '.join(names)} takes any as it comes:"
+            " leave it out"
+        )
     for text in texts:
         name, range_ = parse(text, bundle.inputs)
         if name in typed:

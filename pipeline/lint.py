@@ -1,7 +1,7 @@
 """Say which nodes a target will refuse, cast, split or not fuse, before it is on the device.
 
-Two sources speak: rules we wrote, and the real parser of TensorRT for RTX where it is installed. Every finding names
-which; where they disagree, both are listed.
+Two sources speak: rules we wrote, and a real compiler for the target where one is installed. Every finding names which;
+where they disagree, both are listed.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from typing import Any
 
 import onnx
 
-from attn_export.deploy_tests.backends.tensorrt.evidence import compile_only
-from attn_export.deploy_tests.backends.tensorrt.refusal import RefusedError
+from attn_export.deploy_tests import backends
+from attn_export.deploy_tests.refusal import RefusedError
 from attn_export.export.graph.index import GraphIndex
 from attn_export.export.graph.origin import origins
 from attn_export.export.lint import RULES
@@ -84,15 +84,18 @@ def by_rules(model: onnx.ModelProto, target: str) -> list[LintFinding]:
     return [finding for _, finding in sorted(found, key=lambda item: item[0])]
 
 
-def by_parser(path: Path, *, sm: str = "86", shapes: Mapping[str, ShapeRange] | None = None) -> list[LintFinding]:
-    """List what the parser and builder of TensorRT for RTX refuse of a file.
+def by_parser(
+    path: Path, compiler: str, *, device: str = "", shapes: Mapping[str, ShapeRange] | None = None
+) -> list[LintFinding]:
+    """List what a backend that compiles for a ``device`` refuses of a file.
 
     Raises:
-        BackendMissingError: it is not installed.
+        BackendMissingError: its compiler is not installed.
         BackendError: the build did not end.
+        UnknownNameError: it compiles nothing.
     """
     try:
-        compile_only(path, sm, shapes=shapes)
+        backends.compile_only(compiler, path, device, shapes or {})
     except RefusedError as refusal:
         source = refusal.what.partition(" does not parse")[0].partition(" parses but")[0]
         return [

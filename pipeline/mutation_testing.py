@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from attn_export.bundle import Case
 from attn_export.deploy_tests.backend import Options
-from attn_export.deploy_tests.backends import opened
+from attn_export.deploy_tests.backends import DEFAULT, opened
 from attn_export.deploy_tests.parity.compare import TOLERANCE, prove
 from attn_export.errors import BackendError, ExportError, InconclusiveError
 from attn_export.export.mutants.catalogue import TRIVIAL, Mutation, mutations
@@ -136,8 +136,9 @@ def run_mutants(
     tolerance: float = TOLERANCE,
     second: Callable[[onnx.ModelProto], str] | None = None,
     planted: Sequence[Mutation] | None = None,
+    backend: str = DEFAULT,
 ) -> MutationScore:
-    """Run every mutant of ``model`` through the gate under ONNX Runtime.
+    """Run every mutant of ``model`` through the gate on a backend.
 
     Args:
         model: what is deployed; correct.
@@ -147,10 +148,11 @@ def run_mutants(
         tolerance: the gate's.
         second: given a mutant, names the second-tier check that notices it, or gives an empty string.
         planted: the mutants; by default all that can be made.
+        backend: what runs them.
     """
     began = time.perf_counter()
     rows = mutations(model) if planted is None else list(planted)
-    judge = _Gate(model, cases, outputs, tolerance, len(cases) if budget is None else FAST_CASES)
+    judge = _Gate(model, cases, outputs, tolerance, len(cases) if budget is None else FAST_CASES, backend)
     fates: list[MutantResult] = []
     tried: set[str] = set()
     with tempfile.TemporaryDirectory() as folder:
@@ -179,9 +181,10 @@ class _Gate:
         outputs: Sequence[TensorSpec],
         tolerance: float,
         told_by: int,
+        backend: str,
     ) -> None:
         self.cases, self.outputs, self.tolerance = cases, outputs, tolerance
-        self.model, self.told_by = model, told_by
+        self.model, self.told_by, self.backend = model, told_by, backend
         self._exact: OnnxEvaluator | None = None
         self._wanted: dict[int, dict[str, NDArray[Any]]] = {}
 
@@ -189,7 +192,7 @@ class _Gate:
         save(mutant, path)
         k, below = 0.0, float("inf")
         try:
-            with opened("onnxruntime", path, Options()) as run:
+            with opened(self.backend, path, Options()) as run:
                 for case in self.cases:  # the first case that fails settles it
                     parity = prove(run, [case], self.outputs, backend="", tolerance=self.tolerance)
                     k = max(k, parity.worst.k)

@@ -177,7 +177,7 @@ def _lower_precision(state: State, options: BuildOptions) -> Made:
         snr=SNR[options.precision],
         detail=report.summary(),
         warnings=(
-            "ONNX Runtime on a CPU computes float16 graphs largely in float32: this SNR is no GPU's",
+            "a CPU computes float16 graphs largely in float32: this SNR is no GPU's",
             *(f"{kept.op} {kept.node} stays in float32: {kept.reason}" for kept in report.kept),
         ),
     )

@@ -22,7 +22,7 @@ import pytest
 from attn_export import bundle
 from attn_export.bundle import Case, reader, writer
 from attn_export.deploy_tests.backends import BACKENDS
-from attn_export.deploy_tests.parity.verify import opened
+from attn_export.deploy_tests.open_bundle import opened
 from attn_export.errors import BundleError, WriteError
 from attn_export.process import activity
 from tests.test_bundle import CONTENT, edit, write

@@ -489,7 +489,7 @@ def conform_write(
     *,
     paths: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="Bundles to run, or folders of them.")],
     output: Annotated[Path, typer.Option("--output", "-o", metavar="KIT", help="The kit's folder.")],
-    backend: Annotated[str, typer.Option(metavar="BACKEND", help="What to run on.")] = "tensorrt",
+    backend: Annotated[str | None, typer.Option(metavar="BACKEND", help="What to run on.")] = None,
     as_json: options.Json = False,
 ) -> None:
     """Run bundles on this machine and keep every raw sample and output in a kit."""

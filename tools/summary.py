@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
+from attn_export.deploy_tests.backends import DEFAULT
 from attn_export.deploy_tests.latency.comparison import LatencyComparison
 from attn_export.deploy_tests.latency.measure import Latency
 from attn_export.deploy_tests.parity.compare import Parity
@@ -84,7 +85,7 @@ def comparison(contest: LatencyComparison, contender: str = "fused", reference: 
         return f"latency {contender}/{reference}: void, the control left 1: {control}"
     turned = f"{reference}/{contender} {1 / contest.ratio.estimate:.3f}"
     turned += f" [{1 / contest.ratio.high:.3f}, {1 / contest.ratio.low:.3f}]"
-    return f"latency {turned} on ONNX Runtime CPU: {contender} is {contest.verdict} ({control})".replace(
+    return f"latency {turned} on {DEFAULT}: {contender} is {contest.verdict} ({control})".replace(
         "is no difference", "shows no difference"
     ).replace("difference shown", "difference")
 

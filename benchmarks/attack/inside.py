@@ -45,8 +45,8 @@ LONGEST, LINES = 4000, 25
 DEAR = (
     ("attn_export.pipeline.deploy", "_deploy"),
     ("attn_export.pipeline.sweep.jobs", "_work"),
-    ("attn_export.tools.commands.bench", "measure"),
-    ("attn_export.tools.commands.bench", "compete"),
+    ("attn_export.tools.commands.bench", "measure_bundle"),
+    ("attn_export.tools.commands.bench", "compare_latency"),
     ("attn_export.deploy_tests.conformance.kit", "_conform_one"),
     ("attn_export.pipeline.lint", "by_parser"),
     ("attn_export.pipeline.divergence.variants", "export"),

@@ -1,19 +1,36 @@
-"""The runtimes a bundle can be proven on: one file or package each, torch-free, imported only when used."""
+"""The runtimes a bundle can be proven on: one file or package each, torch-free, imported only when used.
+
+Whoever needs a runtime asks here, by its name: what it lacks, what it is like (``traits``), and for the abilities that
+it may have. What a plug-in raises meanwhile is said to be the plug-in's.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 
-from attn_export.deploy_tests.backend import Backend, Options, Run
-from attn_export.errors import AttnExportError, BackendError
+from attn_export.deploy_tests.backend import (
+    Backend,
+    Compiler,
+    EngineFigures,
+    EngineMeasurer,
+    Evidence,
+    Kernel,
+    KernelRow,
+    Options,
+    Profiler,
+    Run,
+    Traits,
+)
+from attn_export.errors import AttnExportError, BackendError, BackendMissingError, UnknownNameError, UsageError
 from attn_export.process import activity
 from attn_export.registry import Registry
-from attn_export.types import Feeds
+from attn_export.types import Feeds, ShapeRange
 
 BACKENDS: Registry[Backend] = Registry("attn_export.deploy_tests.backends", "BACKEND", "backend", families=False)
 #: The one of the base install: where the pipeline proves and measures, and what commands take unless told otherwise.
@@ -21,7 +38,7 @@ DEFAULT = "onnxruntime"
 
 
 def found(name: str) -> Backend:
-    """The backend of that name, imported; a plug-in may do anything while it is.
+    """Import the backend of that name; a plug-in may do anything while it is.
 
     Raises:
         UnknownNameError: there is no such backend.
@@ -32,7 +49,7 @@ def found(name: str) -> Backend:
 
 
 def missing(name: str) -> str | None:
-    """What to install or plug in before ``opened`` can work, or None.
+    """Say what to install or plug in before ``opened`` can work, or None.
 
     Raises:
         UnknownNameError, BackendError: as ``found``; or it is a plug-in that breaks on the question.
@@ -42,9 +59,27 @@ def missing(name: str) -> str | None:
         return backend.missing()
 
 
+def traits(name: str) -> Traits:
+    """Read what a backend says of itself; what it does not say has its default.
+
+    Raises:
+        UnknownNameError, BackendError: as ``found``; or an attribute is of another type.
+    """
+    backend, said = found(name), dict[str, Any]()
+    for field in fields(Traits):
+        value = getattr(backend, field.name, field.default)
+        if type(field.default) is tuple and isinstance(value, list):
+            value = tuple(value)
+        if type(value) is not type(field.default):
+            expected, got = type(field.default).__name__, type(value).__name__
+            raise BackendError(f"{name}: expected {field.name} to be a {expected}, got {got}; mend the backend")
+        said[field.name] = value
+    return Traits(**said)
+
+
 @contextmanager
 def _blamed(name: str) -> Iterator[None]:
-    """What a plug-in raises is its own failure, whatever it is; our own code is to be mended where it raises."""
+    """Turn what a plug-in raises into its own failure, whatever it is; our own code is to be mended where it raises."""
     try:
         yield
     except (AttnExportError, KeyboardInterrupt):
@@ -61,19 +96,132 @@ def opened(name: str, model: Path, options: Options) -> Iterator[Run]:
 
     Raises:
         UnknownNameError: there is no such backend.
+        BackendError: it does not take this kind of artifact.
         BackendMissingError, BackendError: as the backend's ``open``.
     """
     with activity.doing("opening the model", who=name, model=model):
-        backend = found(name)
+        backend, kind = found(name), model.suffix.removeprefix(".")
+        if kind not in (accepted := traits(name).accepts):
+            raise BackendError(f"{name}: expected a file of kind {' or '.join(accepted)}, got {model.name}")
         with backend.open(model, options) as run, activity.doing("running the model", who=backend.version()):
-            yield run if BACKENDS.entry(name).path else _translated(run, name)
+            yield run if BACKENDS.entry(name).path else _PluginRun(run, name)
 
 
-def _translated(run: Run, name: str) -> Run:
-    """``run`` of a plug-in, whose every failure names it."""
+@dataclass(frozen=True)
+class _PluginRun:
+    """A plug-in's run, whose every failure names it."""
 
-    def translated(feeds: Feeds) -> dict[str, NDArray[Any]]:
-        with _blamed(name):
-            return run(feeds)
+    run: Run
+    name: str
 
-    return translated
+    def __call__(self, feeds: Feeds) -> dict[str, NDArray[Any]]:
+        with _blamed(self.name):
+            return self.run(feeds)
+
+
+def has_profiler(name: str) -> bool:
+    """Whether ``profile`` can work on this backend."""
+    return isinstance(found(name), Profiler)
+
+
+def profile(name: str, model: Path, feeds: Feeds, options: Options, runs: int) -> tuple[Kernel, ...]:
+    """Profile ``model`` with the runtime's own profiler.
+
+    Raises:
+        UsageError: this backend has none.
+        BackendMissingError, BackendError: as the backend's ``profile``.
+    """
+    backend = found(name)
+    if not isinstance(backend, Profiler):
+        raise UsageError(f"{name} has no profiler; leave --profile out, or use another backend")
+    with activity.doing("profiling the model", who=name, model=model), _blamed(name):
+        return tuple(map(_kernel, backend.profile(model, feeds, options, runs)))
+
+
+def _kernel(row: KernelRow) -> Kernel:
+    if isinstance(row, Kernel):
+        return row
+    return Kernel(row.name, row.op, float(row.microseconds), tuple(getattr(row, "nodes", ())))
+
+
+def measures_engines(name: str) -> bool:
+    """Whether ``measure_engine`` can work on this backend."""
+    return isinstance(found(name), EngineMeasurer)
+
+
+def with_engines() -> str:
+    """Name the first backend that measures engines, which is what a kit is written for; the default where none does."""
+    return next((name for name in BACKENDS if measures_engines(name)), DEFAULT)
+
+
+def measure_engine(name: str, run: Run, feeds: Feeds, *, duration: float, samples: int) -> EngineFigures | None:
+    """Measure an engine that ``opened`` gave; None where the backend has no engines to measure.
+
+    Raises:
+        BackendError: as the backend's ``measure_engine``.
+    """
+    backend = found(name)
+    if not isinstance(backend, EngineMeasurer):
+        return None
+    with activity.doing("measuring the engine", who=name), _blamed(name):
+        own = run.run if isinstance(run, _PluginRun) else run
+        return backend.measure_engine(own, feeds, duration=duration, samples=samples)
+
+
+def compilers() -> dict[str, tuple[str, ...]]:
+    """Name the backends that compile for a device that is not there, each with the lint targets it speaks for.
+
+    A plug-in that cannot be imported compiles nothing.
+    """
+    able = dict[str, tuple[str, ...]]()
+    for name in BACKENDS:
+        with suppress(BackendError):
+            if isinstance(backend := found(name), Compiler):
+                able[name] = tuple(backend.compiles_for)
+    return able
+
+
+def compiler_for(target: str) -> str | None:
+    """Name the backend whose compiler speaks for a lint target, or None."""
+    return next((name for name, targets in compilers().items() if target in targets), None)
+
+
+def missing_compiler(name: str) -> str | None:
+    """Say what to install before ``compile_only`` can work, or None.
+
+    Raises:
+        UnknownNameError: there is no such backend, or it compiles nothing.
+        BackendError: as ``found``.
+    """
+    backend = _compiler(name)
+    with activity.doing("asking the compiler what it needs", who=name), _blamed(name):
+        return backend.missing_compiler()
+
+
+def compile_only(name: str, model: Path, device: str, shapes: Mapping[str, ShapeRange]) -> Evidence:
+    """Compile ``model`` for a ``device`` that is not there.
+
+    Raises:
+        UnknownNameError: there is no such backend, or it compiles nothing.
+        BackendError: as ``found``.
+        BackendMissingError, RefusedError, BackendError: as the backend's ``compile_only``.
+    """
+    backend = _compiler(name)
+    with activity.doing("compiling the model", who=name, model=model), _blamed(name):
+        if why := backend.missing_compiler():
+            raise BackendMissingError(why)
+        return backend.compile_only(model, device, shapes)
+
+
+def _compiler(name: str) -> Compiler:
+    backend = found(name)
+    if not isinstance(backend, Compiler):
+        raise UnknownNameError("backend that compiles without a device", name, compilers())
+    return backend
+
+
+def libraries(*plug_ins: str) -> tuple[str, ...]:
+    """List the distributions that our own backends stand on, and those of the plug-ins that are named, each once."""
+    ours = [name for name in BACKENDS if BACKENDS.entry(name).path]
+    asked = [name for name in plug_ins if name in BACKENDS and name not in ours]
+    return tuple(dict.fromkeys(library for name in (*ours, *asked) for library in traits(name).libraries))

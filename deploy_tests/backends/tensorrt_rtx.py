@@ -1,6 +1,6 @@
 """TensorRT for RTX: the sibling for desktop GPUs, which also builds without one (see ``tensorrt.evidence``)."""
 
-from attn_export.deploy_tests.backends.tensorrt.backend import TensorRT
 from attn_export.deploy_tests.backends.tensorrt.bindings import RTX
+from attn_export.deploy_tests.backends.tensorrt.compiling import CompilingTensorRT
 
-BACKEND = TensorRT(RTX)
+BACKEND = CompilingTensorRT(RTX)

@@ -23,23 +23,20 @@ import numpy as np
 
 from attn_export import __version__, bundle
 from attn_export.bundle import Bundle, cases, figures, manifest
+from attn_export.deploy_tests import backends
 from attn_export.deploy_tests.backend import Run
-from attn_export.deploy_tests.backends import missing
-from attn_export.deploy_tests.backends.tensorrt import figures as measuring
-from attn_export.deploy_tests.backends.tensorrt import machine
-from attn_export.deploy_tests.backends.tensorrt.run import EngineRun
 from attn_export.deploy_tests.latency import measure as timing
-from attn_export.deploy_tests.latency.statistics import percentile
+from attn_export.deploy_tests.latency.statistics import percentiles
 from attn_export.deploy_tests.machine import environment
+from attn_export.deploy_tests.open_bundle import opened
 from attn_export.deploy_tests.parity import verify as proofs
 from attn_export.deploy_tests.parity.compare import Parity, prove
 from attn_export.errors import BackendError, BackendMissingError, BundleError, InconclusiveError, UsageError
-from attn_export.types import Array, Feeds
+from attn_export.types import Array, Feeds, JsonDict
 from attn_export.untrusted import arrays, fields, files, plain_json
 
 SCHEMA = 1
 MANIFEST, BUNDLE, CASES, OUTPUTS, RESULT = "manifest.json", "bundle.json", "cases.npz", "outputs.npz", "result.json"
-PERCENTILES = (50, 90, 95, 99)
 #: What a row of a kit can be found to be, from best to worst.
 HOLDS, FAILS, REFUSED, STALE, ALTERED = "HOLDS", "FAILS", "REFUSED", "STALE", "ALTERED"
 
@@ -68,7 +65,7 @@ def write_kit(
     bundles: Iterable[Path],
     out: Path,
     *,
-    backend: str = "tensorrt",
+    backend: str,
     duration: float = 3.0,
     samples: int = 200,
 ) -> list[KitResult]:
@@ -87,7 +84,7 @@ def write_kit(
         raise UsageError("conform wants at least one bundle; write some with `attn-export NAME -o DIR`")
     if os.path.lexists(out):
         raise UsageError(f"{out} exists; a kit is written once: choose another folder")
-    if why := missing(backend):
+    if why := backends.missing(backend):
         raise BackendMissingError(f"{backend} is not available here: {why}")
     whole = _named([bundle.read(path) for path in paths])
     with bundle.once(out, "kit") as temporary:
@@ -124,14 +121,13 @@ def _conform_one(item: Bundle, folder: Path, backend: str, duration: float, samp
     facts: dict[str, str] = {}
     outputs: dict[str, Array] = {}
     try:
-        with proofs.opened(item, backend) as (run, name, seconds):
+        with opened(item, backend) as (run, name, seconds):
             for index, case in enumerate(item.cases):
                 outputs |= {f"{index}.{port}": value for port, value in run(case.inputs).items()}
             result: dict[str, Any] = {"backend": name, "cold_start_s": seconds}
-            result |= _measure(run, item.cases[0].inputs, seconds, duration, samples)
-            if isinstance(run, EngineRun):
-                result["level"] = "E2"
-                facts = machine.describe(run.device.runtime, run.device.index)
+            rule = timing.Protocol(duration=duration, iterations=samples)
+            measured, facts = _measure(backend, run, item.cases[0].inputs, seconds, rule)
+            result |= measured
         parity = _replay(item, outputs, name)
         result |= {"parity": parity.to_dict(), "percentiles": _percentiles(result["samples_ms"])}
     except BackendError as error:
@@ -142,18 +138,20 @@ def _conform_one(item: Bundle, folder: Path, backend: str, duration: float, samp
     return facts
 
 
-def _measure(run: Run, feeds: Feeds, seconds: float, duration: float, samples: int) -> dict[str, Any]:
-    """Samples by kind; for an engine also its plan and the time of each layer."""
-    if not isinstance(run, EngineRun):
-        rule = timing.Protocol(duration=duration, iterations=samples)
+def _measure(
+    backend: str, run: Run, feeds: Feeds, seconds: float, rule: timing.Protocol
+) -> tuple[JsonDict, dict[str, str]]:
+    """Take samples by kind, and facts about the device; of an engine also what its runtime says of it."""
+    found = backends.measure_engine(backend, run, feeds, duration=rule.duration, samples=rule.iterations)
+    if found is None:
         times = timing.measure_latency(run, feeds, threads=1, cold_start=seconds, protocol=rule)
-        return {"samples_ms": {"host": [value / 1e6 for value in times.wall]}}
-    found = measuring.measure(run, feeds, duration=duration, samples=samples)
-    return {key: found[key] for key in ("samples_ms", "graph_missing", "plan", "layers_ms")}
+        return {"samples_ms": {"host": [value / 1e6 for value in times.wall]}}, {}
+    samples = {kind: list(values) for kind, values in found.samples_ms.items()}
+    return {"samples_ms": samples, **found.details, "level": found.level}, dict(found.device)
 
 
 def _percentiles(samples: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float]]:
-    return {kind: {f"p{p}": percentile(values, p) for p in PERCENTILES} for kind, values in samples.items() if values}
+    return {kind: percentiles(values) for kind, values in samples.items() if values}
 
 
 def _replay(item: Bundle, outputs: Mapping[str, Array], backend: str) -> Parity:
@@ -174,7 +172,7 @@ def _write_manifest(folder: Path, backend: str, facts: Mapping[str, str]) -> Non
         "schema": SCHEMA,
         "attn_export": __version__,
         "backend": backend,
-        "environment": environment.describe(),
+        "environment": environment.describe(backend),
         "gpu": dict(facts),
         "files": hashes,
     }
@@ -297,7 +295,7 @@ def executed_on(kits: Iterable[Path]) -> str:
     """The README's table of machines, as Markdown; where there are no kits it says so.
 
     >>> executed_on([])
-    'Executed on no GPU yet: what is said about TensorRT is compiled (E1), not run.'
+    'Executed on no GPU yet: what is said about GPUs is compiled (E1), not run.'
     """
     lines = []
     for kit in kits:
@@ -309,6 +307,6 @@ def executed_on(kits: Iterable[Path]) -> str:
         what = next((f.backend for f in findings if f.backend), said.backend)
         lines.append(f"| {where} | {what} | " + " | ".join(str(count) for count in counts.values()) + " |")
     if not lines:
-        return "Executed on no GPU yet: what is said about TensorRT is compiled (E1), not run."
+        return "Executed on no GPU yet: what is said about GPUs is compiled (E1), not run."
     head = ["| machine | backend | holds | fails | refused | altered |", "|---|---|---|---|---|---|"]
     return "\n".join([*head, *lines])

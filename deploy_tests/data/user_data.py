@@ -4,8 +4,8 @@
                for bit, and are held against the stored truth, the original module in float64
     meaning    other files, where onnx and torch are installed: against the deployed graph evaluated in float64; that
                this graph is the original module was proven when the bundle was written, on its own cases
-    agreement  other files, on a bare device: against ONNX Runtime on the CPU with every optimisation off; another
-               float32 evaluation of the same graph and no truth, so an error that both make is not seen
+    agreement  other files, on a bare device: against the default backend with every optimisation off; another float32
+               evaluation of the same graph and no reference, so an error that both make is not seen
 
 Each case is judged by the same bound; what it is worth is the level, which is said with the verdict.
 """
@@ -20,6 +20,8 @@ from typing import Any
 import numpy as np
 
 from attn_export.bundle import Bundle, Case, refuse_loose
+from attn_export.deploy_tests import backends
+from attn_export.deploy_tests.backend import Options
 from attn_export.deploy_tests.data import inputs as data
 from attn_export.deploy_tests.data.images import Preprocess
 from attn_export.deploy_tests.parity.compare import FLOOR
@@ -31,7 +33,8 @@ STORED, MEANING, AGREEMENT = "stored", "meaning", "agreement"
 SENTENCES: Mapping[str, str] = {
     STORED: "the files it was made with, against the original module in float64",
     MEANING: "new data, against the deployed graph in float64",
-    AGREEMENT: "new data, against ONNX Runtime un-optimised: agreement, and no truth (that takes torch and onnx)",
+    AGREEMENT: f"new data, against {backends.DEFAULT} without optimisations: agreement, and no reference (that takes"
+    " torch and onnx)",
 }
 
 
@@ -100,23 +103,21 @@ def _same(case: Case, feeds: Feeds) -> None:
             )
 
 
-def _agreements(model: Path, feeds: Mapping[str, Feeds]) -> Iterator[Case]:
-    """ONNX Runtime without optimisations; no yardstick, so only the floor is granted, twice: both runs stray."""
-    import onnxruntime
-
-    settings = onnxruntime.SessionOptions()
-    settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    settings.intra_op_num_threads = 1
-    settings.log_severity_level = 4
-    try:
-        session = onnxruntime.InferenceSession(str(model), settings, providers=["CPUExecutionProvider"])
-        names = [item.name for item in session.get_outputs()]
+def _agreements(model: Path, feeds: Mapping[str, Feeds], backend: str = backends.DEFAULT) -> Iterator[Case]:
+    """Run without optimisations; nothing says what float32 strays, so only the floor is granted, once for each run."""
+    if not backends.traits(backend).can_skip_optimization:
+        raise BackendError(f"{backend} always optimises, so nothing independent can be compared with; install torch")
+    with backends.opened(backend, model, Options(optimize=False)) as run:
         for name, inputs in feeds.items():
-            came = dict(zip(names, session.run(names, dict(inputs)), strict=True))
-            wide = {key: value.astype(np.float64) if value.dtype.kind == "f" else value for key, value in came.items()}
+            outputs = run(inputs)
+            wide = {
+                key: value.astype(np.float64) if value.dtype.kind == "f" else value for key, value in outputs.items()
+            }
             yield Case(name, inputs, wide, {key: 2 * FLOOR * _norm(value) for key, value in wide.items()})
-    except Exception as error:  # the runtime's exceptions share no base class of their own
-        raise BackendError(f"ONNX Runtime without optimisations breaks on {model}: {error}") from error
+
+
+def _float64(values: Array) -> Array:
+    return values.astype(np.float64) if values.dtype.kind == "f" else values
 
 
 def _norm(values: Array) -> float:

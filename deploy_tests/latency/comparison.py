@@ -21,6 +21,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from attn_export.deploy_tests import backends
 from attn_export.deploy_tests.latency.statistics import Interval, ratio
 from attn_export.errors import BackendError
 from attn_export.process import activity, children
@@ -35,8 +36,6 @@ MOST = 3
 PLAIN = 4.0
 
 CPU, WALL = "CPU time", "wall time"
-#: Backends whose work is done by this process's own threads, so that its CPU time is the work. Elsewhere it is waiting.
-ON_CPU = frozenset({"onnxruntime"})
 
 Blocks = Sequence[Sequence[float]]
 
@@ -94,7 +93,7 @@ def compare_latency(
     cases: Path,
     *,
     case: int = 0,
-    backend: str = "onnxruntime",
+    backend: str = backends.DEFAULT,
     rules: Rules | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> LatencyComparison:
@@ -104,7 +103,7 @@ def compare_latency(
         BackendError: a model does not load or run.
     """
     rule = rules or Rules()
-    clock = CPU if rule.threads == 1 and backend in ON_CPU else WALL
+    clock = clock_of(backend, rule.threads)
 
     def play(seed: int) -> Blocks:
         request = {
@@ -125,6 +124,11 @@ def compare_latency(
         return rounds
 
     return repeat_until_clear(play, rule, progress, clock)
+
+
+def clock_of(backend: str, threads: int) -> str:
+    """Name the clock that counts the work: CPU time is quieter, where one thread of this process does all of it."""
+    return CPU if threads == 1 and backends.traits(backend).runs_on_own_threads else WALL
 
 
 def repeat_until_clear(

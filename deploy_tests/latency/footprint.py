@@ -91,7 +91,7 @@ def high_water() -> int | None:
 
 def _serve(request: dict[str, Any]) -> dict[str, Any]:
     from attn_export.deploy_tests.backends import BACKENDS
-    from attn_export.deploy_tests.parity.verify import opened
+    from attn_export.deploy_tests.open_bundle import opened
 
     whole = read(Path(request["bundle"]))  # before the mark, so that the cases are not charged to the model
     began = time.perf_counter()

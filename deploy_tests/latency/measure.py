@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from attn_export.bundle import Bundle
 from attn_export.deploy_tests.backend import Run
-from attn_export.deploy_tests.latency.statistics import Interval, median, percentile
+from attn_export.deploy_tests.latency.statistics import Interval, median, percentile, percentiles
+from attn_export.deploy_tests.open_bundle import opened
 from attn_export.process import activity
-from attn_export.types import Feeds
+from attn_export.types import Feeds, ShapeRange
 
 #: Raw samples that a report keeps at most: enough for any percentile that it states.
 KEPT = 5000
@@ -42,7 +45,7 @@ class Latency:
 
     def percentiles(self) -> dict[str, float]:
         """Wall percentiles, in milliseconds."""
-        return {f"p{p}": percentile(self.wall, p) / 1e6 for p in (50, 90, 95, 99)}
+        return {name: value / 1e6 for name, value in percentiles(self.wall).items()}
 
     def to_dict(self) -> dict[str, Any]:
         """Figures over all samples, and the raw samples, evenly thinned where a report would grow by megabytes."""
@@ -77,6 +80,23 @@ def measure_latency(
         wall.append(elapsed)
         cpu.append(spent)
     return Latency(tuple(wall), tuple(cpu), threads, cold_start)
+
+
+def bundle_latency(
+    bundle: Bundle,
+    backend: str,
+    *,
+    threads: int = 1,
+    protocol: Protocol | None = None,
+    ranges: Mapping[str, ShapeRange] | None = None,
+) -> Latency:
+    """Measure the bundle's first case on ``backend``, prepared for ``ranges`` of shapes.
+
+    Raises:
+        UnknownNameError, BackendMissingError, BackendError: as ``opened``.
+    """
+    with opened(bundle, backend, threads, ranges) as (run, _, seconds):
+        return measure_latency(run, bundle.cases[0].inputs, threads=threads, cold_start=seconds, protocol=protocol)
 
 
 def timed(run: Run, feeds: Feeds) -> tuple[int, int]:

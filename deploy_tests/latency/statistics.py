@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
+#: What is stated of a latency.
+PERCENTILES = (50, 90, 95, 99)
 #: Two-sided 95 % quantiles of Student's t for 1 to 30 degrees of freedom.
 _STUDENT = (
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
@@ -36,6 +38,15 @@ def percentile(samples: ArrayLike, share: float) -> float:
     """
     values = np.sort(np.asarray(samples, dtype=np.float64))
     return float(values[max(0, math.ceil(share / 100 * len(values)) - 1)])
+
+
+def percentiles(samples: Sequence[float]) -> dict[str, float]:
+    """Take the percentiles that are stated of a latency, by name; none where there are no samples.
+
+    >>> percentiles([1.0, 2.0, 3.0])["p50"], percentiles([])
+    (2.0, {})
+    """
+    return {f"p{p}": percentile(samples, p) for p in PERCENTILES} if len(samples) else {}
 
 
 def median(samples: ArrayLike) -> Interval:

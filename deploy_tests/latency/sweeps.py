@@ -12,9 +12,9 @@ import numpy as np
 
 from attn_export.bundle import Bundle
 from attn_export.deploy_tests.backend import Run
-from attn_export.deploy_tests.latency.measure import Latency, Protocol, measure_latency, timed
+from attn_export.deploy_tests.latency.measure import Latency, Protocol, bundle_latency, measure_latency, timed
 from attn_export.deploy_tests.latency.statistics import percentile
-from attn_export.deploy_tests.parity.verify import latency, opened
+from attn_export.deploy_tests.open_bundle import opened
 from attn_export.errors import UsageError
 from attn_export.process import activity
 from attn_export.types import Feeds
@@ -73,7 +73,7 @@ def threads(
     """Measure the first case with each number of threads."""
     points = []
     for count in counts:
-        came = latency(bundle, backend, threads=count, protocol=protocol)
+        came = bundle_latency(bundle, backend, threads=count, protocol=protocol)
         points.append(Point(count, came, came.median().estimate / batch_of(bundle)))
     return tuple(points)
 

@@ -8,11 +8,18 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-_LIBRARIES = ("numpy", "onnxruntime", "torch", "onnx", "onnxscript", "onnxsim", "tensorrt", "tensorrt-rtx-cu13")
+from attn_export.deploy_tests.backends import libraries
+
+#: What makes the models, wherever it is installed; what runs them is the backends' to say.
+_LIBRARIES = ("numpy", "torch", "onnx", "onnxscript", "onnxsim")
 
 
-def describe() -> dict[str, Any]:
-    """Describe this machine and its libraries, without importing any of them."""
+def describe(*plug_ins: str) -> dict[str, Any]:
+    """Describe this machine and its libraries, without importing any of them; those of the backends that are ours too.
+
+    Args:
+        plug_ins: backends of other distributions, whose libraries are to be told as well.
+    """
     return {
         "processor": processor(),
         "cores": os.cpu_count(),
@@ -21,7 +28,7 @@ def describe() -> dict[str, Any]:
         "load": round(os.getloadavg()[0], 2),
         "system": f"{platform.system()} {platform.release()} {platform.machine()}",
         "python": platform.python_version(),
-        "libraries": {name: came for name in _LIBRARIES if (came := _version(name))},
+        "libraries": {name: found for name in (*_LIBRARIES, *libraries(*plug_ins)) if (found := _version(name))},
     }
 
 

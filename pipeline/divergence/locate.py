@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import onnx
 
+from attn_export.deploy_tests.backends import DEFAULT
 from attn_export.deploy_tests.parity.compare import TOLERANCE
 from attn_export.errors import BackendError, ExportError
 from attn_export.export.audit.layers import Local, local_errors
@@ -42,7 +43,7 @@ def of_runtime(
 def locate(
     model: onnx.ModelProto,
     cases: Iterable[tuple[str, Feeds]],
-    backend: str = "onnxruntime",
+    backend: str = DEFAULT,
     *,
     reference: onnx.ModelProto | None = None,
     known: Mapping[str, Origin] | None = None,
@@ -88,7 +89,7 @@ def origin_of(model: onnx.ModelProto, found: Divergence, known: Mapping[str, Ori
     return next((origin for origin in traced if origin.module), traced[-1] if traced else None)
 
 
-def layer_errors(model: onnx.ModelProto, feeds: Feeds, backend: str = "onnxruntime") -> tuple[Local, ...]:
+def layer_errors(model: onnx.ModelProto, feeds: Feeds, backend: str = DEFAULT) -> tuple[Local, ...]:
     """Every layer against its own float64 meaning on the backend's own inputs, the worst first.
 
     Layers that cannot be evaluated by themselves end the check: it is the second tier, and parity is the first.

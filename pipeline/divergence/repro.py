@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
+from attn_export.deploy_tests.backends import DEFAULT, traits
 from attn_export.deploy_tests.parity.compare import FLOOR
 from attn_export.errors import ConversionError, WriteError
 from attn_export.export.graph.cut import declared, extract, reads
@@ -27,7 +28,7 @@ def write_repro(
     feeds: Feeds,
     folder: Path,
     truth: Variant | None = None,
-    backend: str = "onnxruntime",
+    backend: str = DEFAULT,
 ) -> int:
     """Write ``part.onnx``, ``inputs.npz`` and ``repro.py`` to ``folder``; return how many nodes the part has.
 
@@ -56,8 +57,8 @@ def write_repro(
         if first <= 0:
             raise ConversionError(f"no part of the graph before {divergence.tensor!r} can be fed from its reference")
         first, size = divergence.position + 1 - 2 * size, 2 * size
-    load, run = _RUNS["onnxruntime"] if backend == "onnxruntime" else _RUNS[""]
-    script = _SCRIPT.format(load=load, run=run.format(backend=backend), bound=max(divergence.bound, FLOOR))
+    load, run = traits(backend).snippet or (line.format(backend=backend) for line in _THROUGH_US)
+    script = _SCRIPT.format(load=load, run=run, bound=max(divergence.bound, FLOOR))
     try:
         folder.mkdir(parents=True, exist_ok=True)
         save(part, folder / "part.onnx")
@@ -76,19 +77,16 @@ import numpy as np
 inputs = dict(np.load("inputs.npz"))
 expected = inputs.pop("expected")
 {run}
-error = np.linalg.norm(came - expected) / np.linalg.norm(expected)
+error = np.linalg.norm(outputs[0] - expected) / np.linalg.norm(expected)
 print(f"relative error {{error:.3e}}, bound {bound:.3e}")
 sys.exit(int(not error <= {bound:.3e}))
 '''
-#: How a script loads what it needs, and runs the part: ONNX Runtime by itself, other backends by ours.
-_RUNS = {
-    "onnxruntime": ("import onnxruntime", 'came = onnxruntime.InferenceSession("part.onnx").run(None, inputs)[0]'),
-    "": (
-        "import pathlib; from attn_export.deploy_tests import backend, backends",
-        'with backends.BACKENDS["{backend}"].open(pathlib.Path("part.onnx"), backend.Options()) as run:'
-        " came = next(iter(run(inputs).values()))",
-    ),
-}
+#: How a script runs the part on a backend that gives no ``snippet`` of its own: by ours.
+_THROUGH_US = (
+    "import pathlib; from attn_export.deploy_tests import backend, backends",
+    'with backends.BACKENDS["{backend}"].open(pathlib.Path("part.onnx"), backend.Options()) as run:'
+    " outputs = list(run(inputs).values())",
+)
 
 
 def _shows(part: onnx.ModelProto, inputs: Feeds, expected: Array, divergence: Divergence, backend: str) -> bool:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from attn_export.deploy_tests.backends.tensorrt.evidence import CompileEvidence
+from attn_export.deploy_tests.backend import Evidence
 
 KEY = "compiled"
 
 
-def record(evidence: CompileEvidence) -> dict[str, Any]:
+def record(evidence: Evidence) -> dict[str, Any]:
     """The evidence as a report keeps it: but for the engine, which is not kept."""
     return {key: value for key, value in evidence.to_dict().items() if not key.startswith("engine_")}
 

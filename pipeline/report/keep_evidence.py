@@ -9,11 +9,11 @@ from typing import Any
 
 from attn_export import bundle
 from attn_export.bundle import Bundle, figures
-from attn_export.deploy_tests.backends.tensorrt.evidence import CompileEvidence
+from attn_export.deploy_tests.backend import Evidence
 from attn_export.pipeline.report import compile_evidence, page
 
 
-def keep_evidence(whole: Bundle, evidence: CompileEvidence) -> str:
+def keep_evidence(whole: Bundle, evidence: Evidence) -> str:
     """Write the bundle again with the evidence in its report and, where jinja2 is there, on its page; its new digest.
 
     What was known of the same product, version and SM is replaced. Nothing is added to a bundle that is signed: no

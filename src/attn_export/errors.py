@@ -18,7 +18,7 @@
     │   └── ParityError                     1   a model and its reference differ; an AssertionError, too
     ├── BackendMissingError                 4   a required backend is not available
     ├── BackendError                        3   a backend refused or broke on a model
-    │   ├── RefusedError                    3   TensorRT says no; names the nodes (backends.tensorrt.refusal)
+    │   ├── RefusedError                    3   a compiler says no; names the nodes (deploy_tests.refusal)
     │   ├── GpuError                        3   a CUDA call failed (backends.tensorrt.cuda)
     │   └── HangError                       3   the GPU did not answer in time (backends.tensorrt.cuda)
     └── InconclusiveError                   5   vacuous, or too noisy to say

@@ -186,10 +186,10 @@ def test_a_gpu_that_breaks_on_one_bundle_leaves_nothing_behind(
 def test_what_cannot_be_is_said_and_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     one, out = write(tmp_path / "twice"), tmp_path / "kit"
     with pytest.raises(UsageError, match="at least one bundle"):
-        kit.write_kit([], out)
+        kit.write_kit([], out, backend="tensorrt")
     monkeypatch.setattr(type(BACKEND), "missing", lambda self: "no CUDA driver (cudaError 35): none")
     with pytest.raises(BackendMissingError, match="tensorrt is not available here: no CUDA driver"):
-        kit.write_kit([one], out)
+        kit.write_kit([one], out, backend="tensorrt")
     with pytest.raises(UsageError, match="two bundles lie in folders called 'twice'"):
         kit.write_kit([one, one], out, backend="onnxruntime")
     (tmp_path / "file").touch()

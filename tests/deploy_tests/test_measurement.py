@@ -7,7 +7,7 @@ import json
 import pytest
 
 from attn_export.bundle import Bundle
-from attn_export.deploy_tests import measurement
+from attn_export.deploy_tests import backends, measurement
 from attn_export.deploy_tests.latency.measure import Protocol
 from attn_export.deploy_tests.measurement import MeasureOptions, measure_bundle
 from attn_export.errors import InconclusiveError, UsageError
@@ -58,11 +58,12 @@ def test_only_what_is_wanted_is_measured(product: Bundle) -> None:
 def test_what_cannot_be_is_said_before_anything_runs(
     product: Bundle, wanted: MeasureOptions, why: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measurement, "latency", lambda *_, **__: pytest.fail("it was measured first"))
+    monkeypatch.setattr(measurement, "bundle_latency", lambda *_, **__: pytest.fail("it was measured first"))
     with pytest.raises(UsageError, match=why):
         measure_bundle(product, "onnxruntime", wanted)
-    with pytest.raises(UsageError, match="profiler"):
-        measure_bundle(product, "a_plug_in", MeasureOptions(profile=True))
+    monkeypatch.setattr(backends, "found", lambda _: object())
+    with pytest.raises(UsageError, match="plain has no profiler; leave it out"):
+        measure_bundle(product, "plain", MeasureOptions(profile=True))
 
 
 def test_too_few_runs_for_mlperf_is_inconclusive(product: Bundle) -> None:

@@ -11,7 +11,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from attn_export.deploy_tests.backends.onnxruntime.profile import Kernel, attribute, kernels, record
+from attn_export.deploy_tests.backend import Kernel
+from attn_export.deploy_tests.backends.onnxruntime.profile import kernel, kernels, record
+from attn_export.deploy_tests.latency.profile import attribute
 from attn_export.deploy_tests.latency.roofline import Roofline, measure_roofline
 from attn_export.export.graph.cost import costs, origins_of, to_manifest
 
@@ -115,8 +117,8 @@ def test_macs_of(
 
 def test_kernels_go_back_to_our_nodes(rows: list[dict[str, Any]]) -> None:
     found = [
-        Kernel("b_nchwc", "Conv", 60),
-        Kernel("fused depthwise", "FusedConv", 20),
+        kernel("b_nchwc", "Conv", 60),
+        kernel("fused depthwise", "FusedConv", 20),
         Kernel("ReorderOutput", "ReorderOutput", 10),
         Kernel("soft", "Softmax", 10),
     ]

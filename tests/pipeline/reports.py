@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from attn_export.deploy_tests.backends.onnxruntime.profile import Kernel, attribute
+from attn_export.deploy_tests.backend import Kernel
 from attn_export.deploy_tests.latency.budget import check_budget as hold
 from attn_export.deploy_tests.latency.budget import parse
 from attn_export.deploy_tests.latency.comparison import summarise
 from attn_export.deploy_tests.latency.footprint import Footprint
 from attn_export.deploy_tests.latency.measure import Latency
 from attn_export.deploy_tests.latency.mlperf import single_stream
+from attn_export.deploy_tests.latency.profile import attribute
 from attn_export.deploy_tests.latency.roofline import Roofline
 from attn_export.deploy_tests.latency.sweeps import Point, of_windows
 from attn_export.deploy_tests.machine import environment

@@ -20,7 +20,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
-from attn_export.deploy_tests.backend import Options, Run
+from attn_export.deploy_tests.backend import Options, Run, Traits
 from attn_export.deploy_tests.backends.onnxruntime import BACKEND as ORT
 from attn_export.errors import ExportError, UsageError
 from attn_export.export.sources.catalogue import from_spec
@@ -28,7 +28,7 @@ from attn_export.export.subject import Subject
 from attn_export.export.traced import Traced
 from attn_export.mechanisms import MECHANISMS
 from attn_export.pipeline import stages
-from attn_export.pipeline.divergence import runs
+from attn_export.pipeline.divergence import repro, runs
 from attn_export.pipeline.divergence.repro import write_repro
 from attn_export.pipeline.divergence.runs import Variant, first_difference
 from attn_export.pipeline.divergence.variants import VariantFactory
@@ -194,6 +194,7 @@ def test_the_script_of_another_backend_opens_that_backend(tmp_path: Path, monkey
     found = first_difference(Variant("clean", rich()), Variant("faulty", faulty), values)
     assert found is not None
     monkeypatch.setattr(runs, "opened", lambda _, path, options: ORT.open(path, options))
+    monkeypatch.setattr(repro, "traits", lambda _: Traits())
     write_repro(faulty, found, values, tmp_path, Variant("clean", rich()), "mine")
     script = tmp_path / "repro.py"
     text = script.read_text(encoding="utf-8")

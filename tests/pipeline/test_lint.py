@@ -157,9 +157,9 @@ NAMED_OTHERWISE = {
 @pytest.mark.parametrize("name", [name for name in TABLE if name in {rule.name for rule in RULES["tensorrt"]}])
 def test_rules_and_parser_agree(name: str, tmp_path: Path) -> None:
     bad, node, good, refused = TABLE[name]
-    spoken = lint.by_parser(bad(tmp_path / "bad.onnx"))
+    spoken = lint.by_parser(bad(tmp_path / "bad.onnx"), "tensorrt_rtx")
     assert bool(spoken) is refused
-    assert lint.by_parser(good(tmp_path / "good.onnx")) == []
+    assert lint.by_parser(good(tmp_path / "good.onnx"), "tensorrt_rtx") == []
     if refused and name not in NAMED_OTHERWISE:
         both = lint.agreement(lint.by_rules(lint.load(tmp_path / "bad.onnx"), "tensorrt"), spoken)
         assert (both.both, both.only_parser) == ((node,), ())

@@ -70,7 +70,7 @@ COMMANDS = [
     "bench a b --iterations 1 --duration 0 --warmup 0 --profile",
     "fuse m.onnx -o fused.onnx",
     "lint m.onnx",
-    "lint a --target ort-mobile",
+    "lint a --target ort_mobile",
     "diff a",
     "diff se --between exported,simplified",
     "report a --format html",

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from attn_export import bundle
-from attn_export.deploy_tests.backends import DEFAULT as BACKEND
+from attn_export.deploy_tests.backends import DEFAULT
 from attn_export.deploy_tests.latency import budget
 from attn_export.deploy_tests.latency.comparison import LatencyComparison, Rules, compare_latency
 from attn_export.deploy_tests.latency.measure import Latency, Protocol
@@ -41,7 +41,7 @@ class BenchOptions:
     @property
     def runtime(self) -> str:
         """Where to measure."""
-        return self.backend or BACKEND
+        return self.backend or DEFAULT
 
     def measure(self) -> MeasureOptions:
         """Say it as the measuring side takes it."""
@@ -88,7 +88,7 @@ def bench(asked: BenchOptions, *, as_json: bool, verbosity: int) -> None:
         runs = [{"bundle": str(whole.path), **measured.plain} for whole, measured in results]
         comparison = contest.to_dict() if contest else None
         held = [finding.to_dict() for finding in findings]
-        machine = environment.describe()
+        machine = environment.describe(asked.runtime)
         console.emit({"environment": machine, "runs": runs, "first_to_second": comparison, "budgets": held})
     else:
         if contest:

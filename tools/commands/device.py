@@ -11,13 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 from attn_export import bundle
 from attn_export.bundle import signing
+from attn_export.deploy_tests import backends
 from attn_export.deploy_tests import shapes as shape_ranges
-from attn_export.deploy_tests.backends import DEFAULT
-from attn_export.deploy_tests.backends import missing as missing_here
 from attn_export.deploy_tests.data import images, user_data
 from attn_export.deploy_tests.machine import environment
 from attn_export.deploy_tests.parity import verify as proofs
-from attn_export.errors import BackendMissingError, BundleError, GateError, UnknownNameError, UsageError
+from attn_export.errors import BackendMissingError, BundleError, GateError, UsageError
 from attn_export.tools import console, options
 from attn_export.untrusted import text
 
@@ -97,13 +96,13 @@ def verify(asked: VerifyOptions, *, as_json: bool) -> None:
             f"warning: the truth of {text.one_line(name)} is zero in every case, so nothing is known of it",
             as_json=as_json,
         )
-    chosen = tuple(dict.fromkeys((*required, *asked.backends))) or (DEFAULT,)
+    chosen = tuple(dict.fromkeys((*required, *asked.backends))) or (backends.DEFAULT,)
     prepared = shape_ranges.asked(whole, asked.shapes, chosen)
     more = _own_data(whole, asked, as_json=as_json)
     rows: list[dict[str, Any]] = []
     missing: list[str] = []
     for name in chosen:
-        if why := missing_here(name):
+        if why := backends.missing(name):
             missing.append(name)
             rows.append({"backend": name, "missing": why})
             _say(f"{name}: not run: {why}", as_json=as_json)
@@ -119,8 +118,8 @@ def verify(asked: VerifyOptions, *, as_json: bool) -> None:
             _say(f"{name}, {user_data.SENTENCES[level]}: {parity.summary()}", as_json=as_json)
     if as_json:
         limits = {"tolerance": held.tolerance, "snr": held.snr}
-        content = {"bundle": str(path), **source, "asked": limits, "environment": environment.describe(), "runs": rows}
-        console.emit(content)
+        machine = environment.describe(*chosen)
+        console.emit({"bundle": str(path), **source, "asked": limits, "environment": machine, "runs": rows})
     if failed := [row["backend"] for row in rows if "parity" in row and not row["parity"]["ok"]]:
         raise GateError(f"{path} is not proven on {', '.join(dict.fromkeys(failed))}")
     if lacking := [name for name in missing if name in required]:
@@ -157,33 +156,27 @@ def _own_data(whole: bundle.Bundle, asked: VerifyOptions, *, as_json: bool) -> M
 
 def compile_(path: Path, target: str, *, shapes: tuple[str, ...], held: Held, as_json: bool) -> None:
     """Build a bundle's graph for a chip that is not here: evidence of level E1, kept in its report."""
-    from attn_export.deploy_tests.backends.tensorrt.evidence import compile_only as build
     from attn_export.pipeline.report import keep_evidence
 
     whole = bundle.read(path)
     source = _source(whole, held, as_json=as_json)
     bundle.may_write(path)
     name, chip = options.chip(target)
-    if name != "tensorrt_rtx":
-        raise UnknownNameError("target that compiles without a device", name, ("tensorrt_rtx",))
     ranges = shape_ranges.asked(whole, shapes, cases=False)
-    evidence = build(whole.model, chip.removeprefix("sm") or "86", shapes=ranges)
+    evidence = backends.compile_only(name, whole.model, chip, ranges)
     digest = keep_evidence.keep_evidence(whole, evidence)
     if as_json:
         console.emit({"bundle": str(path), **source, "digest_with_evidence": digest, **evidence.to_dict()})
         return
-    console.say(f"{path}: {evidence.summary()}")
-    plan = evidence.plan
-    kinds = ", ".join(f"{count} {kind}" for kind, count in plan.dtypes.items())
-    console.say(f"level {evidence.level}: {len(plan.kernels)} kernels ({kinds}), {len(plan.attention)} fused attention")
+    console.say(f"{path}: {evidence.summary()}", f"level {evidence.level}: {evidence.details()}")
     console.say(f"kept in its report, so its digest is now {digest}" if digest else f"not kept: {path} is signed")
 
 
-def write_kit(paths: tuple[Path, ...], output: Path, *, backend: str, as_json: bool) -> None:
-    """Run bundles on this machine, and keep everything that was measured."""
+def write_kit(paths: tuple[Path, ...], output: Path, *, backend: str | None, as_json: bool) -> None:
+    """Run bundles on this machine, on a GPU unless told otherwise, and keep everything that was measured."""
     from attn_export.deploy_tests.conformance import kit as kits
 
-    _results(kits.write_kit(paths, output, backend=backend), as_json=as_json)
+    _results(kits.write_kit(paths, output, backend=backend or backends.with_engines()), as_json=as_json)
 
 
 def check_kit(kit: Path, paths: tuple[Path, ...], *, as_json: bool) -> None:

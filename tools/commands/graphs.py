@@ -10,6 +10,7 @@ from pathlib import Path
 import onnx
 
 from attn_export import bundle
+from attn_export.deploy_tests import backends
 from attn_export.errors import GateError, WriteError
 from attn_export.export.onnx.read import parse, read_model
 from attn_export.export.onnx.save import save
@@ -114,13 +115,11 @@ def lint(file: Path, place: str, *, as_json: bool) -> None:
     target, chip = options.chip(place)
     findings = linting.by_rules(linting.load(model), target)
     spoke = "rules"
-    if target == "tensorrt":
-        from attn_export.deploy_tests.backends.tensorrt import evidence
-
-        if why := evidence.missing():
+    if compiler := backends.compiler_for(target):
+        if why := backends.missing_compiler(compiler):
             console.say(f"the parser did not speak: {why}", err=True)
         else:
-            findings += linting.by_parser(model, sm=chip.removeprefix("sm") or "86")
+            findings += linting.by_parser(model, compiler, device=chip)
             spoke = "rules and parser"
     if as_json:
         console.emit({"model": str(model), "target": target, "findings": [asdict(f) for f in findings]})

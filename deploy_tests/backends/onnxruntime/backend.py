@@ -10,13 +10,23 @@ from typing import Any
 
 from numpy.typing import NDArray
 
-from attn_export.deploy_tests.backend import Options, Run
+from attn_export.deploy_tests.backend import Kernel, Options, Run
+from attn_export.deploy_tests.backends.onnxruntime.profile import record
 from attn_export.errors import BackendError, BackendMissingError
 from attn_export.types import Feeds
 
 
 class OnnxRuntime:
     """CPU execution provider, all graph optimisations, sequential, denormals flushed to zero."""
+
+    accepts = ("onnx",)
+    runs_on_own_threads = True
+    can_skip_optimization = True
+    libraries = ("onnxruntime",)
+    snippet = (
+        "import onnxruntime",
+        'outputs = onnxruntime.InferenceSession("part.onnx").run(None, inputs)',
+    )
 
     def missing(self) -> str | None:
         """Say how to install ONNX Runtime, or None."""
@@ -43,6 +53,8 @@ class OnnxRuntime:
         settings.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
         settings.log_severity_level = 4  # errors come as exceptions; printing them as well would be noise
         onnxruntime.set_default_logger_severity(4)  # some are logged outside of any session, with terminal escapes
+        if not options.optimize:
+            settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         # A denormal costs a hundred times a normal number; timing them would measure the input, not the model.
         settings.add_session_config_entry("session.set_denormal_as_zero", "1")
         # Spinning threads would charge the CPU time of waiting to the model.
@@ -61,3 +73,9 @@ class OnnxRuntime:
                 raise BackendError(f"ONNX Runtime breaks on {model} with inputs {shapes}: {error}") from error
 
         yield run
+
+    def profile(self, model: Path, feeds: Feeds, options: Options, runs: int) -> tuple[Kernel, ...]:
+        """Read ONNX Runtime's own profile, on the processor, in the words of the graph."""
+        if why := self.missing():
+            raise BackendMissingError(why)
+        return record(model, feeds, options.threads, runs)

@@ -6,13 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
-from attn_export.deploy_tests.backend import Options
-from attn_export.deploy_tests.backends.tensorrt import bindings, cache, cuda, supervise
+from attn_export.deploy_tests.backend import EngineFigures, Kernel, Options, Run
+from attn_export.deploy_tests.backends.tensorrt import bindings, cache, cuda, figures, inspector, supervise
 from attn_export.deploy_tests.backends.tensorrt.bindings import Product
+from attn_export.deploy_tests.backends.tensorrt.profile import profile
 from attn_export.deploy_tests.backends.tensorrt.request import Request
 from attn_export.deploy_tests.backends.tensorrt.run import EngineRun, start
 from attn_export.errors import BackendError, BackendMissingError
+from attn_export.types import Feeds
 
 
 @dataclass(frozen=True)
@@ -25,9 +28,17 @@ class TensorRT:
         run_limit: seconds one run may take before the GPU counts as hung.
     """
 
+    accepts: ClassVar[tuple[str, ...]] = ("onnx",)
+    wants_shape_ranges: ClassVar[bool] = True
+
     product: Product
     build_limit: float = supervise.LIMIT
     run_limit: float = 60.0
+
+    @property
+    def libraries(self) -> tuple[str, ...]:
+        """The distribution that brings the bindings."""
+        return (self.product.distribution,)
 
     def missing(self) -> str | None:
         """Say what to install or plug in, or None: first the bindings, then the driver and a GPU."""
@@ -67,6 +78,24 @@ class TensorRT:
                 yield run
             finally:
                 release(run)
+
+    def measure_engine(self, run: Run, feeds: Feeds, *, duration: float, samples: int) -> EngineFigures:
+        """Take the three latencies, the plan with the time of its layers, and the state of the GPU."""
+        return figures.measure(self._engine(run), feeds, duration=duration, samples=samples)
+
+    def profile(self, model: Path, feeds: Feeds, options: Options, runs: int) -> tuple[Kernel, ...]:
+        """Time every layer of the engine; the plan says which nodes it was made from."""
+        with self.open(model, options) as run:
+            plan = inspector.inspect(run)
+            kinds = {layer.name: layer.kind for layer in plan.layers}
+            times = profile(run, feeds, runs=runs, plan=plan)
+            return tuple(Kernel(t.layer, kinds.get(t.layer, ""), t.median * 1e3, nodes=t.nodes) for t in times)
+
+    @staticmethod
+    def _engine(run: Run) -> EngineRun:
+        if not isinstance(run, EngineRun):
+            raise BackendError(f"expected an engine that TensorRT opened, got {type(run).__name__}")
+        return run
 
     def _start(self, request: Request, device: cuda.Device) -> EngineRun:
         version, runtime = bindings.version(self.product), device.runtime

@@ -16,17 +16,19 @@ class Product:
         module: name of the Python module.
         title: what NVIDIA calls it, and so do reports.
         extra: our extra that installs it.
+        distribution: the package that brings the module.
         targets_by_name: whether it can build for a GPU that is not there.
     """
 
     module: str
     title: str
     extra: str
+    distribution: str
     targets_by_name: bool
 
 
-TENSORRT = Product("tensorrt", "TensorRT", "tensorrt", targets_by_name=False)
-RTX = Product("tensorrt_rtx", "TensorRT for RTX", "rtx", targets_by_name=True)
+TENSORRT = Product("tensorrt", "TensorRT", "tensorrt", "tensorrt", targets_by_name=False)
+RTX = Product("tensorrt_rtx", "TensorRT for RTX", "rtx", "tensorrt-rtx-cu13", targets_by_name=True)
 PRODUCTS = {product.module: product for product in (TENSORRT, RTX)}
 
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from attn_export.deploy_tests.backends.tensorrt import bindings, target
-from attn_export.deploy_tests.backends.tensorrt.refusal import Complaint, RefusedError
 from attn_export.deploy_tests.backends.tensorrt.request import Request
+from attn_export.deploy_tests.refusal import Complaint, RefusedError
 from attn_export.types import ShapeRange
 
 if TYPE_CHECKING:

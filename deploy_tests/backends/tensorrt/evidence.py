@@ -14,6 +14,8 @@ from attn_export.deploy_tests.backends.tensorrt.request import Request, graph_ha
 from attn_export.errors import BackendError, BackendMissingError
 from attn_export.types import ShapeRange
 
+#: Built for where nothing else is asked: the nearest target to a Jetson Orin.
+SM = "86"
 #: What each level of evidence says, and nothing above it may be said.
 LEVELS = {
     "E0": "every call our backend makes exists, with these parameters, in the named official wheels",
@@ -57,8 +59,13 @@ class CompileEvidence:
         """The claim, in the only words it may be made in."""
         return claim(self.product, self.version, self.sm)
 
+    def details(self) -> str:
+        """The kernels of the plan by element type, and how many of them are fused attention."""
+        kinds = ", ".join(f"{count} {kind}" for kind, count in self.plan.dtypes.items())
+        return f"{len(self.plan.kernels)} kernels ({kinds}), {len(self.plan.attention)} fused attention"
+
     def to_dict(self) -> dict[str, Any]:
-        """The evidence as plain data, for a report."""
+        """Give the evidence as plain data, for a report."""
         raw = {**asdict(self), "flags": dict(self.flags), "plan": self.plan.to_dict()}
         return {"level": self.level, "claim": self.summary(), "meaning": meaning(self.sm), "executed": False, **raw}
 
@@ -88,7 +95,7 @@ def missing() -> str | None:
 
 def compile_only(
     model: Path,
-    sm: str = "86",
+    sm: str = SM,
     *,
     shapes: Mapping[str, ShapeRange] | None = None,
     tf32: bool = False,

@@ -11,17 +11,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from typing import Any
-
-import numpy as np
+from dataclasses import dataclass
 
 from attn_export.deploy_tests.backends.tensorrt.cuda import GpuError
 from attn_export.deploy_tests.backends.tensorrt.run import EngineRun
 from attn_export.errors import BackendError
 from attn_export.types import Feeds
-
-PERCENTILES = (50, 90, 95, 99)
 
 
 @dataclass(frozen=True)
@@ -32,22 +27,6 @@ class Latencies:
     host: tuple[float, ...]
     graph: tuple[float, ...]
     graph_missing: str = ""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Samples and their percentiles."""
-        kinds = {"gpu": self.gpu, "host": self.host, "graph": self.graph}
-        return {**asdict(self), "percentiles": {kind: percentiles(samples) for kind, samples in kinds.items()}}
-
-
-def percentiles(samples: tuple[float, ...]) -> dict[str, float]:
-    """Percentiles of samples; none where there are none.
-
-    >>> percentiles((1.0, 2.0, 3.0))["p50"]
-    2.0
-    """
-    if not samples:
-        return {}
-    return {f"p{p}": float(value) for p, value in zip(PERCENTILES, np.percentile(samples, PERCENTILES), strict=True)}
 
 
 def measure(

@@ -58,11 +58,11 @@ def _profiler(run: EngineRun, note: Callable[[str, float], None]) -> Any:
     else:
         trt = bindings.load(run.request.maker)
 
-    class Profiler(trt.IProfiler):  # type: ignore[misc]  # no stubs are published, so the base is Any
+    class LayerTimer(trt.IProfiler):  # type: ignore[misc]  # no stubs are published, so the base is Any
         def __init__(self) -> None:
             trt.IProfiler.__init__(self)
 
         def report_layer_time(self, layer_name: str, ms: SupportsFloat) -> None:
             note(layer_name, float(ms))
 
-    return Profiler()
+    return LayerTimer()

@@ -14,9 +14,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from attn_export.deploy_tests.backends.tensorrt.refusal import Complaint, RefusedError
 from attn_export.deploy_tests.backends.tensorrt.request import Request
 from attn_export.deploy_tests.backends.tensorrt.worker import ENGINE, LOG, REQUEST, RESULT
+from attn_export.deploy_tests.refusal import Complaint, RefusedError
 from attn_export.errors import BackendError
 from attn_export.process import activity, children
 

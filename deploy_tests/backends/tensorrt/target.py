@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from attn_export.deploy_tests.backends.tensorrt import bindings
-from attn_export.deploy_tests.backends.tensorrt.refusal import Complaint, RefusedError
 from attn_export.deploy_tests.backends.tensorrt.request import Request
+from attn_export.deploy_tests.refusal import Complaint, RefusedError
 
 if TYPE_CHECKING:
     import tensorrt_rtx

@@ -16,7 +16,7 @@ from typing import Any
 
 from attn_export.deploy_tests.backends.tensorrt import bindings, cuda, request
 from attn_export.deploy_tests.backends.tensorrt.build import build
-from attn_export.deploy_tests.backends.tensorrt.refusal import RefusedError
+from attn_export.deploy_tests.refusal import RefusedError
 
 REQUEST, LOG, ENGINE, RESULT = "request.json", "log.jsonl", "engine", "result.json"
 

@@ -37,7 +37,8 @@ def test_three_latencies_and_the_layers_are_in_the_report(
     assert [(row["layer"], row["nodes"]) for row in engine["layers_ms"]] == [("double_it", ["mul"])]
     text = "\n".join(bench._lines(whole, measured))
     assert all(f"  {word}: p50 " in text for word in ("GPU", "host end to end", "CUDA graph"))
-    assert "profile" not in measured.plain  # that one is ONNX Runtime's
+    (row,) = measured.plain["profile"]["rows"]
+    assert (row["microseconds"], row["roofline"]) == (pytest.approx(250), None), "no peak of the processor for a GPU"
     assert set(machine.COMMANDS) == {"nvpmodel", "jetson_clocks", "nvidia_smi"}
     double.assert_clean()
 

@@ -1,4 +1,4 @@
-"""How TensorRT says no: each complaint with the ONNX node it is about, and one error that carries them all."""
+"""How a compiler says no: each complaint with the node it is about, and one error that carries them all."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ STAGES = ("start", "parse", "profile", "build")
 
 @dataclass(frozen=True)
 class Complaint:
-    """One thing TensorRT does not accept.
+    """One thing that a compiler does not accept.
 
     Attributes:
-        node: name of the ONNX node, or empty where none is named.
+        node: name of the node, or empty where none is named.
         op: its operator.
-        reason: what the parser or the builder said.
+        reason: what the parser or the compiler said.
         code: the parser's error code, or empty.
     """
 
@@ -34,7 +34,7 @@ class Complaint:
 
 
 class RefusedError(BackendError):
-    """TensorRT refused a graph, or its builder broke on it.
+    """A compiler refused a graph, or broke on it.
 
     Attributes:
         what: who refused what.

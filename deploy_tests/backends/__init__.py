@@ -7,7 +7,7 @@ it may have. What a plug-in raises meanwhile is said to be the plug-in's.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -103,8 +103,11 @@ def opened(name: str, model: Path, options: Options) -> Iterator[Run]:
         backend, kind = found(name), model.suffix.removeprefix(".")
         if kind not in (accepted := traits(name).accepts):
             raise BackendError(f"{name}: expected a file of kind {' or '.join(accepted)}, got {model.name}")
-        with backend.open(model, options) as run, activity.doing("running the model", who=backend.version()):
-            yield run if BACKENDS.entry(name).path else _PluginRun(run, name)
+        with ExitStack() as stack:
+            with _blamed(name):
+                run, version = stack.enter_context(backend.open(model, options)), backend.version()
+            with activity.doing("running the model", who=version):
+                yield run if BACKENDS.entry(name).path else _PluginRun(run, name)
 
 
 @dataclass(frozen=True)

@@ -174,13 +174,13 @@ class Evidence(Protocol):
         """The level of evidence."""
 
     def summary(self) -> str:
-        """The claim, in the only words it may be made in."""
+        """Say the claim, in the only words it may be made in."""
 
     def details(self) -> str:
-        """What the compiler made of the graph, in one line."""
+        """Say in one line what the compiler made of the graph."""
 
     def to_dict(self) -> JsonDict:
-        """The evidence as plain data: ``product``, ``version`` and ``sm`` say what was compiled for what."""
+        """Give the evidence as plain data: ``product``, ``version`` and ``sm`` say what was compiled for what."""
 
 
 @runtime_checkable

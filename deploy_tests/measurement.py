@@ -142,6 +142,6 @@ def _sweeps(bundle: Bundle, backend: str, asked: MeasureOptions, progress: Calla
 
 
 def thread_counts() -> tuple[int, ...]:
-    """A sweep's default: powers of two up to the cores that may be used, and those."""
+    """Choose a sweep's default: powers of two up to the cores that may be used, and those."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return tuple(sorted({1 << i for i in range(cores.bit_length()) if 1 << i <= cores} | {cores}))

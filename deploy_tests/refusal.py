@@ -56,7 +56,7 @@ class RefusedError(BackendError):
         return tuple(dict.fromkeys(c.node for c in self.complaints if c.node))
 
     def to_dict(self) -> dict[str, Any]:
-        """The refusal as plain data."""
+        """Give the refusal as plain data."""
         return {
             "what": self.what,
             "stage": self.stage,

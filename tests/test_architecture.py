@@ -54,6 +54,17 @@ ROOMS = {
     "export/audit": {"graph"},
     "export/mutants": {"graph"},
     "export/lint": {"graph"},
+    "deploy_tests/backend": set[str](),
+    "deploy_tests/refusal": set[str](),
+    "deploy_tests/backends": {"backend", "refusal"},
+    "deploy_tests/shapes": {"backends"},
+    "deploy_tests/open_bundle": {"backend", "backends", "shapes"},
+    "deploy_tests/parity": {"backend", "open_bundle"},
+    "deploy_tests/latency": {"backend", "backends", "shapes", "open_bundle"},
+    "deploy_tests/machine": {"backends"},
+    "deploy_tests/data": {"backend", "backends"},
+    "deploy_tests/measurement": {"backend", "backends", "shapes", "open_bundle", "latency", "machine"},
+    "deploy_tests/conformance": {"backend", "backends", "open_bundle", "parity", "latency", "machine"},
     "pipeline/divergence": set[str](),
     "pipeline/report": set[str](),
 }
@@ -214,3 +225,12 @@ def test_every_package_is_in_the_wheel_and_says_what_it_is_for() -> None:
             assert ast.get_docstring(ast.parse(init.read_text(encoding="utf-8"))), init
         for inner in (ROOT / folder).rglob("*.py"):
             assert (inner.parent / "__init__.py").is_file(), f"{inner.parent} is no package, so the wheel lacks it"
+
+
+def test_the_device_sides_tests_can_be_imported_where_torch_is_missing() -> None:
+    places = [ROOT / "tests" / name for name in ("deploy_tests", "process")]
+    places += [path for pattern in ("test_bundle*.py", "test_untrusted*.py") for path in (ROOT / "tests").glob(pattern)]
+    hidden = ["-p", "tests.without_torch", "-n", "0", "--collect-only", "-q"]
+    command = [sys.executable, "-m", "pytest", *hidden, *map(str, places)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:]

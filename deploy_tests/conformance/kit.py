@@ -283,7 +283,7 @@ def _check_one(folder: Path, graph_now: str | None) -> KitResult:
 
 
 def _as_bundle(folder: Path, facts: manifest.Manifest) -> Bundle:
-    """The bundle that ran, as far as the kit holds it: no model, and nothing that was measured elsewhere."""
+    """Rebuild the bundle that ran, as far as the kit holds it: no model, and nothing that was measured elsewhere."""
     found = bundle.read_cases(folder / CASES)
     cases.fit(folder / CASES, found, facts.cases, facts.inputs, facts.outputs)
     ports = facts.inputs, facts.outputs, facts.varying
@@ -292,7 +292,7 @@ def _as_bundle(folder: Path, facts: manifest.Manifest) -> Bundle:
 
 
 def executed_on(kits: Iterable[Path]) -> str:
-    """The README's table of machines, as Markdown; where there are no kits it says so.
+    """Write the README's table of machines as Markdown; where there are no kits it says so.
 
     >>> executed_on([])
     'Executed on no GPU yet: what is said about GPUs is compiled (E1), not run.'

@@ -163,7 +163,7 @@ def resize(image: Array, height: int, width: int) -> Array:
 
 
 def decode(file: Path) -> Array:
-    """The pixels of an image file, turned as its orientation tag says.
+    """Decode the pixels of an image file, turned as its orientation tag says.
 
     Raises:
         BackendMissingError: Pillow is not installed.
@@ -195,7 +195,7 @@ def _first(error: BaseException) -> str:
 
 
 def _weights(old: int, new: int) -> Array:
-    """The matrix of a linear (triangle) filter, ``new old``; every row sums to one."""
+    """Compute the matrix of a linear (triangle) filter, ``new old``; every row sums to one."""
     reach = max(1.0, old / new)
     centres = (np.arange(new) + 0.5) * old / new - 0.5
     weights = np.maximum(0.0, 1 - np.abs(np.arange(old) - centres[:, None]) / reach)

@@ -48,7 +48,7 @@ class UserInputs:
     left: int = 0
 
     def to_dict(self) -> dict[str, Any]:
-        """What the manifest records: no values, those are in the cases."""
+        """Give what the manifest records: no values, those are in the cases."""
         recorded = asdict(self.preprocess) if self.preprocess else None
         return {"files": dict(self.files), "preprocess": recorded, "left": self.left}
 
@@ -113,7 +113,7 @@ _ARRAYS = (".npy", ".npz")
 
 
 def _listed(folder: Path) -> list[Path]:
-    """The arrays and images of a folder by name; links are followed, and what is no regular file is refused later.
+    """List a folder's arrays and images by name; links are followed, and what is no regular file is refused later.
 
     Raises:
         LoadError: the folder cannot be read.
@@ -152,7 +152,7 @@ def _only(ports: Sequence[TensorSpec], file: Path) -> str:
 
 
 def _fitted(values: Mapping[str, Array], port: TensorSpec, file: Path) -> Array:
-    """The array in the input's element type, with a batch axis where only that was missing."""
+    """Convert an array to the input's element type, with a batch axis where only that was missing."""
     value = values[port.name]
     kind = np.dtype(port.dtype)
     if value.ndim == len(port.shape) - 1:

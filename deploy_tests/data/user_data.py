@@ -19,12 +19,11 @@ from typing import Any
 
 import numpy as np
 
-from attn_export.bundle import Bundle, Case, refuse_loose
+from attn_export.bundle import FLOOR, Bundle, Case, refuse_loose
 from attn_export.deploy_tests import backends
 from attn_export.deploy_tests.backend import Options
 from attn_export.deploy_tests.data import inputs as data
 from attn_export.deploy_tests.data.images import Preprocess
-from attn_export.deploy_tests.parity.compare import FLOOR
 from attn_export.errors import BackendError, BundleError, GateError, LoadError, UsageError
 from attn_export.types import Array, Feeds
 

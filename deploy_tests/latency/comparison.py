@@ -154,7 +154,7 @@ def repeat_until_clear(
 
 
 def summarise(pairs: Sequence[tuple[float, float]], clock: str = CPU) -> LatencyComparison:
-    """The verdict over the (effect, control) logarithms of processes."""
+    """Reach the verdict over the (effect, control) logarithms of processes."""
     return LatencyComparison(
         ratio([effect for effect, _ in pairs]),
         ratio([control for _, control in pairs]),

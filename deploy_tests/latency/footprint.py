@@ -78,7 +78,7 @@ def file_bytes(bundle: Bundle) -> int:
 
 
 def high_water() -> int | None:
-    """This process's own peak of resident memory in bytes."""
+    """Read this process's own peak of resident memory in bytes."""
     try:
         status = Path("/proc/self/status").read_text(encoding="ascii")
     except OSError:

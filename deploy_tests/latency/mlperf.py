@@ -48,7 +48,7 @@ class SingleStream:
 
 
 def fewest(over: int, share: float = 0.9, confidence: float = 0.99) -> int:
-    """The fewest queries in all, ``over`` of them beyond the percentile, that allow to state it.
+    """Count the fewest queries in all, ``over`` of them beyond the percentile, that allow to state it.
 
     >>> fewest(0), fewest(1), fewest(0, share=0.99)
     (44, 64, 459)
@@ -63,7 +63,7 @@ def fewest(over: int, share: float = 0.9, confidence: float = 0.99) -> int:
 
 
 def single_stream(wall: Sequence[int], share: float = 0.9, confidence: float = 0.99) -> SingleStream:
-    """The early-stopping estimate of wall times in nanoseconds.
+    """Estimate the percentile of wall times in nanoseconds by the early-stopping rule.
 
     Raises:
         InconclusiveError: too few queries to state the percentile.

@@ -127,7 +127,7 @@ class _Graph:
         self.makers = {tensor: node for node in nodes for tensor in node["outputs"]}
 
     def members(self, kernel: Kernel) -> list[Mapping[str, Any]]:
-        """The nodes of ours that ``kernel`` runs, first one first; empty where it is the runtime's own."""
+        """Find the nodes of ours that ``kernel`` runs, in order; none where it is the runtime's own."""
         if kernel.nodes:
             return [self.by_name[name] for name in kernel.nodes if name in self.by_name]
         for name in filter(None, (kernel.name, kernel.origin)):

@@ -33,11 +33,11 @@ class Roofline:
     threads: int
 
     def shortest(self, flops: float, moved: float) -> float:
-        """The fewest seconds that so much work can take here."""
+        """Compute the fewest seconds that so much work can take here."""
         return max(flops / self.flops, moved / self.bandwidth)
 
     def bound(self, flops: float, moved: float) -> str:
-        """What limits it: ``compute`` or ``memory``."""
+        """Say what limits it: ``compute`` or ``memory``."""
         return "compute" if flops / self.flops >= moved / self.bandwidth else "memory"
 
     def to_dict(self) -> dict[str, Any]:

@@ -31,7 +31,7 @@ class Interval:
 
 
 def percentile(samples: ArrayLike, share: float) -> float:
-    """The nearest-rank percentile: a value that was measured, never one between two.
+    """Take the nearest-rank percentile: a value that was measured, never one between two.
 
     >>> percentile([1, 2, 3, 4], 50), percentile([1, 2, 3, 4], 90)
     (2.0, 4.0)
@@ -50,7 +50,7 @@ def percentiles(samples: Sequence[float]) -> dict[str, float]:
 
 
 def median(samples: ArrayLike) -> Interval:
-    """The median with its distribution-free interval, from order statistics (binomial, normal approximation).
+    """Estimate the median with a distribution-free interval from order statistics (binomial, normal approximation).
 
     >>> median(range(1, 101))
     Interval(estimate=50.0, low=40.0, high=61.0)
@@ -60,7 +60,7 @@ def median(samples: ArrayLike) -> Interval:
 
 
 def quantile(samples: ArrayLike, share: float) -> Interval:
-    """A percentile with its distribution-free interval, from order statistics (binomial, normal approximation).
+    """Estimate a percentile with a distribution-free interval from order statistics (normal approximation).
 
     Where there are too few samples to bound it from above, the interval ends at infinity.
 
@@ -77,7 +77,7 @@ def quantile(samples: ArrayLike, share: float) -> Interval:
 
 
 def ratio(logarithms: Sequence[float]) -> Interval:
-    """The geometric mean of ratios with Student's interval, from their logarithms (two at least).
+    """Estimate the geometric mean of two or more ratios with Student's interval, from their logarithms.
 
     >>> ratio([0.0, 0.0, 0.0])
     Interval(estimate=1.0, low=1.0, high=1.0)

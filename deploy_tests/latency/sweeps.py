@@ -126,7 +126,7 @@ def drift(
 
 
 def of_windows(medians: Sequence[float], seconds: float) -> Drift:
-    """The drift of given medians; the slope is Theil and Sen's (a median of slopes), so one bad window cannot bend it.
+    """Compute the drift of medians; the slope is Theil and Sen's (a median of slopes), which no one bad window bends.
 
     >>> round(of_windows([10.0, 10.1, 10.2, 99.0, 10.4], 60.0).slope_per_minute, 3)
     0.5
@@ -145,7 +145,7 @@ def batch_of(bundle: Bundle) -> int:
 
 
 def resized(bundle: Bundle, size: int) -> dict[str, Any]:
-    """The first case with its batch repeated or cut to ``size``.
+    """Repeat or cut the batch of the first case to ``size``.
 
     Raises:
         UsageError: the batch of this bundle is fixed, or does not allow ``size``.

@@ -33,7 +33,7 @@ def describe(*plug_ins: str) -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The processor's model name as the kernel gives it."""
+    """Read the processor's model name as the kernel gives it."""
     for line in _read("/proc/cpuinfo").splitlines():
         if line.startswith(("model name", "Model", "Hardware")):
             return line.partition(":")[2].strip()

@@ -102,7 +102,7 @@ class Parity:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The verdict as plain data; infinite figures become None, which JSON can hold."""
+        """Give the verdict as plain data; infinite figures become None, which JSON can hold."""
         rows = [{k: _finite(v) for k, v in asdict(c).items()} for c in self.comparisons]
         bounds = {"tolerance": self.tolerance, "snr": self.snr}
         return {"ok": self.ok, "backend": self.backend, **bounds, "comparisons": rows}

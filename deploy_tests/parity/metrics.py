@@ -60,7 +60,7 @@ def top1(came: Array, truth: Array) -> float:
 
 
 def relative(came: Array, truth: Array) -> tuple[float, float]:
-    """The largest and the mean relative error of an element."""
+    """Compute the largest and the mean relative error of an element."""
     with np.errstate(divide="ignore", invalid="ignore"):
         errors = np.abs(came.astype(np.float64) - truth) / (np.abs(truth) + 1e-7)
     return float(errors.max(initial=0.0)), float(errors.mean()) if errors.size else 0.0
@@ -84,14 +84,14 @@ RULES: Mapping[str, Callable[[Array, Array], bool]] = {
 
 
 def verdicts(came: Array, truth: Array) -> dict[str, bool]:
-    """What each rule says; False for all of them where shapes differ."""
+    """Apply each rule; all of them say False where shapes differ."""
     if came.shape != truth.shape:
         return dict.fromkeys(RULES, False)
     return {name: rule(came, truth) for name, rule in RULES.items()}
 
 
 def figures(came: Array, truth: Array) -> dict[str, float | None]:
-    """The figures behind them, of two arrays of one shape; what is infinite or NaN becomes None."""
+    """Compute the figures behind them, of two arrays of one shape; what is infinite or NaN becomes None."""
     worst, mean = relative(came, truth)
     rows = {
         "cosine": cosine(came, truth),

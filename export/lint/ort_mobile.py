@@ -53,11 +53,7 @@ rule = recorder(RULES)
 
 
 @rule("refused", MOBILE)
-<<<<<<<< HEAD:export/lint/ort_mobile.py
 def not_in_the_mobile_package(graph: GraphIndex) -> Iterator[Hit]:
-========
-def not_in_the_mobile_package(graph: LintGraph) -> Iterator[Hit]:
->>>>>>>> 5ae6870 (Backends bring their abilities: what a runtime accepts, profiles, measures and compiles is asked of it, and a lint target is a file):pipeline/lint/targets/ort_mobile.py
     """The reduced package has no kernel for the operator."""
     for node in graph.nodes:
         if node.domain in ("", "ai.onnx") and node.op_type not in MOBILE_OPERATORS:
@@ -65,11 +61,7 @@ def not_in_the_mobile_package(graph: LintGraph) -> Iterator[Hit]:
 
 
 @rule("refused", MOBILE)
-<<<<<<<< HEAD:export/lint/ort_mobile.py
 def type_not_in_the_mobile_package(graph: GraphIndex) -> Iterator[Hit]:
-========
-def type_not_in_the_mobile_package(graph: LintGraph) -> Iterator[Hit]:
->>>>>>>> 5ae6870 (Backends bring their abilities: what a runtime accepts, profiles, measures and compiles is asked of it, and a lint target is a file):pipeline/lint/targets/ort_mobile.py
     """The reduced package computes in float32, int8 and uint8."""
     for node in graph.nodes:
         kinds = {graph.element_type(name) for name in (*node.input, *node.output)}
@@ -79,11 +71,7 @@ def type_not_in_the_mobile_package(graph: LintGraph) -> Iterator[Hit]:
 
 
 @rule("split", "onnxruntime.ai: make dynamic input shape fixed, for mobile execution providers")
-<<<<<<<< HEAD:export/lint/ort_mobile.py
 def dynamic_input(graph: GraphIndex) -> Iterator[Hit]:
-========
-def dynamic_input(graph: LintGraph) -> Iterator[Hit]:
->>>>>>>> 5ae6870 (Backends bring their abilities: what a runtime accepts, profiles, measures and compiles is asked of it, and a lint target is a file):pipeline/lint/targets/ort_mobile.py
     """NNAPI and CoreML want fixed shapes; what is not fixed runs on the CPU."""
     open_ = {
         port.name
@@ -96,11 +84,7 @@ def dynamic_input(graph: LintGraph) -> Iterator[Hit]:
 
 
 @rule("split", NNAPI)
-<<<<<<<< HEAD:export/lint/ort_mobile.py
 def not_on_nnapi(graph: GraphIndex) -> Iterator[Hit]:
-========
-def not_on_nnapi(graph: LintGraph) -> Iterator[Hit]:
->>>>>>>> 5ae6870 (Backends bring their abilities: what a runtime accepts, profiles, measures and compiles is asked of it, and a lint target is a file):pipeline/lint/targets/ort_mobile.py
     """NNAPI has no such operator, or not in this form."""
     for node in graph.nodes:
         if why := _missing(graph, node, NNAPI_OPERATORS) or _form_on_nnapi(graph, node):
@@ -108,11 +92,7 @@ def not_on_nnapi(graph: LintGraph) -> Iterator[Hit]:
 
 
 @rule("split", COREML)
-<<<<<<<< HEAD:export/lint/ort_mobile.py
 def not_on_coreml(graph: GraphIndex) -> Iterator[Hit]:
-========
-def not_on_coreml(graph: LintGraph) -> Iterator[Hit]:
->>>>>>>> 5ae6870 (Backends bring their abilities: what a runtime accepts, profiles, measures and compiles is asked of it, and a lint target is a file):pipeline/lint/targets/ort_mobile.py
     """CoreML's ML programs have no such operator, or not in this form."""
     for node in graph.nodes:
         if why := _missing(graph, node, COREML_OPERATORS) or _form_on_coreml(graph, node):

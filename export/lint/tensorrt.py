@@ -41,11 +41,7 @@ rule = recorder(RULES)
 
 
 @rule("refused", RTX)
-<<<<<<<< HEAD:export/lint/tensorrt.py
 def operator_unknown(graph: GraphIndex) -> Iterator[Hit]:
-========
-def operator_unknown(graph: LintGraph) -> Iterator[Hit]:
->>>>>>>> 5ae6870 (Backends bring their abilities: what a runtime accepts, profiles, measures and compiles is asked of it, and a lint target is a file):pipeline/lint/targets/tensorrt.py
     """The parser has no importer for the operator."""
     for node in graph.nodes:
         if node.domain not in ("", "ai.onnx"):
@@ -55,11 +51,7 @@ def operator_unknown(graph: LintGraph) -> Iterator[Hit]:
 
 
 @rule("refused", RTX)
-<<<<<<<< HEAD:export/lint/tensorrt.py
 def operator_needs_plugins(graph: GraphIndex) -> Iterator[Hit]:
-========
-def operator_needs_plugins(graph: LintGraph) -> Iterator[Hit]:
->>>>>>>> 5ae6870 (Backends bring their abilities: what a runtime accepts, profiles, measures and compiles is asked of it, and a lint target is a file):pipeline/lint/targets/tensorrt.py
     """TensorRT has a plug-in for the operator, TensorRT for RTX has none."""
     for node in graph.standard:
         if node.op_type in PLUGINS:
@@ -71,11 +63,7 @@ def operator_needs_plugins(graph: LintGraph) -> Iterator[Hit]:
 
 
 @rule("refused", RTX)
-<<<<<<<< HEAD:export/lint/tensorrt.py
 def second_output(graph: GraphIndex) -> Iterator[Hit]:
-========
-def second_output(graph: LintGraph) -> Iterator[Hit]:
->>>>>>>> 5ae6870 (Backends bring their abilities: what a runtime accepts, profiles, measures and compiles is asked of it, and a lint target is a file):pipeline/lint/targets/tensorrt.py
     """Only the first output of some operators is supported."""
     used = set(graph.readers) | {port.name for port in graph.model.graph.output}
     for node in graph.standard:
@@ -84,11 +72,7 @@ def second_output(graph: LintGraph) -> Iterator[Hit]:
 
 
 @rule("refused", RTX)
-<<<<<<<< HEAD:export/lint/tensorrt.py
 def antialias(graph: GraphIndex) -> Iterator[Hit]:
-========
-def antialias(graph: LintGraph) -> Iterator[Hit]:
->>>>>>>> 5ae6870 (Backends bring their abilities: what a runtime accepts, profiles, measures and compiles is asked of it, and a lint target is a file):pipeline/lint/targets/tensorrt.py
     """Resize with antialias."""
     for node in graph.standard:
         if node.op_type == "Resize" and attribute(node, "antialias", 0):
@@ -96,11 +80,7 @@ def antialias(graph: LintGraph) -> Iterator[Hit]:
 
 
 @rule("refused", RTX)
-<<<<<<<< HEAD:export/lint/tensorrt.py
 def scales_not_constant(graph: GraphIndex) -> Iterator[Hit]:
-========
-def scales_not_constant(graph: LintGraph) -> Iterator[Hit]:
->>>>>>>> 5ae6870 (Backends bring their abilities: what a runtime accepts, profiles, measures and compiles is asked of it, and a lint target is a file):pipeline/lint/targets/tensorrt.py
     """Resize with scales that are known only at run time."""
     for node in graph.standard:
         if node.op_type == "Resize" and len(node.input) > 2 and not graph.is_constant(node.input[2]):
@@ -108,11 +88,7 @@ def scales_not_constant(graph: LintGraph) -> Iterator[Hit]:
 
 
 @rule("refused", RTX)
-<<<<<<<< HEAD:export/lint/tensorrt.py
 def axes_not_constant(graph: GraphIndex) -> Iterator[Hit]:
-========
-def axes_not_constant(graph: LintGraph) -> Iterator[Hit]:
->>>>>>>> 5ae6870 (Backends bring their abilities: what a runtime accepts, profiles, measures and compiles is asked of it, and a lint target is a file):pipeline/lint/targets/tensorrt.py
     """Reduce with axes that are known only at run time."""
     for node in graph.standard:
         if node.op_type.startswith("Reduce") and len(node.input) > 1 and not graph.is_constant(node.input[1]):
@@ -120,11 +96,7 @@ def axes_not_constant(graph: LintGraph) -> Iterator[Hit]:
 
 
 @rule("refused", RTX)
-<<<<<<<< HEAD:export/lint/tensorrt.py
 def scatter_reduction(graph: GraphIndex) -> Iterator[Hit]:
-========
-def scatter_reduction(graph: LintGraph) -> Iterator[Hit]:
->>>>>>>> 5ae6870 (Backends bring their abilities: what a runtime accepts, profiles, measures and compiles is asked of it, and a lint target is a file):pipeline/lint/targets/tensorrt.py
     """Scatter that adds or multiplies."""
     for node in graph.standard:
         if node.op_type in ("ScatterND", "ScatterElements") and attribute(node, "reduction", "none") != "none":
@@ -132,11 +104,7 @@ def scatter_reduction(graph: LintGraph) -> Iterator[Hit]:
 
 
 @rule("refused", RTX)
-<<<<<<<< HEAD:export/lint/tensorrt.py
 def rank_above_eight(graph: GraphIndex) -> Iterator[Hit]:
-========
-def rank_above_eight(graph: LintGraph) -> Iterator[Hit]:
->>>>>>>> 5ae6870 (Backends bring their abilities: what a runtime accepts, profiles, measures and compiles is asked of it, and a lint target is a file):pipeline/lint/targets/tensorrt.py
     """TensorRT holds at most eight dimensions."""
     for node in graph.nodes:
         if max((graph.rank(name) for name in (*node.input, *node.output)), default=0) > 8:
@@ -144,11 +112,7 @@ def rank_above_eight(graph: LintGraph) -> Iterator[Hit]:
 
 
 @rule("refused", "NVIDIA's operator documentation; TensorRT for RTX takes it")
-<<<<<<<< HEAD:export/lint/tensorrt.py
 def grid_sample_form(graph: GraphIndex) -> Iterator[Hit]:
-========
-def grid_sample_form(graph: LintGraph) -> Iterator[Hit]:
->>>>>>>> 5ae6870 (Backends bring their abilities: what a runtime accepts, profiles, measures and compiles is asked of it, and a lint target is a file):pipeline/lint/targets/tensorrt.py
     """GridSample in five dimensions, or cubic."""
     for node in graph.standard:
         cubic = attribute(node, "mode", "linear") in ("cubic", "bicubic")
@@ -157,11 +121,7 @@ def grid_sample_form(graph: LintGraph) -> Iterator[Hit]:
 
 
 @rule("refused", RTX)
-<<<<<<<< HEAD:export/lint/tensorrt.py
 def quantised_unsigned_or_shifted(graph: GraphIndex) -> Iterator[Hit]:
-========
-def quantised_unsigned_or_shifted(graph: LintGraph) -> Iterator[Hit]:
->>>>>>>> 5ae6870 (Backends bring their abilities: what a runtime accepts, profiles, measures and compiles is asked of it, and a lint target is a file):pipeline/lint/targets/tensorrt.py
     """Q/DQ with a zero point that is not 0."""
     for node in graph.standard:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear") and len(node.input) > 2:
@@ -171,11 +131,7 @@ def quantised_unsigned_or_shifted(graph: LintGraph) -> Iterator[Hit]:
 
 
 @rule("refused", RTX)
-<<<<<<<< HEAD:export/lint/tensorrt.py
 def bias_in_int32(graph: GraphIndex) -> Iterator[Hit]:
-========
-def bias_in_int32(graph: LintGraph) -> Iterator[Hit]:
->>>>>>>> 5ae6870 (Backends bring their abilities: what a runtime accepts, profiles, measures and compiles is asked of it, and a lint target is a file):pipeline/lint/targets/tensorrt.py
     """A bias that is stored as int32 and dequantised."""
     for node in graph.standard:
         if node.op_type == "DequantizeLinear" and graph.element_type(node.input[0]) == TensorProto.INT32:
@@ -183,11 +139,7 @@ def bias_in_int32(graph: LintGraph) -> Iterator[Hit]:
 
 
 @rule("refused", RTX)
-<<<<<<<< HEAD:export/lint/tensorrt.py
 def attention_operator_in_float32(graph: GraphIndex) -> Iterator[Hit]:
-========
-def attention_operator_in_float32(graph: LintGraph) -> Iterator[Hit]:
->>>>>>>> 5ae6870 (Backends bring their abilities: what a runtime accepts, profiles, measures and compiles is asked of it, and a lint target is a file):pipeline/lint/targets/tensorrt.py
     """The Attention operator has no float32 kernel and is not decomposed."""
     for node in graph.standard:
         if node.op_type == "Attention" and graph.element_type(node.input[0]) == TensorProto.FLOAT:
@@ -211,11 +163,7 @@ def attentions(graph: GraphIndex) -> Iterator[tuple[onnx.NodeProto, onnx.NodePro
 
 
 @rule("not fused", RTX)
-<<<<<<<< HEAD:export/lint/tensorrt.py
 def attention_in_float32(graph: GraphIndex) -> Iterator[Hit]:
-========
-def attention_in_float32(graph: LintGraph) -> Iterator[Hit]:
->>>>>>>> 5ae6870 (Backends bring their abilities: what a runtime accepts, profiles, measures and compiles is asked of it, and a lint target is a file):pipeline/lint/targets/tensorrt.py
     """Attention is fused in float16 and bfloat16 only."""
     for softmax, _ in attentions(graph):
         if graph.element_type(softmax.input[0]) == TensorProto.FLOAT:
@@ -227,11 +175,7 @@ FUSED_WIDTHS = range(9, 257)
 
 
 @rule("not fused", RTX)
-<<<<<<<< HEAD:export/lint/tensorrt.py
 def head_width(graph: GraphIndex) -> Iterator[Hit]:
-========
-def head_width(graph: LintGraph) -> Iterator[Hit]:
->>>>>>>> 5ae6870 (Backends bring their abilities: what a runtime accepts, profiles, measures and compiles is asked of it, and a lint target is a file):pipeline/lint/targets/tensorrt.py
     """Heads that are too narrow or too wide, or whose values have another width than their keys."""
     for softmax, scores in attentions(graph):
         readers = graph.readers.get(softmax.output[0], [])
@@ -245,11 +189,7 @@ def head_width(graph: LintGraph) -> Iterator[Hit]:
 
 
 @rule("not fused", RTX)
-<<<<<<<< HEAD:export/lint/tensorrt.py
 def quantised_scores(graph: GraphIndex) -> Iterator[Hit]:
-========
-def quantised_scores(graph: LintGraph) -> Iterator[Hit]:
->>>>>>>> 5ae6870 (Backends bring their abilities: what a runtime accepts, profiles, measures and compiles is asked of it, and a lint target is a file):pipeline/lint/targets/tensorrt.py
     """Q/DQ on the scores keeps attention from being fused."""
     for softmax, _ in attentions(graph):
         node = graph.maker.get(softmax.input[0])
@@ -259,11 +199,7 @@ def quantised_scores(graph: LintGraph) -> Iterator[Hit]:
 
 
 @rule("cast", "NVIDIA's documentation of strongly typed networks")
-<<<<<<<< HEAD:export/lint/tensorrt.py
 def norm_by_hand_in_float16(graph: GraphIndex) -> Iterator[Hit]:
-========
-def norm_by_hand_in_float16(graph: LintGraph) -> Iterator[Hit]:
->>>>>>>> 5ae6870 (Backends bring their abilities: what a runtime accepts, profiles, measures and compiles is asked of it, and a lint target is a file):pipeline/lint/targets/tensorrt.py
     """A normalisation written out stays in float16 and overflows."""
     for node in graph.standard:
         squares = graph.before(node.input[0], ()) if node.op_type == "ReduceMean" and node.input else None

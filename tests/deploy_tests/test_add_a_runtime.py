@@ -64,7 +64,7 @@ def test_the_page_adds_one_file_a_side_and_touches_none_of_ours(place: Path) -> 
     assert set(blocks("python")) == {"toy_backend.py", "toy_lint.py"}
     assert sorted(path.name for path in (place / "site").glob("*.py")) == ["toy_backend.py", "toy_lint.py"]
     code = "".join(blocks("python").values())
-    assert re.findall(r"(?:from|import) (attn_export\S*)", code) == ["attn_export.pipeline.lint.graph"]
+    assert re.findall(r"(?:from|import) (attn_export\S*)", code) == ["attn_export.export.lint"]
     assert "attn_export" not in blocks("python")["toy_backend.py"], "a backend need not import us"
     assert "setattr" not in code, "nothing of ours is patched"
 

@@ -44,7 +44,7 @@ def write(folder: Path, *, dynamic: bool = True, weights: int = 16) -> Bundle:
             side: [{"name": name, "dtype": "float32", "shape": [batch, weights]}]
             for side, name in (("inputs", "x"), ("outputs", "y"))
         }
-        varying = [{"name": "b", "step": 2, "least": 2, "most": 8}] if dynamic else []
+        varying = [{"name": "b", "step": 2, "min": 2, "max": 8}] if dynamic else []
         content = {"subject": {"name": "product"}, "tolerance": {"k": 4.0}, "varying": varying, **ports}
         bundle.write_manifest(place, content)
     return bundle.read(folder)

@@ -78,7 +78,7 @@ def build(request: Request, sink: Sink) -> bytes:
 
 
 def make_logger(request: Request, sink: Sink) -> tensorrt.ILogger:
-    """A logger that hands every message on; TensorRT keeps no reference to it, the caller must."""
+    """Make a logger that hands every message on; TensorRT keeps no reference to it, the caller must."""
     if TYPE_CHECKING:
         import tensorrt as trt
     else:

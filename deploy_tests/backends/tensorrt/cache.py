@@ -38,7 +38,7 @@ class Key:
 
 
 def key(request: Request, version: str, sm: str, gpu: str) -> Key:
-    """The key of a request on a GPU; ``gpu`` is its name, since engines are tuned for a model, not only its SM."""
+    """Hash a request on a GPU; ``gpu`` is its name, since engines are tuned for a model, not only its SM."""
     flags = json.dumps(request.flags(), sort_keys=True)
     return Key(graph_hash(request.model), request.product, version, sm, gpu, flags)
 
@@ -52,7 +52,7 @@ def folder() -> Path:
 
 
 def find(wanted: Key) -> bytes | None:
-    """The engine for a key; None where there is none or it is not what was written."""
+    """Find the engine for a key; None where there is none or it is not what was written."""
     place = folder() / wanted.digest()
     try:
         note = json.loads((place / BUILD).read_text(encoding="utf-8"))

@@ -82,7 +82,7 @@ def candidates() -> list[str]:
 
 
 def load() -> Runtime | None:
-    """The CUDA runtime, or None where there is no libcudart."""
+    """Load the CUDA runtime, or give None where there is no libcudart."""
     for path in candidates():
         with suppress(OSError):
             return Runtime(ctypes.CDLL(path))
@@ -136,11 +136,11 @@ class Runtime:
             raise GpuError(name, code, self.text(code))
 
     def text(self, code: int) -> str:
-        """What the runtime calls a cudaError."""
+        """Ask the runtime what it calls a cudaError."""
         return (self._text(code) or b"no text").decode(errors="replace")
 
     def count(self) -> int:
-        """Number of GPUs."""
+        """Count the GPUs."""
         return self._int("cudaGetDeviceCount")
 
     def versions(self) -> tuple[str, str]:
@@ -245,11 +245,11 @@ class Device:
         return self._make("cudaHostAlloc", "cudaFreeHost", max(size, 1), 0, size=size)
 
     def stream(self) -> Handle:
-        """A stream of its own; on the default one TensorRT adds synchronisation."""
+        """Make a stream of its own; on the default one TensorRT adds synchronisation."""
         return self._make("cudaStreamCreateWithFlags", "cudaStreamDestroy", _NON_BLOCKING)
 
     def event(self) -> Handle:
-        """An event that records time."""
+        """Make an event that records time."""
         return self._make("cudaEventCreateWithFlags", "cudaEventDestroy", 0)
 
     def copy(self, target: int, source: int, size: int, direction: int, stream: Handle) -> None:

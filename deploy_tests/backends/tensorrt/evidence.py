@@ -56,11 +56,11 @@ class CompileEvidence:
     level = "E1"
 
     def summary(self) -> str:
-        """The claim, in the only words it may be made in."""
+        """Say the claim, in the only words it may be made in."""
         return claim(self.product, self.version, self.sm)
 
     def details(self) -> str:
-        """The kernels of the plan by element type, and how many of them are fused attention."""
+        """Count the kernels of the plan by element type, and those among them that are fused attention."""
         kinds = ", ".join(f"{count} {kind}" for kind, count in self.plan.dtypes.items())
         return f"{len(self.plan.kernels)} kernels ({kinds}), {len(self.plan.attention)} fused attention"
 
@@ -80,7 +80,7 @@ def claim(product: str, version: str, sm: str) -> str:
 
 
 def meaning(sm: str) -> str:
-    """What level E1 says, for one GPU.
+    """Say what level E1 means, for one GPU.
 
     >>> meaning("86")[:72]
     "NVIDIA's parser and builder accepted this very graph (sha256) for SM 86,"

@@ -17,7 +17,7 @@ from attn_export.errors import BackendError
 
 
 def inspect(run: EngineRun) -> EnginePlan:
-    """The plan of an engine that is open.
+    """Read the plan of an engine that is open.
 
     Raises:
         BackendError: the inspector gives nothing that can be read.

@@ -85,11 +85,11 @@ class EnginePlan:
         return dict(sorted(found.items()))
 
     def made_from(self, node: str) -> tuple[EngineLayer, ...]:
-        """The layers that compute an ONNX node."""
+        """Find the layers that compute an ONNX node."""
         return tuple(layer for layer in self.layers if node in layer.nodes)
 
     def to_dict(self) -> dict[str, Any]:
-        """The plan as plain data."""
+        """Give the plan as plain data."""
         return {
             "kernels": len(self.kernels),
             "fused_attention": len(self.attention),

@@ -41,12 +41,12 @@ class Request:
         return PRODUCTS[self.product]
 
     def flags(self) -> dict[str, Any]:
-        """What shapes the engine besides the graph, the version and the GPU."""
+        """List what shapes the engine besides the graph, the version and the GPU."""
         ranges = {name: asdict(shape) for name, shape in sorted(self.shapes.items())}
         return {"shapes": ranges, "tf32": self.tf32, "workspace": self.workspace, "strongly_typed": True}
 
     def dumps(self) -> str:
-        """The request as JSON."""
+        """Write the request as JSON."""
         return json.dumps({**asdict(self), "model": str(self.model)})
 
 

@@ -151,7 +151,7 @@ class EngineRun:
         self.device.wait(self.stream)
 
     def collect(self) -> dict[str, NDArray[Any]]:
-        """The outputs of the last run, copied."""
+        """Copy the outputs of the last run."""
         return {name: self._copied(port) for name, port in self.outputs.items()}
 
     @staticmethod
@@ -178,7 +178,7 @@ class Growing:
         self._allocator = self._make(request)
 
     def as_allocator(self) -> Any:
-        """The object TensorRT calls, made ready for one run."""
+        """Give the object that TensorRT calls, made ready for one run."""
         self._shape = self._failure = None
         return self._allocator
 

@@ -95,7 +95,7 @@ def test_imports_point_one_way(folder: str) -> None:
                 assert parts[1] in MAY_IMPORT[folder], f"{path.relative_to(ROOT)} imports {name}"
 
 
-@pytest.mark.parametrize("folder", ["export"])
+@pytest.mark.parametrize("folder", ["export", "deploy_tests"])
 def test_no_room_is_forgotten(folder: str) -> None:
     inside = (ROOT / folder).iterdir()
     found = {path.stem for path in inside if path.suffix == ".py" or (path / "__init__.py").is_file()}

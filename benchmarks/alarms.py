@@ -2,8 +2,8 @@
 
 python -m benchmarks.alarms --output alarms.jsonl [--seeds 5] [--entries se,sk] [--minutes 10]
 
-For each entry (preset ``test``, free batch) and seed, nothing is shared: the module is built and awakened from the
-seed, its inputs are drawn from the seed, it is exported, simplified and judged on all its cases, and once more fused.
+For each entry (preset ``test``, free batch) and seed, nothing is shared: weights and inputs are drawn
+from the seed, the module is exported, simplified and judged on all its cases, and once more fused.
 One line a graph goes to the output as soon as it is known; a second run goes on where the first one ended.
 """
 

@@ -50,7 +50,7 @@ def _first(came: Any) -> Tensor:
 
 
 def build(row: Original, checkout: Path, inputs: int) -> tuple[nn.Module, nn.Module]:
-    """Return the original with awakened weights, in eval mode, and the same one switched to its deployed form."""
+    """Return the original with random weights, in eval mode, and the same one switched to its deployed form."""
     torch.manual_seed(0)
     with contextlib.redirect_stdout(io.StringIO()):
         file = _load(row, checkout)

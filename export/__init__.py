@@ -1,1 +1,1 @@
-"""WRITE: module to ONNX, simplified, with its contract asserted, its float64 truth beside it, into a bundle."""
+"""WRITE: module to ONNX, simplified, with its contract asserted, its float64 reference beside it, into a bundle."""

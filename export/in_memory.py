@@ -70,7 +70,7 @@ def from_module(
 
 
 def _names(module: nn.Module, count: int) -> list[str]:
-    """The names of the first parameters of ``forward``.
+    """List the names of the first parameters of ``forward``.
 
     Raises:
         UsageError: it takes fewer.

@@ -49,13 +49,13 @@ def parse_input(text: str) -> tuple[str, tuple[int | str, ...], Dtype, dict[str,
     >>> parse_input("tokens:1x16:int64")
     ('tokens', (1, 16), 'int64', {})
     """
-    wanted = "wanted [name:]shape[:dtype] such as x:1x3x224x224, [1,3,224,224] or b=2x3x224x224"
+    expected = "expected [name:]shape[:dtype] such as x:1x3x224x224, [1,3,224,224] or b=2x3x224x224"
     if len(text) > _LONGEST:
-        raise UsageError(f"{wanted}; came {len(text)} letters")
-    wanted = f"{wanted}; came {text!r}"
+        raise UsageError(f"{expected}; got {len(text)} letters")
+    expected = f"{expected}; got {text!r}"
     match = re.fullmatch(r"(?:(?P<name>[A-Za-z_]\w*):)?(?P<shape>\[?[\w=,\s]+\]?)(?::(?P<dtype>\w+))?", text.strip())
     if not match:
-        raise UsageError(wanted)
+        raise UsageError(expected)
     body = match["shape"].strip("[] ")
     sizes: dict[str, int] = {}
     shape: list[int | str] = []
@@ -63,15 +63,17 @@ def parse_input(text: str) -> tuple[str, tuple[int | str, ...], Dtype, dict[str,
     for part in re.split(r"\s*,\s*" if "," in body else r"x", body):
         dim, _, size = part.strip().rpartition("=")
         if not re.fullmatch(r"[0-9]{1,18}", size) or int(size) < 1 or (dim and not dim.isidentifier()):
-            raise UsageError(wanted)
+            raise UsageError(expected)
         if dim in sizes and sizes[dim] != int(size):
-            raise UsageError(f"{wanted}, where {dim!r} has two sizes: give two dimensions two names")
+            raise UsageError(f"{expected}, where {dim!r} has two sizes: give two dimensions two names")
         count *= int(size)
         shape.append(dim or int(size))
         if dim:
             sizes[dim] = int(size)
     if count > _MOST or len(shape) > _AXES:
-        raise UsageError(f"{wanted}: that is {len(shape)} axes and {count} elements; at most {_AXES} and 2³¹ are drawn")
+        raise UsageError(
+            f"{expected}: that is {len(shape)} axes and {count} elements; at most {_AXES} and 2³¹ are drawn"
+        )
     dtype = match["dtype"] or "float32"
     if dtype not in _DTYPES:
         raise UnknownNameError("input type", dtype, _DTYPES)

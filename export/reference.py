@@ -1,4 +1,4 @@
-"""The float64 truth of a subject, the cases it is asked on, and how far correct float32 evaluations stray from it."""
+"""The float64 reference of a subject, its cases, and how much correct float32 runs differ from it."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def plan(subject: Subject, seed: int = 0) -> list[tuple[str, int, float, dict[st
 
 
 def _moved(dim: Dim, traced: int, steps: int, by: int) -> int:
-    """The traced size moved by some steps, and one more for each dimension before this one; else the other way."""
+    """Move the traced size by some steps, and one more for each dimension before this one; else the other way."""
     far = steps + (by if steps > 0 else -by)
     candidates = [traced + n * dim.step for n in (far, steps, -steps, -far, 2 * abs(far))]
     return next((size for size in candidates if dim.admits(size) and size > 1), traced)
 
 
 def cases(subject: Subject, seed: int = 0) -> tuple[Case, ...]:
-    """Evaluate the subject on its cases: float64 truth, and the largest float32 error over PyTorch's variants.
+    """Evaluate the subject on its cases: the float64 reference, and the largest float32 error over PyTorch's variants.
 
     Raises:
         SubjectError: the module does not run on its own inputs.
@@ -75,20 +75,20 @@ def on(subject: Subject, feeds: Iterable[tuple[str, Mapping[str, Tensor]]]) -> t
     result = []
     for name, inputs in feeds:
         activity.alive()
-        truth = evaluate(exact, {k: v.double() if v.is_floating_point() else v for k, v in inputs.items()})
-        yardstick = dict.fromkeys(truth, 0.0)
+        reference = evaluate(exact, {k: v.double() if v.is_floating_point() else v for k, v in inputs.items()})
+        yardstick = dict.fromkeys(reference, 0.0)
         for variant in (_plain, _without_onednn, _channels_last):
             with variant(single, inputs) as (module, turned):
-                came = evaluate(module, turned)
-            for key, value in came.items():
-                error = float(torch.linalg.vector_norm(value.double() - truth[key]))
+                outputs = evaluate(module, turned)
+            for key, value in outputs.items():
+                error = float(torch.linalg.vector_norm(value.double() - reference[key]))
                 if math.isfinite(error):
                     yardstick[key] = max(yardstick[key], error)
         result.append(
             Case(
                 name,
                 {k: v.numpy() for k, v in inputs.items()},
-                {k: v.contiguous().numpy() for k, v in truth.items()},
+                {k: v.contiguous().numpy() for k, v in reference.items()},
                 yardstick,
             )
         )
@@ -120,7 +120,7 @@ def flatten(outputs: object, inputs: Iterable[str]) -> dict[str, Tensor]:
         return dict(outputs)
     items = _leaves(outputs)
     if not items:
-        raise SubjectError("forward gives no tensor; wanted one tensor, or a tuple or dict of tensors")
+        raise SubjectError("expected forward to give a tensor, or a tuple or dict of tensors; got none")
     stem = "out" if any(re.fullmatch(r"y\d*", name) for name in inputs) else "y"
     return {stem if len(items) == 1 else f"{stem}{i}": item for i, item in enumerate(items)}
 
@@ -134,7 +134,9 @@ def _leaves(value: object) -> list[Tensor]:
         case Mapping():
             return [leaf for item in value.values() for leaf in _leaves(item)]
         case _:
-            raise SubjectError(f"forward gives a {type(value).__name__}; wanted tensors in tuples, lists or dicts")
+            raise SubjectError(
+                f"expected forward to give tensors in tuples, lists or dicts; got a {type(value).__name__}"
+            )
 
 
 @contextlib.contextmanager
@@ -148,11 +150,11 @@ def _without_onednn(
 ) -> Iterator[tuple[nn.Module, Mapping[str, Tensor]]]:
     # Not the context manager ``flags``: it also sets the TF32 switch, which warns on machines without it.
     backend: Any = torch.backends.mkldnn
-    kept, backend.enabled = backend.enabled, False
+    before, backend.enabled = backend.enabled, False
     try:
         yield module, inputs
     finally:
-        backend.enabled = kept
+        backend.enabled = before
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""Evaluate a PyTorch module tensor by tensor, by the names that the exporter gives to them: the truth inside a net.
+"""Evaluate a PyTorch module tensor by tensor, by the names that the exporter gives them: the reference inside it.
 
 The module is traced as for export, and its program is run in float64 with every element type that it names widened
 too. That a trace computes what the module does is checked, not believed: ``agrees`` holds it against the eager run.
@@ -74,20 +74,20 @@ class Traced:
     def agrees(self, feeds: Mapping[str, Array]) -> float:
         """How far the trace lies from the eager module, both in float64: the worst relative error of an output."""
         inputs = {name: torch.from_numpy(np.asarray(feeds[name])) for name in self.takes}
-        wide = {name: _wide(value, torch.float64) for name, value in inputs.items()}
+        float64 = {name: _cast(value, torch.float64) for name, value in inputs.items()}
         worst = 0.0
-        want = evaluate(copy.deepcopy(self.subject.module).double(), wide)
-        for name, came in self.visit(feeds, want):
-            true = want[name].numpy()
-            if came.shape != true.shape:
+        expected = evaluate(copy.deepcopy(self.subject.module).double(), float64)
+        for name, actual in self.visit(feeds, expected):
+            reference = expected[name].numpy()
+            if actual.shape != reference.shape:
                 return float("inf")
-            size = float(np.linalg.norm(true.astype(np.float64))) or 1.0
-            error = float(np.linalg.norm(came.astype(np.float64) - true.astype(np.float64))) / size
+            size = float(np.linalg.norm(reference.astype(np.float64))) or 1.0
+            error = float(np.linalg.norm(actual.astype(np.float64) - reference.astype(np.float64))) / size
             worst = max(worst, error if np.isfinite(error) else float("inf"))
         return worst
 
     def _arguments(self, feeds: Mapping[str, Array], dtype: torch.dtype) -> list[Any]:
-        """What the program takes, in its order: parameters, buffers and constants first."""
+        """List what the program takes, in its order: parameters, buffers and constants first."""
         signature, held = self.program.graph_signature, {**self.program.constants, **self.program.state_dict}
         lifted: dict[str, str] = {
             **signature.inputs_to_parameters,
@@ -97,7 +97,7 @@ class Traced:
         given = iter(self.takes)
         holders = [node.name for node in self.program.graph.nodes if node.op == "placeholder"]
         return [
-            _wide(held[lifted[name]] if name in lifted else torch.from_numpy(np.asarray(feeds[next(given)])), dtype)
+            _cast(held[lifted[name]] if name in lifted else torch.from_numpy(np.asarray(feeds[next(given)])), dtype)
             for name in holders
         ]
 
@@ -126,5 +126,5 @@ class _Run(fx.Interpreter):
         return self.dtype if value is torch.float32 else value
 
 
-def _wide(value: Tensor, dtype: torch.dtype) -> Tensor:
+def _cast(value: Tensor, dtype: torch.dtype) -> Tensor:
     return value.to(dtype) if value.is_floating_point() else value

@@ -106,7 +106,7 @@ class Spec:
         convert: for what names cannot say: a function on the state dict (torch tensors) before the renaming.
         sources: published implementations whose names fit and whose function differs from the presets', by the name
             that ``--variant`` takes.
-        half_safe: empty, or the sentence that says why the mathematics cannot be kept in float16.
+        float16_unsafe: empty, or the sentence that says why the mathematics cannot be kept in float16.
     """
 
     paper: Paper
@@ -119,7 +119,7 @@ class Spec:
     checkpoint: Mapping[str, str | None] = field(default_factory=dict)
     convert: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     sources: Mapping[str, Source] = field(default_factory=dict)
-    half_safe: str = ""
+    float16_unsafe: str = ""
 
     @property
     def configurations(self) -> dict[str, Preset]:

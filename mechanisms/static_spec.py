@@ -124,7 +124,7 @@ def _evaluate(node: ast.expr, constants: dict[str, Any]) -> Any:
 
 
 def _options(tree: ast.Module, spec: Spec) -> tuple[str, ...]:
-    """The constructor's parameters as written, such as ``channels: int = 64``."""
+    """Read the constructor's parameters as written, such as ``channels: int = 64``."""
     functions = {n.name: n for n in tree.body if isinstance(n, ast.FunctionDef)}
     for kind in (n for n in tree.body if isinstance(n, ast.ClassDef)):
         for function in (f for f in kind.body if isinstance(f, ast.FunctionDef) and f.name == "__init__"):

@@ -58,8 +58,8 @@ def page(name: str, measured: Mapping[str, CatalogueFigures] | None = None) -> s
         found += ["## Options", "\n".join(f"- `{option}`" for option in entry.options)]
     if spec.sources:
         found += ["## Weights of others", _SOURCES, _table(("variant", "whose", "taken", "built with"), _sources(spec))]
-    if spec.half_safe:
-        found += ["## float16", spec.half_safe]
+    if spec.float16_unsafe:
+        found += ["## float16", spec.float16_unsafe]
     lines = shown(name, spec.configurations, measured or {})
     if lines:
         titles = ("preset", "graph", "nodes", "parity k", "p50 [95 % interval]", "machine")

@@ -48,7 +48,9 @@ def audit_attributes(model: onnx.ModelProto, reference: onnx.ModelProto) -> Audi
             unpaired.append(where)
             continue
         checked += len(compared)
-        findings += [AuditFinding("attribute", where, f"{name} is {came}, wanted {want}") for name, came, want in wrong]
+        findings += [
+            AuditFinding("attribute", where, f"expected {name} {want}, got {came}") for name, came, want in wrong
+        ]
     return Audit(checked, tuple(findings), tuple(unpaired))
 
 
@@ -93,7 +95,7 @@ def _all(node: onnx.NodeProto, opset: int, rank: int | None) -> dict[str, Any]:
 
 
 def _filled(name: str, value: Any, other: Any) -> Any:
-    """A list that is not written stands for zeros (pads) or ones (strides, dilations)."""
+    """Fill a list that is not written: with zeros (pads) or ones (strides, dilations)."""
     if value is None and isinstance(other, list) and name in ("pads", "strides", "dilations"):
         return [0 if name == "pads" else 1] * len(other)
     return value

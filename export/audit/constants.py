@@ -51,7 +51,7 @@ class Known:
 
 
 def known(module: nn.Module) -> Known:
-    """The tensors of the module that was exported: parameters and buffers, those outside its state dict included."""
+    """Collect the tensors of the exported module: parameters and buffers, those outside its state dict included."""
     named = [*module.named_parameters(), *module.named_buffers()]
     tensors = {name: value.detach().cpu().numpy() for name, value in named if value.is_floating_point()}
     norms = {name: _affine(part) for name, part in module.named_modules() if _is_norm(part)}
@@ -121,7 +121,7 @@ def first_of(audits: Mapping[str, Audit]) -> str:
 
 
 def auditor(wanted: Known, reference: onnx.ModelProto) -> Auditor:
-    """The audits of what was made of ``reference``.
+    """Prepare the audits of what was made of ``reference``.
 
     Args:
         wanted: constants of the module that was exported.
@@ -164,7 +164,7 @@ def _folded(
 
 
 def _by_output(scale: Array, shape: tuple[int, ...], transposed: bool) -> Array | None:
-    """The scale of each output channel, as it meets a kernel (o, i/g, …) or a transposed one (i, o/g, …).
+    """Shape the scale of each output channel as it meets a kernel (o, i/g, …) or a transposed one (i, o/g, …).
 
     None where they do not fit.
     """

@@ -35,6 +35,6 @@ class Audit:
         return not self.findings
 
     def to_dict(self) -> dict[str, Any]:
-        """The audit as plain data."""
+        """Give the audit as plain data."""
         rows = [asdict(finding) for finding in self.findings]
         return {"ok": self.ok, "checked": self.checked, "findings": rows, "unaccounted": list(self.unaccounted)}

@@ -64,7 +64,7 @@ def written(fused: onnx.ModelProto, plain: onnx.ModelProto) -> frozenset[str]:
 
 
 def _without(model: onnx.ModelProto, outputs: frozenset[str], constants: set[str]) -> onnx.ModelProto:
-    """The graph less some nodes and constants; what the nodes made comes from outside."""
+    """Take some nodes and constants out of the graph; what the nodes made comes from outside."""
     rest = onnx.ModelProto()
     rest.CopyFrom(model)
     nodes = [node for node in model.graph.node if node.output[0] not in outputs]

@@ -85,7 +85,7 @@ def _local(exact: OnnxEvaluator, index: int, values: Mapping[str, Array]) -> Loc
 
 
 def natural(node: onnx.NodeProto, inputs: Sequence[Array], want: Array) -> tuple[Array | float, int | None]:
-    """The size that rounding errors of this node are relative to, and the axis it is given along; None: one for all."""
+    """Find the size that rounding errors of this node are relative to, and its axis; None: one for all."""
     measure = _SIZES.get(node.op_type)
     if measure is not None:
         return measure(node, inputs, want)

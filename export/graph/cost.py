@@ -73,19 +73,19 @@ def costs(
 
 
 def origins_of(model: onnx.ModelProto) -> dict[str, tuple[str, str]]:
-    """Module path and source line by node name, from the exporter's metadata where it was kept."""
+    """Collect module path and source line by node name, from the exporter's metadata where a stage left it."""
     found = {node.name: _origin(node) for node in model.graph.node if node.name}
     return {name: origin for name, origin in found.items() if any(origin)}
 
 
 def _owner(node: onnx.NodeProto, weights: set[str]) -> str:
-    """The module that a node's weight is named after: ``stem.conv.weight`` is of ``stem.conv``."""
+    """Name the module that a node's weight is named after: ``stem.conv.weight`` is of ``stem.conv``."""
     names = (name.rpartition(".")[0] for name in node.input if name in weights)
     return next((name for name in names if name), "")
 
 
 def to_manifest(rows: Sequence[Cost], case: str) -> dict[str, Any]:
-    """The manifest's ``costs``: of which case, in all, and for each node."""
+    """Make the manifest's ``costs``: of which case, in all, and for each node."""
     return {
         "case": case,
         "macs": sum(row.macs for row in rows),
@@ -172,7 +172,7 @@ def _macs(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> int:
 
 
 def _einsum(node: onnx.NodeProto, ins: Sequence[tuple[int, ...]]) -> int:
-    """The product of every letter's length: what a plain loop would multiply."""
+    """Multiply every letter's length: what a plain loop would multiply."""
     equation = next((a.s.decode() for a in node.attribute if a.name == "equation"), "")
     terms = equation.partition("->")[0].replace(" ", "").split(",")
     if "..." in equation or any(len(t) != len(s) for t, s in zip(terms, ins, strict=False)):
@@ -191,7 +191,7 @@ def _elements(node: onnx.NodeProto, shapes: Mapping[str, tuple[int, ...]]) -> in
 
 
 def _origin(node: onnx.NodeProto) -> tuple[str, str]:
-    """Module path and source line from the exporter's metadata, where it was kept."""
+    """Read module path and source line from the exporter's metadata, where a stage left it."""
     origin = noted(node)
     if origin is None:
         return "", ""

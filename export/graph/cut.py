@@ -18,17 +18,17 @@ Probe = Callable[[Sequence[str]], Iterable[tuple[str, Array]]]
 
 
 def exposed(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
-    """A copy whose outputs are the named tensors, without the nodes that they do not need."""
+    """Copy a model so that its outputs are the named tensors, without the nodes that they do not need."""
     wanted = list(dict.fromkeys(names))
     index = GraphIndex(model)
-    live, kept = set(wanted), []
+    live, needed = set(wanted), []
     for node in reversed(model.graph.node):
         if live & set(node.output):
-            kept.append(node)
+            needed.append(node)
             live |= set(inputs_of(node))
-    made = {name for node in kept for name in node.output}
+    made = {name for node in needed for name in node.output}
     graph = helper.make_graph(
-        kept[::-1],
+        needed[::-1],
         model.graph.name,
         list(model.graph.input),
         [_value(name, index.declared(name)) for name in wanted if name in made],
@@ -40,7 +40,7 @@ def exposed(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
 def extract(
     model: onnx.ModelProto, positions: Sequence[int], values: Mapping[str, Array], outputs: Sequence[str]
 ) -> onnx.ModelProto:
-    """The nodes at ``positions`` as a model that takes what they read from outside, shaped as ``values`` are."""
+    """Make a model of the nodes at ``positions``; it takes what they read from outside, shaped as ``values`` are."""
     nodes = [model.graph.node[position] for position in positions]
     made = {name for node in nodes for name in node.output}
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -61,14 +61,14 @@ def extract(
 
 
 def reads(model: onnx.ModelProto, positions: Sequence[int]) -> list[str]:
-    """The computed tensors that the nodes at ``positions`` read from outside."""
+    """List the computed tensors that the nodes at ``positions`` read from outside."""
     nodes = [model.graph.node[position] for position in positions]
     made = {name for node in nodes for name in node.output} | {tensor.name for tensor in model.graph.initializer}
     return list(dict.fromkeys(name for node in nodes for name in inputs_of(node) if name not in made))
 
 
 def declared(model: onnx.ModelProto, name: str) -> np.dtype[Any]:
-    """The element type of a tensor; float32 where nothing says."""
+    """Give the element type of a tensor; float32 where nothing says."""
     kind = GraphIndex(model).element_type(name)
     return helper.tensor_dtype_to_np_dtype(kind) if kind else np.dtype(np.float32)
 
@@ -78,7 +78,7 @@ def _like(model: onnx.ModelProto, graph: onnx.GraphProto) -> onnx.ModelProto:
 
 
 def _value(name: str, known: onnx.ValueInfoProto | None) -> onnx.ValueInfoProto:
-    """An output that promises element type and rank only: the sizes follow from the inputs."""
+    """Declare an output by element type and rank only: the sizes follow from the inputs."""
     if known is None or not known.type.tensor_type.elem_type:
         return helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
     tensor = known.type.tensor_type

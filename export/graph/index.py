@@ -154,9 +154,9 @@ def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
 
 def set_attribute(node: onnx.NodeProto, name: str, value: Any) -> None:
     """Set an attribute in place."""
-    kept = [item for item in node.attribute if item.name != name]
+    others = [item for item in node.attribute if item.name != name]
     del node.attribute[:]
-    node.attribute.extend([*kept, helper.make_attribute(name, value)])
+    node.attribute.extend([*others, helper.make_attribute(name, value)])
 
 
 def find(graph: onnx.GraphProto, output: str) -> int:

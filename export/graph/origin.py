@@ -54,7 +54,7 @@ def origins(model: onnx.ModelProto) -> dict[str, Origin]:
 
 
 def trace(model: onnx.ModelProto, tensor: str, known: Mapping[str, Origin]) -> Origin | None:
-    """The origin of ``tensor``; where a stage renamed it, of its node's weights, its readers, or what it is made of."""
+    """Find the origin of ``tensor``; where a stage renamed it, of its node's weights, its readers, or what it reads."""
     if tensor in known:
         return known[tensor]
     makers = [node for node in model.graph.node if tensor in node.output]
@@ -70,19 +70,19 @@ def trace(model: onnx.ModelProto, tensor: str, known: Mapping[str, Origin]) -> O
 
 
 def record(model: onnx.ModelProto, known: Mapping[str, Origin]) -> dict[str, list[object]]:
-    """The origins of a model's own tensors as plain data, for a manifest: the deployed model carries no notes."""
+    """Write the origins of a model's own tensors as plain data, for a manifest: the deployed model carries no notes."""
     made = [name for node in model.graph.node for name in node.output if name]
     found = {name: trace(model, name, known) for name in made}
     return {name: list(astuple(origin)) for name, origin in found.items() if origin}
 
 
 def recall(recorded: Mapping[str, Sequence[Any]]) -> dict[str, Origin]:
-    """What ``record`` gave."""
+    """Read what ``record`` gave."""
     return {name: Origin(*values) for name, values in recorded.items()}
 
 
 def noted(node: onnx.NodeProto) -> Origin | None:
-    """What the exporter has noted on a node; None where it has not."""
+    """Read what the exporter has noted on a node; None where it has not."""
     notes = {entry.key: entry.value for entry in node.metadata_props}
     scopes, classes = _list(notes.get(_SCOPES, "")), _list(notes.get(_CLASSES, ""))
     if not scopes:
@@ -95,7 +95,7 @@ def noted(node: onnx.NodeProto) -> Origin | None:
 
 
 def located(module: str, kind: str, trace: str) -> Origin:
-    """The place that a stack trace as the exporter prints it names: its innermost line outside of PyTorch."""
+    """Find the place that a stack trace as the exporter prints it names: its innermost line outside of PyTorch."""
     lines = re.findall(r'File "(.+?)", line (\d+), in .*?\n\s*(.*)', trace)
     own = [entry for entry in lines if "/site-packages/torch/" not in entry[0]] or lines
     if not own:
@@ -106,7 +106,7 @@ def located(module: str, kind: str, trace: str) -> Origin:
 
 @cache
 def portable(file: str) -> str:
-    """A source file without the folders of this machine: by its distribution, its project, its package, or its name.
+    """Name a source file without the folders of this machine: by its distribution, project, package, or own name.
 
     A bundle is read elsewhere; where it was built is nobody's business, and two builds of one commit are to be equal.
 

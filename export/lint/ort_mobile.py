@@ -54,7 +54,7 @@ rule = recorder(RULES)
 
 @rule("refused", MOBILE)
 def not_in_the_mobile_package(graph: GraphIndex) -> Iterator[Hit]:
-    """The reduced package has no kernel for the operator."""
+    """Find operators that the reduced package has no kernel for."""
     for node in graph.nodes:
         if node.domain in ("", "ai.onnx") and node.op_type not in MOBILE_OPERATORS:
             yield node, "the reduced mobile package has no kernel for it", "use the full package, or a custom build"
@@ -62,7 +62,7 @@ def not_in_the_mobile_package(graph: GraphIndex) -> Iterator[Hit]:
 
 @rule("refused", MOBILE)
 def type_not_in_the_mobile_package(graph: GraphIndex) -> Iterator[Hit]:
-    """The reduced package computes in float32, int8 and uint8."""
+    """Find types other than those that the reduced package computes in: float32, int8 and uint8."""
     for node in graph.nodes:
         kinds = {graph.element_type(name) for name in (*node.input, *node.output)}
         if found := kinds & {TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16}:
@@ -72,7 +72,7 @@ def type_not_in_the_mobile_package(graph: GraphIndex) -> Iterator[Hit]:
 
 @rule("split", "onnxruntime.ai: make dynamic input shape fixed, for mobile execution providers")
 def dynamic_input(graph: GraphIndex) -> Iterator[Hit]:
-    """NNAPI and CoreML want fixed shapes; what is not fixed runs on the CPU."""
+    """Find open shapes: NNAPI and CoreML take fixed ones, the rest runs on the CPU."""
     open_ = {
         port.name
         for port in graph.model.graph.input
@@ -85,7 +85,7 @@ def dynamic_input(graph: GraphIndex) -> Iterator[Hit]:
 
 @rule("split", NNAPI)
 def not_on_nnapi(graph: GraphIndex) -> Iterator[Hit]:
-    """NNAPI has no such operator, or not in this form."""
+    """Find operators that NNAPI lacks, or has in another form only."""
     for node in graph.nodes:
         if why := _missing(graph, node, NNAPI_OPERATORS) or _form_on_nnapi(graph, node):
             yield node, f"NNAPI leaves it to the CPU: {why}", "write it in operators it has, or stay on the CPU"
@@ -93,7 +93,7 @@ def not_on_nnapi(graph: GraphIndex) -> Iterator[Hit]:
 
 @rule("split", COREML)
 def not_on_coreml(graph: GraphIndex) -> Iterator[Hit]:
-    """CoreML's ML programs have no such operator, or not in this form."""
+    """Find operators that CoreML's ML programs lack, or have in another form only."""
     for node in graph.nodes:
         if why := _missing(graph, node, COREML_OPERATORS) or _form_on_coreml(graph, node):
             yield (

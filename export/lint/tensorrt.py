@@ -42,7 +42,7 @@ rule = recorder(RULES)
 
 @rule("refused", RTX)
 def operator_unknown(graph: GraphIndex) -> Iterator[Hit]:
-    """The parser has no importer for the operator."""
+    """Find operators that the parser has no importer for."""
     for node in graph.nodes:
         if node.domain not in ("", "ai.onnx"):
             yield node, f"the domain {node.domain!r} has no importer", "decompose it into operators of ONNX"
@@ -52,7 +52,7 @@ def operator_unknown(graph: GraphIndex) -> Iterator[Hit]:
 
 @rule("refused", RTX)
 def operator_needs_plugins(graph: GraphIndex) -> Iterator[Hit]:
-    """TensorRT has a plug-in for the operator, TensorRT for RTX has none."""
+    """Find operators that TensorRT has a plug-in for, and TensorRT for RTX has none."""
     for node in graph.standard:
         if node.op_type in PLUGINS:
             yield (
@@ -64,7 +64,7 @@ def operator_needs_plugins(graph: GraphIndex) -> Iterator[Hit]:
 
 @rule("refused", RTX)
 def second_output(graph: GraphIndex) -> Iterator[Hit]:
-    """Only the first output of some operators is supported."""
+    """Find further outputs of operators of which only the first is supported."""
     used = set(graph.readers) | {port.name for port in graph.model.graph.output}
     for node in graph.standard:
         if node.op_type in ("LayerNormalization", "MaxPool") and used & set(filter(None, node.output[1:])):
@@ -73,7 +73,7 @@ def second_output(graph: GraphIndex) -> Iterator[Hit]:
 
 @rule("refused", RTX)
 def antialias(graph: GraphIndex) -> Iterator[Hit]:
-    """Resize with antialias."""
+    """Find resizing with antialias."""
     for node in graph.standard:
         if node.op_type == "Resize" and attribute(node, "antialias", 0):
             yield node, "antialiasing is not supported", "resize without antialias, or blur by a convolution first"
@@ -81,7 +81,7 @@ def antialias(graph: GraphIndex) -> Iterator[Hit]:
 
 @rule("refused", RTX)
 def scales_not_constant(graph: GraphIndex) -> Iterator[Hit]:
-    """Resize with scales that are known only at run time."""
+    """Find resizing with scales that are known only at run time."""
     for node in graph.standard:
         if node.op_type == "Resize" and len(node.input) > 2 and not graph.is_constant(node.input[2]):
             yield node, "its scales are not constant", "give constant scales"
@@ -89,7 +89,7 @@ def scales_not_constant(graph: GraphIndex) -> Iterator[Hit]:
 
 @rule("refused", RTX)
 def axes_not_constant(graph: GraphIndex) -> Iterator[Hit]:
-    """Reduce with axes that are known only at run time."""
+    """Find reductions over axes that are known only at run time."""
     for node in graph.standard:
         if node.op_type.startswith("Reduce") and len(node.input) > 1 and not graph.is_constant(node.input[1]):
             yield node, "its axes are not constant", "give constant axes"
@@ -97,7 +97,7 @@ def axes_not_constant(graph: GraphIndex) -> Iterator[Hit]:
 
 @rule("refused", RTX)
 def scatter_reduction(graph: GraphIndex) -> Iterator[Hit]:
-    """Scatter that adds or multiplies."""
+    """Find a scatter that adds or multiplies."""
     for node in graph.standard:
         if node.op_type in ("ScatterND", "ScatterElements") and attribute(node, "reduction", "none") != "none":
             yield node, "scatter with a reduction is not supported", "add by a product with a one-hot matrix"
@@ -105,7 +105,7 @@ def scatter_reduction(graph: GraphIndex) -> Iterator[Hit]:
 
 @rule("refused", RTX)
 def rank_above_eight(graph: GraphIndex) -> Iterator[Hit]:
-    """TensorRT holds at most eight dimensions."""
+    """Find tensors of more than the eight dimensions that TensorRT holds."""
     for node in graph.nodes:
         if max((graph.rank(name) for name in (*node.input, *node.output)), default=0) > 8:
             yield node, "a tensor has more than eight dimensions", "merge dimensions before"
@@ -113,7 +113,7 @@ def rank_above_eight(graph: GraphIndex) -> Iterator[Hit]:
 
 @rule("refused", "NVIDIA's operator documentation; TensorRT for RTX takes it")
 def grid_sample_form(graph: GraphIndex) -> Iterator[Hit]:
-    """GridSample in five dimensions, or cubic."""
+    """Find GridSample in five dimensions, or cubic."""
     for node in graph.standard:
         cubic = attribute(node, "mode", "linear") in ("cubic", "bicubic")
         if node.op_type == "GridSample" and (cubic or graph.rank(node.input[0]) == 5):
@@ -122,7 +122,7 @@ def grid_sample_form(graph: GraphIndex) -> Iterator[Hit]:
 
 @rule("refused", RTX)
 def quantised_unsigned_or_shifted(graph: GraphIndex) -> Iterator[Hit]:
-    """Q/DQ with a zero point that is not 0."""
+    """Find Q/DQ with a zero point that is not 0."""
     for node in graph.standard:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear") and len(node.input) > 2:
             point = graph.tensors.get(node.input[2])
@@ -132,7 +132,7 @@ def quantised_unsigned_or_shifted(graph: GraphIndex) -> Iterator[Hit]:
 
 @rule("refused", RTX)
 def bias_in_int32(graph: GraphIndex) -> Iterator[Hit]:
-    """A bias that is stored as int32 and dequantised."""
+    """Find a bias that is stored as int32 and dequantised."""
     for node in graph.standard:
         if node.op_type == "DequantizeLinear" and graph.element_type(node.input[0]) == TensorProto.INT32:
             yield node, "int32 cannot be dequantised", "leave biases in float32 (QuantizeBias=False)"
@@ -140,14 +140,14 @@ def bias_in_int32(graph: GraphIndex) -> Iterator[Hit]:
 
 @rule("refused", RTX)
 def attention_operator_in_float32(graph: GraphIndex) -> Iterator[Hit]:
-    """The Attention operator has no float32 kernel and is not decomposed."""
+    """Find the Attention operator in float32: it has no kernel there, and is not decomposed."""
     for node in graph.standard:
         if node.op_type == "Attention" and graph.element_type(node.input[0]) == TensorProto.FLOAT:
             yield node, "there is no float32 kernel for it", "export attention decomposed, or in float16"
 
 
 def attentions(graph: GraphIndex) -> Iterator[tuple[onnx.NodeProto, onnx.NodeProto]]:
-    """Softmaxes between two products, with the product that gives their scores."""
+    """Find softmaxes between two products, with the product that gives their scores."""
     between = ("Mul", "Div", "Add", "Where", "Cast", "Reshape", "QuantizeLinear", "DequantizeLinear")
     for node in graph.standard:
         if node.op_type != "Softmax":
@@ -164,7 +164,7 @@ def attentions(graph: GraphIndex) -> Iterator[tuple[onnx.NodeProto, onnx.NodePro
 
 @rule("not fused", RTX)
 def attention_in_float32(graph: GraphIndex) -> Iterator[Hit]:
-    """Attention is fused in float16 and bfloat16 only."""
+    """Find attention in float32: it is fused in float16 and bfloat16 only."""
     for softmax, _ in attentions(graph):
         if graph.element_type(softmax.input[0]) == TensorProto.FLOAT:
             yield softmax, "float32 attention is not fused into one kernel", "export with --fp16"
@@ -176,7 +176,7 @@ FUSED_WIDTHS = range(9, 257)
 
 @rule("not fused", RTX)
 def head_width(graph: GraphIndex) -> Iterator[Hit]:
-    """Heads that are too narrow or too wide, or whose values have another width than their keys."""
+    """Find heads that are too narrow or too wide, or whose values have another width than their keys."""
     for softmax, scores in attentions(graph):
         readers = graph.readers.get(softmax.output[0], [])
         products = [r for r in readers if r.op_type == "MatMul" and is_standard(r)]
@@ -190,7 +190,7 @@ def head_width(graph: GraphIndex) -> Iterator[Hit]:
 
 @rule("not fused", RTX)
 def quantised_scores(graph: GraphIndex) -> Iterator[Hit]:
-    """Q/DQ on the scores keeps attention from being fused."""
+    """Find Q/DQ on the scores, which keeps attention from being fused."""
     for softmax, _ in attentions(graph):
         node = graph.maker.get(softmax.input[0])
         if node is not None and is_standard(node) and node.op_type == "DequantizeLinear":
@@ -200,7 +200,7 @@ def quantised_scores(graph: GraphIndex) -> Iterator[Hit]:
 
 @rule("cast", "NVIDIA's documentation of strongly typed networks")
 def norm_by_hand_in_float16(graph: GraphIndex) -> Iterator[Hit]:
-    """A normalisation written out stays in float16 and overflows."""
+    """Find a normalisation that is written out: it stays in float16 and overflows."""
     for node in graph.standard:
         squares = graph.before(node.input[0], ()) if node.op_type == "ReduceMean" and node.input else None
         if squares is None or squares.op_type not in ("Mul", "Pow"):

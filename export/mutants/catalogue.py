@@ -26,7 +26,7 @@ TRIVIAL = bundle.TRIVIAL
 
 @dataclass(frozen=True)
 class Mutation:
-    """One fault that can be planted.
+    """One fault that can be injected.
 
     Attributes:
         kind: what is done, such as ``weight zeroed``.
@@ -54,7 +54,7 @@ class Mutation:
 
 
 def mutations(model: onnx.ModelProto) -> list[Mutation]:
-    """Every fault that can be planted in ``model``, the trivial ones first, then one of each kind in turn."""
+    """List every fault that can be injected into ``model``, the trivial ones first, then one of each kind in turn."""
     index = GraphIndex(model)
     kinds: dict[str, list[Mutation]] = {}
     for function in (*nodes.WHOLE, *weights.KINDS, *nodes.KINDS):
@@ -71,7 +71,7 @@ def mutants(model: onnx.ModelProto) -> Iterator[tuple[str, onnx.ModelProto, str]
 
 
 def _spread(rows: list[Mutation]) -> list[Mutation]:
-    """The same rows, so ordered that every prefix is spread over the depth of the graph: middle, quarters, eighths."""
+    """Order the rows so that every prefix is spread over the depth of the graph: middle, quarters, eighths."""
     order: list[int] = []
     step = len(rows)
     while len(order) < len(rows):

@@ -131,14 +131,14 @@ def _tensor_setter(name: str, value: np.ndarray[tuple[int, ...], np.dtype[np.int
     return lambda graph: set_tensor(graph, name, value)
 
 
-def _keeper(node: onnx.NodeProto, kept: str) -> Change:
+def _keeper(node: onnx.NodeProto, operand: str) -> Change:
     output = node.output[0]
 
     def change(graph: onnx.GraphProto) -> None:
         place = graph.node[find(graph, output)]
         place.op_type = "Identity"
         del place.input[:], place.attribute[:]
-        place.input.append(kept)
+        place.input.append(operand)
 
     return change
 

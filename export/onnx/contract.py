@@ -33,15 +33,17 @@ def check(model: onnx.ModelProto, contract: Contract) -> Exported:
     opsets = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
     used = {node.domain or "ai.onnx" for node in model.graph.node}
     if foreign := sorted(used - {"ai.onnx"}) or sorted({f.domain for f in model.functions}):
-        raise ContractError(f"wanted standard ONNX operators only; came operators of {', '.join(foreign)}")
+        raise ContractError(
+            f"expected standard ONNX operators only, got some of {', '.join(foreign)}; write them in standard ones"
+        )
     if opsets.get("ai.onnx") != contract.opset:
         raise ContractError(
-            f"wanted opset {contract.opset}, came {opsets.get('ai.onnx')}:"
+            f"expected opset {contract.opset}, got {opsets.get('ai.onnx')}:"
             " the exporter could not convert it; ask for the opset it gives with --opset"
         )
     newest = max(NEWEST_IR, helper.find_min_ir_version_for(list(model.opset_import), ignore_unknown=True))
     if model.ir_version > newest:
-        raise ContractError(f"wanted IR version {newest} or older, came {model.ir_version}; ask for an older --opset")
+        raise ContractError(f"expected IR version {newest} or older, got {model.ir_version}; ask for an older --opset")
     _same("input", contract.inputs, [port(value) for value in graph_inputs(model)])
     _same("output", contract.outputs, [port(value) for value in model.graph.output])
     return Exported(model, contract)
@@ -62,26 +64,26 @@ def port(value: onnx.ValueInfoProto) -> TensorSpec:
     return TensorSpec(value.name, str(helper.tensor_dtype_to_np_dtype(tensor.elem_type)), dims)
 
 
-def _same(kind: str, wanted: tuple[TensorSpec, ...], came: list[TensorSpec]) -> None:
-    if [p.name for p in wanted] != [p.name for p in came]:
+def _same(kind: str, expected: tuple[TensorSpec, ...], actual: list[TensorSpec]) -> None:
+    if [p.name for p in expected] != [p.name for p in actual]:
         raise ContractError(
-            f"wanted {kind}s {_names(wanted)}, came {_names(came)};"
+            f"expected {kind}s {_names(expected)}, got {_names(actual)};"
             " an input that plays no part is dropped by the exporter: take it out of forward"
         )
-    for want, come in zip(wanted, came, strict=True):
-        if want.dtype != come.dtype:
-            raise ContractError(f"{kind} {want.name!r}: wanted {want.dtype}, came {come.dtype}")
-        if len(want.shape) != len(come.shape) or not all(map(_fits, want.shape, come.shape)):
+    for want, got in zip(expected, actual, strict=True):
+        if want.dtype != got.dtype:
+            raise ContractError(f"{kind} {want.name!r}: expected {want.dtype}, got {got.dtype}; cast it in forward")
+        if len(want.shape) != len(got.shape) or not all(map(_fits, want.shape, got.shape)):
             raise ContractError(
-                f"{kind} {want.name!r}: wanted shape {_shape(want)}, came {_shape(come)};"
+                f"{kind} {want.name!r}: expected shape {_shape(want)}, got {_shape(got)};"
                 " a size was fixed while tracing: look for int(), len() or a comparison of sizes in forward,"
                 " or export with --dynamic none"
             )
 
 
-def _fits(want: int | str, come: int | str) -> bool:
-    """A number must come as that number; a name as any name; ``?`` (not known beforehand) as anything."""
-    return want == "?" or (isinstance(want, str) and isinstance(come, str)) or want == come
+def _fits(want: int | str, got: int | str) -> bool:
+    """Match a number with that number, a name with any name, and ``?`` (not known beforehand) with anything."""
+    return want == "?" or (isinstance(want, str) and isinstance(got, str)) or want == got
 
 
 def _names(ports: tuple[TensorSpec, ...] | list[TensorSpec]) -> str:

@@ -27,27 +27,34 @@ def _sort(body: GraphProto | FunctionProto) -> None:
     waits = [{maker[name] for name in inputs_of(node) if name in maker} for node in nodes]
     if all(max(before, default=-1) < index for index, before in enumerate(waits)):
         return
-    readers: list[list[int]] = [[] for _ in nodes]
-    for index, before in enumerate(waits):
-        for other in before:
-            readers[other].append(index)
-    left = [len(before) for before in waits]
-    ready = [index for index, count in enumerate(left) if not count]
-    order: list[NodeProto] = []
-    while ready:
-        index = heapq.heappop(ready)
-        copy = NodeProto()
-        copy.CopyFrom(nodes[index])
-        order.append(copy)
-        for reader in readers[index]:
-            left[reader] -= 1
-            if not left[reader]:
-                heapq.heappush(ready, reader)
+    order = _order(waits)
     if len(order) < len(nodes):
-        stuck = next(node for node, count in zip(nodes, left, strict=True) if count)
+        stuck = nodes[min(set(range(len(nodes))) - set(order))]
         raise SubjectError(
             f"expected a graph without cycles, got one in which {stuck.op_type} {(stuck.name or stuck.output[0])!r}"
             " waits for its own result"
         )
+    copies = [NodeProto() for _ in order]
+    for copy, index in zip(copies, order, strict=True):
+        copy.CopyFrom(nodes[index])
     del body.node[:]
-    body.node.extend(order)
+    body.node.extend(copies)
+
+
+def _order(waits: list[set[int]]) -> list[int]:
+    """Order positions so that each comes after those it waits for, else as they are; without those in a circle."""
+    readers: list[list[int]] = [[] for _ in waits]
+    for index, before in enumerate(waits):
+        for other in before:
+            readers[other].append(index)
+    remaining = [len(before) for before in waits]
+    ready = [index for index, count in enumerate(remaining) if not count]
+    order: list[int] = []
+    while ready:
+        index = heapq.heappop(ready)
+        order.append(index)
+        for reader in readers[index]:
+            remaining[reader] -= 1
+            if not remaining[reader]:
+                heapq.heappush(ready, reader)
+    return order

@@ -62,7 +62,7 @@ def read_model(path: Path, *, weights: bool = True) -> ModelProto:
 
 
 def parse(path: Path) -> ModelProto:
-    """The message of an ONNX file as it is, believed in nothing.
+    """Parse the message of an ONNX file as it is, believed in nothing.
 
     Raises:
         SubjectError: it is no regular file, or no ONNX file.

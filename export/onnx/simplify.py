@@ -1,4 +1,4 @@
-"""Simplify a model with onnxsim, and assert its contract again on what came."""
+"""Simplify a model with onnxsim, and assert its contract again on the result."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import onnx
@@ -34,7 +34,7 @@ _AXES = dict.fromkeys(("axis", "batch_axis", "time_axis"), (-AXES, AXES)) | {"ba
 
 
 def check(model: ModelProto) -> None:
-    """What needs no shapes: versions, names, constants, functions, inputs.
+    """Check what needs no shapes: versions, names, constants, functions, inputs.
 
     Raises:
         SubjectError: one of them cannot be.
@@ -130,7 +130,7 @@ def _all_words(model: ModelProto) -> Iterator[Any]:
 
 
 def _tensor(tensor: TensorProto) -> None:
-    """A constant: a known type, sizes that can be, and as many values as they say."""
+    """Check a constant: a known type, sizes that can be, and as many values as they say."""
     name = f"the constant {tensor.name[:80]!r}"
     if tensor.data_type not in _STORED:
         raise SubjectError(f"{name} has the element type {tensor.data_type}, which ONNX does not know")
@@ -146,13 +146,13 @@ def _tensor(tensor: TensorProto) -> None:
     if tensor.data_location == TensorProto.EXTERNAL:
         return
     if tensor.HasField("raw_data"):
-        came, wanted = len(tensor.raw_data), size
+        held, expected = len(tensor.raw_data), size
     else:
         field, each = _STORED[tensor.data_type]
-        came, wanted = len(getattr(tensor, field)), size if tensor.data_type in BITS else count * each
-    if came != wanted:
+        held, expected = len(getattr(tensor, field)), size if tensor.data_type in BITS else count * each
+    if held != expected:
         raise SubjectError(
-            f"{name} has the shape {list(tensor.dims)[:8]}, which takes {wanted} values; it holds {came}"
+            f"{name} has the shape {list(tensor.dims)[:8]}, which takes {expected} values; it holds {held}"
         )
 
 
@@ -205,7 +205,7 @@ def _nodes(nodes: Iterable[NodeProto]) -> Iterator[NodeProto]:
 
 
 def _drawable(value: ValueInfoProto) -> None:
-    """An input whose sizes are known must fit a machine: it will be drawn."""
+    """Check that an input whose sizes are known fits a machine: it will be drawn."""
     sizes = [max(1, dim.dim_value) for dim in value.type.tensor_type.shape.dim]
     if len(sizes) > AXES:
         raise SubjectError(f"input {value.name!r} has {len(sizes)} axes; expected at most {AXES}")
@@ -214,7 +214,7 @@ def _drawable(value: ValueInfoProto) -> None:
 
 
 def check_shapes(model: ModelProto, light: ModelProto) -> None:
-    """What needs shapes: operators whose attributes and operands do not go together, as far as shapes are known.
+    """Check what needs shapes: that attributes and operands of operators go together, as far as shapes are known.
 
     ``light`` is the model without its large weights.
 
@@ -273,7 +273,7 @@ def _judged(line: str) -> bool:
 
 
 def _plain(line: str) -> str:
-    """What the inference says, without its own names for things."""
+    """Say what the inference says, without its own names for things."""
     line = re.sub(r"\[\w+Error\] |Inference error\(s\): ", "", line)
     return re.sub(r"\(op_type:(\w+)(?:, node name: (.*?))?\): ", r"\1 \2: ", line).replace(" : ", ": ").strip()[:300]
 
@@ -307,23 +307,35 @@ def _convolution(at: dict[str, Any], shapes: list[Shape | None], *, turned: bool
     given = at.get("kernel_shape")
     if weight is None:
         return _window(at, None if given is None else tuple(given))
+    if why := _kernel_axes(given, weight, x):
+        return why
+    first = weight[0]
+    if first is not None and first % group:
+        return f"group is {group}, which does not divide its {first} {'inputs' if turned else 'outputs'}"
+    all_seconds = None if weight[1] is None else weight[1] * group
+    inputs, outputs = (first, all_seconds) if turned else (all_seconds, first)
+    bias = shapes[2] if len(shapes) > 2 else None
+    return _channels(x, bias, inputs, outputs) or _window(at, weight[2:])
+
+
+def _kernel_axes(given: Sequence[int] | None, weight: Shape, x: Shape | None) -> str:
+    """Compare the axes of a kernel with those of what it slides over, and with its own attribute."""
     if len(weight) < 3:
         return f"its kernel has {len(weight)} axes; expected at least 3"
     if x is not None and len(x) != len(weight):
         return f"its input has {len(x)} axes and its kernel {len(weight)}; expected as many"
     if given is not None and any(b is not None and a != b for a, b in zip(given, weight[2:], strict=False)):
         return f"kernel_shape is {list(given)}, and its kernel has {list(weight[2:])}"
-    first = weight[0]
-    if first is not None and first % group:
-        return f"group is {group}, which does not divide its {first} {'inputs' if turned else 'outputs'}"
-    inputs = first if turned else None if weight[1] is None else weight[1] * group
+    return ""
+
+
+def _channels(x: Shape | None, bias: Shape | None, inputs: int | None, outputs: int | None) -> str:
+    """Compare the channels that a kernel takes and gives with those of its input and its bias."""
     if x is not None and x[1] is not None and inputs is not None and x[1] != inputs:
         return f"its input has {x[1]} channels, and its kernel takes {inputs}"
-    outputs = (None if weight[1] is None else weight[1] * group) if turned else first
-    bias = shapes[2] if len(shapes) > 2 else None
     if bias is not None and outputs is not None and (len(bias) != 1 or bias[0] not in (None, outputs)):
         return f"its bias has the shape {list(bias)}; expected [{outputs}]"
-    return _window(at, weight[2:])
+    return ""
 
 
 def _transposed(at: dict[str, Any], shapes: list[Shape | None]) -> str:

@@ -26,7 +26,7 @@ from attn_export.untrusted.text import first_line
 
 
 def export(subject: Subject, opset: int = OPSET) -> Exported:
-    """Export ``subject`` with exactly its dynamic dimensions, and assert the contract on what came.
+    """Export ``subject`` with exactly its dynamic dimensions, and assert the contract on the result.
 
     Raises:
         ExportError: the exporter cannot convert the module; the message is its reason.
@@ -53,7 +53,7 @@ def traced(subject: Subject, opset: int = OPSET) -> torch.export.ExportedProgram
 
 
 def _promise(subject: Subject, opset: int) -> Contract:
-    """What is asked for; only running the module tells what it gives."""
+    """Write down what is asked for; only running the module tells what it gives."""
     inputs, named = subject.example(), {dim.name: dim for dim in subject.dynamic}
     with torch.no_grad():
         outputs = flatten(subject.module(*inputs.values()), inputs)
@@ -103,7 +103,7 @@ def _convert(subject: Subject, promised: Contract) -> torch.onnx.ONNXProgram:
 
 
 def _symbol(dim: Dim) -> object:
-    """The exporter's dimension; multiples of a step are a multiple of a free dimension."""
+    """Make the exporter's dimension; multiples of a step are a multiple of a free dimension."""
     most = None if dim.max is None else dim.max // dim.step
     least = max(1, -(-dim.min // dim.step))
     if dim.step == 1:
@@ -130,7 +130,7 @@ def _name_dimensions(model: onnx.ModelProto, promised: Contract) -> None:
 
 
 def _reason(error: BaseException) -> str:
-    """The innermost cause in one line: the exporter's own message is a page of advice."""
+    """Give the innermost cause in one line: the exporter's own message is a page of advice."""
     while (inner := error.__cause__ or error.__context__) is not None:
         error = inner
     return f"{type(error).__name__}: {first_line(error)}"
@@ -143,7 +143,7 @@ def _quiet() -> Iterator[io.StringIO]:
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)
-    root, kept = logging.getLogger("onnxscript"), logging.getLogger("onnxscript").level
+    root, root_level = logging.getLogger("onnxscript"), logging.getLogger("onnxscript").level
     root.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
@@ -151,4 +151,4 @@ def _quiet() -> Iterator[io.StringIO]:
             yield said
     finally:
         logger.setLevel(level)
-        root.setLevel(kept)
+        root.setLevel(root_level)

@@ -8,7 +8,7 @@ from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProt
 
 
 def graphs(model: ModelProto) -> Iterator[GraphProto]:
-    """The graph, the sub-graphs of its nodes and of functions' nodes, outer ones first."""
+    """Yield the graph, the sub-graphs of its nodes and of functions' nodes, outer ones first."""
     yield model.graph
     left = [*_inner(model.graph), *(graph for function in model.functions for graph in _inner(function))]
     while left:
@@ -18,13 +18,13 @@ def graphs(model: ModelProto) -> Iterator[GraphProto]:
 
 
 def bodies(model: ModelProto) -> Iterator[GraphProto | FunctionProto]:
-    """Everything that has nodes: graphs and functions."""
+    """Yield everything that has nodes: graphs and functions."""
     yield from graphs(model)
     yield from model.functions
 
 
 def attributes(model: ModelProto) -> Iterator[tuple[NodeProto, AttributeProto]]:
-    """Every attribute with its node."""
+    """Yield every attribute with its node."""
     for body in bodies(model):
         for node in body.node:
             for attribute in node.attribute:
@@ -32,7 +32,7 @@ def attributes(model: ModelProto) -> Iterator[tuple[NodeProto, AttributeProto]]:
 
 
 def tensors(model: ModelProto) -> Iterator[TensorProto]:
-    """Every constant: initializers, sparse ones, and those of attributes."""
+    """Yield every constant: initializers, sparse ones, and those of attributes."""
     for graph in graphs(model):
         yield from graph.initializer
         for sparse in graph.sparse_initializer:

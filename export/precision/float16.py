@@ -63,27 +63,26 @@ class Float16Report:
 
     def summary(self) -> str:
         """Say it in one line."""
-        text = f"{self.halved} nodes in float16, {len(self.kept)} kept in float32, {self.casts} casts"
+        text = f"{self.halved} nodes in float16, {len(self.kept)} stay in float32, {self.casts} casts"
         return text + (f", {len(self.clamped)} masks clamped" if self.clamped else "")
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as plain data."""
+        """Give the report as plain data."""
         return asdict(self)
 
 
 def to_float16(
     model: onnx.ModelProto, feeds: Iterable[Mapping[str, NDArray[Any]]], *, margin: float = MARGIN
 ) -> tuple[onnx.ModelProto, Float16Report]:
-    """Return the model in float16 and what was kept; the one given is not changed.
+    """Return the model in float16 and what stays in float32; the one given is not changed.
 
     Raises:
         ExportError: the model is quantised, does not run, or the result is no valid ONNX.
     """
     if found := {node.op_type for node in model.graph.node} & QUANTISED:
-        raise ExportError(f"float16 wants a float32 model, came one with {', '.join(sorted(found))}")
+        raise ExportError(f"expected a float32 model to rewrite in float16, got one with {', '.join(sorted(found))}")
     seen = observe(model, feeds)
-    kept = decide(model, seen, LARGEST * margin)
-    rewriting = _Rewriting(model, seen, kept)
+    rewriting = _Rewriting(model, seen, decide(model, seen, LARGEST * margin))
     result = rewriting.run()
     try:
         onnx.checker.check_model(result, full_check=result.ByteSize() < (1 << 30))
@@ -98,8 +97,8 @@ class _Rewriting:
 
     model: onnx.ModelProto
     seen: Mapping[str, Extent]
-    kept: Mapping[int, str]
-    half: set[str] = field(default_factory=set)  # tensors that are float16 now
+    fp32: Mapping[int, str]
+    fp16: set[str] = field(default_factory=set)  # tensors that are float16 now
     cast: dict[tuple[str, int], str] = field(default_factory=dict)
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     tensors: dict[str, TensorProto] = field(default_factory=dict)
@@ -118,7 +117,7 @@ class _Rewriting:
         for index, node in enumerate(self.model.graph.node):
             self._node(index, node, outputs)
         for port in self.model.graph.output:
-            if port.name in self.half:
+            if port.name in self.fp16:
                 self._append_cast(self.renamed[port.name], port.name, TensorProto.FLOAT)
         result = onnx.ModelProto()
         result.CopyFrom(self.model)
@@ -129,39 +128,39 @@ class _Rewriting:
         return result
 
     def report(self) -> Float16Report:
-        """What was done."""
+        """Say what was done."""
         nodes = self.model.graph.node
-        kept = tuple(KeptNode(nodes[index].name, nodes[index].op_type, reason) for index, reason in self.kept.items())
-        largest = max((self.seen[name].largest for name in self.half if name in self.seen), default=0.0)
+        kept = tuple(KeptNode(nodes[index].name, nodes[index].op_type, reason) for index, reason in self.fp32.items())
+        largest = max((self.seen[name].largest for name in self.fp16 if name in self.seen), default=0.0)
         casts = sum(name.startswith("to_float") for name in (node.name for node in self.nodes))
         return Float16Report(self.halved, kept, casts, tuple(dict.fromkeys(self.clamped)), largest)
 
     def _node(self, index: int, node: onnx.NodeProto, outputs: set[str]) -> None:
         new = onnx.NodeProto()
         new.CopyFrom(node)
-        lower = index not in self.kept and bool(floats(node, self.seen))
+        lower = index not in self.fp32 and bool(floats(node, self.seen))
         for i, name in enumerate(node.input):
             if name in self.seen and self.seen[name].dtype == np.float32:
-                half = lower and takes_float16(node, self.versions, i)
-                new.input[i] = self._as(name, TensorProto.FLOAT16 if half else TensorProto.FLOAT)
+                fp16 = lower and takes_float16(node, self.versions, i)
+                new.input[i] = self._as(name, TensorProto.FLOAT16 if fp16 else TensorProto.FLOAT)
         if lower:
             self.halved += 1
             self._attributes(new)
             for i, name in enumerate(node.output):
                 if name in self.seen and self.seen[name].dtype == np.float32:
-                    self.half.add(name)
+                    self.fp16.add(name)
                     if name in outputs:
                         new.output[i] = self.renamed[name] = self._fresh(f"{name}_float16")
         self.nodes.append(new)
 
     def _as(self, name: str, kind: int) -> str:
-        """The tensor in an element type; casts and converted constants are made once and shared."""
-        if (TensorProto.FLOAT16 if name in self.half else TensorProto.FLOAT) == kind:
+        """Name the tensor in an element type; casts and converted constants are made once and shared."""
+        if (TensorProto.FLOAT16 if name in self.fp16 else TensorProto.FLOAT) == kind:
             return self.renamed.get(name, name)
         if (name, kind) not in self.cast:
             fresh = self._fresh(f"{name}_{'float16' if kind == TensorProto.FLOAT16 else 'float32'}")
             if name in self.constants:
-                self.tensors[fresh] = self._halved(self.constants[name], fresh)
+                self.tensors[fresh] = self._to_fp16(self.constants[name], fresh)
             else:
                 self._append_cast(self.renamed.get(name, name), fresh, kind)
             self.cast[name, kind] = fresh
@@ -171,7 +170,7 @@ class _Rewriting:
         word = "to_float16" if kind == TensorProto.FLOAT16 else "to_float32"
         self.nodes.append(helper.make_node("Cast", [source], [target], name=f"{word}_{len(self.nodes)}", to=kind))
 
-    def _halved(self, tensor: TensorProto, name: str) -> TensorProto:
+    def _to_fp16(self, tensor: TensorProto, name: str) -> TensorProto:
         values = numpy_helper.to_array(tensor)
         if bool((np.abs(values) >= MASK).any()):
             self.clamped.append(tensor.name)
@@ -184,10 +183,10 @@ class _Rewriting:
             if node.op_type == "Cast" and attribute.name == "to" and attribute.i == TensorProto.FLOAT:
                 attribute.i = TensorProto.FLOAT16
             elif attribute.type == onnx.AttributeProto.TENSOR and is_float(attribute.t):
-                attribute.t.CopyFrom(self._halved(attribute.t, attribute.t.name))
+                attribute.t.CopyFrom(self._to_fp16(attribute.t, attribute.t.name))
             elif node.op_type == "Constant" and attribute.name in ("value_float", "value_floats"):
                 values = np.asarray(attribute.f if attribute.name == "value_float" else attribute.floats, np.float32)
-                tensor = self._halved(numpy_helper.from_array(values, "value"), "value")
+                tensor = self._to_fp16(numpy_helper.from_array(values, "value"), "value")
                 attribute.CopyFrom(helper.make_attribute("value", tensor))
 
     def _fresh(self, name: str) -> str:

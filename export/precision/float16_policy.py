@@ -6,7 +6,7 @@ A float32 run looks at every tensor; with the operators' schemas it decides what
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ def observe(model: onnx.ModelProto, feeds: Iterable[Mapping[str, NDArray[Any]]])
                 f"the model does not run in float32, so nothing is known of its ranges: {error}"
             ) from error
     if not ran:
-        raise ExportError("float16 wants at least one input to see which tensors overflow, came none")
+        raise ExportError("expected at least one input, to see which tensors overflow in float16; got none")
     return seen
 
 
@@ -97,38 +97,74 @@ def is_float(tensor: TensorProto) -> bool:
 
 
 def decide(model: onnx.ModelProto, seen: Mapping[str, Extent], limit: float) -> dict[int, str]:
-    """Index and reason of each node that stays in float32."""
+    """Decide which nodes stay in float32: index and reason of each; of several reasons the first."""
+    fp32: dict[int, str] = {}
+    for found in (
+        _by_itself(model, seen, limit),
+        _bounds(model, seen, fp32),
+        _read_inside(model),
+        _counted(model, seen),
+    ):
+        for index, reason in found:
+            fp32.setdefault(index, reason)
+    return fp32
+
+
+#: Nodes that stay in float32, by position, and why.
+Reasons = Iterator[tuple[int, str]]
+
+
+def _by_itself(model: onnx.ModelProto, seen: Mapping[str, Extent], limit: float) -> Reasons:
+    """Find nodes that float16 lacks, that overflow, or whose constant vanishes, with what that constant guards."""
     versions = {item.domain: item.version for item in model.opset_import}
     constants = {tensor.name: tensor for tensor in model.graph.initializer}
-    kept: dict[int, str] = {}
+    guarded: list[tuple[int, str]] = []
     for index, node in enumerate(model.graph.node):
         if reason := _unable(node, versions, seen) or _overflows(node, seen, limit):
-            kept[index] = reason
+            yield index, reason
         elif reason := _vanishes(node, constants):
-            kept[index] = reason
-            for guarded in _guarded(model, index):
-                kept.setdefault(guarded, f"it is guarded by the constant of {node.name!r}, which float16 loses")
-    maker = {name: index for index, node in enumerate(model.graph.node) for name in node.output}
-    wanted = [name for node in model.graph.node if node.op_type == "Range" for name in node.input]
-    while wanted:
-        index = maker.get(wanted.pop(), -1)
-        if index >= 0 and index not in kept and floats(model.graph.node[index], seen):
-            kept[index] = "it computes the bounds of a Range, which ONNX defines in float32"
-            wanted += model.graph.node[index].input
+            yield index, reason
+            text = f"it is guarded by the constant of {node.name!r}, which float16 loses"
+            guarded += [(inner, text) for inner in _guarded(model, index)]
+    yield from guarded
+
+
+def _bounds(model: onnx.ModelProto, seen: Mapping[str, Extent], fp32: Mapping[int, str]) -> Reasons:
+    """Find nodes that compute the bounds of a Range, back to one that is in ``fp32`` already."""
+    maker = _makers(model)
+    names = [name for node in model.graph.node if node.op_type == "Range" for name in node.input]
+    while names:
+        index = maker.get(names.pop(), -1)
+        if index >= 0 and index not in fp32 and floats(model.graph.node[index], seen):
+            yield index, "it computes the bounds of a Range, which ONNX defines in float32"
+            names += model.graph.node[index].input
+
+
+def _read_inside(model: onnx.ModelProto) -> Reasons:
+    """Find nodes whose result a graph inside another node reads."""
+    maker = _makers(model)
     for name in {name for node in model.graph.node for name in captured(node)}:
         if name in maker:
-            kept.setdefault(maker[name], "its result is used by a graph inside another node")
+            yield maker[name], "its result is used by a graph inside another node"
+
+
+def _counted(model: onnx.ModelProto, seen: Mapping[str, Extent]) -> Reasons:
+    """Find nodes that make large integers of floats, and those that make these floats."""
+    maker = _makers(model)
     for index, node in enumerate(model.graph.node):
         if not _counts(node, seen):
             continue
-        kept.setdefault(index, "it turns float values above 2048 into integers, which float16 does not hold exactly")
+        yield index, "it turns float values above 2048 into integers, which float16 does not hold exactly"
         if (source := maker.get(node.input[0])) is not None:
-            kept.setdefault(source, "its integers above 2048 are used as such, and float16 does not hold them exactly")
-    return kept
+            yield source, "its integers above 2048 are used as such, and float16 does not hold them exactly"
+
+
+def _makers(model: onnx.ModelProto) -> dict[str, int]:
+    return {name: index for index, node in enumerate(model.graph.node) for name in node.output}
 
 
 def floats(node: onnx.NodeProto, seen: Mapping[str, Extent]) -> list[str]:
-    """What a node takes and gives in float32."""
+    """List what a node takes and gives in float32."""
     return [n for n in (*node.input, *node.output) if n in seen and seen[n].dtype == np.float32]
 
 
@@ -168,21 +204,21 @@ def _overflows(node: onnx.NodeProto, seen: Mapping[str, Extent], limit: float) -
 
 
 def _vanishes(node: onnx.NodeProto, constants: Mapping[str, TensorProto]) -> str:
-    """A scalar such as an epsilon that float16 makes zero, or changes by more than a percent."""
+    """Find a scalar such as an epsilon that float16 makes zero, or changes by more than a percent."""
     for name in node.input:
         tensor = constants.get(name)
         if tensor is None or not is_float(tensor) or int(np.prod(tensor.dims, dtype=np.int64)) != 1:
             continue
         value = float(numpy_helper.to_array(tensor).reshape(()))
         with np.errstate(over="ignore", under="ignore"):
-            half = float(np.float16(value))
-        if value and abs(value) < MASK and abs(half - value) > 0.01 * abs(value):
-            return f"its constant {value:.3g} would be {half:.3g}"
+            fp16 = float(np.float16(value))
+        if value and abs(value) < MASK and abs(fp16 - value) > 0.01 * abs(value):
+            return f"its constant {value:.3g} would be {fp16:.3g}"
     return ""
 
 
 def _guarded(model: onnx.ModelProto, start: int) -> list[int]:
-    """Nodes from one with an epsilon to the division that it guards: cast in between, the guard would be lost."""
+    """List the nodes from an epsilon to the division that it guards: cast in between, the guard would be lost."""
     reached, found = set(model.graph.node[start].output), []
     for index, node in enumerate(model.graph.node):  # sorted, so one pass reaches everything
         if index <= start or not reached & set(node.input):

@@ -75,7 +75,7 @@ def from_spec(
     inputs = tuple(_resolved(item, settings) for item in settings.inputs or spec.inputs)
     if weights is None:
         randomize(module, seed)
-        origin = f"awakened from seed {seed}"
+        origin = f"random, seed {seed}"
     else:
         taken = checkpoint.take(weights, weights_key)
         theirs = implementations.choose(name, spec, taken.state, module.state_dict().keys(), variant, chosen)

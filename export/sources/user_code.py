@@ -92,13 +92,13 @@ def from_code(
     elif callable(found):
         module = _built(text, found, arguments or {}, seed)
     else:
-        raise SubjectError(f"{text} is a {type(found).__name__}; wanted a class or function that gives a module")
+        raise SubjectError(f"expected a class or function that gives a module, got {text}, a {type(found).__name__}")
     random = weights is None and random_weights
     if weights is not None:
         origin = checkpoint.into(module, weights, weights_key, strict=strict)
     elif random:
         randomize(module, seed)
-        origin = f"awakened from seed {seed}"
+        origin = f"random, seed {seed}"
     else:
         origin = f"as the constructor gave them, seed {seed}"
     inputs, sizes = inputs_of(shapes, _parameters(module))
@@ -138,7 +138,7 @@ def _find_last(folder: str) -> None:
 
 
 def _free(path: Path) -> str:
-    """The name to import a file under: its own, unless that is another module's."""
+    """Choose the name to import a file under: its own, unless that is another module's."""
     known = sys.modules.get(path.stem)
     if known is not None:
         return path.stem if getattr(known, "__file__", None) == str(path) else f"_user_{path.stem}"

@@ -104,8 +104,8 @@ def _check_kinds(own: State, fitted: State) -> None:
             raise CheckpointError(text.one_line(f"{name} has numbers that {_kind(own[name])} cannot hold"))
     if wrong:
         raise CheckpointError(
-            f"wanted numbers of the module's kind, got {_listed(sorted(wrong))}; quantised, complex and boolean weights"
-            " mean something that their numbers do not say: save them as float32"
+            f"expected numbers of the module's kind, got {_listed(sorted(wrong))}; quantised, complex and boolean"
+            " weights mean something that their numbers do not say: save them as float32"
         )
 
 

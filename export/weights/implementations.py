@@ -79,7 +79,7 @@ def shows(source: Source, state: Collection[str]) -> bool:
 
 
 def arguments(chosen: Chosen) -> dict[str, object]:
-    """Constructor arguments that make the entry the same function as the source.
+    """Give the constructor arguments that make the entry the same function as the source.
 
     Raises:
         CheckpointError: a tensor that tells one is not there.
@@ -121,7 +121,7 @@ def rename(state: State, spec: Spec, source: Source | None = None) -> State:
 
 
 def ours(state: State, spec: Spec | None, own: Collection[str], source: Source | None = None) -> State:
-    """The state dict under our names: as it is, or renamed where that makes more of its names fit.
+    """Bring the state dict under our names: as it is, or renamed where that makes more of its names fit.
 
     Raises:
         CheckpointError: as ``rename``.
@@ -176,7 +176,7 @@ def _listed(sources: Mapping[str, Source]) -> str:
 
 
 def _stripped(state: State) -> Iterator[tuple[str, State]]:
-    """The state dict as it is, then without each dotted prefix that all names share, shortest first."""
+    """Yield the state dict as it is, then without each dotted prefix that all names share, shortest first."""
     yield "", state
     first = next(iter(state)).split(".")
     for count in range(1, len(first)):

@@ -63,7 +63,7 @@ def take(loaded: object, source: Path | str, key: str | None = None) -> Taken:
     tensor([0.])
     """
     if not isinstance(loaded, Mapping):
-        raise CheckpointError(f"{source} holds a {type(loaded).__name__}; wanted a mapping of names to tensors")
+        raise CheckpointError(f"expected a mapping of names to tensors in {source}, got a {type(loaded).__name__}")
     known = dict(_parts(loaded))
     place, part = ("", loaded) if key is None else _asked(loaded, source, key, known)
     place, part = _unwrapped(place, part)
@@ -76,7 +76,7 @@ def take(loaded: object, source: Path | str, key: str | None = None) -> Taken:
 
 
 def tensors(part: Mapping[Any, object]) -> State:
-    """The tensors that lie directly in a mapping, by name."""
+    """Collect the tensors that lie directly in a mapping, by name."""
     return {name: value for name, value in part.items() if isinstance(name, str) and isinstance(value, Tensor)}
 
 
@@ -112,7 +112,7 @@ def _parts(whole: Mapping[Any, object]) -> Iterator[tuple[str, Mapping[Any, obje
 def _asked(
     loaded: Mapping[Any, object], source: Path | str, key: str, known: Mapping[str, Mapping[Any, object]]
 ) -> tuple[str, Mapping[Any, object]]:
-    """The part of a dotted key: a mapping, or the tensors of a flat state dict whose names begin with it."""
+    """Find the field of a dotted key: a mapping, or the tensors of a flat state dict whose names begin with it."""
     found = _walk(loaded, key)
     if found is not None and _holds_tensors(found):
         return key, found

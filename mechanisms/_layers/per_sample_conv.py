@@ -37,7 +37,7 @@ def grouped(x: Tensor, kernels: Tensor, stride: int, padding: int, dilation: int
 
 
 def by_rows(x: Tensor, kernels: Tensor, stride: int, padding: int, dilation: int, groups: int) -> Tensor:
-    """A product of matrices for each row of the kernel, for any batch."""
+    """Multiply matrices for each row of the kernel, for any batch."""
     out, width, size = kernels.shape[1:4]
     reach = dilation * (size - 1)
     rows, columns = ((n + 2 * padding - reach - 1) // stride + 1 for n in x.shape[2:])

@@ -66,7 +66,7 @@ class BottleneckAttention(nn.Module):
         return mixed.transpose(2, 3).reshape(-1, self.heads * self.d_head, *self.size)
 
     def _distances(self, q: Tensor) -> Tensor:
-        """The two products of queries and relative positions: b g n n."""
+        """Compute the two products of queries and relative positions: b g n n."""
         h, w = self.size
         maps = q.reshape(-1, h, w, self.d_head)
         along = skew((maps @ self.columns.T).flatten(0, 1)).reshape(-1, h, w, 1, w)

@@ -49,7 +49,7 @@ class CoAtNet(nn.Module):
         super().__init__()
         if not len(channels) == len(blocks) == len(stages) + 1 or min(blocks) < 1:
             raise ValueError(
-                f"wanted channels and blocks for the stem and {len(stages)} stages; got {channels}, {blocks}"
+                f"expected channels and blocks for the stem and {len(stages)} stages; got {channels}, {blocks}"
             )
         if stages.strip("C").strip("T") or stages != "".join(sorted(stages)):
             raise ValueError(f"stages are C, then T, as in CCTT; they are {stages!r}")

@@ -90,5 +90,5 @@ MECHANISM = Spec(
         "readme": Preset({"channels": 512}, {"h": 7, "w": 7}),
     },
     variants={"inverted": Preset({"channels": 32, "inverted": True}, {"h": 7, "w": 9})},
-    half_safe="The products of channels are sums over all pixels without a scale, and pass 65504 on large maps.",
+    float16_unsafe="The products of channels are sums over all pixels without a scale, and pass 65504 on large maps.",
 )

@@ -69,7 +69,7 @@ class GroupedQueryAttention(nn.Module):
         """
         if self.causal and x.shape[1] > self.hidden.shape[0]:
             most = self.hidden.shape[0]
-            raise ValueError(f"wanted at most {most} tokens, came {x.shape[1]}: build it with a larger length")
+            raise ValueError(f"expected at most {most} tokens, got {x.shape[1]}; build it with a larger length")
         q = self.rotary(split_heads(self.query(x), self.heads))
         k = self.rotary(split_heads(self.key(x), self.kv_heads))
         v = split_heads(self.value(x), self.kv_heads)

@@ -83,7 +83,7 @@ class OutlookAttention(Constants):
 
 
 def _spread(kernel: int) -> Tensor:
-    """The fixed kernel of ones and zeros that takes weight (i, j) of a window to pixel i, neighbour j - i."""
+    """Make the fixed kernel of ones and zeros that takes weight (i, j) of a window to pixel i, neighbour j - i."""
     reach = 2 * kernel - 1
     spread = torch.zeros(kernel**4, reach**2, kernel, kernel, dtype=torch.float64)
     for pair in range(kernel**4):

@@ -44,7 +44,9 @@ class PyramidSplitAttention(nn.Module):
         super().__init__()
         scales = len(kernels)
         if not scales or len(groups) != scales or any(k < 1 or k % 2 == 0 for k in kernels):
-            raise ValueError(f"wanted an odd kernel and a number of groups for each scale; got {kernels} and {groups}")
+            raise ValueError(
+                f"expected an odd kernel and a number of groups for each scale; got {kernels} and {groups}"
+            )
         part, rest = divmod(channels, scales)
         if rest or reduction < 1 or part % reduction:
             raise ValueError(f"{scales} scales and then reduction {reduction} must divide {channels} channels")

@@ -58,7 +58,9 @@ class RotaryEmbedding(Constants):
         """
         length = x.shape[2]
         if length > self.cos.shape[0]:
-            raise ValueError(f"wanted at most {self.cos.shape[0]} tokens, came {length}: build it with a larger length")
+            raise ValueError(
+                f"expected at most {self.cos.shape[0]} tokens, got {length}; build it with a larger length"
+            )
         cos, sin = self.cos[:length], self.sin[:length]
         turned = x[..., : self.rotated]
         if self.interleaved:

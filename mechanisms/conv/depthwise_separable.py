@@ -38,7 +38,7 @@ class DepthwiseSeparable(nn.Module):
         positive(channels=channels, out_channels=out_channels, kernel=kernel, stride=stride)
         super().__init__()
         if kernel % 2 == 0:
-            raise ValueError(f"kernel must be odd to keep pixels in their place; came {kernel}")
+            raise ValueError(f"kernel must be odd to keep pixels in their place; got {kernel}")
         self.depthwise = nn.Conv2d(channels, channels, kernel, stride, kernel // 2, groups=channels, bias=not norm)
         self.depthwise_norm = nn.BatchNorm2d(channels) if norm else nn.Identity()
         self.pointwise = nn.Conv2d(channels, out_channels, 1, bias=not norm)

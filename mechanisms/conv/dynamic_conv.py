@@ -59,7 +59,7 @@ class DynamicConv(nn.Module):
         )
         super().__init__()
         if temperature <= 0:
-            raise ValueError(f"temperature must be positive; came {temperature}")
+            raise ValueError(f"temperature must be positive; got {temperature}")
         hidden = max(1, channels // reduction)
         self.temperature = temperature
         self.squeeze = nn.Conv2d(channels, hidden, 1, bias=False)

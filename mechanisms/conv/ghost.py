@@ -43,7 +43,7 @@ class GhostModule(nn.Module):
         positive(channels=channels, out_channels=out_channels, kernel=kernel, cheap=cheap, stride=stride)
         super().__init__()
         if ratio < 2 or kernel % 2 == 0 or cheap % 2 == 0:
-            raise ValueError(f"ratio must be at least 2 and kernels odd; came {ratio}, {kernel} and {cheap}")
+            raise ValueError(f"ratio must be at least 2 and kernels odd; got {ratio}, {kernel} and {cheap}")
         full = -(-out_channels // ratio)
         self.primary = ConvBN(channels, full, kernel, stride=stride)
         self.cheap = ConvBN(full, full * (ratio - 1), cheap, groups=full)

@@ -32,7 +32,7 @@ class GnConv(nn.Module):
         positive(channels=channels)
         super().__init__()
         if order < 1 or channels % 2 ** (order - 1):
-            raise ValueError(f"channels must be a multiple of 2 ** (order - 1); came {channels} and order {order}")
+            raise ValueError(f"channels must be a multiple of 2 ** (order - 1); got {channels} and order {order}")
         self.widths = [channels // 2**i for i in reversed(range(order))]
         total = sum(self.widths)
         self.scale = scale

@@ -29,7 +29,7 @@ class InceptionDepthwise(nn.Module):
         super().__init__()
         part = int(channels * ratio)
         if square % 2 == 0 or band % 2 == 0:
-            raise ValueError(f"kernels must be odd; came {square} and {band}")
+            raise ValueError(f"kernels must be odd; got {square} and {band}")
         if not 0 < 3 * part < channels:
             raise ValueError(f"three times ratio {ratio} of {channels} channels must be some of them, not all")
         self.sizes = [channels - 3 * part, part, part, part]

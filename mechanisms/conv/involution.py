@@ -34,7 +34,7 @@ class Involution(nn.Module):
         positive(channels=channels, kernel=kernel, stride=stride, groups=groups, reduction=reduction)
         super().__init__()
         if kernel % 2 == 0:
-            raise ValueError(f"kernel must be odd; came {kernel}")
+            raise ValueError(f"kernel must be odd; got {kernel}")
         if channels % groups or channels % reduction:
             raise ValueError(f"groups ({groups}) and reduction ({reduction}) must divide channels ({channels})")
         self.kernel, self.stride, self.groups = kernel, stride, groups

@@ -47,7 +47,7 @@ class MBConv(nn.Module):
         positive(channels=channels, out_channels=out_channels, expand=expand, kernel=kernel, stride=stride)
         super().__init__()
         if kernel % 2 == 0:
-            raise ValueError(f"kernel must be odd; came {kernel}")
+            raise ValueError(f"kernel must be odd; got {kernel}")
         wide, narrow = channels * expand, max(1, int(channels * squeeze))
         self.expand = nn.Conv2d(channels, wide, 1, bias=False) if expand > 1 else nn.Identity()
         self.expand_norm = nn.BatchNorm2d(wide, epsilon) if expand > 1 else nn.Identity()

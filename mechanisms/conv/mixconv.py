@@ -50,9 +50,9 @@ class MixConv(nn.Module):
         positive(stride=stride)
         super().__init__()
         if not kernels or any(kernel % 2 == 0 for kernel in kernels):
-            raise ValueError(f"kernels must be odd, and one at least; came {tuple(kernels)}")
+            raise ValueError(f"kernels must be odd, and one at least; got {tuple(kernels)}")
         if split not in ("equal", "exponential"):
-            raise ValueError(f"split must be equal or exponential; came {split!r}")
+            raise ValueError(f"split must be equal or exponential; got {split!r}")
         self.sizes = partition(channels, len(kernels), split)
         if min(self.sizes) < 1:
             raise ValueError(f"{channels} channels are too few for {len(kernels)} parts ({split})")

@@ -66,7 +66,7 @@ class OmniDimensionalConv(nn.Module):
         if channels % groups or out_channels % groups:
             raise ValueError(f"groups must divide the channels; {groups} does not divide {channels}, {out_channels}")
         if kernel % 2 == 0 or temperature <= 0:
-            raise ValueError(f"kernel must be odd and temperature positive; came {kernel} and {temperature}")
+            raise ValueError(f"kernel must be odd and temperature positive; got {kernel} and {temperature}")
         hidden = max(channels // reduction, least)
         self.kernel, self.stride, self.dilation, self.groups = kernel, stride, dilation, groups
         self.temperature = temperature
@@ -95,7 +95,7 @@ class OmniDimensionalConv(nn.Module):
         return y if self.outputs is None else y * torch.sigmoid(self.outputs(a) / self.temperature)
 
     def _kernels(self, a: Float[Tensor, "b r 1 1"]) -> Float[Tensor, "b o d k k"]:
-        """The kernel of each image."""
+        """Compute the kernel of each image."""
         if self.choose is not None:
             mix = torch.softmax(self.choose(a).flatten(1) / self.temperature, 1)
             mixed = (mix @ self.weight.flatten(1)).reshape(-1, *self.weight.shape[1:])

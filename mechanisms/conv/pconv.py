@@ -29,7 +29,7 @@ class PartialConv(nn.Module):
         positive(channels=channels, kernel=kernel)
         super().__init__()
         if not 2 <= divisor <= channels or kernel % 2 == 0:
-            raise ValueError(f"divisor must be in 2 … {channels} and kernel odd; came {divisor} and {kernel}")
+            raise ValueError(f"divisor must be in 2 … {channels} and kernel odd; got {divisor} and {kernel}")
         self.part = channels // divisor
         self.conv = nn.Conv2d(self.part, self.part, kernel, padding=kernel // 2, bias=False)
 

@@ -46,9 +46,9 @@ class UniversalInvertedBottleneck(nn.Module):
         super().__init__()
         out = channels if out_channels is None else out_channels
         if any(kernel and kernel % 2 == 0 for kernel in (start, middle)):
-            raise ValueError(f"kernels must be odd, or 0 for none; came {start} and {middle}")
+            raise ValueError(f"kernels must be odd, or 0 for none; got {start} and {middle}")
         if stride > 1 and not (start or middle):
-            raise ValueError(f"a stride needs a depth-wise filter: give start or middle, or stride 1; came {stride}")
+            raise ValueError(f"a stride needs a depth-wise filter: give start or middle, or stride 1; got {stride}")
         wide = channels * expand
         first = 1 if middle else stride
         self.start = ConvBN(channels, channels, start, stride=first, groups=channels) if start else nn.Identity()

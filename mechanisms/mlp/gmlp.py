@@ -88,7 +88,7 @@ class GMLP(nn.Module):
 
 
 def unnumbered(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The original numbers its layers inside their names, too: ``gmlp.1.fn.fc1_1`` is ``blocks.1.widen``."""
+    """Rename layers that the original numbers inside their names: ``gmlp.1.fn.fc1_1`` is ``blocks.1.widen``."""
     names = {"ln1": "norm", "fc1": "widen", "sgu": "gate", "fc2": "narrow"}
     renamed = {}
     for key, value in state.items():

@@ -99,7 +99,7 @@ class MlpMixer(nn.Module):
 
 
 def one_norm_to_two(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The original has one layer norm per block for both mixings (paper: two): load it into both."""
+    """Load the one layer norm that a block of the original has for both mixings (paper: two) into both."""
     both = {
         name.replace(".ln.", f".{norm}."): value
         for name, value in state.items()

@@ -50,7 +50,7 @@ class RepMLP(nn.Module):
         if channels % groups or out_channels % groups:
             raise ValueError(f"groups must divide the channels; {groups} does not divide {channels}, {out_channels}")
         if any(kernel % 2 == 0 for kernel in kernels):
-            raise ValueError(f"kernels must be odd; came {tuple(kernels)}")
+            raise ValueError(f"kernels must be odd; got {tuple(kernels)}")
         self.channels, self.out_channels, self.part = channels, out_channels, part
         self.parts = (size[0] // part[0], size[1] // part[1])
         places, area = self.parts[0] * self.parts[1], part[0] * part[1]

@@ -87,7 +87,7 @@ class ResMLP(nn.Module):
 
 
 def flat(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The original's scales have leading axes of length one."""
+    """Drop the leading axes of length one that the original's scales have."""
     return {
         key: value.flatten() if value.ndim == 3 and value.shape[:2] == (1, 1) else value for key, value in state.items()
     }

@@ -96,7 +96,7 @@ class VisionPermutator(nn.Module):
 
 
 def branches_apart(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The original has the three shares of a channel side by side; ours follow each other."""
+    """Reorder the three shares of a channel, which lie side by side in the original; ours follow each other."""
     return {key: by_branch(value) if "reweight.fc2." in key else value for key, value in state.items()}
 
 

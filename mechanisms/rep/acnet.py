@@ -33,7 +33,7 @@ class ACNet(nn.Module):
         super().__init__()
         out = channels if out_channels is None else out_channels
         if kernel % 2 == 0:
-            raise ValueError(f"kernel must be odd, so that its middle row and column exist; came {kernel}")
+            raise ValueError(f"kernel must be odd, so that its middle row and column exist; got {kernel}")
         if channels % groups or out % groups:
             raise ValueError(f"groups must divide the channels; {groups} does not divide {channels} and {out}")
         self.square = ConvBN(channels, out, kernel, stride=stride, groups=groups)

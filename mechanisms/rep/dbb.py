@@ -36,7 +36,7 @@ class DiverseBranchBlock(nn.Module):
         positive(channels=channels, out_channels=out_channels, stride=stride, groups=groups)
         super().__init__()
         if kernel % 2 == 0 or kernel < 3:
-            raise ValueError(f"kernel must be odd and at least 3; came {kernel}")
+            raise ValueError(f"kernel must be odd and at least 3; got {kernel}")
         if channels % groups or out_channels % groups:
             raise ValueError(f"groups must divide the channels; {groups} does not divide {channels}, {out_channels}")
         self.kernel, self.stride = kernel, stride

@@ -23,7 +23,7 @@ class ConvSum(nn.Module):
         positive(channels=channels, out_channels=out_channels, kernel=kernel)
         super().__init__()
         if kernel % 2 == 0 or branches < 1:
-            raise ValueError(f"kernel must be odd and branches positive; came {kernel} and {branches}")
+            raise ValueError(f"kernel must be odd and branches positive; got {kernel} and {branches}")
         self.branches = nn.ModuleList(
             nn.Conv2d(channels, out_channels, kernel, padding=kernel // 2, bias=bias) for _ in range(branches)
         )

@@ -30,7 +30,7 @@ class ConvSequence(nn.Module):
         positive(channels=channels, hidden=hidden, out_channels=out_channels, kernel=kernel, groups=groups)
         super().__init__()
         if kernel % 2 == 0:
-            raise ValueError(f"kernel must be odd; came {kernel}")
+            raise ValueError(f"kernel must be odd; got {kernel}")
         if channels % groups or hidden % groups or out_channels % groups:
             raise ValueError(f"groups must divide the channels; {groups}: {channels}, {hidden}, {out_channels}")
         self.reach = kernel // 2

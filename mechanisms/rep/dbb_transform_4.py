@@ -24,7 +24,7 @@ class ConvConcat(nn.Module):
         positive(channels=channels, kernel=kernel)
         super().__init__()
         if kernel % 2 == 0 or not widths:
-            raise ValueError(f"kernel must be odd and widths given; came {kernel} and {tuple(widths)}")
+            raise ValueError(f"kernel must be odd and widths given; got {kernel} and {tuple(widths)}")
         self.branches = nn.ModuleList(nn.Conv2d(channels, o, kernel, padding=kernel // 2, bias=bias) for o in widths)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b o h w"]:

@@ -23,7 +23,7 @@ class AveragePool(nn.Module):
         not_negative(padding=padding)
         super().__init__()
         if padding > kernel // 2:
-            raise ValueError(f"padding must not exceed half of the kernel; came {padding} and {kernel}")
+            raise ValueError(f"padding must not exceed half of the kernel; got {padding} and {kernel}")
         self.channels, self.kernel, self.stride, self.padding = channels, kernel, stride, padding
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c i j"]:

@@ -21,7 +21,7 @@ class ConvScales(nn.Module):
         positive(channels=channels, out_channels=out_channels, kernel=kernel)
         super().__init__()
         if kernel % 2 == 0:
-            raise ValueError(f"kernel must be odd, so that it has a middle; came {kernel}")
+            raise ValueError(f"kernel must be odd, so that it has a middle; got {kernel}")
         reach = kernel // 2
         self.point = nn.Conv2d(channels, out_channels, 1, bias=bias)
         self.row = nn.Conv2d(channels, out_channels, (1, kernel), padding=(0, reach), bias=bias)

@@ -47,9 +47,9 @@ class DilatedReparam(nn.Module):
             )
         chosen = _BRANCHES[kernel] if branches is None else branches
         if any(side % 2 == 0 for side in (kernel, *(k for k, _ in chosen))):
-            raise ValueError(f"kernels must be odd to share a centre; came {kernel} with {chosen}")
+            raise ValueError(f"kernels must be odd to share a centre; got {kernel} with {chosen}")
         if any((side - 1) * step + 1 > kernel for side, step in chosen):
-            raise ValueError(f"(side - 1) * dilation must be below kernel {kernel} for each branch; came {chosen}")
+            raise ValueError(f"(side - 1) * dilation must be below kernel {kernel} for each branch; got {chosen}")
         self.large = ConvBN(channels, channels, kernel, groups=channels)
         self.small = nn.ModuleList(
             ConvBN(channels, channels, side, dilation=step, groups=channels) for side, step in chosen

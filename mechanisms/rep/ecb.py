@@ -58,7 +58,7 @@ class EdgeBlock(nn.Module):
         super().__init__()
         out = channels if out_channels is None else out_channels
         if identity and out != channels:
-            raise ValueError(f"the identity needs as many outputs as inputs; came {channels} and {out}")
+            raise ValueError(f"the identity needs as many outputs as inputs; got {channels} and {out}")
         self.plain = nn.Conv2d(channels, out, 3)
         self.before = nn.Conv2d(channels, out * widen, 1)
         self.then = nn.Conv2d(out * widen, out, 3)

@@ -61,5 +61,5 @@ MECHANISM = Spec(
         ),
         "readme": Preset({}, {"h": 224, "w": 224}),
     },
-    half_safe="Under weights that are drawn, sums of up to six branches grow from block to block and pass 65504 in S0.",
+    float16_unsafe="Under random weights, sums of up to six branches grow from block to block and pass 65504 in S0.",
 )

@@ -33,7 +33,7 @@ class OverParameterised(nn.Module):
     ) -> None:
         super().__init__()
         if branches < 1 or kernel % 2 == 0:
-            raise ValueError(f"branches must be positive and kernel odd; came {branches} and {kernel}")
+            raise ValueError(f"branches must be positive and kernel odd; got {branches} and {kernel}")
         self.branches = nn.ModuleList(
             ConvBN(channels, out_channels, kernel, stride=stride, groups=groups) for _ in range(branches)
         )

@@ -81,7 +81,7 @@ class RepGhostBottleneck(nn.Module):
         super().__init__()
         out = channels if out_channels is None else out_channels
         if kernel % 2 == 0 or squeeze < 0:
-            raise ValueError(f"kernel must be odd and squeeze not negative; came {kernel} and {squeeze}")
+            raise ValueError(f"kernel must be odd and squeeze not negative; got {kernel} and {squeeze}")
         self.first = RepGhostModule(channels, middle)
         self.shrink = ConvBN(middle, middle, kernel, stride=stride, groups=middle) if stride > 1 else nn.Identity()
         self.gate = HardGate(middle, max(1, int(middle * squeeze))) if squeeze else nn.Identity()

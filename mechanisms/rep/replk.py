@@ -31,7 +31,7 @@ class RepLKBlock(nn.Module):
         positive(channels=channels, small=small, expand=expand)
         super().__init__()
         if kernel % 2 == 0 or small % 2 == 0 or small >= kernel:
-            raise ValueError(f"kernel and small must be odd, small below kernel; came {kernel} and {small}")
+            raise ValueError(f"kernel and small must be odd, small below kernel; got {kernel} and {small}")
         wide = channels * expand
         self.norm = nn.BatchNorm2d(channels)
         self.widen = ConvBN(channels, wide)

@@ -29,7 +29,7 @@ class RepMixer(nn.Module):
         positive(channels=channels)
         super().__init__()
         if kernel % 2 == 0 or kernel < 3:
-            raise ValueError(f"kernel must be odd and at least 3; came {kernel}")
+            raise ValueError(f"kernel must be odd and at least 3; got {kernel}")
         self.dense = ConvBN(channels, channels, kernel, groups=channels)
         self.point = ConvBN(channels, channels, 1, groups=channels)
         self.identity = nn.BatchNorm2d(channels)

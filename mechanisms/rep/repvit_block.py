@@ -52,9 +52,9 @@ class RepViTBlock(nn.Module):
         super().__init__()
         out = channels if out_channels is None else out_channels
         if stride not in (1, 2):
-            raise ValueError(f"stride must be 1 or 2; came {stride}")
+            raise ValueError(f"stride must be 1 or 2; got {stride}")
         if stride == 1 and out != channels:
-            raise ValueError(f"channels change where the map is halved only; came {channels} to {out} at stride 1")
+            raise ValueError(f"channels change where the map is halved only; got {channels} to {out} at stride 1")
         self.filter = (
             RepDepthwise(channels) if stride == 1 else ConvBN(channels, channels, 3, stride=2, groups=channels)
         )

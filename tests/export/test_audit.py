@@ -120,7 +120,7 @@ def test_defaults_count_as_written() -> None:
     assert audit_attributes(written, rich()).ok
     set_attribute(written.graph.node[1], "ceil_mode", 1)
     (finding,) = audit_attributes(written, rich()).findings
-    assert finding.detail == "ceil_mode is 1, wanted 0"
+    assert finding.detail == "expected ceil_mode 0, got 1"
 
 
 def test_a_small_constant_is_an_attribute() -> None:

@@ -288,7 +288,9 @@ def test_refusals() -> None:
         {"s": np.float32(1), "z": np.int8(0)},
         out=TensorProto.INT8,
     )
-    with pytest.raises(ExportError, match="wants a float32 model, came one with QuantizeLinear"):
+    with pytest.raises(
+        ExportError, match="expected a float32 model to rewrite in float16, got one with QuantizeLinear"
+    ):
         to_float16(quantised, [{"x": draw(2, 8)}])
 
 

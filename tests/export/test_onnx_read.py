@@ -13,6 +13,7 @@ import pytest
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from attn_export.errors import SubjectError
+from attn_export.export.lint import RULES
 from attn_export.export.onnx.read import read_model
 from attn_export.pipeline import lint
 from attn_export.reparam.evaluate.onnx import OnnxEvaluator
@@ -369,5 +370,5 @@ class TestWrittenOtherwise:
             helper.make_node(kind, [], [f"o{kind}"], domain="z") for kind in kinds
         ]  # no rule of the standard's holds
         read = read_model(write(model(*model().graph.node, *bare), tmp_path / "m.onnx"))
-        for target in lint.TARGETS:
+        for target in RULES:
             lint.by_rules(read, target)

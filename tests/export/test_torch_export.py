@@ -58,7 +58,7 @@ def test_a_size_fixed_while_tracing_is_refused() -> None:
 
 def test_a_dropped_input_is_refused() -> None:
     asked = Contract(18, (*ASKED.inputs, TensorSpec("z", "float32", (1, 4))), ASKED.outputs)
-    with pytest.raises(ContractError, match="wanted inputs x, z, came x; an input that plays no part"):
+    with pytest.raises(ContractError, match="expected inputs x, z, got x; an input that plays no part"):
         contract.check(model(), asked)
 
 
@@ -92,12 +92,12 @@ def test_a_kept_contract_passes() -> None:
 @pytest.mark.parametrize(
     ("came", "message"),
     [
-        (model(opset=17), "wanted opset 18, came 17"),
-        (model(dims=(2, 4)), "input 'x': wanted shape bx4, came 2x4; a size was fixed"),
-        (model(dims=("b", 5)), "wanted shape bx4, came bx5"),
-        (model(dims=("b", 4, 1)), "wanted shape bx4, came bx4x1"),
-        (model(dtype=TensorProto.DOUBLE), "wanted float32, came float64"),
-        (model(domain="com.example"), "standard ONNX operators only; came operators of com.example"),
+        (model(opset=17), "expected opset 18, got 17"),
+        (model(dims=(2, 4)), "input 'x': expected shape bx4, got 2x4; a size was fixed"),
+        (model(dims=("b", 5)), "expected shape bx4, got bx5"),
+        (model(dims=("b", 4, 1)), "expected shape bx4, got bx4x1"),
+        (model(dtype=TensorProto.DOUBLE), "expected float32, got float64"),
+        (model(domain="com.example"), "standard ONNX operators only, got some of com.example"),
     ],
 )
 def test_a_broken_contract_says_which_part(came: onnx.ModelProto, message: str) -> None:
@@ -115,7 +115,7 @@ def test_an_invalid_model_is_refused() -> None:
 def test_an_ir_version_that_runtimes_do_not_read_is_refused() -> None:
     new = model()
     new.ir_version = 12
-    with pytest.raises(ContractError, match="wanted IR version 10 or older, came 12"):
+    with pytest.raises(ContractError, match="expected IR version 10 or older, got 12"):
         contract.check(new, ASKED)
 
 

@@ -79,7 +79,7 @@ REFUSED: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "meta": ("pt", lambda: saved({"w": torch.empty(3, device="meta")}), "without values"),
     "numbers for names": ("pt", lambda: saved({1: torch.ones(2), ("a", 2): 3}), "its keys: a int, a tuple"),
     "a name without end": ("pt", lambda: saved({"w" * 5000: torch.ones(1)}), "names of at most 1000 letters"),
-    "a list": ("pt", lambda: saved([STATE]), "wanted a mapping"),
+    "a list": ("pt", lambda: saved([STATE]), "expected a mapping"),
     "nothing": ("pt", lambda: b"", "cannot be read as weights"),
     "a pointer": ("pt", lambda: b"version https://git-lfs.github.com/spec/v1\n", "run git lfs pull"),
     "safetensors of other sizes": (

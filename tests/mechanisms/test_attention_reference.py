@@ -112,9 +112,9 @@ def test_rope_by_halves_is_the_same_with_other_channels_paired() -> None:
 )
 def test_more_tokens_than_the_tables_hold_are_refused(module: GroupedQueryAttention) -> None:
     assert module(torch.ones(1, 5, 32)).shape == (1, 5, 32)
-    with pytest.raises(ValueError, match="at most 5 tokens, came 6"):
+    with pytest.raises(ValueError, match="at most 5 tokens, got 6"):
         module(torch.ones(1, 6, 32))
-    with pytest.raises(ValueError, match="at most 5 tokens, came 6"):
+    with pytest.raises(ValueError, match="at most 5 tokens, got 6"):
         RotaryEmbedding(length=5)(torch.ones(1, 2, 6, 16))
 
 

@@ -144,11 +144,13 @@ def test_half_precision_is_finite_or_the_entry_says_in_a_sentence_why_not(subjec
     """At input scales 1 and 8."""
     spec = MECHANISMS[subject.name.partition(":")[0]]
     faults = not_finite(subject)
-    assert not faults or spec.half_safe, "float16 overflows; guard it, or say why in half_safe"
-    if spec.half_safe and not faults and subject.name.endswith(":test"):  # deserved on large maps, or in full size?
+    assert not faults or spec.float16_unsafe, "float16 overflows; guard it, or say why in float16_unsafe"
+    if (
+        spec.float16_unsafe and not faults and subject.name.endswith(":test")
+    ):  # deserved on large maps, or in full size?
         large = {dim.name: 48 for dim in subject.dynamic if dim.name != "b"}
         whole = from_spec("whole", spec, "readme")
-        assert not_finite(subject, large) or not_finite(whole, {"b": 1}), "float16 holds: take half_safe away"
+        assert not_finite(subject, large) or not_finite(whole, {"b": 1}), "float16 holds: take float16_unsafe away"
 
 
 def not_finite(subject: Subject, sizes: dict[str, int] | None = None) -> list[float]:

@@ -1,4 +1,4 @@
-"""The catalogue's frame: shelves, cards, checkpoints, awakened weights, the user's own networks."""
+"""The catalogue's frame: shelves, cards, checkpoints, random weights, the user's own networks."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class TestCheckpoint:
     def test_tensors_are_wanted(self) -> None:
         with pytest.raises(CheckpointError, match="holds no tensors; its keys: epoch"):
             checkpoint.unwrap({"epoch": 3}, "x")
-        with pytest.raises(CheckpointError, match="holds a list"):
+        with pytest.raises(CheckpointError, match="expected a mapping of names to tensors in x, got a list"):
             checkpoint.unwrap([1], "x")
 
     def test_original_and_own_names_both_load(self, tmp_path: Path) -> None:

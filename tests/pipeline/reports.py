@@ -41,7 +41,7 @@ def manifest(nodes: int = 5, name: str = "net") -> dict[str, Any]:
     return {
         "schema": 2,
         "attn_export": "0.1.0",
-        "subject": {"name": name, "weights": "awakened from seed 0", "fused": True, "seed": 0},
+        "subject": {"name": name, "weights": "random, seed 0", "fused": True, "seed": 0},
         "command": [name, "--fuse", "-o", "out folder"],
         "opset": 18,
         "tolerance": {"k": 4.0, "rule": "error <= k"},

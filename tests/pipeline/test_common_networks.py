@@ -24,7 +24,7 @@ def test_no_gate_cries_wolf(name: str, fuse: bool, tmp_path: Path) -> None:
     torch.manual_seed(0)
     module = make().eval()
     randomize(module, 0)
-    subject = Subject(name, module, (Input("x", ("b", *sizes)),), {"b": 2}, (Dim("b"),), "awakened from seed 0")
+    subject = Subject(name, module, (Input("x", ("b", *sizes)),), {"b": 2}, (Dim("b"),), "random, seed 0")
     outcome = deploy(
         subject,
         DeployOptions(output=tmp_path / "out", build=BuildOptions(fuse=fuse), bench=False, mutants="none"),

@@ -173,7 +173,7 @@ class TestSubjects:
             "No such option",
         ),
         ((f"{NETS}:Net",), 2, "say what goes in, for example --input 1x3x224x224"),
-        ((f"{NETS}:Net", "--input", "1x3xQ"), 2, "wanted [name:]shape[:dtype]"),
+        ((f"{NETS}:Net", "--input", "1x3xQ"), 2, "expected [name:]shape[:dtype]"),
         ((f"{NETS}:Net", "--input", "1x3x8x8:float8"), 2, "there is no input type 'float8'"),
         ((f"{NETS}:Net", "--input", "1x3x8x8", "--kwargs", "{"), 2, "--kwargs wants a JSON object"),
         ((f"{NETS}:Net", "--input", "1x3x8x8", "--kwargs", '{"width": 3}'), 2, "unexpected keyword argument 'width'"),

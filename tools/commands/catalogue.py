@@ -62,8 +62,8 @@ def show(name: str, *, as_json: bool) -> None:
     for index, (key, source) in enumerate(spec.sources.items()):
         refused = f"; refused: {source.refused}" if source.refused else ""
         console.say(f"{'' if index else 'weights':<8} --variant {key}: {source.of}{refused}")
-    if spec.half_safe:
-        console.say(f"float16  {spec.half_safe}")
+    if spec.float16_unsafe:
+        console.say(f"float16  {spec.float16_unsafe}")
     _measured(name, spec)
 
 
@@ -96,7 +96,7 @@ def _plain(name: str, family: str, entry: static_spec.StaticSpec) -> dict[str, A
         "sources": {
             key: {"of": s.of, "arguments": dict(s.arguments), "refused": s.refused} for key, s in spec.sources.items()
         },
-        "half_safe": spec.half_safe,
+        "float16_unsafe": spec.float16_unsafe,
         "measured": [asdict(line) for line in shown(name, spec.configurations, kept())],
     }
 

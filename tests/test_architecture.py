@@ -65,7 +65,7 @@ ROOMS = {
     "deploy_tests/data": {"backend", "backends"},
     "deploy_tests/measurement": {"backend", "backends", "shapes", "open_bundle", "latency", "machine"},
     "deploy_tests/conformance": {"backend", "backends", "open_bundle", "parity", "latency", "machine"},
-    "pipeline/divergence": set[str](),
+    "pipeline/divergence": {"options", "stage", "stages"},
     "pipeline/report": set[str](),
 }
 HOST_ONLY = {"torch", "onnx", "onnx_ir", "onnxscript", "onnxsim", "safetensors", "jaxtyping"}

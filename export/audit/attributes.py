@@ -32,39 +32,37 @@ _PASSING = {"Identity", "Dropout", "Cast"}
 
 def audit_attributes(model: onnx.ModelProto, reference: onnx.ModelProto) -> Audit:
     """Compare every node of ``model`` with its partner in ``reference``."""
-    index, wanted = GraphIndex(model), GraphIndex(reference)
+    index, before = GraphIndex(model), GraphIndex(reference)
     opset = next(entry.version for entry in reference.opset_import if entry.domain in ("", "ai.onnx"))
     checked, findings, unpaired = 0, [], []
     for node in index.nodes:
-        partner = wanted.maker.get(node.output[0])
-        same = partner is not None and index.shape(node.output[0]) == wanted.shape(partner.output[0])
+        partner = before.maker.get(node.output[0])
+        same = partner is not None and index.shape(node.output[0]) == before.shape(partner.output[0])
         where = f"{node.op_type} {node.name or node.output[0]}"
         if partner is None or partner.op_type != node.op_type or not same:
             unpaired.append(where)
             continue
-        compared = [*_attributes(index, node, partner, opset), *_constants(index, wanted, node, partner)]
-        wrong = [(name, came, want) for name, came, want in compared if came != want]
-        if wrong and _took_in(index, wanted, node, partner):
+        compared = [*_attributes(index, node, partner, opset), *_constants(index, before, node, partner)]
+        wrong = [(name, actual, expected) for name, actual, expected in compared if actual != expected]
+        if wrong and _took_in(index, before, node, partner):
             unpaired.append(where)
             continue
         checked += len(compared)
-        findings += [
-            AuditFinding("attribute", where, f"expected {name} {want}, got {came}") for name, came, want in wrong
-        ]
+        findings += [AuditFinding("attribute", where, f"expected {name} {old}, got {new}") for name, new, old in wrong]
     return Audit(checked, tuple(findings), tuple(unpaired))
 
 
-def _took_in(index: GraphIndex, wanted: GraphIndex, node: onnx.NodeProto, partner: onnx.NodeProto) -> bool:
+def _took_in(index: GraphIndex, before: GraphIndex, node: onnx.NodeProto, partner: onnx.NodeProto) -> bool:
     """Whether the node reads what lies before its partner's input, and that input is made no more: it does both."""
     if not node.input or not partner.input:
         return False
-    came, tensor, absorbed = node.input[0], partner.input[0], list[str]()
-    while tensor != came:
-        maker = wanted.maker.get(tensor)
+    actual, tensor, absorbed = node.input[0], partner.input[0], list[str]()
+    while tensor != actual:
+        maker = before.maker.get(tensor)
         if maker is None or tensor in index.maker:
             return False
         absorbed.append(maker.op_type)
-        tensor = next((name for name in maker.input if wanted.computed(name)), "")
+        tensor = next((name for name in maker.input if before.computed(name)), "")
     return not set(absorbed) <= _PASSING
 
 
@@ -73,9 +71,10 @@ def _attributes(
 ) -> Iterator[tuple[str, Any, Any]]:
     shape = index.shape(node.output[0])
     rank = None if shape is None else len(shape)
-    came, want = (_all(n, opset, rank) for n in (node, partner))
-    for name in sorted((came.keys() | want.keys()) - _INFERRED):
-        yield name, _filled(name, came.get(name), want.get(name)), _filled(name, want.get(name), came.get(name))
+    actual, expected = (_all(n, opset, rank) for n in (node, partner))
+    for name in sorted((actual.keys() | expected.keys()) - _INFERRED):
+        new, old = actual.get(name), expected.get(name)
+        yield name, _filled(name, new, old), _filled(name, old, new)
 
 
 def _all(node: onnx.NodeProto, opset: int, rank: int | None) -> dict[str, Any]:
@@ -102,16 +101,16 @@ def _filled(name: str, value: Any, other: Any) -> Any:
 
 
 def _constants(
-    index: GraphIndex, wanted: GraphIndex, node: onnx.NodeProto, partner: onnx.NodeProto
+    index: GraphIndex, before: GraphIndex, node: onnx.NodeProto, partner: onnx.NodeProto
 ) -> Iterator[tuple[str, Any, Any]]:
-    if (came := sum(map(bool, node.input))) < (want := sum(map(bool, partner.input))):
-        yield "number of inputs", came, want
+    if (actual := sum(map(bool, node.input))) < (expected := sum(map(bool, partner.input))):
+        yield "number of inputs", actual, expected
     if node.op_type in _FREE:
         return
     for position, (name, other) in enumerate(zip(node.input, partner.input, strict=False)):
-        if name not in index.tensors or other not in wanted.tensors:
+        if name not in index.tensors or other not in before.tensors:
             continue
-        value, old = index.array(name), wanted.array(other)
+        value, old = index.array(name), before.array(other)
         if old.size == 1 or old.dtype.kind in "iub":
             yield f"input {position} ({other})", _plain(value), _plain(old)
 

@@ -58,8 +58,8 @@ def local_errors(reference: onnx.ModelProto, runtime: Probe, feeds: Mapping[str,
     for first in range(0, len(exact.nodes), CHUNK):
         rows = range(first, min(first + CHUNK, len(exact.nodes)))
         names = {name for i in rows for name in (*inputs_of(exact.nodes[i]), *exact.nodes[i].output) if name}
-        wanted = sorted(names - exact.constants.keys() - feeds.keys())
-        values = {**feeds, **dict(runtime(wanted))}
+        needed = sorted(names - exact.constants.keys() - feeds.keys())
+        values = {**feeds, **dict(runtime(needed))}
         for index in rows:
             node = exact.nodes[index]
             needed = [*(name for name in inputs_of(node) if name not in exact.constants), node.output[0]]
@@ -69,13 +69,13 @@ def local_errors(reference: onnx.ModelProto, runtime: Probe, feeds: Mapping[str,
 
 def _local(exact: OnnxEvaluator, index: int, values: Mapping[str, Array]) -> Local:
     node = exact.nodes[index]
-    want, came = exact.step(index, values)[0], values[node.output[0]].astype(np.float64)
-    if came.shape != want.shape:
+    expected, actual = exact.step(index, values)[0], values[node.output[0]].astype(np.float64)
+    if actual.shape != expected.shape:
         return Local(node.output[0], node.op_type, node.name, 0, float("inf"))
     inputs = [values.get(name, exact.constants.get(name)) for name in node.input if name]
-    scale, axis = natural(node, [np.asarray(v, np.float64) for v in inputs if v is not None], want)
-    around = tuple(a for a in range(want.ndim) if a != axis)
-    error, size = (np.sqrt(np.mean(v**2, axis=None if axis is None else around)) for v in (came - want, want))
+    scale, axis = natural(node, [np.asarray(v, np.float64) for v in inputs if v is not None], expected)
+    around = tuple(a for a in range(expected.ndim) if a != axis)
+    error, size = (np.sqrt(np.mean(v**2, axis=None if axis is None else around)) for v in (actual - expected, expected))
     scale = np.maximum(scale, size)  # a sum of numbers of one sign is larger than its random walk
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.atleast_1d(np.where(error == 0, 0.0, error / (_UNIT * scale)))
@@ -84,13 +84,13 @@ def _local(exact: OnnxEvaluator, index: int, values: Mapping[str, Array]) -> Loc
     return Local(node.output[0], node.op_type, node.name, worst, float(ratio[worst]))
 
 
-def natural(node: onnx.NodeProto, inputs: Sequence[Array], want: Array) -> tuple[Array | float, int | None]:
+def natural(node: onnx.NodeProto, inputs: Sequence[Array], expected: Array) -> tuple[Array | float, int | None]:
     """Find the size that rounding errors of this node are relative to, and its axis; None: one for all."""
     measure = _SIZES.get(node.op_type)
     if measure is not None:
-        return measure(node, inputs, want)
-    floats = [rms(value) for value in inputs if value.shape == want.shape]
-    return max([rms(want), *(floats if node.op_type in _CANCELLING else [])]), None
+        return measure(node, inputs, expected)
+    floats = [rms(value) for value in inputs if value.shape == expected.shape]
+    return max([rms(expected), *(floats if node.op_type in _CANCELLING else [])]), None
 
 
 def rms(values: Array) -> float:
@@ -118,17 +118,17 @@ def _convolution(node: onnx.NodeProto, inputs: Sequence[Array], _: Array) -> tup
     return _plus_bias(rms(x) * size, inputs), 1
 
 
-def _matrix(node: onnx.NodeProto, inputs: Sequence[Array], want: Array) -> tuple[Array | float, int | None]:
+def _matrix(node: onnx.NodeProto, inputs: Sequence[Array], expected: Array) -> tuple[Array | float, int | None]:
     x, weight = inputs[:2]
     flags = {a.name: a.i for a in node.attribute if a.name in ("transA", "transB")}
     columns = weight.T if flags.get("transB") else weight
-    if columns.ndim == 1 or want.ndim == 0:
+    if columns.ndim == 1 or expected.ndim == 0:
         return rms(x) * float(np.linalg.norm(columns)), None
     size = np.sqrt((columns**2).sum(-2))  # one norm a column, and a matrix of the stack
-    return _plus_bias(rms(x) * size.reshape(-1, size.shape[-1]).max(0), inputs), want.ndim - 1
+    return _plus_bias(rms(x) * size.reshape(-1, size.shape[-1]).max(0), inputs), expected.ndim - 1
 
 
-def _norm(node: onnx.NodeProto, inputs: Sequence[Array], want: Array) -> tuple[Array | float, int | None]:
+def _norm(node: onnx.NodeProto, inputs: Sequence[Array], expected: Array) -> tuple[Array | float, int | None]:
     """Subtracting the mean cancels: rounding is relative to what was there before."""
     x = inputs[0]
     spread = float(np.sqrt(np.mean((x - x.mean(-1, keepdims=True)) ** 2))) or 1.0
@@ -136,11 +136,11 @@ def _norm(node: onnx.NodeProto, inputs: Sequence[Array], want: Array) -> tuple[A
     if node.op_type == "BatchNormalization":
         factor = np.abs(inputs[1]) / np.sqrt(inputs[4])
         return factor * (rms(x) + np.abs(inputs[3])) + np.abs(inputs[2]), 1
-    return rms(want) * lift + max((rms(v) for v in inputs[1:]), default=0.0), None
+    return rms(expected) * lift + max((rms(v) for v in inputs[1:]), default=0.0), None
 
 
-def _exponential(_: onnx.NodeProto, inputs: Sequence[Array], want: Array) -> tuple[Array | float, int | None]:
-    return rms(want) * max(1.0, rms(inputs[0])), None
+def _exponential(_: onnx.NodeProto, inputs: Sequence[Array], expected: Array) -> tuple[Array | float, int | None]:
+    return rms(expected) * max(1.0, rms(inputs[0])), None
 
 
 def _plus_bias(size: Array, inputs: Sequence[Array]) -> Array:

@@ -24,7 +24,7 @@ class Filled:
         left: names of either side that found no partner.
         tensors: how many of the module's were filled, and how many there are.
         numbers: the same, counted in numbers.
-        cast: how many tensors came in another floating type, by its name.
+        cast: how many tensors had another floating type, by its name.
     """
 
     left: tuple[str, ...]
@@ -59,13 +59,13 @@ def fill(
     own = tensors(module.state_dict())
     state = implementations.ours(state, spec, own.keys(), source)
     # The count of batches seen plays no part in inference, and old checkpoints lack it.
-    wanted = {name: value for name, value in own.items() if not _count(name)}
-    came = {name: value for name, value in state.items() if not _count(name)}
-    both = wanted.keys() & came.keys()
-    missing, unexpected = sorted(wanted.keys() - both), sorted(came.keys() - both)
-    if not both and (wanted or came):
+    expected = {name: value for name, value in own.items() if not _count(name)}
+    given = {name: value for name, value in state.items() if not _count(name)}
+    both = expected.keys() & given.keys()
+    missing, unexpected = sorted(expected.keys() - both), sorted(given.keys() - both)
+    if not both and (expected or given):
         raise CheckpointError(
-            f"none of the {len(came)} tensors of the weights has a name of the module's {len(wanted)}:"
+            f"none of the {len(given)} tensors of the weights has a name of the module's {len(expected)}:"
             f" they are called {_listed(unexpected)}, the module's {_listed(missing)}; give the weights of this"
             " network, or choose another part of the file with --weights-key"
         )
@@ -84,9 +84,9 @@ def fill(
         raise CheckpointError(text.one_line(f"the module does not take these weights: {error}")) from error
     return Filled(
         (*missing, *unexpected),
-        (len(both), len(wanted)),
-        (sum(wanted[name].numel() for name in both), sum(value.numel() for value in wanted.values())),
-        Counter(_kind(came[name]) for name in both if came[name].dtype != wanted[name].dtype and _floats(wanted[name])),
+        (len(both), len(expected)),
+        (sum(expected[name].numel() for name in both), sum(value.numel() for value in expected.values())),
+        Counter(_kind(given[name]) for name in both if _is_cast(given[name], expected[name])),
     )
 
 
@@ -134,6 +134,10 @@ def _check_numbers(fitted: State, parameters: set[str]) -> None:
             f"expected finite weights, got NaN or infinity in {_listed(bad)}: nothing can be proven of such a network;"
             " take a checkpoint from before the training diverged"
         )
+
+
+def _is_cast(given: Tensor, expected: Tensor) -> bool:
+    return given.dtype != expected.dtype and _floats(expected)
 
 
 def _floats(value: Tensor) -> bool:

@@ -1,4 +1,4 @@
-"""The audits find nothing on a clean graph, and exactly one thing for each planted fault."""
+"""The audits find nothing on a clean graph, and exactly one thing for each injected fault."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def test_a_clean_export_has_no_findings(name: str) -> None:
 @pytest.mark.parametrize("name", ENTRIES)
 def test_every_planted_weight_fault_is_one_finding(name: str) -> None:
     wanted, raw, simplified = made(name)
-    planted = [mutation for mutation in mutations(simplified) if mutation.kind in WEIGHT_FAULTS]
-    assert planted
-    for mutation in planted:
+    injected = [mutation for mutation in mutations(simplified) if mutation.kind in WEIGHT_FAULTS]
+    assert injected
+    for mutation in injected:
         findings = audit_initializers(mutation.of(simplified), wanted.also(raw)).findings
         assert [finding.where for finding in findings] == [mutation.where], mutation.name
 
@@ -59,9 +59,9 @@ def test_every_planted_weight_fault_is_one_finding(name: str) -> None:
 def test_the_module_alone_is_enough_before_any_stage() -> None:
     """Without an earlier stage to compare with: tensors are matched with the module's, transposed or not."""
     wanted, raw, _ = made("self_attention")
-    planted = [mutation for mutation in mutations(raw) if mutation.kind in WEIGHT_FAULTS[1:]]
-    assert len(planted) > 10
-    for mutation in planted:
+    injected = [mutation for mutation in mutations(raw) if mutation.kind in WEIGHT_FAULTS[1:]]
+    assert len(injected) > 10
+    for mutation in injected:
         assert len(audit_initializers(mutation.of(raw), wanted).findings) == 1, mutation.name
 
 

@@ -52,9 +52,9 @@ def test_a_clean_fused_graph_has_no_findings_and_something_was_audited(name: str
 @pytest.mark.parametrize("name", ["repvgg", "acmix"])
 def test_every_weight_fault_planted_after_fusing_is_found(name: str) -> None:
     *_, tier, final = made(name)
-    planted = [mutation for mutation in mutations(final) if mutation.kind in WEIGHT_FAULTS]
-    assert planted
-    assert [m.name for m in planted if not tier(m.of(final))] == []
+    injected = [mutation for mutation in mutations(final) if mutation.kind in WEIGHT_FAULTS]
+    assert injected
+    assert [m.name for m in injected if not tier(m.of(final))] == []
 
 
 def test_a_fuser_that_touches_what_it_does_not_fuse_is_found() -> None:

@@ -152,8 +152,7 @@ def test_a_file_of_the_original_gives_the_originals_numbers(name: str, tmp_path:
     """Built from the file alone: options that its source settles are not given. A blind file must fit by name."""
     golden, row = goldens.load(name), goldens.ROWS[name]
     settled = SETTLED.get(row.entry, set())
-    needed = {"vocabulary": 20} if name == "gmlp" else {}
-    preset = Preset({**needed, **{k: v for k, v in row.arguments.items() if k not in settled}})
+    preset = Preset({**row.beside, **{k: v for k, v in row.arguments.items() if k not in settled}})
     subject = loaded(tmp_path, row.entry, preset, golden.state, ASKED.get(name))
     inputs = [x for i, x in enumerate(golden.inputs) if row.inputs is None or i in row.inputs]
     with torch.no_grad():

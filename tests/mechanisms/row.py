@@ -13,4 +13,5 @@ class Row:
     entry: str
     arguments: dict[str, Any] = field(default_factory=dict)
     build: str = ""  #: a class or function of the entry's module, where the vector is of a part
+    beside: dict[str, Any] = field(default_factory=dict)  #: further arguments, which the names in a file do not tell
     inputs: tuple[int, ...] | None = None  #: which of the file's inputs our forward takes, where not all

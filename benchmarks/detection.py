@@ -63,7 +63,7 @@ def judge(model: onnx.ModelProto, rows: Sequence[Case], ports: Sequence[TensorSp
                     came = run(case.inputs)
                     passed[OURS] &= prove(lambda _, came=came: came, [case], ports, backend="").ok  # type: ignore[misc]
                     for port in ports:
-                        for rule, ok in verdicts(came[port.name], case.truth[port.name]).items():
+                        for rule, ok in verdicts(came[port.name], case.reference[port.name]).items():
                             passed[rule] &= ok
         except BackendError:
             return None

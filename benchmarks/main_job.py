@@ -30,8 +30,9 @@ def main() -> None:
     for name, spent in result["seconds"].items():
         print(f"  {name:<28} {spent:6.1f} s")
     for stage in result["stages"]:
-        print(f"  {stage['name']:<28} nodes {stage['nodes']}, k = {stage['k']:.2f} of {stage['k_bound']:g}")
-    contest = result["fused_against_unfused"]
+        error = f"{stage['normalized_error']:.2f}x (limit {stage['normalized_limit']:g}x)"
+        print(f"  {stage['name']:<28} nodes {stage['nodes']}, error {error}")
+    contest = result["comparison"]
     for name in ("ratio", "control"):
         value = contest[name]
         print(f"  fused/un-fused {name:<8} {value['estimate']:.3f} [{value['low']:.3f}, {value['high']:.3f}]")

@@ -124,7 +124,7 @@ def measure(folder: Path, wanted: set[str], minutes: float) -> None:
             print(f"{len(left) - number} pairs are left; the same command goes on with them")
             break
         contest = compare_latency(place / FUSED, place / PLAIN, place / CASES, rules=RULES)
-        known[place.name] = contest.to_dict()
+        known[place.name] = contest.to_dict("fused", "original")
         partial = folder / f".{RESULTS}.partial"
         partial.write_text(json.dumps(known, indent=1), encoding="utf-8")
         partial.replace(folder / RESULTS)

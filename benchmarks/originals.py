@@ -73,7 +73,11 @@ def measure(names: Iterable[str], work: Path, rules: Rules, again: bool) -> None
         except AttnExportError as error:
             print(f"{name}: {error}", flush=True)
             continue
-        speed = {"key": key, **contest.to_dict(), "free": beside.to_dict() if beside else None}
+        speed = {
+            "key": key,
+            **contest.to_dict("ours", "original"),
+            "free": beside.to_dict("ours, any batch", "original") if beside else None,
+        }
         _write(folder / SPEED, speed)
         print(f"{name}: {contest.ratio}, control {contest.control}: {verdict(name, speed)}", flush=True)
         if beside:

@@ -168,7 +168,7 @@ def planted(path: str, share: float, runs: int, rules: Rules, until: float) -> d
                 if time.time() > until:
                     return found
                 came = _contest(Path(path), contender, rules)
-                found[name].append({**came.to_dict(), "pairs": len(came.pairs), "extra": extra})
+                found[name].append({**came.to_dict(name, "bundle"), "pairs": len(came.pairs), "extra": extra})
                 _say(f"{name} {index + 1}: {came.ratio} {came.verdict}, {len(came.pairs)} pairs")
     return found
 

@@ -10,7 +10,7 @@ from typing import Any
 from attn_export.bundle import Bundle
 from attn_export.deploy_tests import backends, shapes
 from attn_export.deploy_tests.backend import EngineFigures
-from attn_export.deploy_tests.backends import BACKENDS
+from attn_export.deploy_tests.identity import identify
 from attn_export.deploy_tests.latency import budget, footprint, mlperf, profile, roofline, statistics, sweeps
 from attn_export.deploy_tests.latency.measure import Latency, Protocol, bundle_latency
 from attn_export.deploy_tests.machine import environment, preflight
@@ -81,7 +81,7 @@ def measure_bundle(
     weighed = footprint.measure_footprint(bundle, backend, threads=asked.threads) if weigh else None
     findings = tuple(budget.check_budget(limit, timed, weighed) for limit in limits)
     plain: dict[str, Any] = {
-        "backend": BACKENDS[backend].version(),
+        **identify(backend).to_dict(),
         "environment": environment.describe(backend),
         "latency": timed.to_dict(),
         "footprint": weighed.to_dict() if weighed else None,
@@ -92,7 +92,7 @@ def measure_bundle(
     plain["sweeps"] = _sweeps(bundle, backend, asked, progress)
     if asked.sustain:
         drift = sweeps.sustain(bundle, backend, asked.sustain, threads=asked.threads, progress=progress)
-        plain["sustain"] = drift.to_dict()
+        plain["drift"] = drift.to_dict()
     if (figures := _engine(bundle, backend, asked, ranges)) is not None:
         progress("engine")
         plain["engine"] = engine_dict(figures)

@@ -58,7 +58,7 @@ def asked(
             raise UsageError(f"--shapes gives {name!r} twice; give one range for each input")
         typed.add(name)
         port = next(port for port in bundle.inputs if port.name == name)
-        if why := misfit(range_, port, bundle.varying):
+        if why := misfit(range_, port, bundle.dynamic_dims):
             raise UsageError(f"--shapes {text}: {why}")
         for case in bundle.cases if cases else ():
             shape = case.inputs[name].shape

@@ -306,10 +306,10 @@ def _manifest(
         "command": list(options.command),
         "tolerance": manifest.tolerance(build.precision),
         "fusion": manifest.fusion(fusion, build.fuse_cost, build.keep_branches, build.border_maps) if fusion else None,
-        "second_tier": manifest.second_tier(audited.audits, audited.layers),
-        "mutants": score.to_dict() if score else None,
+        "audits": manifest.audits(audited.audits, audited.layers),
+        "mutation": score.to_dict() if score else None,
         "costs": cost.to_manifest(rows, cases[0].name),
-        "origins": origin.record(state.model.model, origin.origins(plain)),
+        "source_locations": origin.record(state.model.model, origin.origins(plain)),
         "data": data.to_dict() if data else None,
         "warnings": list(state.warnings),
     }

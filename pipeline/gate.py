@@ -55,7 +55,7 @@ class ParityGate:
 
         A runtime that computes what an exported graph says has that right: then only the module knows better.
         """
-        if parity.worst.user_fault:
+        if parity.worst.user_tolerance_failure:
             return ""
         plain = state.made[0].exported.model if state.made else None
         known = origin.origins(made.exported.model if plain is None else plain)

@@ -10,6 +10,8 @@ from typing import Any
 import onnx
 
 from attn_export import bundle
+from attn_export.bundle import versions
+from attn_export.deploy_tests.identity import identify
 from attn_export.deploy_tests.latency.comparison import LatencyComparison
 from attn_export.deploy_tests.latency.measure import Latency
 from attn_export.deploy_tests.machine import environment
@@ -38,61 +40,67 @@ class StageResult:
 
     def summary(self) -> str:
         """Say how far it is from the reference, in a line of progress."""
-        if self.parity.snr is not None:
-            return f"SNR {self.parity.worst.snr:.1f} dB (limit {self.parity.snr:g} dB)"
-        return f"error {self.parity.worst.k:.2f}x the float32 noise floor (limit {self.parity.tolerance:g}x)"
+        if self.parity.snr_db_limit is not None:
+            return f"SNR {self.parity.worst.snr_db:.1f} dB (limit {self.parity.snr_db_limit:g} dB)"
+        error, limit = self.parity.worst.normalized_error, self.parity.normalized_limit
+        return f"error {error:.2f}x the float32 noise floor (limit {limit:g}x)"
 
     def to_dict(self) -> dict[str, Any]:
-        """For the manifest."""
+        """Give the manifest's record of it."""
+        worst = self.parity.worst
         return {
             "name": self.name,
             "nodes": self.nodes,
             "bytes": self.bytes,
             "sha256": bundle.sha256(self.model) if self.model else None,
-            "worst_k": None if self.parity.worst.fault else self.parity.worst.k,
-            "worst_snr": self.parity.worst.snr if abs(self.parity.worst.snr) < float("inf") else None,
+            "normalized_error": None if worst.failure else worst.normalized_error,
+            "snr_db": worst.snr_db if abs(worst.snr_db) < float("inf") else None,
         }
 
 
 def tolerance(precision: str, snr: float | None = None) -> dict[str, Any]:
-    """The gate of a precision: k for float32, below that a signal-to-noise ratio: its class's, or the user's own.
+    """Give the gate of a precision: k for float32, below that a signal-to-noise ratio: its class's, or the user's own.
 
     Raises:
         ValueError: the precision has no class, and no ratio is given.
     """
-    rule = {"k": TOLERANCE, "rule": "error <= k * max(yardstick, 8 * 2**-24 * norm(truth))"}
+    rule = "error <= normalized_limit * max(float32_error, 8 * 2**-24 * norm(reference))"
+    limits = {"normalized_limit": TOLERANCE, "rule": rule}
     if precision == "float32":
-        return rule
+        return limits
     least = SNR.get(precision) if snr is None else snr
     if least is None:
         raise ValueError(f"{precision} is held to what its user says: how many dB?")
-    return {**rule, "snr": least, "rule": f"signal-to-noise ratio >= {least:g} dB"}
+    return {**limits, "snr_db_limit": least, "rule": f"signal-to-noise ratio >= {least:g} dB"}
 
 
 def fusion(made: Fusion[onnx.ModelProto], cost: str, keep: Sequence[str], repair: bool) -> dict[str, Any]:
-    """Sites, refusals and certificate."""
+    """Give what was fused, what was not and why, and the certificate."""
     return {
         "cost": cost,
         "keep": list(keep),
         "repair": repair,
         "sites": [asdict(site) for site in made.sites],
-        "refusals": [asdict(refusal) for refusal in made.refusals],
+        "not_fused": [
+            {"site": no.name, "reason": no.reason, "remedy": no.remedy, "kind": no.kind} for no in made.refusals
+        ],
         "certificate": {
-            "worst": made.certificate.worst,
-            "bound": made.certificate.bound,
-            "left_out": made.certificate.left_out,
+            "worst_error": made.certificate.worst,
+            "error_limit": made.certificate.bound,
+            "skipped_reason": made.certificate.left_out,
         },
     }
 
 
-def second_tier(audits: Mapping[str, Audit], layers: Sequence[Local]) -> dict[str, Any]:
-    """What was audited bit by bit, and the layers that were computed worst."""
+def audits(found: Mapping[str, Audit], layers: Sequence[Local]) -> dict[str, Any]:
+    """Give what was audited bit by bit, and the layers that were computed worst."""
+    worst = [{**asdict(layer), "error_ulp": layer.error} for layer in layers[:WORST]]
     return {
-        "audits": {name: found.to_dict() for name, found in audits.items()},
+        **{name: audit.to_dict() for name, audit in found.items()},
         "layers": {
-            "bound": LOCAL,
+            "error_ulp_limit": LOCAL,
             "checked": len(layers),
-            "worst": [asdict(layer) for layer in layers[:WORST]],
+            "worst": [{name: value for name, value in row.items() if name != "error"} for row in worst],
         },
     }
 
@@ -100,14 +108,14 @@ def second_tier(audits: Mapping[str, Audit], layers: Sequence[Local]) -> dict[st
 def manifest(
     subject: Subject, final: Exported, steps: Sequence[StageResult], more: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The manifest but for schema, cases and hashes, which ``bundle.write_manifest`` adds."""
+    """Give the manifest but for its version, cases and hashes, which ``bundle.write_manifest`` adds."""
     contract = final.contract
     return {
         "opset": contract.opset,
         "ir_version": final.model.ir_version,
         "inputs": [asdict(port) for port in contract.inputs],
         "outputs": [asdict(port) for port in contract.outputs],
-        "varying": [asdict(dim) for dim in subject.dynamic],
+        "dynamic_dims": [asdict(dim) for dim in subject.dynamic],
         "stages": [step.to_dict() for step in steps],
         "operators": final.operators,
         "environment": environment.describe(),
@@ -116,13 +124,13 @@ def manifest(
 
 
 def report(parity: Parity, measured: Measurement | None, contest: LatencyComparison | None) -> dict[str, Any]:
-    """The report of this machine's run."""
+    """Give the report of this machine's run."""
     run: dict[str, Any] = {
-        "backend": parity.backend,
+        **identify("onnxruntime").to_dict(),
         "environment": environment.describe(),
         "latency": None,
         **(measured.plain if measured else {}),
         "parity": parity.to_dict(),
-        "fused_against_unfused": contest.to_dict() if contest else None,
+        "comparison": contest.to_dict("fused", "original") if contest else None,
     }
-    return {"runs": [run]}
+    return {versions.KEY: bundle.SCHEMA_VERSION, "runs": [run]}

@@ -1,6 +1,6 @@
 """Check the check: plant faults in a model, one at a time, and see whether the parity gate notices.
 
-The share noticed is the kill score. A fault that is still there in a float64 evaluation but stays under the bound
+The share noticed is the mutation score. A fault that is still there in a float64 evaluation but stays under the bound
 has survived; one that changes nothing even in float64 is equivalent, and counts for neither side.
 """
 
@@ -36,7 +36,7 @@ FAST_SHARE = 0.25
 #: Cases on which ``fast`` tells survivors from equivalents.
 FAST_CASES = 2
 
-Verdict = Literal["caught", "survived", "equivalent", "refused"]
+Verdict = Literal["killed", "survived", "equivalent", "invalid"]
 
 
 @dataclass(frozen=True)
@@ -46,71 +46,71 @@ class MutantResult:
     Attributes:
         name: kind and place of the fault.
         kind: kind alone.
-        verdict: ``caught`` by the gate; ``survived`` it; ``equivalent`` to the model in float64; ``refused`` by the
-            runtime before anything could be compared.
-        k: largest error in units of what float32 is allowed; infinite where values could not be compared.
-        below: how many times below its bound a survivor's error stays.
-        exact: a survivor's true distance from the model, evaluated in float64, relative to the output.
-        seen_by: the second-tier check that notices a survivor; empty where none does.
-        why: how it was decided, in words.
+        verdict: ``killed`` by the gate; ``survived`` it; ``equivalent`` to the model in float64; ``invalid``: the
+            runtime refused it before anything could be compared.
+        normalized_error: largest error in units of what float32 is allowed; infinite where nothing could be compared.
+        margin: how many times below its bound a survivor's error stays.
+        float64_distance: a survivor's true distance from the model, evaluated in float64, relative to the output.
+        caught_by_audit: the second-tier check that notices a survivor; empty where none does.
+        reason: how it was decided, in words.
     """
 
     name: str
     kind: str
     verdict: Verdict
-    k: float
-    below: float = 0.0
-    exact: float = 0.0
-    seen_by: str = ""
-    why: str = ""
+    normalized_error: float
+    margin: float = 0.0
+    float64_distance: float = 0.0
+    caught_by_audit: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True)
 class MutationScore:
-    """The fates of the mutants that were tried, out of all that could be made."""
+    """What became of the mutants that were tried, out of all that could be made."""
 
     mode: str
     possible: int
-    fates: tuple[MutantResult, ...]
-    seconds: float
+    mutants: tuple[MutantResult, ...]
+    duration_s: float
 
     def count(self, verdict: Verdict) -> int:
-        """How many mutants met this fate."""
-        return sum(fate.verdict == verdict for fate in self.fates)
+        """How many mutants came out so."""
+        return sum(result.verdict == verdict for result in self.mutants)
 
     @property
-    def share(self) -> float:
-        """Caught among those caught or survived; NaN where there is none."""
-        judged = self.count("caught") + self.count("survived")
-        return self.count("caught") / judged if judged else float("nan")
+    def score(self) -> float:
+        """Killed among those killed or survived; NaN where there is none."""
+        judged = self.count("killed") + self.count("survived")
+        return self.count("killed") / judged if judged else float("nan")
 
     @property
     def vacuous(self) -> tuple[str, ...]:
-        """The trivial mutants that were not caught."""
-        return tuple(fate.name for fate in self.fates if fate.kind in TRIVIAL and fate.verdict != "caught")
+        """The trivial mutants that were not killed."""
+        return tuple(result.name for result in self.mutants if result.kind in TRIVIAL and result.verdict != "killed")
 
     def summary(self) -> str:
         """Say the score in one line."""
-        judged = self.count("caught") + self.count("survived")
-        text = f"kill score {self.share:.0%}: {self.count('caught')} of {judged} planted faults caught"
-        if seen := sum(bool(fate.seen_by) for fate in self.fates):
-            text += f", {seen} of the {self.count('survived')} others seen by the audits"
+        judged = self.count("killed") + self.count("survived")
+        text = f"mutation score {self.score:.0%}: {self.count('killed')} of {judged} injected faults caught"
+        if seen := sum(bool(result.caught_by_audit) for result in self.mutants):
+            text += f", {seen} of the other {self.count('survived')} by the graph audits"
         if equal := self.count("equivalent"):
             text += f", {equal} equivalent"
-        return f"{text} ({len(self.fates)} of {self.possible} tried, {self.seconds:.1f} s)"
+        return f"{text} ({len(self.mutants)} of {self.possible} tried, {self.duration_s:.1f} s)"
 
     def to_dict(self) -> dict[str, Any]:
         """The score as plain data, for the manifest."""
-        rows = [{k: None if v == float("inf") else v for k, v in asdict(fate).items()} for fate in self.fates]
+        rows = [{k: None if v == float("inf") else v for k, v in asdict(result).items()} for result in self.mutants]
         return {
             "mode": self.mode,
             "possible": self.possible,
-            "tried": len(self.fates),
-            **{verdict: self.count(verdict) for verdict in ("caught", "survived", "equivalent", "refused")},
-            "share": self.share if self.share == self.share else None,
+            "tried": len(self.mutants),
+            **{verdict: self.count(verdict) for verdict in ("killed", "survived", "equivalent", "invalid")},
+            "score": self.score if self.score == self.score else None,
             "vacuous": list(self.vacuous),
-            "seconds": self.seconds,
-            "fates": rows,
+            "duration_s": self.duration_s,
+            "mutants": rows,
         }
 
 
@@ -153,7 +153,7 @@ def run_mutants(
     began = time.perf_counter()
     rows = mutations(model) if planted is None else list(planted)
     judge = _Gate(model, cases, outputs, tolerance, len(cases) if budget is None else FAST_CASES, backend)
-    fates: list[MutantResult] = []
+    mutants: list[MutantResult] = []
     tried: set[str] = set()
     with tempfile.TemporaryDirectory() as folder:
         for mutation in rows:
@@ -163,12 +163,12 @@ def run_mutants(
             tried.add(mutation.kind)
             mutant = mutation.of(model)
             with activity.doing(f"trying the planted fault {mutation.name!r}", who="", model=""):
-                fate = judge(mutation, mutant, Path(folder, "mutant.onnx"))
-            if fate.verdict == "survived" and second is not None:
-                fate = replace(fate, seen_by=second(mutant))
-            fates.append(fate)
+                result = judge(mutation, mutant, Path(folder, "mutant.onnx"))
+            if result.verdict == "survived" and second is not None:
+                result = replace(result, caught_by_audit=second(mutant))
+            mutants.append(result)
     mode = "full" if budget is None else "fast"
-    return MutationScore(mode, len(rows), tuple(fates), time.perf_counter() - began)
+    return MutationScore(mode, len(rows), tuple(mutants), time.perf_counter() - began)
 
 
 class _Gate:
@@ -195,24 +195,26 @@ class _Gate:
             with opened(self.backend, path, Options()) as run:
                 for case in self.cases:  # the first case that fails settles it
                     parity = prove(run, [case], self.outputs, backend="", tolerance=self.tolerance)
-                    k = max(k, parity.worst.k)
+                    k = max(k, parity.worst.normalized_error)
                     if not parity.ok:
-                        why = parity.worst.fault or f"k = {k:.3g} in case '{case.name}'"
-                        return MutantResult(mutation.name, mutation.kind, "caught", k, why=why)
-                    below = min(below, *(c.bound / c.error if c.error else float("inf") for c in parity.comparisons))
+                        why = parity.worst.failure or f"k = {k:.3g} in case '{case.name}'"
+                        return MutantResult(mutation.name, mutation.kind, "killed", k, reason=why)
+                    below = min(
+                        below, *(c.error_limit / c.error if c.error else float("inf") for c in parity.comparisons)
+                    )
         except BackendError as error:
-            return MutantResult(mutation.name, mutation.kind, "refused", 0.0, why=first_line(error))
+            return MutantResult(mutation.name, mutation.kind, "invalid", 0.0, reason=first_line(error))
         try:
             distance = self._distance(mutant)
         except ExportError as error:
             why = f"whether it is equivalent is not known: {error}"
-            return MutantResult(mutation.name, mutation.kind, "survived", k, below, why=why)
+            return MutantResult(mutation.name, mutation.kind, "survived", k, below, reason=why)
         if distance <= EQUIVALENT:
             told = min(self.told_by, len(self.cases))
             why = f"differs by {distance:.1e} in float64, bound {EQUIVALENT:g}, on {told} cases"
-            return MutantResult(mutation.name, mutation.kind, "equivalent", k, below, distance, why=why)
+            return MutantResult(mutation.name, mutation.kind, "equivalent", k, below, distance, reason=why)
         why = f"stays {below:.3g} times below the bound; differs by {distance:.1e} in float64"
-        return MutantResult(mutation.name, mutation.kind, "survived", k, below, distance, why=why)
+        return MutantResult(mutation.name, mutation.kind, "survived", k, below, distance, reason=why)
 
     def _distance(self, mutant: onnx.ModelProto) -> float:
         """Relative difference of mutant and model in float64, in the first case that shows one; 0 if none does."""

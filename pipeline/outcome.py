@@ -82,7 +82,7 @@ class DeployResult:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """The same for machines, without the raw samples (those are in the bundle's report.json)."""
+        """Give the same for machines, without the raw samples (those are in the bundle's report.json)."""
         return {
             "subject": self.subject.name,
             "weights": self.subject.weights,
@@ -93,18 +93,18 @@ class DeployResult:
                     "name": step.name,
                     "nodes": step.nodes,
                     "bytes": step.bytes,
-                    "k": step.parity.worst.k,
-                    "k_bound": step.parity.tolerance,
                     "error": step.parity.worst.error,
-                    "error_bound": step.parity.worst.bound,
+                    "error_limit": step.parity.worst.error_limit,
+                    "normalized_error": step.parity.worst.normalized_error,
+                    "normalized_limit": step.parity.normalized_limit,
                     "latency_ms": step.latency.percentiles() if step.latency else None,
                 }
                 for step in self.steps
             ],
             "fused_sites": [site.name for site in self.fusion.sites] if self.fusion else [],
             "certificate": self.fusion.certificate.worst if self.fusion else None,
-            "kill_score": self.score.share if self.score and self.score.share == self.score.share else None,
-            "fused_against_unfused": self.contest.to_dict() if self.contest else None,
+            "score": self.score.score if self.score and self.score.score == self.score.score else None,
+            "comparison": self.contest.to_dict("fused", "original") if self.contest else None,
             "warnings": list(self.warnings),
             "seconds": dict(self.seconds),
         }

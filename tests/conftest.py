@@ -5,10 +5,16 @@ What runs on a device is tested where PyTorch is missing too, so nothing here ma
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from attn_export import bundle
+from attn_export.bundle import writer
+from tests.pipeline.schema import folder_faults
 
 #: How the paths of tests begin that need no PyTorch, and should not pay for importing it.
 DEVICE_SIDE = ("deploy_tests", "process", "test_bundle", "test_untrusted")
@@ -22,3 +28,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         import torch
 
         torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def every_bundle_keeps_its_schema() -> Iterator[None]:
+    """Hold both files of every bundle that a test finishes against the schemas, before it is put into its place."""
+    written = writer.writing
+
+    @contextlib.contextmanager
+    def checked(target: Path) -> Iterator[Path]:
+        with written(target) as folder:
+            yield folder
+            assert not folder_faults(folder), folder_faults(folder)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(writer, "writing", checked)
+        patch.setattr(bundle, "writing", checked)
+        yield

@@ -23,8 +23,8 @@ CONTENT = {
     "subject": {"name": "two"},
     "inputs": [PORT],
     "outputs": [{**PORT, "name": "y"}],
-    "varying": [{"name": "b", "step": 1, "least": 1, "most": None}],
-    "tolerance": {"k": 4.0},
+    "dynamic_dims": [{"name": "b", "step": 1, "min": 1, "max": None}],
+    "tolerance": {"normalized_limit": 4.0},
 }
 
 
@@ -56,12 +56,12 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
     read = bundle.read(write(tmp_path / "two"))
     assert read.name == "two"
     assert read.inputs[0].shape == ("b", 2)
-    assert read.varying[0].most is None
+    assert read.dynamic_dims[0].max is None
     (case,) = read.cases
     assert case.name == CASE.name
-    assert case.yardstick == CASE.yardstick
+    assert case.float32_error == CASE.float32_error
     np.testing.assert_array_equal(case.inputs["x"], CASE.inputs["x"])
-    assert case.truth["y"].dtype == np.float64
+    assert case.reference["y"].dtype == np.float64
     assert os.listdir(tmp_path) == ["two"], "nothing is left beside it"
 
 
@@ -88,9 +88,11 @@ def test_a_failure_leaves_the_older_bundle(tmp_path: Path) -> None:
         (lambda p: (p / bundle.CASES).unlink(), "cases.npz is missing"),
         (lambda p: (p / bundle.MANIFEST).unlink(), "is no bundle"),
         (lambda p: (p / bundle.MANIFEST).write_text("{"), "cannot be read"),
-        (lambda p: (p / bundle.MANIFEST).write_text("[]"), "has no schema"),
-        (lambda p: edit(p, schema=1), "has schema 1; .* reads schema 2: export it again"),
-        (lambda p: edit(p, schema=True), "has no schema"),
+        (lambda p: (p / bundle.MANIFEST).write_text("[]"), "names no schema version"),
+        (lambda p: edit(p, schema_version=2), "is of schema version 2, .* reads version 3; export it again"),
+        (lambda p: edit(p, schema_version=None, schema=1), "is of schema version 1, "),
+        (lambda p: edit(p, schema_version=None, schema=3), "is of schema version 3, "),
+        (lambda p: edit(p, schema_version=True), "names no schema version"),
         (lambda p: edit(p, files={"../model.onnx": "0"}), "no file inside the bundle"),
         (lambda p: edit(p, files={"/etc/passwd": "0"}), "no file inside the bundle"),
         (lambda p: edit(p, files={"a//b": "0"}), "no file inside the bundle"),
@@ -98,7 +100,7 @@ def test_a_failure_leaves_the_older_bundle(tmp_path: Path) -> None:
         (lambda p: edit(p, files={"model.onnx": 1}), "files.model.onnx: expected str, got int"),
         (lambda p: edit(p, files={"model.onnx": "ab"}), "expected a sha256, got 'ab'"),
         (lambda p: edit(p, files={}), "does not account for model.onnx"),
-        (lambda p: edit(p, tolerance={}), "tolerance.k: is missing"),
+        (lambda p: edit(p, tolerance={}), "tolerance.normalized_limit: is missing"),
         (lambda p: edit(p, inputs=None), "inputs: is missing"),
         (lambda p: edit(p, inputs=[]), "inputs: expected a length"),
         (lambda p: edit(p, inputs=[{**PORT, "dtype": "object"}]), "element type 'object' is not known"),
@@ -107,7 +109,7 @@ def test_a_failure_leaves_the_older_bundle(tmp_path: Path) -> None:
         (lambda p: edit(p, inputs=[{**PORT, "name": "z"}]), "expected z, got x"),
         (lambda p: edit(p, outputs=[{**PORT, "name": "y", "shape": ["b", 3]}]), "expected bx3, got the shape"),
         (lambda p: edit(p, inputs=[{**PORT, "dtype": "float64"}]), "expected float64, got float32"),
-        (lambda p: edit(p, varying=[{"name": "b", "least": 2, "most": 1}]), "at most 1 and at least 2"),
+        (lambda p: edit(p, dynamic_dims=[{"name": "b", "min": 2, "max": 1}]), "at most 1 and at least 2"),
         (lambda p: edit(p, cases=["b=2"]), "holds other cases than the manifest counts"),
         (lambda p: edit(p, cases=["b=1", "b=3"]), r"holds other cases than the manifest counts \(2\)"),
         (lambda p: edit(p, colour="red"), "colour: there is no such field"),
@@ -118,14 +120,17 @@ def test_a_failure_leaves_the_older_bundle(tmp_path: Path) -> None:
         (lambda p: swap(p / bundle.MODEL, os.mkfifo), "expected a file at .*, got a pipe"),
         (lambda p: swap(p / bundle.MANIFEST, os.mkfifo), "expected a file at .*, got a pipe"),
         (lambda p: swap(p / bundle.MANIFEST, lambda f: f.symlink_to("/dev/zero")), "is a link"),
-        (lambda p: edit(p, subject={"name": "two", "precision": "float16"}), "tolerance.snr: is missing"),
-        (lambda p: edit(p, tolerance={"k": 4.0, "snr": 110.0}), "float32 is held to k alone"),
+        (lambda p: edit(p, subject={"name": "two", "precision": "float16"}), "tolerance.snr_db_limit: is missing"),
+        (
+            lambda p: edit(p, tolerance={"normalized_limit": 4.0, "snr_db_limit": 110.0}),
+            "float32 is held to normalized_limit alone",
+        ),
         (lambda p: cut(p, "]" * 10), "cannot be read"),
         (lambda p: cut(p, "[" * 100_000), "nests deeper than 64"),
-        (lambda p: cut(p, '{"schema": 2, "schema": 2}'), "'schema' stands twice"),
-        (lambda p: cut(p, '{"schema": ' + "9" * 5000 + "}"), "an integer of 5000 digits"),
-        (lambda p: cut(p, '{"schema": 2, "opset": NaN}'), "NaN is no number"),
-        (lambda p: cut(p, '{"schema": 2, "attn_export": "\\ud800"}'), "surrogates not allowed"),
+        (lambda p: cut(p, '{"schema_version": 3, "schema_version": 3}'), "'schema_version' stands twice"),
+        (lambda p: cut(p, '{"schema_version": ' + "9" * 5000 + "}"), "an integer of 5000 digits"),
+        (lambda p: cut(p, '{"schema_version": 3, "opset": NaN}'), "NaN is no number"),
+        (lambda p: cut(p, '{"schema_version": 3, "attn_export": "\\ud800"}'), "surrogates not allowed"),
     ],
 )
 def test_what_is_not_whole_is_refused(tmp_path: Path, harm: object, message: str) -> None:

@@ -18,7 +18,7 @@ from attn_export.bundle import Case
 from attn_export.deploy_tests.parity.compare import compare, prove
 from attn_export.deploy_tests.parity.verify import verify
 from attn_export.errors import BundleError, InconclusiveError
-from attn_export.types import Array
+from attn_export.types import Array, TensorSpec
 from tests.tools.run import run
 
 ONES = np.ones((1, 2), np.float32)
@@ -35,21 +35,25 @@ def model(factor: float, path: Path) -> None:
 def made(
     target: Path, *, factor: float = 2.0, cases: Mapping[str, tuple[Array, Any]] | None = None, **changes: object
 ) -> Path:
-    """A bundle that claims to be 2 · x, with all hashes right; ``cases`` by name: the truth, and its yardstick."""
+    """A bundle that claims to be 2 · x, with all hashes right; ``cases`` by name: reference and float32 error."""
     target.mkdir()
     model(factor, target / bundle.MODEL)
     chosen = cases or {"a": (2.0 * ONES.astype("f8"), 1e-7)}
     arrays: dict[str, Array] = {"names": np.array(list(chosen))}
-    for index, (truth, stray) in enumerate(chosen.values()):
-        arrays |= {f"{index}.input.x": ONES, f"{index}.truth.y": truth, f"{index}.yardstick.y": np.asarray(stray)}
+    for index, (reference, stray) in enumerate(chosen.values()):
+        arrays |= {
+            f"{index}.input.x": ONES,
+            f"{index}.reference.y": reference,
+            f"{index}.float32_error.y": np.asarray(stray),
+        }
     np.savez(target / bundle.CASES, **arrays)  # type: ignore[arg-type]
     port = {"name": "x", "dtype": "float32", "shape": ["b", 2]}
     content = {
         "subject": {"name": "two"},
         "inputs": [port],
         "outputs": [{**port, "name": "y"}],
-        "varying": [{"name": "b"}],
-        "tolerance": {"k": 4.0},
+        "dynamic_dims": [{"name": "b"}],
+        "tolerance": {"normalized_limit": 4.0},
     }
     bundle.write_manifest(target, {**content, **changes})
     return target
@@ -65,41 +69,55 @@ def as_text(path: Path, number: str) -> None:
     file.write_text(file.read_text().replace("4.0", number, 1))
 
 
-TRUTH = 2.0 * ONES.astype("f8")
+REFERENCE = 2.0 * ONES.astype("f8")
 #: A model of zeros that claims to be 2 · x, by what it brings to be measured by.
 ATTACKS: dict[str, Callable[[Path], object]] = {
-    "k = 1e30": lambda p: made(p, factor=0, tolerance={"k": 1e30}),
+    "k = 1e30": lambda p: made(p, factor=0, tolerance={"normalized_limit": 1e30}),
     "k = Infinity": lambda p: as_text(made(p, factor=0), "Infinity"),
     "k = 1e999": lambda p: as_text(made(p, factor=0), "1e999"),
     "k = NaN": lambda p: as_text(made(p, factor=0), "NaN"),
-    "k a little more": lambda p: made(p, factor=0, tolerance={"k": 4.001}),
-    "k = 0": lambda p: made(p, factor=0, tolerance={"k": 0}),
-    "k < 0": lambda p: made(p, factor=0, tolerance={"k": -4.0}),
-    "k = true": lambda p: made(p, factor=0, tolerance={"k": True}),
+    "k a little more": lambda p: made(p, factor=0, tolerance={"normalized_limit": 4.001}),
+    "k = 0": lambda p: made(p, factor=0, tolerance={"normalized_limit": 0}),
+    "k < 0": lambda p: made(p, factor=0, tolerance={"normalized_limit": -4.0}),
+    "k = true": lambda p: made(p, factor=0, tolerance={"normalized_limit": True}),
     "snr = -1e9": lambda p: made(
-        p, factor=0, tolerance={"k": 4.0, "snr": -1e9}, subject={"name": "two", "precision": "float16"}
+        p,
+        factor=0,
+        tolerance={"normalized_limit": 4.0, "snr_db_limit": -1e9},
+        subject={"name": "two", "precision": "float16"},
     ),
-    "snr for float32": lambda p: made(p, factor=0, tolerance={"k": 4.0, "snr": 1.0}),
+    "snr for float32": lambda p: made(p, factor=0, tolerance={"normalized_limit": 4.0, "snr_db_limit": 1.0}),
     "float16 below its class": lambda p: made(
-        p, factor=1.9, tolerance={"k": 4.0, "snr": 20.0}, subject={"name": "two", "precision": "float16"}
+        p,
+        factor=1.9,
+        tolerance={"normalized_limit": 4.0, "snr_db_limit": 20.0},
+        subject={"name": "two", "precision": "float16"},
     ),
     "bfloat16 below its class": lambda p: made(
-        p, factor=0, tolerance={"k": 4.0, "snr": 19.9}, subject={"name": "two", "precision": "bfloat16"}
+        p,
+        factor=0,
+        tolerance={"normalized_limit": 4.0, "snr_db_limit": 19.9},
+        subject={"name": "two", "precision": "bfloat16"},
     ),
     "int8 at 0 dB": lambda p: made(
-        p, factor=0, tolerance={"k": 4.0, "snr": 0.0}, subject={"name": "two", "precision": "int8"}
+        p,
+        factor=0,
+        tolerance={"normalized_limit": 4.0, "snr_db_limit": 0.0},
+        subject={"name": "two", "precision": "int8"},
     ),
-    "a yardstick of infinity": lambda p: made(p, factor=0, cases={"a": (TRUTH, np.inf)}),
-    "a yardstick of NaN": lambda p: made(p, factor=0, cases={"a": (TRUTH, np.nan)}),
-    "a long yardstick": lambda p: made(p, factor=0, cases={"a": (TRUTH, 1e10)}),
-    "a yardstick of a hundredth and more": lambda p: made(p, factor=1.96, cases={"a": (TRUTH, 0.0101 * 8**0.5)}),
-    "a negative yardstick": lambda p: made(p, factor=0, cases={"a": (TRUTH, -1.0)}),
-    "a yardstick of two numbers": lambda p: made(p, factor=0, cases={"a": (TRUTH, [1.0, 1.0])}),
-    "a yardstick of text": lambda p: made(p, factor=0, cases={"a": (TRUTH, "1")}),
-    "a yardstick where the truth is zero": lambda p: made(p, factor=0, cases={"a": (0 * TRUTH, 1e-9)}),
-    "a truth of text": lambda p: made(p, factor=0, cases={"a": (np.array([["a", "b"]]), 0.0)}),
-    "a truth that is complex": lambda p: made(p, factor=0, cases={"a": (TRUTH * 1j, 0.0)}),
-    "a truth beyond computing": lambda p: made(p, factor=0, cases={"a": (TRUTH * 1e200, 0.0)}),
+    "a float32 error of infinity": lambda p: made(p, factor=0, cases={"a": (REFERENCE, np.inf)}),
+    "a float32 error of NaN": lambda p: made(p, factor=0, cases={"a": (REFERENCE, np.nan)}),
+    "a long float32 error": lambda p: made(p, factor=0, cases={"a": (REFERENCE, 1e10)}),
+    "a float32 error of a hundredth and more": lambda p: made(
+        p, factor=1.96, cases={"a": (REFERENCE, 0.0101 * 8**0.5)}
+    ),
+    "a negative float32 error": lambda p: made(p, factor=0, cases={"a": (REFERENCE, -1.0)}),
+    "a float32 error of two numbers": lambda p: made(p, factor=0, cases={"a": (REFERENCE, [1.0, 1.0])}),
+    "a float32 error of text": lambda p: made(p, factor=0, cases={"a": (REFERENCE, "1")}),
+    "a float32 error where the reference is zero": lambda p: made(p, factor=0, cases={"a": (0 * REFERENCE, 1e-9)}),
+    "a reference of text": lambda p: made(p, factor=0, cases={"a": (np.array([["a", "b"]]), 0.0)}),
+    "a reference that is complex": lambda p: made(p, factor=0, cases={"a": (REFERENCE * 1j, 0.0)}),
+    "a reference beyond computing": lambda p: made(p, factor=0, cases={"a": (REFERENCE * 1e200, 0.0)}),
     "a field that nobody knows": lambda p: made(p, passed=True),
 }
 
@@ -115,29 +133,29 @@ def test_what_no_honest_bundle_claims_is_not_read(what: str, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("truth", "factor", "code"),
+    ("reference", "factor", "code"),
     [
-        (0 * TRUTH, 0.0, 5),
-        (TRUTH * np.nan, 0.0, 5),
-        (TRUTH * np.inf, 0.0, 5),
-        (TRUTH * [[1, np.inf]], 1e300, 1),  # an infinity beside it once granted any error
-        (TRUTH, 0.0, 1),
-        (TRUTH, 1.95, 1),
+        (0 * REFERENCE, 0.0, 5),
+        (REFERENCE * np.nan, 0.0, 5),
+        (REFERENCE * np.inf, 0.0, 5),
+        (REFERENCE * [[1, np.inf]], 1e300, 1),  # an infinity beside it once granted any error
+        (REFERENCE, 0.0, 1),
+        (REFERENCE, 1.95, 1),
     ],
 )
-def test_a_model_of_zeros_and_a_truth_of_nothing(truth: Array, factor: float, code: int, tmp_path: Path) -> None:
-    done = run("verify", made(tmp_path / "two", factor=min(factor, 3e38), cases={"a": (truth, 0.0)}))
+def test_a_model_of_zeros_and_a_truth_of_nothing(reference: Array, factor: float, code: int, tmp_path: Path) -> None:
+    done = run("verify", made(tmp_path / "two", factor=min(factor, 3e38), cases={"a": (reference, 0.0)}))
     assert done.code == code, (done.out, done.err)
     assert "parity holds" not in done.out
 
 
 def test_an_output_that_is_zero_everywhere_is_said_and_one_that_moves_is_enough(tmp_path: Path) -> None:
-    target = made(tmp_path / "two", cases={"dead": (TRUTH, 0.0), "b": (TRUTH, 0.0)})
+    target = made(tmp_path / "two", cases={"dead": (REFERENCE, 0.0), "b": (REFERENCE, 0.0)})
     assert "warning" not in run("verify", target).out
-    case = Case("a", {"x": ONES}, {"y": TRUTH, "z": 0 * TRUTH}, {"y": 0.0, "z": 0.0})
-    ports = [bundle.TensorSpec(name, "float32", ("b", 2)) for name in "yz"]
+    case = Case("a", {"x": ONES}, {"y": REFERENCE, "z": 0 * REFERENCE}, {"y": 0.0, "z": 0.0})
+    ports = [TensorSpec(name, "float32", ("b", 2)) for name in "yz"]
     assert bundle.idle([case], ports) == ("z",)
-    assert bundle.idle([case, Case("b", {}, {"y": 0 * TRUTH, "z": TRUTH}, {})], ports) == ()
+    assert bundle.idle([case, Case("b", {}, {"y": 0 * REFERENCE, "z": REFERENCE}, {})], ports) == ()
     assert bundle.idle([], ports) == ("y", "z")
     double = helper.make_graph(
         [helper.make_node("Mul", ["x", "w"], ["y"]), helper.make_node("Sub", ["x", "x"], ["z"])],
@@ -157,38 +175,38 @@ def test_an_output_that_is_zero_everywhere_is_said_and_one_that_moves_is_enough(
     bundle.write_manifest(both, {**content, "outputs": outputs})
     done = run("verify", both)
     assert done.code == 0, done.err
-    assert "warning: the truth of z is zero in every case, so nothing is known of it" in done.out
+    assert "warning: the reference of z is zero in every case, so nothing is known of it" in done.out
 
 
-def test_the_main_job_does_not_go_on_with_a_yardstick_that_nobody_would_believe() -> None:
-    bundle.refuse_loose([Case("a", {}, {"y": TRUTH}, {"y": 0.009 * 8**0.5})])
-    with pytest.raises(InconclusiveError, match=r"case 'a': the yardstick of 'y' is 0.0286, 0.01 of its norm"):
-        bundle.refuse_loose([Case("a", {}, {"y": TRUTH}, {"y": 0.0101 * 8**0.5})])
+def test_the_main_job_does_not_go_on_with_a_float32_error_that_nobody_would_believe() -> None:
+    bundle.refuse_loose([Case("a", {}, {"y": REFERENCE}, {"y": 0.009 * 8**0.5})])
+    with pytest.raises(InconclusiveError, match=r"case 'a': the float32 error of 'y' is 0.0286, 0.01 of its norm"):
+        bundle.refuse_loose([Case("a", {}, {"y": REFERENCE}, {"y": 0.0101 * 8**0.5})])
 
 
 def test_zeros_never_pass_whatever_may_be_read() -> None:
-    """The share and k together: an honest reader's bound is a twenty-fifth of the truth at most."""
+    """The share and k together: an honest reader's bound is a twenty-fifth of the reference at most."""
     assert bundle.SHARE * bundle.TOLERANCE < 0.05
-    case = Case("a", {"x": ONES}, {"y": TRUTH}, {"y": bundle.SHARE * 8**0.5})
-    assert compare(0 * ONES, case, bundle.TensorSpec("y", "float32", ("b", 2)), bundle.TOLERANCE).k >= 99
+    case = Case("a", {"x": ONES}, {"y": REFERENCE}, {"y": bundle.SHARE * 8**0.5})
+    assert compare(0 * ONES, case, TensorSpec("y", "float32", ("b", 2)), bundle.TOLERANCE).normalized_error >= 99
 
 
 @pytest.mark.parametrize("odd", [np.inf, -np.inf, np.nan])
 def test_an_infinity_in_the_truth_grants_nothing_to_the_rest(odd: float) -> None:
-    port = bundle.TensorSpec("y", "float32", ("b", 2))
+    port = TensorSpec("y", "float32", ("b", 2))
     case = Case("a", {"x": ONES}, {"y": np.array([[2.0, odd]])}, {"y": 0.0})
     right, wrong = (np.array([[value, odd]], "f4") for value in (2, 2.1))
-    assert compare(right, case, port, bundle.TOLERANCE).k == 0
-    assert compare(wrong, case, port, bundle.TOLERANCE).k > 1e4
+    assert compare(right, case, port, bundle.TOLERANCE).normalized_error == 0
+    assert compare(wrong, case, port, bundle.TOLERANCE).normalized_error > 1e4
 
 
 @pytest.mark.parametrize(
-    ("truth", "came", "ok"),
+    ("reference", "came", "ok"),
     [(0.0, 0.0, True), (0.0, 1e-20, False), (2.0, 2.0, True), (2.0, 0.0, False)],
 )
-def test_a_ratio_to_no_signal_is_not_endless(truth: float, came: float, ok: bool) -> None:
-    port = bundle.TensorSpec("y", "float32", ("b", 2))
-    case = Case("a", {"x": ONES}, {"y": truth * ONES.astype("f8")}, {"y": 0.0})
+def test_a_ratio_to_no_signal_is_not_endless(reference: float, came: float, ok: bool) -> None:
+    port = TensorSpec("y", "float32", ("b", 2))
+    case = Case("a", {"x": ONES}, {"y": reference * ONES.astype("f8")}, {"y": 0.0})
     parity = prove(lambda feeds: {"y": came * ONES}, [case], [port], backend="", snr=40.0)
     assert parity.ok is ok
 
@@ -216,9 +234,9 @@ def test_the_user_may_ask_for_another_limit_and_it_is_said(tmp_path: Path) -> No
 
 CUTS: dict[str, Callable[[dict[str, Array]], object]] = {
     "an input is missing": lambda a: a.pop("0.input.x"),
-    "a truth is missing": lambda a: a.pop("0.truth.y"),
-    "a yardstick is missing": lambda a: a.pop("0.yardstick.y"),
-    "a yardstick too many": lambda a: a.update({"0.yardstick.z": np.asarray(0.0)}),
+    "a reference is missing": lambda a: a.pop("0.reference.y"),
+    "a float32 error is missing": lambda a: a.pop("0.float32_error.y"),
+    "a float32 error too many": lambda a: a.update({"0.float32_error.z": np.asarray(0.0)}),
     "an input too many": lambda a: a.update({"0.input.z": ONES}),
     "a case too many": lambda a: a.update({"1.input.x": ONES}),
     "a case of no number": lambda a: a.update({"-1.input.x": ONES}),
@@ -226,7 +244,7 @@ CUTS: dict[str, Callable[[dict[str, Array]], object]] = {
     "another type": lambda a: a.update({"0.input.x": ONES.astype("f8")}),
     "another rank": lambda a: a.update({"0.input.x": ONES[0]}),
     "another size": lambda a: a.update({"0.input.x": np.ones((1, 3), "f4")}),
-    "a truth of another rank": lambda a: a.update({"0.truth.y": TRUTH[None]}),
+    "a reference of another rank": lambda a: a.update({"0.reference.y": REFERENCE[None]}),
     "no names": lambda a: a.pop("names"),
     "names that are numbers": lambda a: a.update(names=np.array([1])),
     "names in two rows": lambda a: a.update(names=np.array([["a"]])),
@@ -295,9 +313,9 @@ def test_the_digest_is_held(tmp_path: Path) -> None:
 
 
 def test_verify_of_another_precision_is_held_to_its_class(tmp_path: Path) -> None:
-    subject, tolerance = {"name": "two", "precision": "float16"}, {"k": 4.0, "snr": 40.0}
+    subject, tolerance = {"name": "two", "precision": "float16"}, {"normalized_limit": 4.0, "snr_db_limit": 40.0}
     whole = bundle.read(made(tmp_path / "two", factor=2.001, subject=subject, tolerance=tolerance))
     assert (whole.precision, whole.snr) == ("float16", 40.0)
     parity = verify(whole, "onnxruntime")
     assert parity.ok
-    assert math.isclose(parity.worst.snr, 66, abs_tol=0.1)
+    assert math.isclose(parity.worst.snr_db, 66, abs_tol=0.1)

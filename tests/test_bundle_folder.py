@@ -58,7 +58,7 @@ def altered(folder: Path) -> None:
 OTHERS: dict[str, Callable[[Path], object]] = {
     "a web app": lambda p: put(p, manifest_json=json.dumps(WEB_APP), index_html="<p>"),
     "a browser extension": lambda p: put(p, manifest_json=json.dumps(EXTENSION), a_js="1"),
-    "a schema 2 of somebody else's": lambda p: put(p, manifest_json='{"schema": 2}'),
+    "a schema 2 of somebody else's": lambda p: put(p, manifest_json='{"schema_version": 3}'),
     "an empty object": lambda p: put(p, manifest_json="{}"),
     "no JSON": lambda p: put(p, manifest_json="{"),
     "files alone": lambda p: put(p, thesis_tex="years"),
@@ -375,7 +375,7 @@ def test_a_reader_beside_a_writer_sees_one_writing_entirely(tmp_path: Path) -> N
             whole = bundle.read(target)
             _, case = generation(int(whole.name))
             assert whole.cases[0].name == whole.name
-            assert np.array_equal(whole.cases[0].truth["y"], case.truth["y"])
+            assert np.array_equal(whole.cases[0].reference["y"], case.reference["y"])
             seen.add(whole.name)
         assert writing.is_alive()
         assert len(seen) > 20, "there was a writer"

@@ -148,7 +148,9 @@ def model_of(folder: Path, label: str) -> str:
 def _measured(row: Mapping[str, Any], folder: Path, timed: Mapping[str, tuple[str, Timing]]) -> CatalogueFigures:
     last, model = row["result"]["stages"][-1], model_of(folder, row["label"])
     of, latency = timed.get(row["label"], ("", None))
-    return CatalogueFigures(last["nodes"], last["k"], last["k_bound"], model, latency if of == model else None)
+    return CatalogueFigures(
+        last["nodes"], last["normalized_error"], last["normalized_limit"], model, latency if of == model else None
+    )
 
 
 def _read(row: Mapping[str, Any]) -> CatalogueFigures:

@@ -36,9 +36,12 @@ def stages(outcome: DeployResult) -> Table:
 def _error(parity: Parity) -> tuple[str, str]:
     """The worst error and its bound, in the measure that the precision is held to."""
     worst = parity.worst
-    if parity.snr is not None:
-        return f"{worst.error:.3g}  (SNR {worst.snr:.1f} dB)", f"SNR {parity.snr:g} dB"
-    return f"{worst.error:.3g}  (k = {worst.k:.2f})", f"{worst.bound:.3g}  (k = {parity.tolerance:g})"
+    if parity.snr_db_limit is not None:
+        return f"{worst.error:.3g}  (SNR {worst.snr_db:.1f} dB)", f"SNR {parity.snr_db_limit:g} dB"
+    return (
+        f"{worst.error:.3g}  (k = {worst.normalized_error:.2f})",
+        f"{worst.error_limit:.3g}  (k = {parity.normalized_limit:g})",
+    )
 
 
 def sentences(outcome: DeployResult) -> list[str]:
@@ -55,7 +58,7 @@ def sentences(outcome: DeployResult) -> list[str]:
     lines.append(outcome.steps[-1].parity.summary())
     if outcome.score:
         lines.append(outcome.score.summary())
-        lines += [f"  survived: {fate.name}, {fate.why}" for fate in outcome.score.fates if _worth_saying(fate)]
+        lines += [f"  survived: {fate.name}, {fate.reason}" for fate in outcome.score.mutants if _worth_saying(fate)]
     if outcome.contest:
         lines.append(comparison(outcome.contest))
     return lines
@@ -75,7 +78,7 @@ def _left(refusals: Sequence[Refusal], most: int = 6) -> list[str]:
 
 
 def _worth_saying(fate: MutantResult) -> bool:
-    return fate.verdict == "survived" and not fate.seen_by
+    return fate.verdict == "survived" and not fate.caught_by_audit
 
 
 def comparison(contest: LatencyComparison, contender: str = "fused", reference: str = "un-fused") -> str:

@@ -192,7 +192,7 @@ def _rename(holder: Any, step: Any, rng: Random) -> None:
 
 def _add(holder: Any, step: Any, rng: Random) -> None:
     if isinstance(holder, dict):
-        holder[rng.choice((*TEXTS, "schema", "files", "k", "name"))] = scalar(rng)
+        holder[rng.choice((*TEXTS, "schema_version", "files", "normalized_limit", "name"))] = scalar(rng)
     else:
         holder.insert(step, scalar(rng))
 
@@ -507,7 +507,7 @@ def _member(members: dict[str, bytes], rng: Random) -> str:
                         "names.npy",
                         "0.input..npy",
                         f"{rng.choice(TEXTS)}.npy",
-                        name.replace("input", "truth"),
+                        name.replace("input", "reference"),
                         "-1.input.x.npy",
                     ]
                 )
@@ -517,9 +517,9 @@ def _member(members: dict[str, bytes], rng: Random) -> str:
             members[other.replace("\0", "0")[:60_000]] = members.pop(name)
             return f"{name} renamed"
         case 2:
-            members[f"{rng.choice(['99.truth.y', '0.input.zz', '0.yardstick.zz', 'extra', '1.other.y'])}.npy"] = npy(
-                value
-            )
+            members[
+                f"{rng.choice(['99.reference.y', '0.input.zz', '0.float32_error.zz', 'extra', '1.other.y'])}.npy"
+            ] = npy(value)
             return "one more"
         case _:
             members[name] = npy(array(value, rng))

@@ -282,13 +282,15 @@ def _check_one(folder: Path, graph_now: str | None) -> KitResult:
     return KitResult(name, HOLDS if parity.ok else FAILS, parity.summary(), backend, percentiles)
 
 
-def _as_bundle(folder: Path, facts: manifest.Manifest) -> Bundle:
+def _as_bundle(folder: Path, facts: manifest.ManifestRecord) -> Bundle:
     """Rebuild the bundle that ran, as far as the kit holds it: no model, and nothing that was measured elsewhere."""
     found = bundle.read_cases(folder / CASES)
     cases.fit(folder / CASES, found, facts.cases, facts.inputs, facts.outputs)
-    ports = facts.inputs, facts.outputs, facts.varying
+    ports = facts.inputs, facts.outputs, facts.dynamic_dims
     limits = facts.tolerance
-    return Bundle(folder, facts.subject.name, *ports, limits.k, found, fields.plain(facts), limits.snr)
+    return Bundle(
+        folder, facts.subject.name, *ports, limits.normalized_limit, found, fields.plain(facts), limits.snr_db_limit
+    )
 
 
 def executed_on(kits: Iterable[Path]) -> str:

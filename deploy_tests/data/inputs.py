@@ -50,7 +50,7 @@ class UserInputs:
     def to_dict(self) -> dict[str, Any]:
         """Give what the manifest records: no values, those are in the cases."""
         recorded = asdict(self.preprocess) if self.preprocess else None
-        return {"files": dict(self.files), "preprocess": recorded, "left": self.left}
+        return {"files": dict(self.files), "preprocess": recorded, "skipped": self.left}
 
 
 def read_inputs(

@@ -1,7 +1,7 @@
 """Budgets: what the user allows a model to cost, and whether it keeps to it.
 
-Each is an interval against a limit, and has three answers: **kept** (the whole interval lies within), **broken** (the
-whole interval lies beyond), and **too close to say**. A broken one is exit 1, one that is too close to say exit 5.
+Each is an interval against a limit, and has three answers: **passed** (the whole interval lies within), **failed**
+(all of it lies beyond), and **inconclusive**. A failed one is exit 1, an inconclusive one exit 5.
 """
 
 from __future__ import annotations
@@ -43,28 +43,29 @@ class BudgetResult:
     """How one budget came out."""
 
     text: str
-    came: Interval
+    measured: Interval
     limit: float
     unit: str
 
     @property
     def verdict(self) -> str:
-        """``kept``, ``broken``, or ``too close to say``."""
-        if self.came.high <= self.limit:
-            return "kept"
-        return "broken" if self.came.low > self.limit else "too close to say"
+        """``passed``, ``failed``, or ``inconclusive``."""
+        if self.measured.high <= self.limit:
+            return "passed"
+        return "failed" if self.measured.low > self.limit else "inconclusive"
 
     def summary(self) -> str:
         """Say it in one line."""
         scale, unit = (1e6, "MB") if self.unit == "B" else (1.0, self.unit)
-        low, value, high = (end / scale for end in (self.came.low, self.came.estimate, self.came.high))
+        low, value, high = (end / scale for end in (self.measured.low, self.measured.estimate, self.measured.high))
         came = (f"{value:.4g}" if low == high else f"{value:.4g} [{low:.4g}, {high:.4g}]") + f" {unit}"
-        return f"{self.text}: {self.verdict}, came {came}"
+        return f"{self.text}: {self.verdict}, measured {came}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data; an end that could not be bounded is None, since JSON has no infinity."""
         plain = asdict(self)
-        plain["came"] = {end: value if math.isfinite(value) else None for end, value in plain["came"].items()}
+        ends = plain["measured"].items()
+        plain["measured"] = {end: value if math.isfinite(value) else None for end, value in ends}
         return {**plain, "verdict": self.verdict}
 
 
@@ -157,7 +158,14 @@ def regression_of_reports(now: Mapping[str, Any], then: Mapping[str, Any], most:
         UsageError: they are of different machines, backends or threads, or hold no latency.
     """
     try:
-        seats = [(run["backend"], run["environment"]["processor"], run["latency"]["threads"]) for run in (now, then)]
+        seats = [
+            (
+                *(run[key] for key in ("backend", "version", "device")),
+                run["environment"]["processor"],
+                run["latency"]["threads"],
+            )
+            for run in (now, then)
+        ]
         one, other = (float(run["latency"]["cpu_ms"]["p50"]) for run in (now, then))
     except (KeyError, TypeError) as error:
         raise UsageError(f"a baseline is a report.json with a latency in it; {error} is missing") from error
@@ -174,14 +182,14 @@ def regression_of_reports(now: Mapping[str, Any], then: Mapping[str, Any], most:
 
 
 def gate(findings: Iterable[BudgetResult]) -> None:
-    """Fail where a budget was broken, or cannot be judged.
+    """Fail where a budget failed, or cannot be judged.
 
     Raises:
-        GateError: one was broken.
-        InconclusiveError: none was broken, but one is too close to say.
+        GateError: one failed.
+        InconclusiveError: none failed, but one is inconclusive.
     """
     rows = list(findings)
-    if broken := [row.summary() for row in rows if row.verdict == "broken"]:
-        raise GateError("; ".join(broken))
-    if open_ := [row.summary() for row in rows if row.verdict != "kept"]:
+    if failed := [row.summary() for row in rows if row.verdict == "failed"]:
+        raise GateError("; ".join(failed))
+    if open_ := [row.summary() for row in rows if row.verdict != "passed"]:
         raise InconclusiveError("; ".join(open_) + "; measure longer, or on a quieter machine")

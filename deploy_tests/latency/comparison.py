@@ -82,9 +82,10 @@ class LatencyComparison:
         """Whether nothing was shown, and a difference of ``asked`` (a share) could have gone unseen."""
         return self.void or (self.verdict == "no difference shown" and self.resolution > asked)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Figures and raw ratios as plain data."""
-        return {**asdict(self), "verdict": self.verdict, "resolution": self.resolution}
+    def to_dict(self, candidate: str, baseline: str) -> dict[str, Any]:
+        """Figures and raw ratios as plain data, and what the two are called."""
+        names = {"candidate": candidate, "baseline": baseline}
+        return {**names, **asdict(self), "verdict": self.verdict, "resolution": self.resolution}
 
 
 def compare_latency(

@@ -30,17 +30,17 @@ class SingleStream:
     """The estimate in milliseconds, the plain percentile beside it, and how it came about."""
 
     estimate_ms: float
-    plain_ms: float
+    percentile_ms: float
     queries: int
     discarded: int
     percentile: float
     confidence: float
-    seconds: float
+    duration_s: float
 
     @property
     def long_enough(self) -> bool:
         """Whether the run lasted as long as the rules ask of a submission."""
-        return self.seconds >= RULED_DURATION
+        return self.duration_s >= RULED_DURATION
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""

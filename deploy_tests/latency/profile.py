@@ -26,19 +26,19 @@ class KernelTime:
     Attributes:
         nodes: our nodes in the order of the graph; empty where it is the runtime's own.
         share: of the whole run's kernel time.
-        roofline: shortest possible time over measured; None where nothing is known of its work.
-        bound: ``compute``, ``memory``, or empty.
+        roofline_share: shortest possible time over measured; None where nothing is known of its work.
+        limited_by: ``compute``, ``memory``, or empty.
     """
 
     name: str
     op: str
     nodes: tuple[str, ...]
-    microseconds: float
+    time_us: float
     share: float
     flops: int
     bytes: int
-    roofline: float | None
-    bound: str
+    roofline_share: float | None
+    limited_by: str
     module: str
 
 
@@ -47,26 +47,26 @@ class Profile:
     """Rows from the longest to the shortest, and the total over all kernels in microseconds."""
 
     rows: tuple[KernelTime, ...]
-    total: float
+    total_us: float
     runs: int
     peak: Roofline | None
 
     @property
-    def mapped(self) -> float:
+    def mapped_share(self) -> float:
         """Share of the time that was given to nodes of ours."""
         return sum(row.share for row in self.rows if row.nodes)
 
     @property
-    def roofline(self) -> float | None:
+    def roofline_share(self) -> float | None:
         """Shortest possible over measured time of the whole graph."""
-        if self.peak is None or not self.total:
+        if self.peak is None or not self.total_us:
             return None
-        return sum(self.peak.shortest(row.flops, row.bytes) for row in self.rows) * 1e6 / self.total
+        return sum(self.peak.shortest(row.flops, row.bytes) for row in self.rows) * 1e6 / self.total_us
 
     def to_dict(self) -> JsonDict:
         """Plain data."""
         rows = [{**asdict(row), "nodes": list(row.nodes)} for row in self.rows]
-        return {**asdict(self), "rows": rows, "mapped": self.mapped, "roofline": self.roofline}
+        return {**asdict(self), "rows": rows, "mapped_share": self.mapped_share, "roofline_share": self.roofline_share}
 
 
 def profile_bundle(
@@ -111,7 +111,7 @@ def attribute(
                 next((member["module"] for member in members if member.get("module")), ""),
             )
         )
-    return Profile(tuple(sorted(rows, key=lambda row: -row.microseconds)), total, runs, peak)
+    return Profile(tuple(sorted(rows, key=lambda row: -row.time_us)), total, runs, peak)
 
 
 def _moved(members: Sequence[Mapping[str, Any]]) -> int:

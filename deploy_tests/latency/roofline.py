@@ -28,17 +28,17 @@ _THREADS = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "BLIS_
 class Roofline:
     """Floating-point operations and bytes a second that this machine reached."""
 
-    flops: float
-    bandwidth: float
+    flops_per_s: float
+    bytes_per_s: float
     threads: int
 
     def shortest(self, flops: float, moved: float) -> float:
         """Compute the fewest seconds that so much work can take here."""
-        return max(flops / self.flops, moved / self.bandwidth)
+        return max(flops / self.flops_per_s, moved / self.bytes_per_s)
 
     def bound(self, flops: float, moved: float) -> str:
         """Say what limits it: ``compute`` or ``memory``."""
-        return "compute" if flops / self.flops >= moved / self.bandwidth else "memory"
+        return "compute" if flops / self.flops_per_s >= moved / self.bytes_per_s else "memory"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data."""
@@ -95,7 +95,7 @@ def _best(work: Any, seconds: float) -> float:
 if __name__ == "__main__":
     wanted = json.loads(sys.argv[1])
     answer = {
-        "flops": peak_flops(wanted["size"], wanted["seconds"]),
-        "bandwidth": peak_bandwidth(wanted["megabytes"], wanted["seconds"]),
+        "flops_per_s": peak_flops(wanted["size"], wanted["seconds"]),
+        "bytes_per_s": peak_bandwidth(wanted["megabytes"], wanted["seconds"]),
     }
     print(json.dumps(answer))  # noqa: T201  # the answer to the parent process

@@ -46,15 +46,15 @@ class Point:
 class Drift:
     """Median latency in equal windows of a long run, in milliseconds, and its change from the first to the last."""
 
-    windows: tuple[float, ...]
-    seconds: float
-    slope_per_minute: float
+    window_p50_ms: tuple[float, ...]
+    duration_s: float
+    slope_ms_per_minute: float
 
     @property
     def change(self) -> float:
         """Share by which the last quarter is slower than the first."""
-        quarter = max(1, len(self.windows) // 4)
-        first, last = statistics.median(self.windows[:quarter]), statistics.median(self.windows[-quarter:])
+        quarter = max(1, len(self.window_p50_ms) // 4)
+        first, last = statistics.median(self.window_p50_ms[:quarter]), statistics.median(self.window_p50_ms[-quarter:])
         return last / first - 1
 
     @property
@@ -154,7 +154,7 @@ def resized(bundle: Bundle, size: int) -> dict[str, Any]:
     if not place:
         raise UsageError(f"{bundle.path} has a fixed batch; export it with --dynamic batch to sweep batch sizes")
     name = place[2]
-    dim = next(dim for dim in bundle.varying if dim.name == name)
+    dim = next(dim for dim in bundle.dynamic_dims if dim.name == name)
     if size < dim.min or (dim.max and size > dim.max) or size % dim.step:
         raise UsageError(f"{name} = {size} is not allowed: multiples of {dim.step} from {dim.min} to {dim.max or '∞'}")
     feeds = {}
@@ -169,7 +169,7 @@ def resized(bundle: Bundle, size: int) -> dict[str, Any]:
 
 def _place(bundle: Bundle) -> tuple[str, int, str] | None:
     """Input, axis and name of the batch: the leading dimension of the first input, where it may vary."""
-    varying = {dim.name for dim in bundle.varying}
+    varying = {dim.name for dim in bundle.dynamic_dims}
     for port in bundle.inputs:
         if port.shape and isinstance(port.shape[0], str) and port.shape[0] in varying:
             return port.name, 0, port.shape[0]

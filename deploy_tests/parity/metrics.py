@@ -24,81 +24,81 @@ from attn_export.types import Array
 COSINE, PSNR = 0.997, 30.0
 
 
-def allclose(came: Array, truth: Array, tolerance: float) -> bool:
+def allclose(came: Array, reference: Array, tolerance: float) -> bool:
     """Whether every element lies within ``tolerance`` absolutely plus relatively; NaN never does."""
-    return bool(np.allclose(came.astype(np.float64), truth, rtol=tolerance, atol=tolerance))
+    return bool(np.allclose(came.astype(np.float64), reference, rtol=tolerance, atol=tolerance))
 
 
-def cosine(came: Array, truth: Array) -> float:
+def cosine(came: Array, reference: Array) -> float:
     """Cosine of the angle between the two as flat vectors; 1 where both are zero, NaN where a value is."""
-    a, b = came.astype(np.float64).ravel(), truth.astype(np.float64).ravel()
+    a, b = came.astype(np.float64).ravel(), reference.astype(np.float64).ravel()
     sizes = float(np.linalg.norm(a) * np.linalg.norm(b))
     if sizes == 0:
         return 1.0 if not a.any() and not b.any() else 0.0
     return float(a @ b) / sizes
 
 
-def psnr(came: Array, truth: Array) -> float:
-    """Peak signal-to-noise ratio in dB, the peak being the truth's range."""
-    error = float(np.mean((came.astype(np.float64) - truth) ** 2))
-    peak = float(truth.max() - truth.min()) if truth.size else 0.0
+def psnr(came: Array, reference: Array) -> float:
+    """Peak signal-to-noise ratio in dB, the peak being the reference's range."""
+    error = float(np.mean((came.astype(np.float64) - reference) ** 2))
+    peak = float(reference.max() - reference.min()) if reference.size else 0.0
     return _decibels(peak**2, error)
 
 
-def snr(came: Array, truth: Array) -> float:
+def snr(came: Array, reference: Array) -> float:
     """Signal-to-noise ratio in dB."""
     return _decibels(
-        float(np.sum(truth.astype(np.float64) ** 2)), float(np.sum((came.astype(np.float64) - truth) ** 2))
+        float(np.sum(reference.astype(np.float64) ** 2)), float(np.sum((came.astype(np.float64) - reference) ** 2))
     )
 
 
-def top1(came: Array, truth: Array) -> float:
+def top1(came: Array, reference: Array) -> float:
     """Share of rows (along the last axis) whose largest element is the same."""
     if came.ndim == 0:
         return 1.0
-    return float(np.mean(came.argmax(-1) == truth.argmax(-1)))
+    return float(np.mean(came.argmax(-1) == reference.argmax(-1)))
 
 
-def relative(came: Array, truth: Array) -> tuple[float, float]:
+def relative(came: Array, reference: Array) -> tuple[float, float]:
     """Compute the largest and the mean relative error of an element."""
     with np.errstate(divide="ignore", invalid="ignore"):
-        errors = np.abs(came.astype(np.float64) - truth) / (np.abs(truth) + 1e-7)
+        errors = np.abs(came.astype(np.float64) - reference) / (np.abs(reference) + 1e-7)
     return float(errors.max(initial=0.0)), float(errors.mean()) if errors.size else 0.0
 
 
-def exporters(came: Array, truth: Array) -> bool:
+def exporters(came: Array, reference: Array) -> bool:
     """Whether the exporter's own verification would say nothing."""
-    largest = float(np.abs(came.astype(np.float64) - truth).max(initial=0.0))
-    return largest < 5e-3 and relative(came, truth)[0] < 0.1
+    largest = float(np.abs(came.astype(np.float64) - reference).max(initial=0.0))
+    return largest < 5e-3 and relative(came, reference)[0] < 0.1
 
 
 #: Each rule with its name: True where it passes.
 RULES: Mapping[str, Callable[[Array, Array], bool]] = {
-    "allclose 1e-3": lambda came, truth: allclose(came, truth, 1e-3),
-    "allclose 1e-5": lambda came, truth: allclose(came, truth, 1e-5),
-    "cosine > 0.997": lambda came, truth: cosine(came, truth) > COSINE,
-    "PSNR >= 30 dB": lambda came, truth: psnr(came, truth) >= PSNR,
+    "allclose 1e-3": lambda came, reference: allclose(came, reference, 1e-3),
+    "allclose 1e-5": lambda came, reference: allclose(came, reference, 1e-5),
+    "cosine > 0.997": lambda came, reference: cosine(came, reference) > COSINE,
+    "PSNR >= 30 dB": lambda came, reference: psnr(came, reference) >= PSNR,
     "torch's verify": exporters,
-    "top-1 equal": lambda came, truth: top1(came, truth) == 1.0,
+    "top-1 equal": lambda came, reference: top1(came, reference) == 1.0,
 }
 
 
-def verdicts(came: Array, truth: Array) -> dict[str, bool]:
+def verdicts(came: Array, reference: Array) -> dict[str, bool]:
     """Apply each rule; all of them say False where shapes differ."""
-    if came.shape != truth.shape:
+    if came.shape != reference.shape:
         return dict.fromkeys(RULES, False)
-    return {name: rule(came, truth) for name, rule in RULES.items()}
+    return {name: rule(came, reference) for name, rule in RULES.items()}
 
 
-def figures(came: Array, truth: Array) -> dict[str, float | None]:
+def figures(came: Array, reference: Array) -> dict[str, float | None]:
     """Compute the figures behind them, of two arrays of one shape; what is infinite or NaN becomes None."""
-    worst, mean = relative(came, truth)
+    worst, mean = relative(came, reference)
     rows = {
-        "cosine": cosine(came, truth),
-        "psnr_db": psnr(came, truth),
-        "snr_db": snr(came, truth),
-        "top1": top1(came, truth),
-        "max_abs": float(np.abs(came.astype(np.float64) - truth).max(initial=0.0)),
+        "cosine": cosine(came, reference),
+        "psnr_db": psnr(came, reference),
+        "snr_db": snr(came, reference),
+        "top1": top1(came, reference),
+        "max_abs": float(np.abs(came.astype(np.float64) - reference).max(initial=0.0)),
         "max_rel": worst,
         "mean_rel": mean,
     }

@@ -1,4 +1,4 @@
-"""Prove a bundle on this machine: read it whole, run its cases on a backend, compare with its truth."""
+"""Prove a bundle on this machine: read it whole, run its cases on a backend, compare with its reference."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def verify(
     ``tolerance`` and ``snr`` are what the user of this machine holds it to, instead of what the bundle says.
 
     Raises:
-        InconclusiveError: the truth of every output is zero in every case, so that zeros would pass.
+        InconclusiveError: the reference of every output is zero in every case, so that zeros would pass.
         UnknownNameError, BackendMissingError, BackendError, BundleError: as ``opened``.
     """
     chosen = bundle.cases if cases is None else cases
@@ -51,10 +51,10 @@ def refuse_idle(cases: Sequence[Case], bundle: Bundle) -> None:
     """Refuse cases that a model of zeros would pass.
 
     Raises:
-        InconclusiveError: the truth of every output is zero, or not finite, in all of them.
+        InconclusiveError: the reference of every output is zero, or not finite, in all of them.
     """
     if bundle.outputs and len(idle(cases, bundle.outputs)) == len(bundle.outputs):
         raise InconclusiveError(
-            f"the truth of every output of {bundle.path} is zero in every case, so zeros would pass and parity proves"
-            " nothing; use inputs on which the model does something (--data)"
+            f"the reference of every output of {bundle.path} is zero in every case, so zeros would pass and parity"
+            " proves nothing; use inputs on which the model does something (--data)"
         )

@@ -22,12 +22,12 @@ class Audit:
     Attributes:
         checked: how many constants or attributes were looked at.
         findings: what differs from what it must be.
-        unaccounted: what could not be compared, since an earlier stage computed or rewrote it.
+        unmatched: what could not be compared, since an earlier stage computed or rewrote it.
     """
 
     checked: int
     findings: tuple[AuditFinding, ...]
-    unaccounted: tuple[str, ...] = ()
+    unmatched: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -37,4 +37,4 @@ class Audit:
     def to_dict(self) -> dict[str, Any]:
         """Give the audit as plain data."""
         rows = [asdict(finding) for finding in self.findings]
-        return {"ok": self.ok, "checked": self.checked, "findings": rows, "unaccounted": list(self.unaccounted)}
+        return {"ok": self.ok, "checked": self.checked, "findings": rows, "unmatched": list(self.unmatched)}

@@ -46,14 +46,14 @@ def audit_outside(fused: onnx.ModelProto, plain: onnx.ModelProto, wanted: Known,
     return Audit(
         constant.checked + attribute.checked,
         (*constant.findings, *strange, *attribute.findings),
-        (*constant.unaccounted, *attribute.unaccounted),
+        (*constant.unmatched, *attribute.unmatched),
     )
 
 
 def auditor_of_fused(wanted: Known, plain: onnx.ModelProto, fused: onnx.ModelProto) -> Auditor:
     """As ``audit.second_tier``, for what was made of a fused graph: what fusing left alone is audited once, here."""
     outside = audit_outside(fused, plain, wanted, written(fused, plain))
-    return Auditor(wanted.also(plain).also(fused), fused, {"outside the fused sites": outside})
+    return Auditor(wanted.also(plain).also(fused), fused, {"outside_fused_sites": outside})
 
 
 def written(fused: onnx.ModelProto, plain: onnx.ModelProto) -> frozenset[str]:

@@ -145,7 +145,7 @@ class VariantFactory:
         return graph, None
 
     def _of_bundle(self, whole: bundle.Bundle) -> tuple[onnx.ModelProto, float | None]:
-        self.known |= recall(whole.manifest.get("origins") or {})
+        self.known |= recall(whole.manifest.get("source_locations") or {})
         return read_model(whole.model), (whole.manifest.get("tolerance") or {}).get("snr")
 
     def _stages(self, stage: str) -> Exported:

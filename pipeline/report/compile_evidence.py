@@ -11,12 +11,12 @@ KEY = "compiled"
 
 
 def record(evidence: Evidence) -> dict[str, Any]:
-    """The evidence as a report keeps it: but for the engine, which is not kept."""
+    """Give the evidence as a report keeps it: but for the engine, which is not kept."""
     return {key: value for key, value in evidence.to_dict().items() if not key.startswith("engine_")}
 
 
 def sentences(report: Mapping[str, Any]) -> list[str]:
-    """A line for each build, in the only words that may be used.
+    """Say what was built, a line each, in the only words that may be used.
 
     >>> plan = {"kernels": 7, "fused_attention": 1}
     >>> claim = "builds under TensorRT for RTX 1.7.1 (SM86), not run"

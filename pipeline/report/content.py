@@ -9,8 +9,11 @@ from pathlib import PurePath
 from typing import Any
 
 from attn_export.pipeline.report import compile_evidence, recount
-from attn_export.pipeline.report.audits import second_tier
+from attn_export.pipeline.report.audits import audits
 from attn_export.untrusted.text import command
+
+#: Runtimes as their makers write them.
+_TITLES = {"onnxruntime": "ONNX Runtime", "tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT for RTX"}
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class Check:
     """One proof with its answer: ``passed``, ``failed``, ``inconclusive``, or ``not run``.
 
     Attributes:
-        group: what it belongs to, such as ``parity on ONNX Runtime 1.32``.
+        group: what it belongs to, such as ``parity on ONNX Runtime 1.32.0 (CPU)``.
         place: ``file:line`` or module that a failure points at; empty where nothing is known.
     """
 
@@ -30,41 +33,55 @@ class Check:
 
 
 def checks(manifest: Mapping[str, Any], report: Mapping[str, Any]) -> list[Check]:
-    """Every proof of the bundle, parity first."""
+    """List every proof of the bundle, parity first."""
     rows: list[Check] = []
     for run in report.get("runs", []):
-        backend = run.get("backend", "backend")
+        backend = runtime(run)
         if run.get("missing"):
             rows.append(Check(f"parity on {backend}", "available", "not run", str(run["missing"])))
             continue
         rows += _parity(manifest, run, backend)
         rows += _latency(run, backend)
-    rows += [Check("second tier", name, answer, text) for name, answer, text in second_tier(manifest)]
-    mutants = manifest.get("mutants")
-    if isinstance(mutants, Mapping):
-        rows.append(_mutants(mutants))
+    rows += [Check("graph audit", name, answer, text) for name, answer, text in audits(manifest)]
+    mutation = manifest.get("mutation")
+    if isinstance(mutation, Mapping):
+        rows.append(_mutation(mutation))
     return rows
+
+
+def runtime(run: Mapping[str, Any]) -> str:
+    """Name the runtime of a run for people.
+
+    >>> runtime({"backend": "onnxruntime", "version": "1.32.0", "device": "cpu"})
+    'ONNX Runtime 1.32.0 (CPU)'
+    """
+    title = f"{_TITLES.get(run['backend'], run['backend'])} {run.get('version') or ''}".rstrip()
+    device = run.get("device") or ""
+    return f"{title} ({device.upper() if device in ('cpu', 'gpu', 'npu') else device})" if device else title
 
 
 def _parity(manifest: Mapping[str, Any], run: Mapping[str, Any], backend: str) -> list[Check]:
     parity = run.get("parity") or {}
     rows = []
     for item in parity.get("comparisons", []):
-        again = recount.comparison(item, parity)
-        k, snr, good = item.get("k"), item.get("snr"), again.good
-        fault = item.get("fault") or item.get("user_fault") or again.odd
-        least = parity.get("snr")  # the gate of a precision below float32
-        error, bound = number(item.get("error")), number(item.get("bound"))
-        figures = f"error {error}, bound {bound}, k = {number(k)} of {parity['tolerance']:g}"
-        if least is not None:  # k is float32's measure, and says nothing of a coarser precision
-            figures = f"signal-to-noise ratio {number(snr)} dB, wanted {least:g} dB; error {error}"
+        again = recount.output(item, parity)
+        good = again.good
+        failure = item.get("failure") or item.get("user_tolerance_failure") or again.odd
+        least = parity.get("snr_db_limit")  # the gate of a precision below float32
+        error, limit = number(item.get("error")), number(item.get("error_limit"))
+        figures = (
+            f"error {error} (limit {limit}), {number(item.get('normalized_error'))}x the float32 noise floor (limit"
+            f" {parity['normalized_limit']:g}x)"
+        )
+        if least is not None:  # the noise floor is float32's measure, and says nothing of a coarser precision
+            figures = f"signal-to-noise ratio {number(item.get('snr_db'))} dB (at least {least:g} dB); error {error}"
         place = "" if good else origin(manifest, item["output"])
         rows.append(
             Check(
                 f"parity on {backend}",
                 f"{item['output']} of case '{item['case']}'",
                 "passed" if good else "failed",
-                f"{fault}; {figures}" if fault else figures,
+                f"{failure}; {figures}" if failure else figures,
                 place,
             )
         )
@@ -77,33 +94,33 @@ def _parity(manifest: Mapping[str, Any], run: Mapping[str, Any], backend: str) -
 
 def _latency(run: Mapping[str, Any], backend: str) -> list[Check]:
     rows = []
-    contest = run.get("fused_against_unfused")
-    if contest:
-        again, odd = recount.contest(contest)
+    compared = run.get("comparison")
+    if compared:
+        again, odd = recount.comparison(compared)
         verdict = again.verdict if again else "void"
-        text = f"fused/un-fused {interval(contest['ratio'])}: {verdict}; control {interval(contest['control'])}"
+        name = f"{compared['candidate']} vs. {compared['baseline']}"
+        text = f"time ratio {interval(compared['ratio'])}: {verdict}; A/A control {interval(compared['control'])}"
         answer = "failed" if odd else "inconclusive" if verdict == "void" else "passed"
-        rows.append(Check(f"latency on {backend}", "fused against un-fused", answer, f"{odd}; {text}" if odd else text))
-    answers = {"kept": "passed", "broken": "failed"}
+        rows.append(Check(f"latency on {backend}", name, answer, f"{odd}; {text}" if odd else text))
     for item in run.get("budgets") or []:
-        verdict, odd = recount.kept(item)
-        text = f"{odd or verdict}, came {interval(item['came'])} {item.get('unit', '')}".rstrip()
-        answer = "failed" if odd else answers.get(verdict, "inconclusive")
+        verdict, odd = recount.budget_verdict(item)
+        text = f"{odd or verdict}, measured {interval(item['measured'])} {item.get('unit', '')}".rstrip()
+        answer = "failed" if odd else verdict
         rows.append(Check(f"budget on {backend}", item["text"], answer, text))
     return rows
 
 
-def _mutants(mutants: Mapping[str, Any]) -> Check:
-    caught, survived, passed, odd = recount.mutants(mutants)
-    text = f"{caught} of {caught + survived} planted faults were caught"
+def _mutation(mutation: Mapping[str, Any]) -> Check:
+    killed, survived, passed, odd = recount.mutation(mutation)
+    text = f"{killed} of {killed + survived} injected faults were caught"
     if passed:
         text += f"; the gate passes {', '.join(passed)}, so it proves nothing"
-    answer = "failed" if odd else "inconclusive" if passed or not caught else "passed"
-    return Check("the check is checked", "mutants caught", answer, f"{odd}; {text}" if odd else text)
+    answer = "failed" if odd else "inconclusive" if passed or not killed else "passed"
+    return Check("fault-injection test", "injected faults caught", answer, f"{odd}; {text}" if odd else text)
 
 
 def verdict(rows: Sequence[Check]) -> tuple[str, str]:
-    """The answer over all, and a sentence."""
+    """Give the answer over all checks, and a sentence."""
     count = {
         answer: sum(row.answer == answer for row in rows) for answer in ("failed", "inconclusive", "passed", "not run")
     }
@@ -118,27 +135,27 @@ def verdict(rows: Sequence[Check]) -> tuple[str, str]:
 
 
 def headline(manifest: Mapping[str, Any], report: Mapping[str, Any]) -> list[str]:
-    """What most people want to know, in a line each: the error, the ratio, the latency."""
+    """Say what most people want to know, a line each: the error, the ratio, the latency."""
     lines = []
     for run in report.get("runs", []):
-        backend, parity, contest, timed = (
-            run.get(key) for key in ("backend", "parity", "fused_against_unfused", "latency")
-        )
+        backend, parity, compared, timed = runtime(run), run.get("parity"), run.get("comparison"), run.get("latency")
         rows = (parity or {}).get("comparisons", [])
-        if parity and any(row["k"] is None for row in rows):
-            lines.append(f"{backend}: outputs that could not even be compared")
-        elif parity and rows and parity.get("snr") is not None:
-            ratios = [row["snr"] for row in rows if row["snr"] is not None]
+        if parity and any(row["normalized_error"] is None for row in rows):
+            lines.append(f"{backend}: outputs could not even be compared")
+        elif parity and rows and parity.get("snr_db_limit") is not None:
+            ratios = [row["snr_db"] for row in rows if row["snr_db"] is not None]
             least = f"{number(min(ratios))} dB" if ratios else "no error at all"
-            lines.append(f"{backend}: least signal-to-noise ratio {least}, wanted {parity['snr']:g} dB")
+            lines.append(f"{backend}: lowest signal-to-noise ratio {least} (at least {parity['snr_db_limit']:g} dB)")
         elif parity and rows:
-            worst = max(row["k"] for row in rows)
-            lines.append(f"{backend}: worst error k = {number(worst)} of {parity['tolerance']:g}")
-        again, _ = recount.contest(contest) if contest else (None, "")
-        if again and again.verdict in ("faster", "slower"):
-            lines.append(f"fused is {again.verdict}: un-fused / fused = {1 / again.ratio.estimate:.3f}")
-        elif contest:
-            lines.append(f"fused against un-fused: {again.verdict if again else 'void'}")
+            worst = max(row["normalized_error"] for row in rows)
+            limit = f"{parity['normalized_limit']:g}x"
+            lines.append(f"{backend}: worst error {number(worst)}x the float32 noise floor (limit {limit})")
+        again, _ = recount.comparison(compared) if compared else (None, "")
+        if compared and again and again.verdict in ("faster", "slower"):
+            one, other = compared["candidate"], compared["baseline"]
+            lines.append(f"{one} is {again.verdict}: {other} / {one} = {1 / again.ratio.estimate:.3f}")
+        elif compared:
+            lines.append(f"{compared['candidate']} vs. {compared['baseline']}: {again.verdict if again else 'void'}")
         if timed:
             lines.append(f"p50 {number(timed['wall_ms']['p50'])} ms, p99 {number(timed['wall_ms']['p99'])} ms")
     lines += compile_evidence.sentences(report)
@@ -149,7 +166,7 @@ def headline(manifest: Mapping[str, Any], report: Mapping[str, Any]) -> list[str
 
 
 def origin(manifest: Mapping[str, Any], tensor: str) -> str:
-    """Source line or module of the node that makes ``tensor``, going back until one is known; empty if none is."""
+    """Find the source line or module of the node that makes ``tensor``, going back until one is known."""
     nodes = (manifest.get("costs") or {}).get("nodes", [])
     makers = {name: node for node in nodes for name in node["outputs"]}
     seen: set[str] = set()
@@ -167,7 +184,7 @@ def origin(manifest: Mapping[str, Any], tensor: str) -> str:
 
 
 def reproduce(manifest: Mapping[str, Any], name: str = "BUNDLE") -> list[str]:
-    """The commands that make and prove the bundle again, each a line that a shell takes as it is meant."""
+    """Give the commands that make and prove the bundle again, each a line that a shell takes as it is meant."""
     made = command("attn-export", *map(str, words)) if (words := manifest.get("command")) else ""
     again = [command("attn-export", verb, PurePath(name)) for verb in ("verify", "bench")]
     return [made, *again] if made else again
@@ -191,5 +208,5 @@ def _number(value: Any, digits: int = 3) -> str:
 
 
 def number(value: Any) -> str:
-    """A figure for people, ``∞`` for None."""
+    """Write a figure for people, ``∞`` for None."""
     return _number(value)

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from xml.etree import ElementTree as ET
 
 from attn_export import __version__
-from attn_export.pipeline.report.audits import classic
+from attn_export.pipeline.report.audits import other_rules
 from attn_export.pipeline.report.content import Check, checks, headline, number, reproduce, verdict
 from attn_export.untrusted import text
 
@@ -29,7 +29,7 @@ _SIGNS = {"passed": "✅", "failed": "❌", "inconclusive": "❓", "not run": "�
 
 
 def junit(manifest: Mapping[str, Any], report: Mapping[str, Any]) -> str:
-    """JUnit XML: a suite for each group of checks; failed, inconclusive (an error) and not run (skipped) apart."""
+    """Write JUnit XML: a suite for each group of checks; inconclusive is an error, not run is skipped."""
     rows, name = _printable(checks(manifest, report)), _name(manifest)
     top = ET.Element("testsuites", {"name": name, **_counts(rows)})
     for group in dict.fromkeys(row.group for row in rows):
@@ -52,7 +52,7 @@ def junit(manifest: Mapping[str, Any], report: Mapping[str, Any]) -> str:
 
 
 def sarif(manifest: Mapping[str, Any], report: Mapping[str, Any]) -> str:
-    """SARIF 2.1.0: whatever did not pass, at the module's line where the graph knows it."""
+    """Write SARIF 2.1.0: whatever did not pass, at the module's line where the graph knows it."""
     rows = _printable(checks(manifest, report))
     results = [_result(manifest, row) for row in rows if row.answer != "passed"]
     rules = [{"id": name, "shortDescription": {"text": meaning}} for name, meaning in _RULES.items()]
@@ -70,7 +70,7 @@ def sarif(manifest: Mapping[str, Any], report: Mapping[str, Any]) -> str:
 
 
 def markdown(manifest: Mapping[str, Any], report: Mapping[str, Any], name: str = "BUNDLE") -> str:
-    """A comment for a pull request: verdict and headline first, what did not pass in full, the rest folded away."""
+    """Write a comment for a pull request: verdict first, what did not pass in full, the rest folded away."""
     rows = checks(manifest, report)
     answer, sentence = verdict(rows)
     lines = [f"### {_SIGNS[answer]} {text.code(_name(manifest))}: {answer}, {sentence}", ""]
@@ -80,16 +80,16 @@ def markdown(manifest: Mapping[str, Any], report: Mapping[str, Any], name: str =
     if right := [row for row in rows if row.answer == "passed"]:
         lines += ["", f"<details><summary>{len(right)} checks passed</summary>", "", *_table(right), "", "</details>"]
     for run in report.get("runs", []):
-        if rules := classic(run):
+        if rules := other_rules(run):
             said = ", ".join(f"{row.rule} {row.answer} ({row.passed} of {row.compared})" for row in rules)
             lines += ["", f"Other rules on the same outputs, for comparison: {text.markdown(said)}."]
     stages = manifest.get("stages", [])
     if stages:
-        least = (manifest.get("tolerance") or {}).get("snr")
-        lines += ["", "| stage | nodes | bytes | worst k |", "|---|---:|---:|---:|"]
-        errors = [number(stage["worst_k"]) for stage in stages]
-        if least is not None and stages[-1].get("worst_snr") is not None:
-            errors[-1] = f"{stages[-1]['worst_snr']:.1f} dB"
+        least = (manifest.get("tolerance") or {}).get("snr_db_limit")
+        lines += ["", "| stage | nodes | bytes | worst error |", "|---|---:|---:|---:|"]
+        errors = [f"{number(stage['normalized_error'])}x" for stage in stages]
+        if least is not None and stages[-1].get("snr_db") is not None:
+            errors[-1] = f"{stages[-1]['snr_db']:.1f} dB"
         for stage, error in zip(stages, errors, strict=True):
             cells = (text.cell(str(stage[key])) for key in ("name", "nodes", "bytes"))
             lines.append(f"| {' | '.join(cells)} | {error} |")
@@ -119,7 +119,7 @@ def _result(manifest: Mapping[str, Any], row: Check) -> dict[str, Any]:
 
 
 def _unlinked(message: str) -> str:
-    """A message of SARIF, in which ``[words](address)`` would be a link."""
+    """Break what would be a link in SARIF, in which ``[words](address)`` would be a link."""
     return message.replace("](", "] (")
 
 

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from attn_export import bundle
-from attn_export.bundle import Bundle, figures
+from attn_export.bundle import Bundle, figures, versions
 from attn_export.deploy_tests.backend import Evidence
 from attn_export.pipeline.report import compile_evidence, page
 
@@ -26,7 +26,9 @@ def keep_evidence(whole: Bundle, evidence: Evidence) -> str:
     if os.path.lexists(whole.signature):
         return ""
     new = compile_evidence.record(evidence)
-    report = bundle.report(whole) if bundle.REPORT in whole.manifest["files"] else {"runs": []}
+    report: dict[str, Any] = {versions.KEY: bundle.SCHEMA_VERSION, "runs": []}
+    if bundle.REPORT in whole.manifest["files"]:
+        report = bundle.report(whole)
     others = [item for item in report.get(compile_evidence.KEY, []) if _target(item) != _target(new)]
     report[compile_evidence.KEY] = [*others, new]
     html = _page(whole, report)
@@ -43,7 +45,7 @@ def _target(item: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def _page(whole: Bundle, report: Mapping[str, Any]) -> str | None:
-    """The report as a page; None on a device without jinja2, where ``attn-export report`` cannot make one either."""
+    """Make the page anew; None on a device without jinja2, where ``attn-export report`` cannot make one either."""
     if find_spec("jinja2") is None:
         return None
     return page.render(whole.manifest, figures.filled(report, str(whole.path)), whole.path.name)

@@ -8,8 +8,8 @@ from typing import Any
 
 from attn_export.errors import LoadError
 from attn_export.pipeline.report import recount, svg, units
-from attn_export.pipeline.report.audits import classic, sampling
-from attn_export.pipeline.report.content import checks, headline, interval, number, reproduce, verdict
+from attn_export.pipeline.report.audits import other_rules, sampling
+from attn_export.pipeline.report.content import checks, headline, interval, number, reproduce, runtime, verdict
 from attn_export.untrusted import text
 
 #: Rows that a chart shows; tables hold up to ten times as many.
@@ -17,7 +17,7 @@ SHOWN = 25
 
 
 def render(manifest: Mapping[str, Any], report: Mapping[str, Any], name: str = "BUNDLE") -> str:
-    """The whole page as HTML.
+    """Write the whole page as HTML.
 
     Raises:
         LoadError: jinja2 is not installed.
@@ -48,8 +48,8 @@ def render(manifest: Mapping[str, Any], report: Mapping[str, Any], name: str = "
         headline=said,
         checks=rows,
         stages=manifest.get("stages", []),
-        mutants=manifest.get("mutants"),
-        sampling=sampling(manifest.get("mutants") or {}),
+        mutation=manifest.get("mutation"),
+        sampling=sampling(manifest.get("mutation") or {}),
         warnings=manifest.get("warnings", []),
         runs=[_run(index, run) for index, run in enumerate(report.get("runs", []))],
         environment=manifest.get("environment", {}),
@@ -58,7 +58,8 @@ def render(manifest: Mapping[str, Any], report: Mapping[str, Any], name: str = "
 
 
 def _run(index: int, run: Mapping[str, Any]) -> dict[str, Any]:
-    """One backend's part: its data and its charts."""
+    """Give one backend's part: its data and its charts."""
+    compared = _judged(run.get("comparison"))
     return {
         "missing": None,
         "parity": None,
@@ -67,50 +68,64 @@ def _run(index: int, run: Mapping[str, Any]) -> dict[str, Any]:
         "preflight": (),
         "budgets": (),
         "mlperf": None,
-        "sustain": None,
+        "drift": None,
         "environment": {},
         **run,
         "key": f"run{index}",
-        "contest": _judged(run.get("fused_against_unfused")),
-        "classic": classic(run),
+        "title": runtime(run),
+        "comparison": compared,
+        "other_rules": other_rules(run),
         "parity_chart": _parity(f"p{index}", run.get("parity")),
         "latency_chart": _latency(f"l{index}", run.get("latency")),
-        "contest_chart": _contest(f"c{index}", _judged(run.get("fused_against_unfused"))),
+        "comparison_chart": _comparison(f"c{index}", compared),
         "profile": _profile(run.get("profile")),
         "profile_chart": _shares(f"s{index}", run.get("profile")),
         "sweeps": _sweeps(index, run),
-        "drift_chart": _drift(f"d{index}", run.get("sustain")),
+        "drift_chart": _drift(f"d{index}", run.get("drift")),
     }
 
 
-def _judged(contest: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """A comparison of latencies with the verdict that its process pairs give, whatever was recorded."""
-    if not contest:
+def _judged(compared: Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """Give a comparison of latencies the verdict that its process pairs give, whatever was recorded."""
+    if not compared:
         return None
-    again, _ = recount.contest(contest)
-    return {**contest, **again.to_dict(), "drawn": True} if again else {**contest, "verdict": "void", "drawn": False}
+    again, _ = recount.comparison(compared)
+    if again is None:
+        return {**compared, "verdict": "void", "drawn": False}
+    return {**compared, **again.to_dict(compared["candidate"], compared["baseline"]), "drawn": True}
 
 
 def _parity(key: str, parity: Mapping[str, Any] | None) -> str:
     if not parity or not parity["comparisons"]:
         return ""
-    if parity.get("snr") is not None:
+    if parity.get("snr_db_limit") is not None:
         return _signal(key, parity)
     rows = [
-        (f"{row['output']} · {row['case']}", row["k"], "not comparable" if row["k"] is None else f"{row['k']:.2f}")
-        for row in sorted(parity["comparisons"], key=lambda row: -(row["k"] if row["k"] is not None else float("inf")))
+        (f"{row['output']} · {row['case']}", value, "not comparable" if value is None else f"{value:.2f}")
+        for row in parity["comparisons"]
+        for value in (row["normalized_error"],)
     ]
-    return svg.bounded(key, rows[:SHOWN], parity["tolerance"], "Error of each output and case, in units of k")
+    rows.sort(key=lambda row: -(row[1] if row[1] is not None else float("inf")))
+    title = "Error of each output and case, in multiples of the float32 noise floor"
+    return svg.bounded(key, rows[:SHOWN], parity["normalized_limit"], title)
 
 
 def _signal(key: str, parity: Mapping[str, Any]) -> str:
-    """The error as a share of what the precision's class allows, since k is float32's measure."""
-    least = parity["snr"]
+    """Draw the error as a share of what the precision allows; the noise floor is float32's measure."""
+    least = parity["snr_db_limit"]
     rows = [
         (
             f"{row['output']} · {row['case']}",
-            None if row["k"] is None else 0.0 if row["snr"] is None else 10 ** ((least - row["snr"]) / 20),
-            "not comparable" if row["k"] is None else "exact" if row["snr"] is None else f"{row['snr']:.1f} dB",
+            None
+            if row["normalized_error"] is None
+            else 0.0
+            if row["snr_db"] is None
+            else 10 ** ((least - row["snr_db"]) / 20),
+            "not comparable"
+            if row["normalized_error"] is None
+            else "exact"
+            if row["snr_db"] is None
+            else f"{row['snr_db']:.1f} dB",
         )
         for row in parity["comparisons"]
     ]
@@ -126,15 +141,16 @@ def _latency(key: str, latency: Mapping[str, Any] | None) -> str:
     return svg.histogram(key, samples, marks, "Distribution of wall time over single runs") if samples else ""
 
 
-def _contest(key: str, contest: Mapping[str, Any] | None) -> str:
-    if not contest or not contest["drawn"]:
+def _comparison(key: str, compared: Mapping[str, Any] | None) -> str:
+    if not compared or not compared["drawn"]:
         return ""
 
     def row(label: str, name: str, place: int) -> tuple[str, Sequence[float], tuple[float, float, float]]:
-        it = contest[name]
-        return label, [pair[place] for pair in contest["pairs"]], (it["estimate"], it["low"], it["high"])
+        it = compared[name]
+        return label, [pair[place] for pair in compared["pairs"]], (it["estimate"], it["low"], it["high"])
 
-    rows = [row("fused / un-fused", "ratio", 0), row("control (same / same)", "control", 1)]
+    label = f"{compared['candidate']} / {compared['baseline']}"
+    rows = [row(label, "ratio", 0), row("A/A control", "control", 1)]
     return svg.ratios(key, rows, "Ratio of times, one dot for each process, with its 95 % interval")
 
 
@@ -143,7 +159,7 @@ def _profile(profile: Mapping[str, Any] | None) -> dict[str, Any] | None:
         return None
     rows = profile["rows"]
     shown = rows[: 10 * SHOWN]
-    rest = sum(row["microseconds"] for row in rows[len(shown) :])
+    rest = sum(row["time_us"] for row in rows[len(shown) :])
     operators: dict[str, float] = {}
     for row in rows:
         operators[row["op"]] = operators.get(row["op"], 0.0) + row["share"]
@@ -157,8 +173,8 @@ def _shares(key: str, profile: Mapping[str, Any] | None) -> str:
     rows = []
     for row in profile["rows"][:SHOWN]:
         note = f"{row['share']:.1%} · {row['op']}"
-        if row["roofline"] is not None:
-            note += f" · {row['roofline']:.0%} of peak"
+        if row["roofline_share"] is not None:
+            note += f" · {row['roofline_share']:.0%} of peak"
         rows.append((row["name"], row["share"], note))
     return svg.shares(key, rows, "Share of kernel time, longest first")
 
@@ -175,14 +191,14 @@ def _sweeps(index: int, run: Mapping[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
-def _drift(key: str, sustain: Mapping[str, Any] | None) -> str:
-    if not sustain:
+def _drift(key: str, drift: Mapping[str, Any] | None) -> str:
+    if not drift:
         return ""
-    step = sustain["seconds"] / len(sustain["windows"])
-    points = [((i + 1) * step, value) for i, value in enumerate(sustain["windows"])]
+    step = drift["duration_s"] / len(drift["window_p50_ms"])
+    points = [((i + 1) * step, value) for i, value in enumerate(drift["window_p50_ms"])]
     return svg.line(key, points, "Median latency over time", "seconds", "p50 in ms")
 
 
 def size(count: float | None) -> str:
-    """Bytes for people."""
+    """Write bytes for people."""
     return "unknown" if count is None else units.size(count)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 def size(count: float) -> str:
-    """Bytes for people.
+    """Write bytes for people.
 
     >>> size(512), size(33_000_000)
     ('512 B', '33.0 MB')

@@ -349,15 +349,15 @@ def _renamed(cases: Sequence[Case], takes: Sequence[str], gives: Sequence[str]) 
     from attn_export.bundle import Case
 
     first = cases[0]
-    for kind, ours, theirs in (("inputs", first.inputs, takes), ("outputs", first.truth, gives)):
+    for kind, ours, theirs in (("inputs", first.inputs, takes), ("outputs", first.reference, gives)):
         if len(ours) != len(theirs):
             raise UsageError(f"the module has {len(ours)} {kind}, the model {len(theirs)}: {', '.join(theirs)}")
     return [
         Case(
             case.name,
             _by_position(case.inputs, takes),
-            _by_position(case.truth, gives),
-            _by_position(case.yardstick, gives),
+            _by_position(case.reference, gives),
+            _by_position(case.float32_error, gives),
         )
         for case in cases
     ]

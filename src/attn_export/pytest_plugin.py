@@ -5,7 +5,7 @@
 
     @pytest.mark.attn_bundle("repvgg")
     def test_bundle(verified_bundle):
-        assert verified_bundle.worst.k < 2
+        assert verified_bundle.worst.normalized_error < 2
 
 The figures of each comparison are recorded as properties of the test, so that ``--junitxml`` has them. Nothing heavy is
 imported until a test asks for a fixture.

@@ -24,7 +24,13 @@ Count = Annotated[int, Within(0)]
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One input or output of a model: its name, NumPy element type, and shape by numbers and dimension names."""
+    """One input or output of a model.
+
+    Attributes:
+        name: of the input or output.
+        dtype: NumPy element type.
+        shape: length of each dimension, or the name of one that may vary.
+    """
 
     name: Text
     dtype: str
@@ -33,7 +39,14 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Dim:
-    """A dimension that may vary after export: the multiples of ``step`` from ``min`` to ``max`` (None: no limit)."""
+    """A dimension that may vary after export: the multiples of ``step`` from ``min`` to ``max``.
+
+    Attributes:
+        name: as it stands in shapes.
+        min: smallest size.
+        max: largest size; null where there is no limit.
+        step: every size is a multiple of it.
+    """
 
     name: Text
     min: Count = 1

@@ -56,7 +56,7 @@ def _contest(effect: float, control: float, spread: float = 0.002) -> LatencyCom
 def test_the_verdict_follows_interval_control_and_wanted_figure(
     name: str, contest: LatencyComparison, said: str
 ) -> None:
-    assert verdict(name, contest.to_dict()) == said
+    assert verdict(name, contest.to_dict("ours", "original")) == said
 
 
 def _exam(name: str, **original: Any) -> dict[str, Any]:
@@ -88,7 +88,11 @@ SOUND = _exam(
 def test_the_page_counts_rows_and_shows_each() -> None:
     assert "Of 2 originals examined, 1 run, 1 export with parity, and 0 are right" in totals([BROKEN, SOUND])
     assert "Left in their graphs: Col2Im in 1." in totals([BROKEN, SOUND])
-    text = page([BROKEN, SOUND], {"se": _contest(-0.3, 0.0).to_dict()}, {"commit": "d75848e4", "machine": "a machine"})
+    text = page(
+        [BROKEN, SOUND],
+        {"se": _contest(-0.3, 0.0).to_dict("ours", "original")},
+        {"commit": "d75848e4", "machine": "a machine"},
+    )
     assert text.count("| `se` |") == 2
     assert "it \\| broke" in text
     assert "1 faster, 0 same, 0 slower, 0 void" in text

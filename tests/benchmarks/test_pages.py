@@ -113,7 +113,7 @@ def test_from_sweep_to_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_sweep_is_read_and_what_failed_is_left_out(tmp_path: Path) -> None:
-    stages = [{"nodes": 12, "k": 0.5, "k_bound": 4.0, "latency_ms": None}]
+    stages = [{"nodes": 12, "normalized_error": 0.5, "normalized_limit": 4.0, "latency_ms": None}]
     rows = [
         {"label": "se-test", "status": "passed", "result": {"stages": stages}},
         {"label": "eca-test", "status": "crashed", "result": None},

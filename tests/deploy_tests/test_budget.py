@@ -76,16 +76,16 @@ def test_what_is_no_share_is_a_usage_error(text: str) -> None:
 @pytest.mark.parametrize(
     ("text", "verdict"),
     [
-        ("p50<=10.6ms", "kept"),
-        ("p50<=10.4ms", "broken"),
-        ("p50<=10.5ms", "too close to say"),
-        ("p90<=11ms", "kept"),
-        ("p99<=10ms", "broken"),
-        ("memory<=300MB", "kept"),
-        ("memory<=299MB", "broken"),
-        ("size<=30MB", "broken"),
-        ("cold-start<=351ms", "kept"),
-        ("cold-start<=349ms", "broken"),
+        ("p50<=10.6ms", "passed"),
+        ("p50<=10.4ms", "failed"),
+        ("p50<=10.5ms", "inconclusive"),
+        ("p90<=11ms", "passed"),
+        ("p99<=10ms", "failed"),
+        ("memory<=300MB", "passed"),
+        ("memory<=299MB", "failed"),
+        ("size<=30MB", "failed"),
+        ("cold-start<=351ms", "passed"),
+        ("cold-start<=349ms", "failed"),
     ],
 )
 def test_a_budget_is_kept_broken_or_too_close(text: str, verdict: str) -> None:
@@ -97,8 +97,8 @@ def test_a_budget_is_kept_broken_or_too_close(text: str, verdict: str) -> None:
 def test_a_tail_that_too_few_samples_bound_cannot_be_kept() -> None:
     few = Latency((MS,) * 20, (MS,) * 20, 1, 0.1)
     finding = check_budget(parse("p99<=5ms"), few)
-    assert finding.verdict == "too close to say"
-    assert json.loads(json.dumps(finding.to_dict(), allow_nan=False))["came"]["high"] is None
+    assert finding.verdict == "inconclusive"
+    assert json.loads(json.dumps(finding.to_dict(), allow_nan=False))["measured"]["high"] is None
 
 
 def test_a_budget_on_what_was_not_measured_is_a_usage_error() -> None:
@@ -111,11 +111,11 @@ def test_a_budget_on_what_was_not_measured_is_a_usage_error() -> None:
 @pytest.mark.parametrize(
     ("result", "verdict"),
     [
-        (contest(0.95, 0.97), "kept"),
-        (contest(1.02, 1.04), "broken"),
-        (contest(0.98, 1.02), "too close to say"),
-        (contest(0.985, 0.995, Interval(1.0, 0.97, 1.03)), "too close to say"),  # inside the control
-        (contest(0.5, 0.6, Interval(1.05, 1.02, 1.08)), "too close to say"),  # void
+        (contest(0.95, 0.97), "passed"),
+        (contest(1.02, 1.04), "failed"),
+        (contest(0.98, 1.02), "inconclusive"),
+        (contest(0.985, 0.995, Interval(1.0, 0.97, 1.03)), "inconclusive"),  # inside the control
+        (contest(0.5, 0.6, Interval(1.05, 1.02, 1.08)), "inconclusive"),  # void
     ],
 )
 def test_faster_than(result: LatencyComparison, verdict: str) -> None:
@@ -125,30 +125,31 @@ def test_faster_than(result: LatencyComparison, verdict: str) -> None:
 @pytest.mark.parametrize(
     ("result", "verdict"),
     [
-        (contest(0.99, 1.02), "kept"),
-        (contest(1.04, 1.06), "broken"),
-        (contest(1.01, 1.05), "too close to say"),
-        (contest(0.99, 1.01, Interval(1.05, 1.02, 1.08)), "too close to say"),
-        (contest(1.2, 1.3, Interval(1.05, 1.02, 1.08)), "too close to say"),
+        (contest(0.99, 1.02), "passed"),
+        (contest(1.04, 1.06), "failed"),
+        (contest(1.01, 1.05), "inconclusive"),
+        (contest(0.99, 1.01, Interval(1.05, 1.02, 1.08)), "inconclusive"),
+        (contest(1.2, 1.3, Interval(1.05, 1.02, 1.08)), "inconclusive"),
     ],
 )
 def test_regression_by_the_interleaved_ratio(result: LatencyComparison, verdict: str) -> None:
     assert regression(result, 0.03).verdict == verdict
 
 
-def run(cpu: float, processor: str = "A", backend: str = "ORT", threads: int = 1) -> dict[str, Any]:
+def run(cpu: float, processor: str = "A", backend: str = "onnxruntime", threads: int = 1) -> dict[str, Any]:
     latency = {"threads": threads, "cpu_ms": {"p50": cpu}}
-    return {"backend": backend, "environment": {"processor": processor}, "latency": latency}
+    seat = {"backend": backend, "version": "1.32.0", "device": "cpu"}
+    return {**seat, "environment": {"processor": processor}, "latency": latency}
 
 
 @pytest.mark.parametrize(
-    ("cpu", "most", "verdict"), [(10, 0.15, "kept"), (10, 0.03, "too close to say"), (13, 0.03, "broken")]
+    ("cpu", "most", "verdict"), [(10, 0.15, "passed"), (10, 0.03, "inconclusive"), (13, 0.03, "failed")]
 )
 def test_two_reports_cannot_tell_three_per_cent(cpu: float, most: float, verdict: str) -> None:
     assert budget.regression_of_reports(run(cpu), run(10), most).verdict == verdict
 
 
-@pytest.mark.parametrize("other", [run(10, "B"), run(10, backend="RTX"), run(10, threads=2)])
+@pytest.mark.parametrize("other", [run(10, "B"), run(10, backend="tensorrt_rtx"), run(10, threads=2)])
 def test_reports_of_different_seats_are_not_compared(other: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="the baseline is from"):
         budget.regression_of_reports(run(10), other, 0.03)
@@ -166,9 +167,9 @@ def finding(low: float, high: float) -> BudgetResult:
 def test_the_gate_passes_fails_or_says_that_it_cannot_say() -> None:
     gate([])
     gate([finding(10, 11)])
-    with pytest.raises(GateError, match=r"p90<=15ms: broken, came 16\.5") as broken:
+    with pytest.raises(GateError, match=r"p90<=15ms: failed, measured 16\.5") as broken:
         gate([finding(10, 11), finding(16, 17), finding(14, 16)])
     assert broken.value.exit_code == 1
-    with pytest.raises(InconclusiveError, match="too close to say") as unsure:
+    with pytest.raises(InconclusiveError, match="inconclusive") as unsure:
         gate([finding(10, 11), finding(14, 16)])
     assert unsure.value.exit_code == 5

@@ -40,8 +40,8 @@ def write(folder: Path, factor: float = 2.0, wrong: bool = False) -> Path:
         "subject": {"name": "twice", "fused": False},
         "inputs": [{"name": "x", "dtype": "float32", "shape": ["b", 3]}],
         "outputs": [{"name": "y", "dtype": "float32", "shape": ["b", 3]}],
-        "varying": [{"name": "b"}],
-        "tolerance": {"k": 4.0},
+        "dynamic_dims": [{"name": "b"}],
+        "tolerance": {"normalized_limit": 4.0},
     }
     bundle.write_manifest(folder, content)
     return folder

@@ -31,9 +31,9 @@ def test_everything_at_once_keeps_the_schema_and_renders(product: Bundle) -> Non
         batch_sizes=(2, 4), profile=True,
     )  # fmt: skip
     came = measure_bundle(product, "onnxruntime", wanted, progress=said.append)
-    report = json.loads(json.dumps({"runs": [came.plain]}, allow_nan=False))
+    report = json.loads(json.dumps({"schema_version": 3, "runs": [came.plain]}, allow_nan=False))
     assert faults(report) == []
-    assert [finding.verdict for finding in came.findings] == ["kept", "broken", "kept"]
+    assert [finding.verdict for finding in came.findings] == ["passed", "failed", "passed"]
     assert len(report["runs"][0]["sweeps"]["batches"]) == 2
     assert report["runs"][0]["profile"]["rows"]
     assert said[0] == "latency"
@@ -45,7 +45,7 @@ def test_only_what_is_wanted_is_measured(product: Bundle) -> None:
     assert came["footprint"] is came["mlperf"] is None
     assert came["sweeps"] == {}
     assert "profile" not in came
-    assert "sustain" not in came
+    assert "drift" not in came
 
 
 @pytest.mark.parametrize(

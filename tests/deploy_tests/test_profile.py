@@ -29,16 +29,16 @@ def test_kernels_go_back_to_our_nodes() -> None:
         ("ReorderOutput", ()),
         ("soft", ("soft",)),
     ]
-    assert came.mapped == pytest.approx(0.9)
+    assert came.mapped_share == pytest.approx(0.9)
     assert came.rows[0].module == "stem.conv"
-    assert came.rows[0].bound == "compute"
-    assert came.rows[0].roofline == pytest.approx((ROWS[0]["flops"] + ROWS[1]["flops"]) / 1e10 / 60e-6)
-    assert came.rows[2].roofline is None
+    assert came.rows[0].limited_by == "compute"
+    assert came.rows[0].roofline_share == pytest.approx((ROWS[0]["flops"] + ROWS[1]["flops"]) / 1e10 / 60e-6)
+    assert came.rows[2].roofline_share is None
 
 
 def test_without_costs_all_time_is_the_runtimes_own() -> None:
     came = attribute([Kernel("first", "Conv", 5)], [], 1)
-    assert came.mapped == 0
+    assert came.mapped_share == 0
     assert came.rows[0].name == "first"
 
 
@@ -63,13 +63,13 @@ def test_a_real_profile_is_mapped(tmp_path: Path) -> None:
 
 def test_the_peak_is_measured_and_plausible() -> None:
     came = measure_roofline(1, size=256, megabytes=32, seconds=0.05)
-    assert 1e8 < came.flops < 1e14
-    assert 1e8 < came.bandwidth < 1e13
-    assert came.shortest(came.flops, 0) == pytest.approx(1)
-    assert came.bound(1, came.bandwidth) == "memory"
+    assert 1e8 < came.flops_per_s < 1e14
+    assert 1e8 < came.bytes_per_s < 1e13
+    assert came.shortest(came.flops_per_s, 0) == pytest.approx(1)
+    assert came.bound(1, came.bytes_per_s) == "memory"
 
 
 def test_work_takes_as_long_as_the_slower_of_arithmetic_and_memory() -> None:
-    machine = Roofline(flops=100.0, bandwidth=10.0, threads=1)
+    machine = Roofline(flops_per_s=100.0, bytes_per_s=10.0, threads=1)
     assert (machine.shortest(200, 5), machine.bound(200, 5)) == (2.0, "compute")
     assert (machine.shortest(200, 50), machine.bound(200, 50)) == (5.0, "memory")

@@ -27,7 +27,14 @@ def whole() -> Bundle:
     varying = (Dim("b", max=16), Dim("h", step=8, min=16))
     cases = (case("first", 2, 3, 32, 32), case("b=5", 5, 3, 32, 32), case("small", 1, 3, 16, 16))
     return Bundle(
-        Path("nowhere"), "n", ports, (), varying, 4.0, cases, {"subject": {"name": "n"}, "tolerance": {"k": 4.0}}
+        Path("nowhere"),
+        "n",
+        ports,
+        (),
+        varying,
+        4.0,
+        cases,
+        {"subject": {"name": "n"}, "tolerance": {"normalized_limit": 4.0}},
     )
 
 

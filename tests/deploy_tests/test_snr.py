@@ -31,7 +31,7 @@ def test_rounding_to_a_precision_passes_its_class(kind: str) -> None:
     parity = judge(came, SNR[kind])
     assert parity.ok
     assert "signal-to-noise ratio" in parity.summary()
-    assert parity.to_dict()["snr"] == SNR[kind]
+    assert parity.to_dict()["snr_db_limit"] == SNR[kind]
 
 
 def test_a_coarser_precision_fails_a_finer_class_and_k() -> None:

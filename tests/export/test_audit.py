@@ -86,7 +86,7 @@ def test_a_folded_batch_norm_is_accounted_for_and_a_fault_in_it_is_not() -> None
     assert not any(node.op_type == "BatchNormalization" for node in raw.graph.node), "the exporter did not fold"
     clean = audit_initializers(raw, wanted)
     assert clean.ok, clean.findings
-    assert not clean.unaccounted
+    assert not clean.unmatched
     for mutation in mutations(raw):
         if mutation.kind == "one weight +1 %":
             assert not audit_initializers(mutation.of(raw), wanted).ok, mutation.name
@@ -135,7 +135,7 @@ def test_a_rewritten_node_is_listed_and_no_finding() -> None:
     changed.graph.node[4].op_type = "Tanh"
     audit = audit_attributes(changed, rich())
     assert audit.ok
-    assert audit.unaccounted == ("Tanh n_erf",)
+    assert audit.unmatched == ("Tanh n_erf",)
 
 
 @pytest.mark.parametrize(("op", "axis"), [("Conv", 0), ("ConvTranspose", 1)])
@@ -168,7 +168,7 @@ def _rewired(*gone: str, source: str, pads: list[int]) -> onnx.ModelProto:
 def test_a_node_that_took_in_the_one_before_is_listed_and_no_finding() -> None:
     audit = audit_attributes(_rewired("n_conv", source="x", pads=[2, 2, 0, 0]), rich())
     assert audit.ok
-    assert "AveragePool n_pool" in audit.unaccounted
+    assert "AveragePool n_pool" in audit.unmatched
 
 
 def test_what_is_still_made_was_not_taken_in() -> None:

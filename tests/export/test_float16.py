@@ -104,7 +104,7 @@ def test_a_sum_that_would_overflow_stays_although_its_mean_would_not() -> None:
     assert reasons(report) == {"mean": "it adds up to 1e+05, more than 3.28e+04"}
 
 
-@pytest.mark.parametrize(("eps", "kept"), [(1e-12, True), (1e-3, False)])
+@pytest.mark.parametrize(("eps", "passed"), [(1e-12, True), (1e-3, False)])
 def test_an_epsilon_that_would_vanish_stays(eps: float, kept: bool) -> None:
     model = build(
         [

@@ -51,8 +51,8 @@ def test_the_truth_is_the_graph_in_float64(tmp_path: Path) -> None:
         x = torch.from_numpy(case.inputs["image"]).double()
         y = torch.conv2d(x, tensors["w3"], tensors["b3"], padding=1) + torch.conv2d(x, tensors["w1"])
         y = torch.nn.functional.batch_norm(y, tensors["m"], tensors["v"], tensors["g"], tensors["b"])
-        np.testing.assert_allclose(case.truth["logits"], y.numpy(), rtol=1e-12, atol=1e-12)
-        assert 0 < case.yardstick["logits"] < 1e-5 * np.linalg.norm(case.truth["logits"])
+        np.testing.assert_allclose(case.reference["logits"], y.numpy(), rtol=1e-12, atol=1e-12)
+        assert 0 < case.float32_error["logits"] < 1e-5 * np.linalg.norm(case.reference["logits"])
 
 
 def test_the_whole_job_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,8 +30,8 @@ def test_truth_is_the_module_in_float64_and_the_module_is_unchanged() -> None:
     for case in made:
         with torch.no_grad():
             wanted = exact(torch.from_numpy(case.inputs["x"]).double()).numpy()
-        np.testing.assert_array_equal(case.truth["y"], wanted)
-        assert 0 < case.yardstick["y"] < 1e-5 * np.linalg.norm(wanted)
+        np.testing.assert_array_equal(case.reference["y"], wanted)
+        assert 0 < case.float32_error["y"] < 1e-5 * np.linalg.norm(wanted)
     assert all(torch.equal(v, state[k]) and v.dtype == state[k].dtype for k, v in subject.module.state_dict().items())
     assert torch.backends.mkldnn.enabled
 
@@ -89,4 +89,4 @@ def test_the_yardstick_is_the_largest_of_the_variants() -> None:
             return x + 0.5 if last else x * 1.0
 
     subject = Subject("x", Sloppy().eval(), (Input("x", (1, 3, 4, 4)),), {})
-    assert all(case.yardstick["y"] == pytest.approx(0.5 * 48**0.5) for case in cases(subject))
+    assert all(case.float32_error["y"] == pytest.approx(0.5 * 48**0.5) for case in cases(subject))

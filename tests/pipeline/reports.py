@@ -39,20 +39,26 @@ def node(index: int) -> dict[str, Any]:
 def manifest(nodes: int = 5, name: str = "net") -> dict[str, Any]:
     rows = [node(i) for i in range(nodes)]
     return {
-        "schema": 2,
+        "schema_version": 3,
         "attn_export": "0.1.0",
         "subject": {"name": name, "weights": "random, seed 0", "fused": True, "seed": 0},
         "command": [name, "--fuse", "-o", "out folder"],
         "opset": 18,
-        "tolerance": {"k": 4.0, "rule": "error <= k"},
+        "tolerance": {"normalized_limit": 4.0, "rule": "error <= limit"},
         "stages": [
-            {"name": "export, un-fused", "nodes": nodes * 2, "bytes": 40_000_000, "sha256": "ab" * 32, "worst_k": 0.5},
-            {"name": "fuse", "nodes": nodes, "bytes": 33_000_000, "sha256": "cd" * 32, "worst_k": 0.6},
+            {
+                "name": "export",
+                "nodes": nodes * 2,
+                "bytes": 40_000_000,
+                "sha256": "ab" * 32,
+                "normalized_error": 0.5,
+            },
+            {"name": "fuse", "nodes": nodes, "bytes": 33_000_000, "sha256": "cd" * 32, "normalized_error": 0.6},
         ],
         "fusion": {
             "sites": [{"name": "stem"}],
-            "refusals": [{"name": "head", "reason": "it does not pay", "remedy": "--cost none"}],
-            "certificate": {"worst": 1e-15, "bound": 1e-12},
+            "not_fused": [{"site": "head", "reason": "it does not pay", "remedy": "--cost none"}],
+            "certificate": {"worst_error": 1e-15, "error_limit": 1e-12},
         },
         "costs": {
             "case": "b=1",
@@ -77,7 +83,7 @@ def report(nodes: int = 5, *, good: bool = True, case: str = "b=1") -> dict[str,
         rows.append(OutputComparison("b=3", output, 1e-3, 1e-4, 40.0, 90.0, 1e-2))
         rows.append(
             OutputComparison(
-                "b=4", output, float("inf"), 1e-4, float("inf"), 0.0, float("inf"), fault="2 values are NaN"
+                "b=4", output, float("inf"), 1e-4, float("inf"), 0.0, float("inf"), failure="2 values are NaN"
             )
         )
     timed = Latency(tuple(10_000_000 + 7919 * i % 3_000_000 for i in range(300)), (10_000_000,) * 300, 1, 0.1)
@@ -90,23 +96,26 @@ def report(nodes: int = 5, *, good: bool = True, case: str = "b=1") -> dict[str,
     budgets = [hold(parse("p90<=20ms"), timed), hold(parse("p50<=1ms" if not good else "p50<=30ms"), timed)]
     point = Point(1, timed, 10.0).to_dict()
     content = {
+        "schema_version": 3,
         "runs": [
             {
-                "backend": "ONNX Runtime 1.2.3, CPU",
+                "backend": "onnxruntime",
+                "version": "1.2.3",
+                "device": "cpu",
                 "environment": environment.describe(),
                 "parity": Parity("ONNX Runtime 1.2.3, CPU", 4.0, tuple(rows)).to_dict(),
                 "latency": timed.to_dict(),
-                "fused_against_unfused": contest.to_dict(),
+                "comparison": contest.to_dict("fused", "original"),
                 "footprint": weighed.to_dict(),
                 "preflight": [{"kind": "load", "found": "load is 3", "remedy": "stop what else runs"}],
                 "budgets": [row.to_dict() for row in budgets],
                 "mlperf": single_stream(timed.wall).to_dict(),
-                "sustain": of_windows([10.0, 10.1, 10.0, 10.2], 60).to_dict(),
+                "drift": of_windows([10.0, 10.1, 10.0, 10.2], 60).to_dict(),
                 "sweeps": {"threads": [point, {**point, "setting": 2, "per_item_ms": 6.0}], "batches": [point]},
                 "profile": attribute(kernels, [node(i) for i in range(nodes)], 30, peak).to_dict(),
             },
             {"backend": "tensorrt", "missing": "no GPU here"},
-        ]
+        ],
     }
     plain: dict[str, Any] = json.loads(json.dumps(content, allow_nan=False))  # as it is read back: lists, no tuples
     return plain

@@ -62,8 +62,8 @@ def test_another_target_is_added_and_the_same_replaced(made: Path, tmp_path: Pat
     report = json.loads((folder / bundle.REPORT).read_text())
     assert [item["sm"] for item in report["compiled"]] == ["86", "89"]
     assert [item["flags"]["shapes"]["x"] for item in report["compiled"]] == [
-        {"least": [1, 3], "usual": [1, 3], "most": [2, 3]},  # from its cases
-        {"least": [2, 3], "usual": [4, 3], "most": [9, 3]},
+        {"min": [1, 3], "opt": [1, 3], "max": [2, 3]},  # from its cases
+        {"min": [2, 3], "opt": [4, 3], "max": [9, 3]},
     ]
     assert report["runs"] == [{"backend": "kept"}]
     bundle.read(folder)
@@ -78,10 +78,10 @@ def rewrite(folder: Path, report: object) -> None:
 def test_what_cannot_be_kept_is_said(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "twice"
     shutil.copytree(made, folder)
-    rewrite(folder, {"runs": [{"backend": 3}]})
+    rewrite(folder, {"schema_version": 3, "runs": [{"backend": 3}]})
     with pytest.raises(BundleError, match=r"report\.json is no report that can be read: runs\[0\]\.backend"):
         device.compile_only(folder, "86", True)
-    rewrite(folder, {"runs": []})
+    rewrite(folder, {"schema_version": 3, "runs": []})
     monkeypatch.chdir(folder)
     with pytest.raises(WriteError, match="the working directory, and is never replaced"):
         device.compile_only(Path(), "86", True)

@@ -36,31 +36,31 @@ def nothing() -> Mutation:
 
 def test_the_gate_catches_what_is_planted() -> None:
     score = run_mutants(MODEL, CASES, PORTS)
-    assert score.possible == len(score.fates) == len(mutations(MODEL))
-    assert score.share >= 0.95
+    assert score.possible == len(score.mutants) == len(mutations(MODEL))
+    assert score.score >= 0.95
     assert not score.vacuous
     refuse_vacuous(score)
-    assert "planted faults caught" in score.summary()
+    assert "injected faults caught" in score.summary()
     json.dumps(score.to_dict(), allow_nan=False)
 
 
 def test_survivors_and_equivalents_are_told_apart() -> None:
     score = run_mutants(MODEL, CASES, PORTS, planted=[nudge(0.1), nudge(3e-7), nothing()])
-    caught, survived, equivalent = score.fates
-    assert (caught.verdict, survived.verdict, equivalent.verdict) == ("caught", "survived", "equivalent")
-    assert survived.below > 1
-    assert survived.exact > 1e-12
-    assert "times below the bound" in survived.why
-    assert equivalent.exact == 0
-    assert score.share == 0.5
-    assert "1 of 2 planted faults caught, 1 equivalent" in score.summary()
+    caught, survived, equivalent = score.mutants
+    assert (caught.verdict, survived.verdict, equivalent.verdict) == ("killed", "survived", "equivalent")
+    assert survived.margin > 1
+    assert survived.float64_distance > 1e-12
+    assert "times below the bound" in survived.reason
+    assert equivalent.float64_distance == 0
+    assert score.score == 0.5
+    assert "1 of 2 injected faults caught, 1 equivalent" in score.summary()
 
 
 def test_a_gate_that_cannot_fail_is_vacuous() -> None:
-    blind = [Case(c.name, c.inputs, c.truth, {"y": 1e9}) for c in CASES]
+    blind = [Case(c.name, c.inputs, c.reference, {"y": 1e9}) for c in CASES]
     score = run_mutants(MODEL, blind, PORTS)
     assert set(score.vacuous) == {"zeros", "identity: x"}
-    assert score.share == 0
+    assert score.score == 0
     with pytest.raises(InconclusiveError, match="lets 'zeros' pass") as error:
         refuse_vacuous(score)
     assert error.value.exit_code == 5
@@ -85,15 +85,15 @@ def test_the_second_tier_is_asked_about_survivors_only() -> None:
 
     score = run_mutants(MODEL, CASES, PORTS, planted=[nudge(0.1), nudge(3e-7)], second=second)
     assert len(asked) == 1
-    assert [fate.seen_by for fate in score.fates] == ["", "initializer audit"]
-    assert "1 of the 1 others seen by the audits" in score.summary()
+    assert [fate.caught_by_audit for fate in score.mutants] == ["", "initializer audit"]
+    assert "1 of the other 1 by the graph audits" in score.summary()
 
 
 def test_a_budget_ends_the_run_but_never_before_one_of_each_kind() -> None:
     score = run_mutants(MODEL, CASES, PORTS, budget=0.0)
     assert score.mode == "fast"
     kinds = list(dict.fromkeys(mutation.kind for mutation in mutations(MODEL)))
-    assert [fate.kind for fate in score.fates] == kinds
+    assert [fate.kind for fate in score.mutants] == kinds
     assert kinds[:2] == ["zeros", "identity"]
 
 
@@ -102,10 +102,10 @@ def test_what_the_runtime_refuses_counts_for_nobody() -> None:
         graph.node[0].op_type = "NoSuchOperator"
 
     score = run_mutants(MODEL, CASES, PORTS, planted=[Mutation("broken", "", "", change)])
-    assert score.fates[0].verdict == "refused"
-    assert math.isnan(score.share)
+    assert score.mutants[0].verdict == "invalid"
+    assert math.isnan(score.score)
 
 
 def test_infinity_is_no_json() -> None:
-    score = MutationScore("full", 1, (MutantResult("a", "a", "caught", math.inf),), 0.1)
-    assert score.to_dict()["fates"][0]["k"] is None
+    score = MutationScore("full", 1, (MutantResult("a", "a", "killed", math.inf),), 0.1)
+    assert score.to_dict()["mutants"][0]["normalized_error"] is None

@@ -35,40 +35,55 @@ def row(content: Plain, **changes: Any) -> None:
     first(content)["parity"]["comparisons"][0].update(changes)
 
 
-FATE = {"name": "bias dropped", "kind": "bias", "verdict": "caught", "k": None}
-ZEROS = {"name": "zeros", "kind": "zeros", "verdict": "survived", "k": 0.1}
-COUNTS = {"possible": 2, "caught": 2, "survived": 0}
-AUDIT = {"ok": True, "checked": 3, "findings": [{"check": "a", "where": "b", "detail": "c"}], "unaccounted": []}
-LAYER = {"tensor": "t", "op": "Gemm", "node": "n", "channel": 0, "error": 1.0}
+FATE = {"name": "bias dropped", "kind": "bias", "verdict": "killed", "normalized_error": None}
+ZEROS = {"name": "zeros", "kind": "zeros", "verdict": "survived", "normalized_error": 0.1}
+COUNTS = {"possible": 2, "killed": 2, "survived": 0}
+AUDIT = {"ok": True, "checked": 3, "findings": [{"check": "a", "where": "b", "detail": "c"}], "unmatched": []}
+LAYER = {"tensor": "t", "op": "Gemm", "node": "n", "channel": 0, "error_ulp": 1.0}
 
 #: Each lie with what must be said of it.
 LIES: dict[str, tuple[Callable[[Plain, Plain], object], str, str]] = {
-    "a small k beside a large error": (lambda m, r: row(r, error=1.0), "failed", "k is recorded as 0.4, and"),
-    "no k": (lambda m, r: row(r, k=None), "failed", "k is recorded as ∞"),
-    "an error that is not there": (lambda m, r: row(r, error=None), "failed", "there is no error and no fault"),
-    "no bound": (lambda m, r: row(r, bound=0.0), "failed", "and the bound is zero"),
-    "a ratio that the error forbids": (lambda m, r: row(r, snr=150.0), "failed", "dB at most"),
-    "an endless ratio": (lambda m, r: row(r, error=1e-3, k=40.0, snr=None), "failed", "no signal-to-noise ratio"),
-    "a bound of k = 1e30": (
-        lambda m, r: [row(r, error=1.0, k=4e4, snr=None), first(r)["parity"].update(tolerance=1e30)],
+    "a small k beside a large error": (
+        lambda m, r: row(r, error=1.0),
         "failed",
-        "no more than 4 counts",
+        "the normalized error is recorded as 0.4, but",
+    ),
+    "no k": (lambda m, r: row(r, normalized_error=None), "failed", "is recorded as ∞"),
+    "an error that is not there": (
+        lambda m, r: row(r, error=None),
+        "failed",
+        "there is neither an error nor a failure",
+    ),
+    "no bound": (lambda m, r: row(r, error_limit=0.0), "failed", "but the error limit is zero"),
+    "a ratio that the error forbids": (lambda m, r: row(r, snr_db=150.0), "failed", "dB at most"),
+    "an endless ratio": (
+        lambda m, r: row(r, error=1e-3, normalized_error=40.0, snr_db=None),
+        "failed",
+        "no signal-to-noise ratio",
+    ),
+    "a bound of k = 1e30": (
+        lambda m, r: [
+            row(r, error=1.0, normalized_error=4e4, snr_db=None),
+            first(r)["parity"].update(normalized_limit=1e30),
+        ],
+        "failed",
+        "no more than 4x counts",
     ),
     "ok, and it is not": (
-        lambda m, r: row(r, error=2e-4, k=8.0, snr=90.0),
+        lambda m, r: row(r, error=2e-4, normalized_error=8.0, snr_db=90.0),
         "failed",
-        "the record says that parity holds, and by the figures it fails",
+        "the record says that parity holds, but by its figures it fails",
     ),
-    "not ok, and it is": (lambda m, r: first(r)["parity"].update(ok=False), "failed", "by the figures it holds"),
+    "not ok, and it is": (lambda m, r: first(r)["parity"].update(ok=False), "failed", "by its figures it holds"),
     "held to dB that the bundle does not know": (
-        lambda m, r: first(r)["parity"].update(snr=-6000.0),
+        lambda m, r: first(r)["parity"].update(snr_db_limit=-6000.0),
         "failed",
-        "it is held to -6000 dB, the bundle to k",
+        "it is held to -6000 dB, the bundle to the float32 noise floor",
     ),
     "held to k, and the bundle to dB": (
-        lambda m, r: m["tolerance"].update(snr=40.0),
+        lambda m, r: m["tolerance"].update(snr_db_limit=40.0),
         "failed",
-        "it is held to k, the bundle to 40 dB",
+        "it is held to the float32 noise floor, the bundle to 40 dB",
     ),
     "a case left out": (
         lambda m, r: m.update(cases=["b=1", "b=2", "b=9"], outputs=[{"name": "t4"}]),
@@ -78,64 +93,64 @@ LIES: dict[str, tuple[Callable[[Plain, Plain], object], str, str]] = {
     "a case twice": (
         lambda m, r: first(r)["parity"]["comparisons"].append(first(r)["parity"]["comparisons"][0]),
         "failed",
-        "stands twice",
+        "is in it twice",
     ),
     "faster": (
-        lambda m, r: first(r)["fused_against_unfused"].update(pairs=[[1.0, 1.0 + 0.01 * i] for i in range(5)]),
+        lambda m, r: first(r)["comparison"].update(pairs=[[1.0, 1.0 + 0.01 * i] for i in range(5)]),
         "failed",
-        "the record says 'faster', and its process pairs give",
+        "the record says 'faster', but its process pairs give",
     ),
     "a control that was void": (
-        lambda m, r: first(r)["fused_against_unfused"].update(pairs=[[0.9, 1.3], [0.9, 1.31], [0.9, 1.3]]),
+        lambda m, r: first(r)["comparison"].update(pairs=[[0.9, 1.3], [0.9, 1.31], [0.9, 1.3]]),
         "failed",
         "its process pairs give 'void'",
     ),
     "a better ratio": (
-        lambda m, r: first(r)["fused_against_unfused"]["ratio"].update(estimate=0.5),
+        lambda m, r: first(r)["comparison"]["ratio"].update(estimate=0.5),
         "failed",
         "the ratio is recorded as 0.500",
     ),
     "a narrower control": (
-        lambda m, r: first(r)["fused_against_unfused"]["control"].update(low=0.9999),
+        lambda m, r: first(r)["comparison"]["control"].update(low=0.9999),
         "failed",
         "the control is recorded as",
     ),
     "a budget that was broken": (
-        lambda m, r: first(r)["budgets"][0]["came"].update(low=30.0, high=40.0),
+        lambda m, r: first(r)["budgets"][0]["measured"].update(low=30.0, high=40.0),
         "failed",
-        "the record says 'kept', and the figures 'broken'",
+        "the record says 'passed', but its figures give 'failed'",
     ),
     "a budget of another limit": (
         lambda m, r: first(r)["budgets"][0].update(limit=2000.0),
         "failed",
-        "it is held to 2000, which is not what was allowed",
+        "it is held to 2000, which is not what it says",
     ),
     "a fault that was not caught": (
-        lambda m, r: m.update(mutants={**COUNTS, "fates": [FATE, {**FATE, "verdict": "survived"}]}),
+        lambda m, r: m.update(mutation={**COUNTS, "mutants": [FATE, {**FATE, "verdict": "survived"}]}),
         "failed",
-        "the record says 2 caught and 0 survived, and the fates are",
+        "the record says 2 killed and 0 survived, but its mutants give 1 and 1",
     ),
     "zeros that pass": (
-        lambda m, r: m.update(mutants={"possible": 2, "caught": 1, "survived": 1, "fates": [FATE, ZEROS]}),
+        lambda m, r: m.update(mutation={"possible": 2, "killed": 1, "survived": 1, "mutants": [FATE, ZEROS]}),
         "failed",
         "the record does not say that zeros passes",
     ),
     "an audit with findings": (
-        lambda m, r: m.update(second_tier={"audits": {"constants": AUDIT}}),
+        lambda m, r: m.update(audits={"constants": AUDIT}),
         "failed",
         "3 compared, 1 differ, and the record says that all is well",
     ),
     "an audit without": (
-        lambda m, r: m.update(second_tier={"audits": {"constants": {**AUDIT, "ok": False, "findings": []}}}),
+        lambda m, r: m.update(audits={"constants": {**AUDIT, "ok": False, "findings": []}}),
         "failed",
         "0 differ, and the record says that not all is well",
     ),
     "a layer beyond the bound of all": (
         lambda m, r: m.update(
-            second_tier={"layers": {"bound": 1e9, "checked": 2, "worst": [LAYER, {**LAYER, "error": 70.0}]}}
+            audits={"layers": {"error_ulp_limit": 1e9, "checked": 2, "worst": [LAYER, {**LAYER, "error_ulp": 70.0}]}}
         ),
         "inconclusive",
-        "70 roundings of its natural size, bound 24",
+        "70 ulp (limit 24)",
     ),
 }
 
@@ -155,24 +170,24 @@ def test_what_does_not_follow_from_the_figures_is_said(lie: str) -> None:
 
 def test_the_ratio_that_is_shown_is_that_of_the_pairs() -> None:
     m, r = manifest(), report()
-    first(r)["fused_against_unfused"].update(verdict="slower", ratio={"estimate": 9.0, "low": 8.0, "high": 10.0})
-    assert any(line.startswith("fused is faster: un-fused / fused = 1.10") for line in headline(m, r))
+    first(r)["comparison"].update(verdict="slower", ratio={"estimate": 9.0, "low": 8.0, "high": 10.0})
+    assert any(line.startswith("fused is faster: original / fused = 1.10") for line in headline(m, r))
     page = render(m, r)
     assert "9.000" not in page.split('id="checks"')[1].split("latency-h")[1]
 
 
 def test_pairs_that_give_no_interval_are_void() -> None:
     for pairs in ([], [[1.0, 1.0]], [[0.0, 1.0], [1.0, 1.0]], [[1e300, 1e-300], [1e-300, 1e300]]):
-        contest, odd = recount.contest({**first(report())["fused_against_unfused"], "pairs": pairs})
+        contest, odd = recount.comparison({**first(report())["comparison"], "pairs": pairs})
         assert contest is None
         assert odd == "its process pairs give no interval"
 
 
 def test_a_coarser_precision_is_held_to_its_ratio() -> None:
     m, r = manifest(), report()
-    m["tolerance"]["snr"], first(r)["parity"]["snr"] = 40.0, 40.0
+    m["tolerance"]["snr_db_limit"], first(r)["parity"]["snr_db_limit"] = 40.0, 40.0
     assert verdict(checks(m, r))[0] == "passed"
-    row(r, error=1.0, k=4e4, snr=30.0)
+    row(r, error=1.0, normalized_error=4e4, snr_db=30.0)
     first(r)["parity"]["ok"] = False
     assert [check.name for check in checks(m, r) if check.answer == "failed"] == ["t4 of case 'b=1'"]
 
@@ -199,17 +214,17 @@ def test_whatever_may_be_left_out_is_missed_by_nothing_that_shows_it(tmp_path: P
     m, r = manifest(2), report(2)
     loss = {"int8_before": 0.1, "int8_after": 0.1, "fp16_before": 0.1, "fp16_after": 0.1}
     m["fusion"]["sites"] = [{"name": "s", "structure": True, "error": 1e-15, "precision": loss}]
-    m["mutants"] = {**COUNTS, "fates": [FATE, ZEROS], "vacuous": [], "equivalent": 0, "refused": 0}
-    layers = {"bound": 24.0, "checked": 2, "worst": [LAYER]}
-    m["second_tier"] = {"audits": {"constants": AUDIT}, "layers": layers}
-    plan = {"kernels": 1, "fused_attention": 0, "dtypes": {}, "memory": {}, "layers": []}
+    m["mutation"] = {**COUNTS, "mutants": [FATE, ZEROS], "vacuous": [], "equivalent": 0, "invalid": 0}
+    layers = {"error_ulp_limit": 24.0, "checked": 2, "worst": [LAYER]}
+    m["audits"] = {"constants": AUDIT, "layers": layers}
+    plan = {"kernels": 1, "fused_attention": 0, "dtypes": {}, "memory_bytes": {}, "layers": []}
     built = {"level": "E1", "claim": "c", "meaning": "m", "executed": False, "product": "p", "version": "1", "sm": "86"}
-    r["compiled"] = [{**built, "sha256": "a", "plan": plan, "seconds": 1.0, "flags": {}, "warnings": []}]
+    r["compiled"] = [{**built, "sha256": "a", "plan": plan, "build_s": 1.0, "flags": {}, "warnings": []}]
     for run_ in r["runs"][:1]:
-        run_["parity"]["comparisons"][0] |= {"classic": {"a": True}, "figures": {"max_abs": 0.1}}
+        run_["parity"]["comparisons"][0] |= {"other_rules": {"a": True}, "metrics": {"max_abs": 0.1}}
     made(tmp_path / "two")
     own = json.loads((tmp_path / "two" / bundle.MANIFEST).read_text())
-    own |= {key: value for key, value in m.items() if key not in ("schema", "files", "subject", "attn_export")}
+    own |= {key: value for key, value in m.items() if key not in ("schema_version", "files", "subject", "attn_export")}
     each = [(without(own, path), r) for path in places(own)] + [(own, without(r, path)) for path in places(r)]
     left = [(one, other) for one, other in each if valid(one, other)]
     assert 60 < len(left) < len(each)
@@ -263,13 +278,20 @@ def test_a_report_that_leaves_out_what_the_bundle_counts_fails(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda r: [], "expected an object"),
+        (lambda r: [], "names no schema version"),
+        (lambda r: {**r, "schema_version": 2}, "is of schema version 2, "),
         (lambda r: {**r, "runs": None}, "runs: expected a list, got null"),
         (lambda r: {**r, "more": 1}, "more: there is no such field"),
-        (lambda r: {"runs": [{}]}, r"runs\[0\].backend: is missing"),
-        (lambda r: {"runs": [{**r["runs"][0], "parity": []}]}, "parity: expected an object, got a list"),
-        (lambda r: {"runs": [{**r["runs"][0], "latency": {"threads": 0}}]}, "latency.cold_start_s: is missing"),
-        (lambda r: {"runs": [{**r["runs"][0], "budgets": [{"text": 1}]}]}, "came: is missing"),
+        (lambda r: {"schema_version": 3, "runs": [{}]}, r"runs\[0\].backend: is missing"),
+        (
+            lambda r: {"schema_version": 3, "runs": [{**r["runs"][0], "parity": []}]},
+            "parity: expected an object, got a list",
+        ),
+        (
+            lambda r: {"schema_version": 3, "runs": [{**r["runs"][0], "latency": {"threads": 0}}]},
+            "latency.cold_start_s: is missing",
+        ),
+        (lambda r: {"schema_version": 3, "runs": [{**r["runs"][0], "budgets": [{"text": 1}]}]}, "measured: is missing"),
     ],
 )
 def test_what_is_no_report_is_said_and_where(change: Callable[[Plain], object], words: str, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from attn_export.pipeline.report.content import checks, headline, origin, verdic
 from attn_export.pipeline.report.formats import junit, markdown, sarif
 from attn_export.pipeline.report.page import render
 from tests.pipeline.reports import HOSTILE, manifest, report
-from tests.pipeline.schema import SCHEMA, faults
+from tests.pipeline.schema import MANIFEST, REPORT, faults
 
 VOID = {"meta", "br", "hr", "input", "link", "rect", "circle", "line", "polyline"}
 
@@ -83,26 +83,41 @@ def test_the_verdict_comes_first(page: Page) -> None:
 
 
 def test_every_part_is_there_and_shows_what_it_is_for() -> None:
-    fate = {"kind": "bias", "below": 0.0, "seen_by": "", "why": "k > 4", "k": None, "name": "bias dropped"}
-    counts = {"mode": "fast", "possible": 2, "tried": 2, "caught": 1, "survived": 1, "equivalent": 0, "refused": 0}
-    fates = [{**fate, "verdict": "caught"}, {**fate, "verdict": "survived", "name": "one weight +1 %"}]
+    fate = {
+        "kind": "bias",
+        "margin": 0.0,
+        "caught_by_audit": "",
+        "reason": "k > 4",
+        "normalized_error": None,
+        "name": "bias dropped",
+    }
+    counts = {"mode": "fast", "possible": 2, "tried": 2, "killed": 1, "survived": 1, "equivalent": 0, "invalid": 0}
+    fates = [{**fate, "verdict": "killed"}, {**fate, "verdict": "survived", "name": "one weight +1 %"}]
     truth, content = np.linspace(1, 2, 10), report()
     for row in content["runs"][0]["parity"]["comparisons"]:
-        row |= {"classic": verdicts(truth * 1.01, truth), "figures": figures(truth * 1.01, truth)}
-    text = Page(render(manifest() | {"mutants": {**counts, "fates": fates}}, content)).text
-    runtime = "ONNX Runtime 1.2.3, CPU"
+        row |= {"other_rules": verdicts(truth * 1.01, truth), "metrics": figures(truth * 1.01, truth)}
+    text = Page(render(manifest() | {"mutation": {**counts, "mutants": fates}}, content)).text
+    runtime = "ONNX Runtime 1.2.3 (CPU)"
     wanted = {
-        "Every proof with its answer": ("parity on tensorrt– not run", "✓ passed", "one warning"),
+        "Every proof with its answer": ("parity on TensorRT– not run", "✓ passed", "one warning"),
         "What each stage gave": ("export", "fuse", "Certificate of the fusion", "Bits under dyadic weights", "stem"),
         "Not fused": ("it does not pay", "--cost none"),
-        f"Error on {runtime}": ("k counts the error", "the dashed line is the bound"),
+        f"Error on {runtime}": ("the float32 noise floor", "the dashed line is the limit"),
         "What other tools": ("1e-3", "1e-5", "cosine", "PSNR", "top-1", "0 of 2", "2 of 2"),
-        "Figures of all 2": ("t4 · b=1", "t4 · b=2", "with its bound", "SNR in dB", "largest difference"),
-        f"Latency on {runtime}": ("p99", "cold start", "peak memory", "Control", "One dot", "p90 in ms", "Over time"),
+        "Figures of all 2": ("t4 · b=1", "t4 · b=2", "with its limit", "SNR in dB", "largest difference"),
+        f"Latency on {runtime}": (
+            "p99",
+            "cold start",
+            "peak memory",
+            "A/A control",
+            "One dot",
+            "p90 in ms",
+            "Over time",
+        ),
         "What disturbed": ("load is 3; stop what else runs",),
         "kernels in a run": ("GFLOP/s", "ReorderOutput", "stages.4", "MFLOP", "of peak", "limited by"),
-        "the runtime’s own": ("tensorrt– not run no GPU here",),
-        "Faults planted": ("caught", "survived"),
+        "the runtime’s own": ("TensorRT– not run no GPU here",),
+        "Faults injected": ("killed", "survived"),
         "Where the bundle was made": ("processor", "governor", "libraries"),
         "On any machine": ("attn-export verify", "attn-export bench", "sha256 of each file", "model.onnx"),
     }
@@ -118,7 +133,7 @@ def test_where_it_ran_is_said_if_it_is_not_where_it_was_made() -> None:
     assert "Where it ran" not in Page(render(manifest(), content)).text
     content["runs"][0]["environment"] = {**content["runs"][0]["environment"], "processor": "Cortex-A78AE"}
     elsewhere = Page(render(manifest(), content)).text
-    assert "Cortex-A78AE" in elsewhere[elsewhere.index("Where it ran on ONNX Runtime 1.2.3, CPU") :]
+    assert "Cortex-A78AE" in elsewhere[elsewhere.index("Where it ran on ONNX Runtime 1.2.3 (CPU)") :]
 
 
 def test_the_page_can_be_used_by_keyboard_and_screen_reader(page: Page) -> None:
@@ -238,12 +253,12 @@ def test_every_sarif_result_names_a_declared_rule() -> None:
 
 
 #: A comparison whose control left 1.
-VOIDED = json.loads(json.dumps(summarise([(-0.1, 0.2 + 0.001 * i) for i in range(5)]).to_dict()))
+VOIDED = json.loads(json.dumps(summarise([(-0.1, 0.2 + 0.001 * i) for i in range(5)]).to_dict("fused", "original")))
 
 
 def doubted(parity: dict[str, Any]) -> None:
     """One output outside the user's own tolerance, and the record says so."""
-    parity["comparisons"][0]["user_fault"], parity["ok"] = "beyond", False
+    parity["comparisons"][0]["user_tolerance_failure"], parity["ok"] = "beyond", False
 
 
 @pytest.mark.parametrize(
@@ -251,7 +266,7 @@ def doubted(parity: dict[str, Any]) -> None:
     [
         (lambda r: r["runs"].clear(), "inconclusive", "nothing was proven"),
         (lambda r: r["runs"][0]["parity"].update(comparisons=[], ok=False), "inconclusive", "cannot say"),
-        (lambda r: r["runs"][0]["fused_against_unfused"].update(VOIDED), "inconclusive", "1 of 6 checks"),
+        (lambda r: r["runs"][0]["comparison"].update(VOIDED), "inconclusive", "1 of 6 checks"),
         (lambda r: r["runs"].pop(0), "inconclusive", "nothing was proven"),
         (lambda r: doubted(r["runs"][0]["parity"]), "failed", "1 of 6"),
     ],
@@ -266,19 +281,25 @@ def test_what_is_not_proven_never_passes(change: Any, answer: str, sentence: str
 
 
 def test_mutants_are_shown_where_the_manifest_has_them() -> None:
-    fate = {"kind": "bias", "below": 0.0, "seen_by": "", "why": "k > 4"}
+    fate = {"kind": "bias", "margin": 0.0, "caught_by_audit": "", "reason": "k > 4"}
     fates = [
-        {"name": "bias dropped", "verdict": "caught", "k": None, **fate},
-        {"name": "one weight +1 %", "verdict": "survived", "k": 0.3, **fate, "seen_by": "weights"},
+        {"name": "bias dropped", "verdict": "killed", "normalized_error": None, **fate},
+        {
+            "name": "one weight +1 %",
+            "verdict": "survived",
+            "normalized_error": 0.3,
+            **fate,
+            "caught_by_audit": "weights",
+        },
     ]
-    counts = {"mode": "fast", "possible": 30, "tried": 2, "caught": 1, "survived": 1, "equivalent": 0, "refused": 0}
-    m = manifest() | {"mutants": {**counts, "fates": fates}}
+    counts = {"mode": "fast", "possible": 30, "tried": 2, "killed": 1, "survived": 1, "equivalent": 0, "invalid": 0}
+    m = manifest() | {"mutation": {**counts, "mutants": fates}}
     page = Page(render(m, report()))
     assert not page.open
     assert "1 of 2 were caught" in page.text
     assert page.text.index("one weight +1 %") < page.text.index("bias dropped"), "what survived comes first"
     assert verdict(checks(m, report()))[0] == "passed"
-    vacuous = m | {"mutants": {**counts, "fates": fates, "vacuous": ["zeros"]}}
+    vacuous = m | {"mutation": {**counts, "mutants": fates, "vacuous": ["zeros"]}}
     assert verdict(checks(vacuous, report()))[0] == "inconclusive"
     assert "the gate passes zeros" in render(vacuous, report())
 
@@ -286,15 +307,15 @@ def test_mutants_are_shown_where_the_manifest_has_them() -> None:
 @pytest.mark.parametrize(
     ("ok", "error", "answer"), [(True, 10.5, "passed"), (False, 10.5, "failed"), (True, 24.1, "inconclusive")]
 )
-def test_the_second_tier_is_shown_and_decides(ok: bool, error: float, answer: str) -> None:
-    audit = {"ok": ok, "checked": 30, "findings": [] if ok else ["conv.weight"], "unaccounted": ["Gemm_1"]}
-    layer = {"tensor": "t", "op": "Gemm", "node": "Gemm_16", "channel": 6, "error": error}
-    tier = {"audits": {"constants": audit}, "layers": {"bound": 24.0, "checked": 55, "worst": [layer]}}
-    m = manifest() | {"second_tier": tier}
+def test_the_audits_are_shown_and_decides(ok: bool, error: float, answer: str) -> None:
+    audit = {"ok": ok, "checked": 30, "findings": [] if ok else ["conv.weight"], "unmatched": ["Gemm_1"]}
+    layer = {"tensor": "t", "op": "Gemm", "node": "Gemm_16", "channel": 6, "error_ulp": error}
+    audits = {"constants": audit, "layers": {"error_ulp_limit": 24.0, "checked": 55, "worst": [layer]}}
+    m = manifest() | {"audits": audits}
     text = Page(render(m, report())).text
-    assert "audit, constants" in text
-    assert f"30 compared, {int(not ok)} differ, 1 computed or rewritten" in text
-    assert f"worst Gemm Gemm_16: {error:.3g} roundings of its natural size, bound 24" in text
+    assert "graph audit" in text
+    assert f"30 compared, {int(not ok)} differ, 1 written by a stage" in text
+    assert f"worst Gemm Gemm_16: {error:.3g} ulp (limit 24)" in text
     assert verdict(checks(m, report()))[0] == answer
     assert ("<failure" in junit(m, report())) is (answer == "failed")
 
@@ -307,10 +328,10 @@ def test_an_old_report_without_the_newer_parts_is_rendered() -> None:
         "preflight",
         "budgets",
         "mlperf",
-        "sustain",
+        "drift",
         "sweeps",
         "profile",
-        "fused_against_unfused",
+        "comparison",
     ):
         del run[name]
     del run["latency"]["runs"], run["latency"]["samples"]["every"]
@@ -338,9 +359,9 @@ def test_the_report_keeps_its_schema() -> None:
         (("runs", 0, "parity", "ok"), "yes", "wanted"),
         (("runs", 0, "latency", "threads"), 0, "below 1"),
         (("runs", 0, "latency", "samples", "wall_ns"), [], "0 items"),
-        (("runs", 0, "fused_against_unfused", "verdict"), "better", "none of"),
+        (("runs", 0, "comparison", "verdict"), "better", "none of"),
         (("runs", 0, "sweeps", "sizes"), [], "unknown"),
-        (("runs", 0, "profile", "rows", 0, "bound"), "luck", "none of"),
+        (("runs", 0, "profile", "rows", 0, "limited_by"), "luck", "none of"),
     ],
 )
 def test_what_breaks_the_schema_is_found(path: tuple[Any, ...], value: Any, why: str) -> None:
@@ -352,10 +373,11 @@ def test_what_breaks_the_schema_is_found(path: tuple[Any, ...], value: Any, why:
     assert any(why in fault for fault in faults(broken)), faults(broken)
 
 
-def test_every_definition_of_the_schema_is_used() -> None:
-    text = json.dumps(SCHEMA)
-    for name in SCHEMA["$defs"]:
-        assert f'"#/$defs/{name}"' in text
+def test_every_definition_of_the_schemas_is_used() -> None:
+    for schema in (MANIFEST, REPORT):
+        text = json.dumps(schema)
+        for name in schema["$defs"]:
+            assert f'"#/$defs/{name}"' in text
 
 
 def test_a_report_of_300_nodes_is_small_and_quick() -> None:

@@ -58,7 +58,7 @@ def made(target: Path, precision: str, *, fault: bool = False) -> Path:
         "subject": {"name": "rich", "precision": precision},
         "inputs": [{**port, "name": "x"}],
         "outputs": [port],
-        "varying": [],
+        "dynamic_dims": [],
         "tolerance": manifest.tolerance(precision, WANTED[precision]),
     }
     bundle.write_manifest(target, content)
@@ -92,7 +92,9 @@ def test_every_format_gives_the_ratio_and_the_verdict_of_its_class(tmp_path: Pat
     whole = bundle.read(place)
     if precision == "bfloat16":
         noise = (lambda values: {"y": emulated()(values)["y"] * np.float32(1 + fault)}) if fault else emulated()
-        parity = prove(noise, whole.cases, whole.outputs, backend="emulated", snr=whole.manifest["tolerance"]["snr"])
+        parity = prove(
+            noise, whole.cases, whole.outputs, backend="emulated", snr=whole.manifest["tolerance"]["snr_db_limit"]
+        )
     else:
         parity = verify(whole, "onnxruntime")
         assert (run("verify", place).code, run("verify", place).out.count("dB")) == (int(fault), 2)
@@ -101,13 +103,13 @@ def test_every_format_gives_the_ratio_and_the_verdict_of_its_class(tmp_path: Pat
     content = json.loads(run("report", place, "--format", "json").out)
     assert faults(content) == []
     rows = content["runs"][0]["parity"]
-    assert rows["snr"] == WANTED[precision]
-    least = min(row["snr"] for row in rows["comparisons"])
+    assert rows["snr_db_limit"] == WANTED[precision]
+    least = min(row["snr_db"] for row in rows["comparisons"])
     assert (least >= WANTED[precision]) is not fault
-    word, wanted = ("failed" if fault else "passed"), f"wanted {WANTED[precision]:g} dB"
+    word, wanted = ("failed" if fault else "passed"), f"at least {WANTED[precision]:g} dB"
     page = run("report", place, "--format", "html").out
     assert f'<div class="verdict {word}"' in page
-    assert f"least signal-to-noise ratio {least:.3g}"[:34] in page
+    assert f"lowest signal-to-noise ratio {least:.3g}"[:34] in page
     assert wanted in page
     assert f"what {WANTED[precision]:g} dB allow" in page
     assert not re.search(r"k = [\d.]+ of", page), "k is float32's measure"
@@ -134,6 +136,6 @@ def test_a_runtime_without_bfloat16_says_so_in_one_sentence(tmp_path: Path) -> N
 def test_int8_has_no_class_of_its_own() -> None:
     with pytest.raises(ValueError, match="how many dB"):
         manifest.tolerance("int8")
-    assert manifest.tolerance("bfloat16")["snr"] == 20.0
-    assert manifest.tolerance("float16")["snr"] == 40.0
-    assert "snr" not in manifest.tolerance("float32")
+    assert manifest.tolerance("bfloat16")["snr_db_limit"] == 20.0
+    assert manifest.tolerance("float16")["snr_db_limit"] == 40.0
+    assert "snr_db_limit" not in manifest.tolerance("float32")

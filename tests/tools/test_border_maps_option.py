@@ -42,14 +42,14 @@ def test_fuse_repairs_where_it_may_and_sizes_are_fixed(tmp_path: Path, dynamic: 
         done = run("fuse", tmp_path / "plain.onnx", "-o", output, "--json", *["--border-maps"] * repair)
         assert done.code == 0, done
         assert done.json["repair"] is repair
-        assert done.json["certificate"]["worst"] <= 1e-13
+        assert done.json["certificate"]["worst_error"] <= 1e-13
         if repair and not dynamic:
             assert kinds(output) == {"Conv": 1, "Add": 1}
             assert done.json["sites"][0]["notes"] == ["border", "static"]
-            assert not done.json["refusals"]
+            assert not done.json["not_fused"]
         else:
             assert kinds(output) == {"Conv": 2}
-            (refusal,) = done.json["refusals"]
+            (refusal,) = done.json["not_fused"]
             assert "fixed size" in refusal["remedy"] if dynamic else "--border-maps" in refusal["remedy"]
             assert "dynamic" in refusal["reason"] or not (repair and dynamic)
 
@@ -67,4 +67,4 @@ def test_the_main_command_repairs_and_proves_it(tmp_path: Path, dynamic: str) ->
     fusion = json.loads((target / "manifest.json").read_text(encoding="utf-8"))["fusion"]
     assert fusion["repair"]
     assert [site["notes"] for site in fusion["sites"]] == [["border", "static"]] * fixed
-    assert fixed or "dynamic" in fusion["refusals"][0]["reason"]
+    assert fixed or "dynamic" in fusion["not_fused"][0]["reason"]

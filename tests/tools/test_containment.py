@@ -151,7 +151,7 @@ def test_a_bundle_whose_model_never_ends_or_takes_all_is_stopped(
         **good.manifest,
         "inputs": [port],
         "outputs": [{**port, "name": "y"}],
-        "varying": [],
+        "dynamic_dims": [],
         "cases": 1,
     }
     with bundle.writing(tmp_path / "bad") as folder:

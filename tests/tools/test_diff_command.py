@@ -31,9 +31,9 @@ def made(tmp_path: Path) -> Path:
             "subject": {"name": "rich"},
             "inputs": [{**port, "name": "x"}],
             "outputs": [port],
-            "varying": [],
-            "tolerance": {"k": 4.0},
-            "origins": {"softmax": ["head.attend", "Softmax", "net.py", 7, "softmax(x)"]},
+            "dynamic_dims": [],
+            "tolerance": {"normalized_limit": 4.0},
+            "source_locations": {"softmax": ["head.attend", "Softmax", "net.py", 7, "softmax(x)"]},
         },
     )
     return target

@@ -71,15 +71,23 @@ def content(name: str) -> tuple[dict[str, Any], dict[str, Any]]:
     m["costs"]["case"] = name
     m["costs"]["nodes"][-1] |= {"name": name, "source": f"{name}:7", "module": name}
     m["fusion"]["sites"] = [{**site, "name": name, "pattern": name} for site in m["fusion"]["sites"]]
-    m["fusion"]["refusals"] = [{"name": name, "kind": name, "reason": name, "remedy": name}]
-    fate = {"name": name, "kind": name, "below": 0.0, "seen_by": name, "why": name, "k": None, "verdict": "survived"}
-    m["mutants"] = {"mode": "fast", "possible": 1, "caught": 1, "survived": 1, "fates": [fate], "vacuous": [name]}
+    m["fusion"]["not_fused"] = [{"site": name, "kind": name, "reason": name, "remedy": name}]
+    fate = {
+        "name": name,
+        "kind": name,
+        "margin": 0.0,
+        "caught_by_audit": name,
+        "reason": name,
+        "normalized_error": None,
+        "verdict": "survived",
+    }
+    m["mutation"] = {"mode": "fast", "possible": 1, "killed": 1, "survived": 1, "mutants": [fate], "vacuous": [name]}
     one = r["runs"][0]
     one |= {"backend": name, "environment": {name: name}, "preflight": [{"found": name, "remedy": name}]}
-    one["parity"]["comparisons"][0]["fault"] = name
+    one["parity"]["comparisons"][0]["failure"] = name
     one["budgets"] = [{**item, "text": name} for item in one["budgets"]]
     for row in one["profile"]["rows"]:
-        row |= {"name": name, "op": name, "module": name, "bound": name}
+        row |= {"name": name, "op": name, "module": name, "limited_by": name}
     r["runs"][1] |= {"backend": name, "missing": name}
     return m, r
 

@@ -86,10 +86,10 @@ def bench(asked: BenchOptions, *, as_json: bool, verbosity: int) -> None:
         findings.append(budget.regression_of_reports(results[0][1].plain, baseline, most))
     if as_json:
         runs = [{"bundle": str(whole.path), **measured.plain} for whole, measured in results]
-        comparison = contest.to_dict() if contest else None
+        comparison = contest.to_dict(*map(str, asked.paths)) if contest else None
         held = [finding.to_dict() for finding in findings]
         machine = environment.describe(asked.runtime)
-        console.emit({"environment": machine, "runs": runs, "first_to_second": comparison, "budgets": held})
+        console.emit({"environment": machine, "runs": runs, "comparison": comparison, "budgets": held})
     else:
         if contest:
             console.say(_comparison(asked.paths, contest))
@@ -159,13 +159,13 @@ def _lines(whole: bundle.Bundle, measured: Measurement) -> list[str]:
             wall = point["wall_ms"]
             figures = f"p50 {wall['p50']:.3g}, p90 {wall['p90']:.3g} ms, {point['per_item_ms']:.3g} ms an item"
             lines.append(f"  {'threads' if kind == 'threads' else 'batch of'} {point['setting']}: {figures}")
-    if drift := plain.get("sustain"):
+    if drift := plain.get("drift"):
         steady = "steady" if drift["steady"] else "it drifts"
         lines.append(
-            f"  over {drift['seconds']:.0f} s: {steady}, {drift['change']:+.1%} from the first quarter to the last"
+            f"  over {drift['duration_s']:.0f} s: {steady}, {drift['change']:+.1%} from the first quarter to the last"
         )
     for row in ((plain.get("profile") or {}).get("rows") or [])[:10]:
-        peak = "    " if row["roofline"] is None else f"{row['roofline']:4.0%}"
+        peak = "    " if row["roofline_share"] is None else f"{row['roofline_share']:4.0%}"
         lines.append(
             f"  {row['share']:6.1%} of the time, {peak} of peak  {row['op']:<20} {', '.join(row['nodes'])[:80]}"
         )

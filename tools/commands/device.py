@@ -93,7 +93,7 @@ def verify(asked: VerifyOptions, *, as_json: bool) -> None:
         _say(said, as_json=as_json)
     for name in bundle.idle(whole.cases, whole.outputs):
         _say(
-            f"warning: the truth of {text.one_line(name)} is zero in every case, so nothing is known of it",
+            f"warning: the reference of {text.one_line(name)} is zero in every case, so nothing is known of it",
             as_json=as_json,
         )
     chosen = tuple(dict.fromkeys((*required, *asked.backends))) or (backends.DEFAULT,)

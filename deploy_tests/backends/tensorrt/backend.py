@@ -34,6 +34,7 @@ class TensorRT:
     product: Product
     build_limit: float = supervise.LIMIT
     run_limit: float = 60.0
+    device = "gpu"
 
     @property
     def libraries(self) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ class CompileEvidence:
         plan: layers, kernels, element types, provenance and memory.
         engine_bytes: size of the engine.
         engine_sha256: its hash; builds on one machine repeat to the byte where this is equal.
-        seconds: time the build took.
+        build_s: time the build took.
         flags: shapes, TF32, workspace.
         warnings: what the builder warned of.
     """
@@ -49,7 +49,7 @@ class CompileEvidence:
     plan: EnginePlan
     engine_bytes: int
     engine_sha256: str
-    seconds: float
+    build_s: float
     flags: Mapping[str, Any]
     warnings: tuple[str, ...]
 

@@ -24,6 +24,6 @@ def measure(run: EngineRun, feeds: Feeds, *, duration: float = 3.0, samples: int
         details={
             "graph_missing": taken.graph_missing,
             "plan": plan.to_dict(),
-            "layers_ms": [{"layer": t.layer, "nodes": list(t.nodes), "samples": list(t.samples)} for t in layers],
+            "layers_ms": [{"layer": t.layer, "nodes": list(t.nodes), "samples_ms": list(t.samples)} for t in layers],
         },
     )

@@ -94,7 +94,7 @@ class EnginePlan:
             "kernels": len(self.kernels),
             "fused_attention": len(self.attention),
             "dtypes": self.dtypes,
-            "memory": self.memory,
+            "memory_bytes": self.memory,
             "layers": [asdict(layer) for layer in self.layers],
         }
 

@@ -1,7 +1,7 @@
-"""The bundle, schema 2: a folder that holds a deployed model and everything needed to prove it again.
+"""The bundle, schema version 3: a folder that holds deployed models and everything needed to prove it again.
 
     model.onnx          what is deployed (plus model.onnx.data when large)
-    cases.npz           inputs, and for each the float64 truth and the error of PyTorch float32 against it
+    cases.npz           inputs, and for each the float64 reference and the error of PyTorch float32 against it
     report.json         parity and latency as measured, raw samples included
     report.html         the same for people
     manifest.json       schema, subject, stages, input and output contract, tolerance, environment, sha256 of each file
@@ -23,7 +23,7 @@ from attn_export.bundle.format import (
     MODEL,
     PAGE,
     REPORT,
-    SCHEMA,
+    SCHEMA_VERSION,
     SHARE,
     SIGNATURE,
     SNR,
@@ -44,7 +44,7 @@ __all__ = [
     "MODEL",
     "PAGE",
     "REPORT",
-    "SCHEMA",
+    "SCHEMA_VERSION",
     "SHARE",
     "SIGNATURE",
     "SNR",

@@ -14,16 +14,16 @@ from attn_export.errors import BundleError, InconclusiveError
 from attn_export.types import Array, TensorSpec
 from attn_export.untrusted import arrays
 
-_KEY = re.compile(r"(0|[1-9][0-9]{0,6})\.(input|truth|yardstick)\.(.+)", re.DOTALL)
+_KEY = re.compile(r"(0|[1-9][0-9]{0,6})\.(input|reference|float32_error)\.(.+)", re.DOTALL)
 
 
 def write_cases(file: Path, cases: Sequence[Case]) -> None:
-    """Write cases as one npz: ``<index>.input.<name>``, ``<index>.truth.<name>``, ``<index>.yardstick.<name>``."""
+    """Write cases as one npz: ``<i>.input.<name>``, ``<i>.reference.<name>``, ``<i>.float32_error.<name>``."""
     found: dict[str, Array] = {"names": np.array([case.name for case in cases])}
     for index, case in enumerate(cases):
         found |= {f"{index}.input.{name}": value for name, value in case.inputs.items()}
-        found |= {f"{index}.truth.{name}": value for name, value in case.truth.items()}
-        found |= {f"{index}.yardstick.{name}": np.asarray(value) for name, value in case.yardstick.items()}
+        found |= {f"{index}.reference.{name}": value for name, value in case.reference.items()}
+        found |= {f"{index}.float32_error.{name}": np.asarray(value) for name, value in case.float32_error.items()}
     np.savez(file, **found)  # type: ignore[arg-type]  # the stub reads ** as the keyword allow_pickle
 
 
@@ -45,21 +45,21 @@ def read_cases(file: Path) -> tuple[Case, ...]:
         raise BundleError(f"{file} holds no cases, so nothing could be proven with it")
     if names is None or names.dtype.kind != "U" or names.ndim != 1:
         raise BundleError(f"{file} cannot be read: expected a list of the cases' names in it; write the bundle again")
-    parts: list[dict[str, dict[str, Array]]] = [{"input": {}, "truth": {}, "yardstick": {}} for _ in names]
+    parts: list[dict[str, dict[str, Array]]] = [{"input": {}, "reference": {}, "float32_error": {}} for _ in names]
     for key, value in found.items():
         match = _KEY.fullmatch(key)
         if not match or int(match[1]) >= len(parts):
             raise BundleError(f"{file}: {key[:80]!r} is of no case; write the bundle again")
         parts[int(match[1])][match[2]][match[3]] = value
     pairs = zip(names.tolist(), parts, strict=True)
-    return tuple(Case(name, p["input"], p["truth"], _figures(file, name, p["yardstick"])) for name, p in pairs)
+    return tuple(Case(name, p["input"], p["reference"], _figures(file, name, p["float32_error"])) for name, p in pairs)
 
 
 def _figures(file: Path, case: str, values: Mapping[str, Array]) -> dict[str, float]:
     for name, value in values.items():
         if value.ndim or value.dtype.kind not in "fiu" or not np.isfinite(value) or value < 0:
             raise BundleError(
-                f"{file}: case {case[:80]!r}: expected one finite number, not negative, as the yardstick of"
+                f"{file}: case {case[:80]!r}: expected one finite number, not negative, as the float32 error of"
                 f" {name[:80]!r}; write the bundle again"
             )
     return {name: float(value) for name, value in values.items()}
@@ -78,9 +78,11 @@ def fit(
     for case in cases:
         where = f"{file}: case {case.name[:80]!r}"
         _fit(f"{where}, input", case.inputs, inputs)
-        _fit(f"{where}, truth", case.truth, outputs, any_type=True)
-        if case.yardstick.keys() != case.truth.keys():
-            raise BundleError(f"{where}: every output must have a yardstick, and nothing else; write the bundle again")
+        _fit(f"{where}, reference", case.reference, outputs, any_type=True)
+        if case.float32_error.keys() != case.reference.keys():
+            raise BundleError(
+                f"{where}: expected one float32 error for every output, and nothing else; write the bundle again"
+            )
         if why := loose(case):
             raise BundleError(f"{where}: {why}; write the bundle again")
 
@@ -108,15 +110,15 @@ def norm(values: Array) -> float:
 
 
 def loose(case: Case) -> str:
-    """Why a yardstick is too long to measure by, or nothing."""
-    for name, stray in case.yardstick.items():
-        size = norm(case.truth[name])
+    """Why a float32 error is too large to measure by, or nothing."""
+    for name, stray in case.float32_error.items():
+        size = norm(case.reference[name])
         if not math.isfinite(size):
-            return f"the truth of {name[:80]!r} is too large to compute with"
+            return f"the reference of {name[:80]!r} is too large to compute with"
         if not stray <= SHARE * size:
-            came = f"{stray / size:.2g} of its norm" if size else "its truth is zero"
+            came = f"{stray / size:.2g} of its norm" if size else "its reference is zero"
             return (
-                f"the yardstick of {name[:80]!r} is {stray:.3g}, {came}, and at most {SHARE:g} of it is believed:"
+                f"the float32 error of {name[:80]!r} is {stray:.3g}, {came}, and at most {SHARE:g} of it is believed:"
                 " where correct float32 evaluations stray so far, parity would prove nothing"
             )
     return ""
@@ -126,7 +128,7 @@ def refuse_loose(cases: Iterable[Case]) -> None:
     """Refuse to go on with cases that nobody would believe.
 
     Raises:
-        InconclusiveError: the model's own float32 evaluations stray too far from its float64 truth.
+        InconclusiveError: the model's own float32 evaluations stray too far from its float64 reference.
     """
     for case in cases:
         if why := loose(case):
@@ -136,8 +138,8 @@ def refuse_loose(cases: Iterable[Case]) -> None:
 
 
 def idle(cases: Iterable[Case], outputs: Iterable[TensorSpec]) -> tuple[str, ...]:
-    """The outputs whose truth is zero, or not finite, wherever it is given: what zeros would pass proves nothing."""
+    """List the outputs whose reference is zero, or not finite, in every case: what zeros would pass proves nothing."""
     names, moved = [port.name for port in outputs], set[str]()
     for case in cases:
-        moved |= {name for name in names if name not in moved and norm(case.truth[name]) > 0}
+        moved |= {name for name in names if name not in moved and norm(case.reference[name]) > 0}
     return tuple(name for name in names if name not in moved)

@@ -1,4 +1,4 @@
-"""What ``report.json`` says, with a type and a limit for each figure; docs/report.schema.json is the same for others.
+"""What ``report.json`` says, with a type and a limit for each figure; ``schema/report.schema.json`` is made of it.
 
 Figures are checked for what they are, not for what they claim: verdicts are computed again where they are shown.
 """
@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+from attn_export.bundle import versions
+from attn_export.bundle.format import SCHEMA_VERSION
 from attn_export.bundle.manifest import Decibel, Size
 from attn_export.errors import AttnExportError, BundleError
 from attn_export.types import Count
@@ -20,11 +22,18 @@ Time = Annotated[float, Within(0, 1e30)]
 Ratio = Annotated[float, Within(1e-6, 1e6)]
 Figure = Annotated[float, Within(-1e30, 1e30)]
 Nanoseconds = Annotated[int, Within(0, 1e18)]
+Positive = Annotated[int, Within(1)]
 
 
 @dataclass(frozen=True)
-class Span:
-    """An estimate with its interval; None where an end could not be bounded."""
+class MeasuredRecord:
+    """An estimate with its 95 % confidence interval; null where an end could not be bounded.
+
+    Attributes:
+        estimate: the figure.
+        low: lower end of the interval.
+        high: upper end of the interval.
+    """
 
     estimate: Figure | None
     low: Figure | None
@@ -33,35 +42,63 @@ class Span:
 
 @dataclass(frozen=True)
 class OutputComparisonRecord:
-    """One output of one case against the truth."""
+    """One output of one case against the float64 reference.
+
+    Attributes:
+        case: name of the case.
+        output: name of the output.
+        error: Euclidean norm of the difference to the reference; null where the values could not be compared.
+        error_limit: largest error that passes for float32, which is normalized_limit times the allowed float32 error.
+        normalized_error: the error divided by what float32 is allowed here; null where it is infinite.
+        snr_db: signal-to-noise ratio against the reference; null where it is infinite.
+        max_abs_error: largest absolute difference of one element.
+        failure: why the values were not even compared (shape, element type, NaN); empty otherwise.
+        user_tolerance_failure: how far the output lies outside the user's own atol and rtol; empty otherwise.
+        other_rules: by name, whether other tools' rules would pass this output; they decide nothing here.
+        metrics: figures that those rules look at; null where one is infinite or not a number.
+    """
 
     case: str
     output: str
     error: Size | None
-    bound: Size | None
-    k: Size | None
-    snr: Decibel | None
-    worst: Size | None
-    fault: str = ""
-    user_fault: str = ""
-    classic: Mapping[str, bool] | None = None
-    figures: Mapping[str, float | None] | None = None
+    error_limit: Size | None
+    normalized_error: Size | None
+    snr_db: Decibel | None
+    max_abs_error: Size | None
+    failure: str = ""
+    user_tolerance_failure: str = ""
+    other_rules: Mapping[str, bool] | None = None
+    metrics: Mapping[str, float | None] | None = None
 
 
 @dataclass(frozen=True)
 class ParityRecord:
-    """All comparisons, and the verdict that was made of them."""
+    """All comparisons, and the verdict that was made of them.
+
+    Attributes:
+        ok: whether every comparison passed.
+        normalized_limit: largest normalized error that passes.
+        comparisons: one for each case and output.
+        snr_db_limit: least signal-to-noise ratio that passes; null for float32, which is held to normalized_limit.
+    """
 
     ok: bool
-    backend: str
-    tolerance: Annotated[float, Within(0, above=True)]
+    normalized_limit: Annotated[float, Within(0, above=True)]
     comparisons: tuple[OutputComparisonRecord, ...]
-    snr: Decibel | None = None
+    snr_db_limit: Decibel | None = None
 
 
 @dataclass(frozen=True)
-class Wall:
-    """Percentiles of wall time in milliseconds."""
+class WallTimeRecord:
+    """Percentiles of wall time, in milliseconds.
+
+    Attributes:
+        p50: median.
+        p90: 90th percentile.
+        p95: 95th percentile.
+        p99: 99th percentile.
+        p50_interval: 95 % confidence interval of the median, lower end first.
+    """
 
     p50: Time
     p90: Time
@@ -71,36 +108,61 @@ class Wall:
 
 
 @dataclass(frozen=True)
-class Cpu:
-    """CPU time in milliseconds."""
+class CpuTimeRecord:
+    """CPU time of the process, in milliseconds.
+
+    Attributes:
+        p50: median.
+    """
 
     p50: Time
 
 
 @dataclass(frozen=True)
 class SamplesRecord:
-    """Raw samples in nanoseconds, each n-th."""
+    """Raw samples, in the order in which they were taken.
+
+    Attributes:
+        wall_ns: wall time of single runs, in nanoseconds.
+        cpu_ns: CPU time of the same runs, in nanoseconds.
+        every: each n-th sample was kept; the percentiles are of all of them.
+    """
 
     wall_ns: Annotated[tuple[Nanoseconds, ...], Within(1)]
     cpu_ns: Annotated[tuple[Nanoseconds, ...], Within(1)]
-    every: Annotated[int, Within(1)] = 1
+    every: Positive = 1
 
 
 @dataclass(frozen=True)
 class LatencyRecord:
-    """How long one run takes."""
+    """How long one run takes.
 
-    threads: Annotated[int, Within(1)]
+    Attributes:
+        threads: intra-operator threads.
+        cold_start_s: seconds that opening the model took.
+        wall_ms: percentiles of wall time.
+        cpu_ms: CPU time.
+        samples: raw samples.
+        runs: how many runs were measured.
+    """
+
+    threads: Positive
     cold_start_s: Time
-    wall_ms: Wall
-    cpu_ms: Cpu
+    wall_ms: WallTimeRecord
+    cpu_ms: CpuTimeRecord
     samples: SamplesRecord
-    runs: Annotated[int, Within(1)] | None = None
+    runs: Positive | None = None
 
 
 @dataclass(frozen=True)
-class IntervalRecord:
-    """A ratio with its interval."""
+class RatioRecord:
+    """A ratio of two times with its 95 % confidence interval.
+
+    Attributes:
+        estimate: the ratio.
+        low: lower end of the interval.
+        high: upper end of the interval.
+    """
 
     estimate: Ratio
     low: Annotated[float, Within(0, 1e300)]
@@ -109,10 +171,23 @@ class IntervalRecord:
 
 @dataclass(frozen=True)
 class LatencyComparisonRecord:
-    """Fused against un-fused."""
+    """Interleaved A/B measurement of two models, with an A/A control.
 
-    ratio: IntervalRecord
-    control: IntervalRecord
+    Attributes:
+        candidate: what is asked about, such as ``fused``.
+        baseline: what it is compared with, such as ``original``.
+        ratio: time of the candidate over time of the baseline.
+        control: the same ratio of each model against itself: 1 but for noise.
+        clock: which clock the times are of.
+        pairs: ratio and control of each process.
+        verdict: what follows; ``void`` where the control is not 1.
+        resolution: smallest relative difference that could have been shown.
+    """
+
+    candidate: str
+    baseline: str
+    ratio: RatioRecord
+    control: RatioRecord
     clock: Literal["CPU time", "wall time"]
     pairs: Annotated[tuple[tuple[Ratio, Ratio], ...], Within(2)]
     verdict: Literal["faster", "slower", "no difference shown", "void"]
@@ -121,7 +196,18 @@ class LatencyComparisonRecord:
 
 @dataclass(frozen=True)
 class FootprintRecord:
-    """What a model costs before its first answer."""
+    """What a model costs before its first answer, measured in a fresh process.
+
+    Attributes:
+        import_s: seconds to import the runtime.
+        open_s: seconds to open the model.
+        first_run_s: seconds of the first run.
+        peak_bytes: largest resident memory of the process; null where the system does not say.
+        runtime_bytes: the same before the model was opened.
+        file_bytes: size of the model's files.
+        cold_start_s: seconds from nothing loaded to the first answer.
+        model_bytes: memory that the model added.
+    """
 
     import_s: Time
     open_s: Time
@@ -135,7 +221,13 @@ class FootprintRecord:
 
 @dataclass(frozen=True)
 class WarnRecord:
-    """What disturbed the measurement."""
+    """What disturbed the measurement.
+
+    Attributes:
+        kind: which preflight check.
+        found: what it found.
+        remedy: what to do.
+    """
 
     kind: str
     found: str
@@ -144,54 +236,94 @@ class WarnRecord:
 
 @dataclass(frozen=True)
 class BudgetRecord:
-    """What the user allows, and what came."""
+    """What the user allows, and what was measured.
+
+    Attributes:
+        text: the budget as it was typed.
+        measured: what was measured, in ``unit``.
+        limit: what is allowed, in ``unit``.
+        unit: of both.
+        verdict: ``passed`` where the whole interval lies within the limit, ``failed`` where all of it lies beyond.
+    """
 
     text: str
-    came: Span
+    measured: MeasuredRecord
     limit: Figure
     unit: str
-    verdict: Literal["kept", "broken", "too close to say"]
+    verdict: Literal["passed", "failed", "inconclusive"]
 
 
 @dataclass(frozen=True)
 class SingleStreamRecord:
-    """MLPerf's figure."""
+    """MLPerf's single-stream figure; no submission.
+
+    Attributes:
+        estimate_ms: early-stopping estimate of the percentile.
+        percentile_ms: the percentile itself.
+        queries: runs that it is made of.
+        discarded: slowest runs beyond the estimate.
+        percentile: which one, as a share.
+        confidence: of the estimate, as a share.
+        duration_s: seconds that all runs took.
+        rule: which rule it follows.
+        submission: always false: this is the statistic alone.
+    """
 
     estimate_ms: Time
-    plain_ms: Time
+    percentile_ms: Time
     queries: Count
     discarded: Count
     percentile: Figure
     confidence: Figure
-    seconds: Time
+    duration_s: Time
     rule: str
     submission: Literal[False] = False
 
 
 @dataclass(frozen=True)
-class SustainRecord:
-    """Median latency over a long run."""
+class DriftRecord:
+    """Median latency over a long run.
 
-    windows: Annotated[tuple[Time, ...], Within(1)]
-    seconds: Time
-    slope_per_minute: Figure
+    Attributes:
+        window_p50_ms: median of each window of equal length, in order.
+        duration_s: seconds of the whole run.
+        slope_ms_per_minute: robust slope of the medians.
+        change: share by which the last quarter is slower than the first.
+        steady: whether that is no more than a steady machine shows.
+    """
+
+    window_p50_ms: Annotated[tuple[Time, ...], Within(1)]
+    duration_s: Time
+    slope_ms_per_minute: Figure
     change: Figure
     steady: bool
 
 
 @dataclass(frozen=True)
 class PointRecord:
-    """One setting of a sweep."""
+    """One setting of a sweep.
 
-    setting: Annotated[int, Within(1)]
-    wall_ms: Wall
+    Attributes:
+        setting: number of threads, or batch size.
+        wall_ms: percentiles of wall time.
+        per_item_ms: median for one item of the batch.
+        runs: how many runs were measured.
+    """
+
+    setting: Positive
+    wall_ms: WallTimeRecord
     per_item_ms: Time
     runs: Count
 
 
 @dataclass(frozen=True)
 class SweepsRecord:
-    """Latency over threads and batch sizes."""
+    """Latency over threads and batch sizes.
+
+    Attributes:
+        threads: one point for each number of threads.
+        batches: one point for each batch size.
+    """
 
     threads: tuple[PointRecord, ...] = ()
     batches: tuple[PointRecord, ...] = ()
@@ -199,53 +331,97 @@ class SweepsRecord:
 
 @dataclass(frozen=True)
 class KernelTimeRecord:
-    """Time of one kernel."""
+    """Time of one kernel.
+
+    Attributes:
+        name: of its last node, or the runtime's own name.
+        op: operator.
+        nodes: nodes of the graph that it computes; empty where it is the runtime's own.
+        time_us: microseconds in one run.
+        share: of the time of all kernels.
+        flops: floating-point operations.
+        bytes: bytes read and written.
+        roofline_share: shortest possible time over measured time; null where its work is not known.
+        limited_by: what the machine limits it by; empty where that is not known.
+        module: module of the network that it belongs to.
+    """
 
     name: str
     op: str
     nodes: tuple[str, ...]
-    microseconds: Time
+    time_us: Time
     share: Time
     flops: Count
     bytes: Count
-    roofline: Figure | None
-    bound: Literal["", "compute", "memory"]
+    roofline_share: Figure | None
+    limited_by: Literal["", "compute", "memory"]
     module: str
 
 
 @dataclass(frozen=True)
-class Peak:
-    """What the machine reached."""
+class RooflineRecord:
+    """What the machine reached.
 
-    flops: Time
-    bandwidth: Time
-    threads: Annotated[int, Within(1)]
+    Attributes:
+        flops_per_s: floating-point operations a second.
+        bytes_per_s: bytes read and written a second.
+        threads: threads that it was measured with.
+    """
+
+    flops_per_s: Time
+    bytes_per_s: Time
+    threads: Positive
 
 
 @dataclass(frozen=True)
 class ProfileRecord:
-    """Where the time goes."""
+    """Where the time goes.
+
+    Attributes:
+        rows: kernels, the longest first.
+        total_us: microseconds of all kernels in one run.
+        runs: how many runs it is made of.
+        peak: what the machine reached; null where that was not measured.
+        mapped_share: share of the time that belongs to nodes of the graph.
+        roofline_share: shortest possible time over measured time of the whole graph.
+    """
 
     rows: tuple[KernelTimeRecord, ...]
-    total: Time
+    total_us: Time
     runs: Count
-    peak: Peak | None
-    mapped: Time
-    roofline: Figure | None
+    peak: RooflineRecord | None
+    mapped_share: Time
+    roofline_share: Figure | None
 
 
 @dataclass(frozen=True)
 class LayerTimeRecord:
-    """One layer of an engine."""
+    """Time of one layer of an engine.
+
+    Attributes:
+        layer: the engine's name of it.
+        nodes: nodes of the graph that it was made from.
+        samples_ms: milliseconds of single runs.
+    """
 
     layer: str
     nodes: tuple[str, ...]
-    samples: tuple[Time, ...]
+    samples_ms: tuple[Time, ...]
 
 
 @dataclass(frozen=True)
 class EngineRecord:
-    """Of TensorRT: three latencies, layers, the GPU."""
+    """What TensorRT's own clocks say of an engine, measured on a GPU.
+
+    Attributes:
+        level: of evidence: measured on a named GPU.
+        gpu: name, driver, clocks, and the power mode where there is one.
+        samples_ms: raw samples by kind of latency: ``gpu``, ``host`` and ``graph``.
+        percentiles_ms: percentiles of them.
+        graph_missing: why there is no CUDA graph; empty where there is one.
+        plan: what the builder made.
+        layers_ms: time of each layer.
+    """
 
     level: Literal["E2"]
     gpu: Mapping[str, Any]
@@ -258,19 +434,42 @@ class EngineRecord:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One backend on one machine; ``missing``: why it could not run there, and then there is nothing else."""
+    """One backend on one machine.
+
+    Attributes:
+        backend: its name, such as ``onnxruntime``.
+        version: of the runtime, such as ``1.32.0``.
+        device: what it ran on: ``cpu``, ``gpu``, or what the backend calls it.
+        artifact: name of the artifact that ran.
+        missing: why the backend could not run here, and then nothing else is given; null where it ran.
+        environment: processor, cores, clock policy, load and library versions.
+        parity: outputs against the reference.
+        latency: how long one run takes.
+        comparison: against another model, interleaved.
+        footprint: cold start, memory and file size.
+        preflight: what disturbed the measurement.
+        budgets: what the user allows, and what was measured.
+        mlperf: MLPerf's single-stream figure.
+        drift: median latency over a long run.
+        sweeps: latency over threads and batch sizes.
+        engine: of TensorRT: its own clocks, layers and GPU.
+        profile: where the time goes.
+    """
 
     backend: str
+    version: str = ""
+    device: str = ""
+    artifact: str = ""
     missing: str | None = None
     environment: Mapping[str, Any] = field(default_factory=dict)
     parity: ParityRecord | None = None
     latency: LatencyRecord | None = None
-    fused_against_unfused: LatencyComparisonRecord | None = None
+    comparison: LatencyComparisonRecord | None = None
     footprint: FootprintRecord | None = None
     preflight: tuple[WarnRecord, ...] = ()
     budgets: tuple[BudgetRecord, ...] = ()
     mlperf: SingleStreamRecord | None = None
-    sustain: SustainRecord | None = None
+    drift: DriftRecord | None = None
     sweeps: SweepsRecord = field(default_factory=SweepsRecord)
     engine: EngineRecord | None = None
     profile: ProfileRecord | None = None
@@ -278,18 +477,41 @@ class RunRecord:
 
 @dataclass(frozen=True)
 class EnginePlanRecord:
-    """What a build made."""
+    """What a build made.
+
+    Attributes:
+        kernels: how many kernels.
+        fused_attention: how many of them are fused attention.
+        dtypes: how many layers give each element type.
+        memory_bytes: memory by kind.
+        layers: each layer with the nodes that it was made from.
+    """
 
     kernels: Count
     fused_attention: Count
     dtypes: Mapping[str, Count]
-    memory: Mapping[str, Count]
+    memory_bytes: Mapping[str, Count]
     layers: tuple[Mapping[str, Any], ...]
 
 
 @dataclass(frozen=True)
-class Compiled:
-    """Built without a GPU, and not run."""
+class CompileEvidenceRecord:
+    """The graph was built for a device without that device, and not run.
+
+    Attributes:
+        level: of evidence: built, not run.
+        claim: what may be said: product, version, SM, and that it was not run.
+        meaning: what the level says.
+        executed: always false.
+        product: which compiler.
+        version: its version.
+        sm: compute capability that it was built for.
+        sha256: of the graph and the weights beside it.
+        plan: what the build made.
+        build_s: seconds that the build took.
+        flags: shapes, TF32, workspace.
+        warnings: of the builder.
+    """
 
     level: Literal["E1"]
     claim: str
@@ -300,21 +522,28 @@ class Compiled:
     sm: str
     sha256: str
     plan: EnginePlanRecord
-    seconds: Time = 0.0
+    build_s: Time = 0.0
     flags: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class ReportRecord:
-    """All of it."""
+    """Parity and latency as measured: one run for each backend and machine.
 
+    Attributes:
+        schema_version: version of this format.
+        runs: what ran.
+        compiled: what was built without a device.
+    """
+
+    schema_version: Annotated[int, Within(SCHEMA_VERSION, SCHEMA_VERSION)]
     runs: tuple[RunRecord, ...]
-    compiled: tuple[Compiled, ...] = ()
+    compiled: tuple[CompileEvidenceRecord, ...] = ()
 
 
 def filled(plain: object, whose: str) -> dict[str, Any]:
-    """A report as plain data, with whatever may be left out filled in: what shows it meets no missing key.
+    """Give a report as plain data, with whatever may be left out filled in: what shows it meets no missing key.
 
     Raises:
         BundleError: it is none.
@@ -323,11 +552,13 @@ def filled(plain: object, whose: str) -> dict[str, Any]:
 
 
 def check(plain: object, whose: str, error: type[AttnExportError] = BundleError) -> ReportRecord:
-    """The report that ``plain`` is.
+    """Make the report that ``plain`` is.
 
     Raises:
         error: it is none.
     """
+    if why := versions.refused(plain):
+        raise error(f"{whose} {why}")
     try:
         return fields.build(ReportRecord, plain)
     except ValueError as reason:

@@ -10,7 +10,8 @@ from typing import Any
 
 from attn_export.types import Array, Dim, TensorSpec
 
-SCHEMA = 2
+#: Versions 1 and 2 were never released: 2 holds one ONNX file, and other names.
+SCHEMA_VERSION = 3
 MODEL, CASES, MANIFEST, REPORT, PAGE = "model.onnx", "cases.npz", "manifest.json", "report.json", "report.html"
 #: The one file that a manifest does not list, since it is of the manifest.
 SIGNATURE = "manifest.json.sig"
@@ -21,7 +22,7 @@ TOLERANCE = 4.0
 FLOOR = 8 * 2.0**-24
 #: The least signal-to-noise ratio of a correct model in each precision, in dB; for INT8 the user says, by the model.
 SNR: Mapping[str, float] = {"float32": 110.0, "float16": 40.0, "bfloat16": 20.0}
-#: The most that correct float32 evaluations may stray, as a share of the truth's norm. Over the 1,256 cases and
+#: The most that correct float32 evaluations may stray, as a share of the reference's norm. Over the 1,256 cases and
 #: outputs of 148 bundles of the catalogue, float32 and float16, the largest is 8.0e-5 (EMSA at a scale of 0.05) and
 #: the next 1.0e-6; at a share of 1/4 a model of zeros would pass with k = 4.
 SHARE = 0.01
@@ -41,19 +42,19 @@ Sha256 = re.compile("[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class Case:
-    """One input with its truth.
+    """One input with its float64 reference.
 
     Attributes:
         name: what kind of input it is, such as ``seed 1, b=3``.
         inputs: by input name.
-        truth: by output name, the original module in float64.
-        yardstick: by output name, the largest Euclidean error of PyTorch float32 against the truth.
+        reference: by output name, the original module in float64.
+        float32_error: by output name, the largest Euclidean error of PyTorch float32 against the reference.
     """
 
     name: str
     inputs: Mapping[str, Array]
-    truth: Mapping[str, Array]
-    yardstick: Mapping[str, float]
+    reference: Mapping[str, Array]
+    float32_error: Mapping[str, float]
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Bundle:
     name: str
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
-    varying: tuple[Dim, ...]
+    dynamic_dims: tuple[Dim, ...]
     tolerance: float
     cases: tuple[Case, ...]
     manifest: Mapping[str, Any] = field(repr=False)

@@ -1,4 +1,7 @@
-"""What a manifest says, with a type and a limit for each figure: nothing of it is believed before it fits here."""
+"""What a manifest says, with a type and a limit for each figure: nothing of it is believed before it fits here.
+
+``schema/manifest.schema.json`` is made of these classes.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +11,29 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
-from attn_export import __version__
-from attn_export.bundle.format import CASES, DTYPES, MANIFEST, MODEL, SCHEMA, SIGNATURE, SNR, TOLERANCE, Sha256
+from attn_export.bundle import versions
+from attn_export.bundle.format import CASES, DTYPES, MANIFEST, MODEL, SCHEMA_VERSION, SIGNATURE, SNR, TOLERANCE, Sha256
 from attn_export.errors import BundleError
 from attn_export.types import Count, Dim, TensorSpec, Text
 from attn_export.untrusted import fields
 from attn_export.untrusted.fields import Within
 
 Size = Annotated[float, Within(0)]
-Share = Annotated[float, Within(0)]
 #: No honest ratio comes near; far enough from the ends of float64 to compute with.
 Decibel = Annotated[float, Within(-7000, 7000)]
 
 
 @dataclass(frozen=True)
 class SubjectRecord:
-    """What was exported."""
+    """What was exported.
+
+    Attributes:
+        name: catalogue entry, module or file.
+        weights: where they are from.
+        fused: whether it went through the fuser.
+        precision: element type that the main artifact computes in.
+        seed: of whatever was random.
+    """
 
     name: Text
     weights: str = ""
@@ -34,28 +44,50 @@ class SubjectRecord:
 
 @dataclass(frozen=True)
 class ToleranceRecord:
-    """What parity is held to."""
+    """What parity is held to.
 
-    k: Annotated[float, Within(0, TOLERANCE, above=True)]
+    Attributes:
+        normalized_limit: largest normalized error that passes.
+        snr_db_limit: least signal-to-noise ratio that passes, for precisions below float32; null for float32.
+        rule: the same as a formula.
+    """
+
+    normalized_limit: Annotated[float, Within(0, TOLERANCE, above=True)]
+    snr_db_limit: Annotated[float, Within(0, 7000, above=True)] | None = None
     rule: str = ""
-    snr: Annotated[float, Within(0, 7000, above=True)] | None = None
 
 
 @dataclass(frozen=True)
 class StageRecord:
-    """What one stage gave."""
+    """What one stage of the pipeline gave.
+
+    Attributes:
+        name: of the stage.
+        nodes: of the graph after it.
+        bytes: of the graph and its weights.
+        sha256: of the ONNX file that was proven.
+        normalized_error: worst over all cases and outputs; null where values could not be compared.
+        snr_db: worst signal-to-noise ratio; null where it is infinite.
+    """
 
     name: str
     nodes: Count | None
     bytes: Count | None
     sha256: str | None
-    worst_k: Size | None
-    worst_snr: Decibel | None = None
+    normalized_error: Size | None
+    snr_db: Decibel | None = None
 
 
 @dataclass(frozen=True)
-class LossRecord:
-    """What rounding a site's weights loses."""
+class PrecisionLossRecord:
+    """Relative error that rounding a site's weights gives, worst output channel.
+
+    Attributes:
+        int8_before: INT8, branches rounded and then collapsed.
+        int8_after: INT8, collapsed and then rounded.
+        fp16_before: float16, branches rounded and then collapsed.
+        fp16_after: float16, collapsed and then rounded.
+    """
 
     int8_before: Size
     int8_after: Size
@@ -65,7 +97,22 @@ class LossRecord:
 
 @dataclass(frozen=True)
 class SiteRecord:
-    """One place that was collapsed."""
+    """One place that was fused.
+
+    Attributes:
+        name: where it is.
+        pattern: what was recognised.
+        before: operators before, in execution order.
+        after: operators after.
+        macs_before: multiply-adds before, for one example input.
+        macs_after: multiply-adds after.
+        parameters_before: stored numbers before.
+        parameters_after: stored numbers after.
+        notes: what it relied on.
+        structure: whether both agree in every bit under dyadic weights; null where that was not tried.
+        error: worst relative error in float64 with the real weights.
+        precision: what low precision loses before and after.
+    """
 
     name: str
     pattern: str = ""
@@ -78,14 +125,21 @@ class SiteRecord:
     notes: tuple[str, ...] = ()
     structure: bool | None = None
     error: Size | None = None
-    precision: LossRecord | None = None
+    precision: PrecisionLossRecord | None = None
 
 
 @dataclass(frozen=True)
-class RefusalRecord:
-    """One place that was left alone."""
+class NotFusedRecord:
+    """One place that was not fused.
 
-    name: str
+    Attributes:
+        site: where it is.
+        reason: condition that failed.
+        remedy: what would make it legal or worth it.
+        kind: ``not exact``, ``does not pay``, ``shared``, ``kept`` or ``rolled back``.
+    """
+
+    site: str
     reason: str
     remedy: str = ""
     kind: str = ""
@@ -93,20 +147,35 @@ class RefusalRecord:
 
 @dataclass(frozen=True)
 class CertificateRecord:
-    """How far the fused model is from the original in float64."""
+    """How far the fused model is from the original, both in float64.
 
-    worst: Size
-    bound: Size
-    left_out: str = ""
+    Attributes:
+        worst_error: largest relative error of an element.
+        error_limit: largest that passes.
+        skipped_reason: why the whole graph was not run, and the sites alone were; empty where it was.
+    """
+
+    worst_error: Size
+    error_limit: Size
+    skipped_reason: str = ""
 
 
 @dataclass(frozen=True)
 class FusionRecord:
-    """What was collapsed, and what was not."""
+    """What was fused, and what was not.
+
+    Attributes:
+        sites: what was fused.
+        certificate: proof in float64.
+        not_fused: what was not, and why.
+        cost: cost model that decided what is worth fusing.
+        keep: branches that were to be kept.
+        repair: whether border maps were allowed.
+    """
 
     sites: tuple[SiteRecord, ...]
     certificate: CertificateRecord
-    refusals: tuple[RefusalRecord, ...] = ()
+    not_fused: tuple[NotFusedRecord, ...] = ()
     cost: str = ""
     keep: tuple[str, ...] = ()
     repair: bool = False
@@ -114,7 +183,13 @@ class FusionRecord:
 
 @dataclass(frozen=True)
 class AuditFindingRecord:
-    """One thing that is not what it was."""
+    """One thing that is not what it was.
+
+    Attributes:
+        check: which audit.
+        where: tensor or node.
+        detail: how it differs.
+    """
 
     check: str
     where: str
@@ -123,76 +198,144 @@ class AuditFindingRecord:
 
 @dataclass(frozen=True)
 class AuditRecord:
-    """What was compared bit by bit."""
+    """What was compared bit by bit.
+
+    Attributes:
+        ok: whether nothing differs.
+        checked: how many constants or attributes were compared.
+        findings: what differs.
+        unmatched: what a stage computed or rewrote, so that there is no original to compare it with.
+    """
 
     ok: bool
     checked: Count
     findings: tuple[AuditFindingRecord, ...]
-    unaccounted: tuple[str, ...] = ()
+    unmatched: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
-class LayerRecord:
-    """A layer in float64 on the runtime's own input."""
+class LayerErrorRecord:
+    """A layer in float64 on the runtime's own input.
+
+    Attributes:
+        tensor: its output.
+        op: its operator.
+        node: its name.
+        channel: its worst channel.
+        error_ulp: error in roundings of the channel's natural size.
+    """
 
     tensor: str
     op: str
     node: str
     channel: Count
-    error: Size
+    error_ulp: Size
 
 
 @dataclass(frozen=True)
-class LayersRecord:
-    """The layers that were computed worst."""
+class LayerErrorsRecord:
+    """The layers that were computed worst.
 
-    bound: Size
+    Attributes:
+        error_ulp_limit: what rounding explains.
+        checked: how many layers were compared.
+        worst: the worst of them, the worst first.
+    """
+
+    error_ulp_limit: Size
     checked: Count
-    worst: tuple[LayerRecord, ...]
+    worst: tuple[LayerErrorRecord, ...]
 
 
 @dataclass(frozen=True)
-class SecondTier:
-    """What k cannot see."""
+class AuditsRecord:
+    """Static checks that need no tolerance: what the parity of outputs cannot see.
 
-    audits: Mapping[str, AuditRecord] = field(default_factory=dict)
-    layers: LayersRecord | None = None
+    Attributes:
+        constants: constants against the module's, bit for bit.
+        attributes: attributes of nodes against the stage before.
+        outside_fused_sites: both, of what fusing left alone.
+        layers: each layer by itself.
+    """
+
+    constants: AuditRecord | None = None
+    attributes: AuditRecord | None = None
+    outside_fused_sites: AuditRecord | None = None
+    layers: LayerErrorsRecord | None = None
 
 
 @dataclass(frozen=True)
-class MutantResultRecord:
-    """What became of one planted fault."""
+class MutantRecord:
+    """What became of one injected fault.
+
+    Attributes:
+        name: kind and place of the fault.
+        kind: kind alone.
+        verdict: killed by the gate; survived it; equivalent in float64; invalid: the runtime refused it.
+        normalized_error: largest over the cases; null where values could not be compared.
+        margin: how many times below its limit a survivor's error stays; null where it is infinite.
+        float64_distance: a survivor's relative distance from the model in float64; null where that is not known.
+        caught_by_audit: audit that notices a survivor; empty where none does.
+        reason: how it was decided.
+    """
 
     name: str
     kind: str
-    verdict: Literal["caught", "survived", "equivalent", "refused"]
-    k: Size | None
-    below: Size | None = 0.0
-    exact: Size | None = 0.0
-    seen_by: str = ""
-    why: str = ""
+    verdict: Literal["killed", "survived", "equivalent", "invalid"]
+    normalized_error: Size | None
+    margin: Size | None = 0.0
+    float64_distance: Size | None = 0.0
+    caught_by_audit: str = ""
+    reason: str = ""
 
 
 @dataclass(frozen=True)
-class MutantsRecord:
-    """How the check was checked."""
+class MutationRecord:
+    """Mutation testing of the parity check: faults injected into the graph, and whether the gate notices.
+
+    Attributes:
+        possible: how many faults can be injected.
+        mutants: those that were.
+        mode: ``fast`` or ``full``.
+        tried: how many were injected.
+        killed: how many the gate noticed.
+        survived: how many it did not.
+        equivalent: how many change nothing.
+        invalid: how many the runtime refused.
+        score: killed out of killed and survived; null where there is neither.
+        vacuous: trivial faults that passed, so that the gate proves nothing.
+        duration_s: seconds that all of it took.
+    """
 
     possible: Count
-    fates: tuple[MutantResultRecord, ...]
+    mutants: tuple[MutantRecord, ...]
     mode: str = ""
     tried: Count = 0
-    caught: Count = 0
+    killed: Count = 0
     survived: Count = 0
     equivalent: Count = 0
-    refused: Count = 0
-    share: Annotated[float, Within(0, 1)] | None = None
+    invalid: Count = 0
+    score: Annotated[float, Within(0, 1)] | None = None
     vacuous: tuple[str, ...] = ()
-    seconds: Size = 0.0
+    duration_s: Size = 0.0
 
 
 @dataclass(frozen=True)
 class NodeCostRecord:
-    """What one node costs in principle."""
+    """What one node costs in principle.
+
+    Attributes:
+        name: of the node.
+        op: its operator.
+        inputs: names of its inputs.
+        outputs: names of its outputs.
+        macs: multiply-adds.
+        flops: floating-point operations.
+        bytes: bytes read and written.
+        module: module of the network that it belongs to.
+        source: file and line that it is from.
+        known: whether its operator's cost is known.
+    """
 
     name: str
     op: str
@@ -208,7 +351,15 @@ class NodeCostRecord:
 
 @dataclass(frozen=True)
 class CostsRecord:
-    """What the graph costs in principle."""
+    """What the graph costs in principle.
+
+    Attributes:
+        case: name of the case whose sizes were taken.
+        macs: multiply-adds.
+        flops: floating-point operations.
+        bytes: bytes read and written.
+        nodes: each node.
+    """
 
     case: str
     macs: Count
@@ -219,7 +370,16 @@ class CostsRecord:
 
 @dataclass(frozen=True)
 class PreprocessRecord:
-    """How images were prepared; ``export.images`` has the same with its meaning."""
+    """How images were prepared; ``deploy_tests.data.images`` has the same with its meaning.
+
+    Attributes:
+        size: height and width.
+        fit: whether the image is stretched or cropped to it.
+        mean: taken off each channel, after division by 255.
+        std: that each channel is divided by.
+        layout: order of the dimensions.
+        colour: order of the channels.
+    """
 
     size: tuple[Annotated[int, Within(1, 1 << 13)], Annotated[int, Within(1, 1 << 13)]]
     fit: Literal["stretch", "crop"] = "stretch"
@@ -231,23 +391,56 @@ class PreprocessRecord:
 
 @dataclass(frozen=True)
 class DataRecord:
-    """The user's files that cases were made of."""
+    """The user's files that cases were made of.
+
+    Attributes:
+        files: sha256 by file name.
+        preprocess: how images were prepared; null where they were arrays.
+        skipped: how many files were not used, since there were enough.
+    """
 
     files: Mapping[str, str]
     preprocess: PreprocessRecord | None = None
-    left: Count = 0
+    skipped: Count = 0
 
 
 @dataclass(frozen=True)
-class Manifest:
-    """All of it. What the device side cannot do without has no default."""
+class ManifestRecord:
+    """What the bundle holds, how it was made, and what it is held to.
 
-    schema: int
+    What the device side cannot do without has no default.
+
+    Attributes:
+        schema_version: version of this format.
+        files: sha256 by name of every file in the folder but the manifest and its signature.
+        subject: what was exported.
+        inputs: contract of the inputs.
+        outputs: contract of the outputs.
+        dynamic_dims: dimensions that may vary.
+        tolerance: what parity is held to.
+        cases: names of the cases in ``cases.npz``, in order.
+        attn_export: version of attn-export that wrote it.
+        opset: ONNX opset of the graph.
+        ir_version: ONNX IR version of the file.
+        stages: what each stage of the pipeline gave.
+        operators: how often each operator is in the graph.
+        environment: processor, cores, clock policy, load and library versions of the machine that wrote it.
+        command: what was typed.
+        fusion: what was fused, and what was not.
+        audits: static checks.
+        mutation: mutation testing of the parity check.
+        costs: what the graph costs in principle.
+        source_locations: by tensor: module, its class, file, line and code.
+        data: the user's files that cases were made of.
+        warnings: what was said while it was made.
+    """
+
+    schema_version: Annotated[int, Within(SCHEMA_VERSION, SCHEMA_VERSION)]
     files: Mapping[str, str]
     subject: SubjectRecord
     inputs: Annotated[tuple[TensorSpec, ...], Within(1)]
     outputs: Annotated[tuple[TensorSpec, ...], Within(1)]
-    varying: tuple[Dim, ...]
+    dynamic_dims: tuple[Dim, ...]
     tolerance: ToleranceRecord
     cases: Annotated[tuple[str, ...], Within(1)]
     attn_export: str = ""
@@ -258,27 +451,24 @@ class Manifest:
     environment: Mapping[str, Any] = field(default_factory=dict)
     command: tuple[str, ...] = ()
     fusion: FusionRecord | None = None
-    second_tier: SecondTier | None = None
-    mutants: MutantsRecord | None = None
+    audits: AuditsRecord | None = None
+    mutation: MutationRecord | None = None
     costs: CostsRecord | None = None
-    #: By tensor: module, its class, file, line and code.
-    origins: Mapping[str, tuple[str, str, str, Count, str]] | None = None
+    source_locations: Mapping[str, tuple[str, str, str, Count, str]] | None = None
     data: DataRecord | None = None
     warnings: tuple[str, ...] = ()
 
 
-def check(plain: object, whose: str) -> Manifest:
-    """The manifest that ``plain`` is.
+def check(plain: object, whose: str) -> ManifestRecord:
+    """Make the manifest that ``plain`` is.
 
     Raises:
-        BundleError: it is none, or of another schema, or claims what no honest one does.
+        BundleError: it is none, or of another version, or claims what no honest one does.
     """
-    schema = plain.get("schema") if isinstance(plain, Mapping) else None
-    if type(schema) is not int or schema != SCHEMA:
-        came = f"schema {schema}" if type(schema) is int else "no schema"
-        raise BundleError(f"{whose} has {came}; attn-export {__version__} reads schema {SCHEMA}: export it again")
+    if why := versions.refused(plain):
+        raise BundleError(f"{whose} {why}")
     try:
-        made = fields.build(Manifest, plain)
+        made = fields.build(ManifestRecord, plain)
         _files(made.files)
         _ports(made)
         _precision(made)
@@ -315,29 +505,29 @@ def plain_name(name: str) -> bool:
     )
 
 
-def _ports(made: Manifest) -> None:
+def _ports(made: ManifestRecord) -> None:
     for kind, ports in (("inputs", made.inputs), ("outputs", made.outputs)):
         _unique(kind, (port.name for port in ports))
         for port in ports:
             if port.dtype not in DTYPES:
                 raise ValueError(f"{kind}, {port.name!r}: the element type {port.dtype[:80]!r} is not known")
-    _unique("varying", (dim.name for dim in made.varying))
-    for dim in made.varying:
+    _unique("dynamic_dims", (dim.name for dim in made.dynamic_dims))
+    for dim in made.dynamic_dims:
         if dim.max is not None and dim.max < dim.min:
-            raise ValueError(f"varying, {dim.name!r}: it may be at most {dim.max} and at least {dim.min}")
+            raise ValueError(f"dynamic_dims, {dim.name!r}: it may be at most {dim.max} and at least {dim.min}")
 
 
-def _precision(made: Manifest) -> None:
+def _precision(made: ManifestRecord) -> None:
     """A class of its own for each precision but those that only the user can judge."""
-    precision, snr = made.subject.precision, made.tolerance.snr
+    precision, snr = made.subject.precision, made.tolerance.snr_db_limit
     if precision == "float32":
         if snr is not None:
-            raise ValueError("tolerance.snr: float32 is held to k alone")
+            raise ValueError("tolerance.snr_db_limit: float32 is held to normalized_limit alone")
         return
     if snr is None:
-        raise ValueError(f"tolerance.snr: is missing, and {precision[:80]} is held to it")
+        raise ValueError(f"tolerance.snr_db_limit: is missing, and {precision[:80]} is held to it")
     if snr < SNR.get(precision, 0.0):
-        raise ValueError(f"tolerance.snr: {precision} is held to {SNR[precision]:g} dB at least, got {snr:g}")
+        raise ValueError(f"tolerance.snr_db_limit: {precision} is held to {SNR[precision]:g} dB at least, got {snr:g}")
 
 
 def _unique(what: str, names: Iterable[str]) -> None:

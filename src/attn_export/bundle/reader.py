@@ -15,7 +15,7 @@ from attn_export.bundle import cases as stored
 from attn_export.bundle import figures
 from attn_export.bundle import manifest as manifests
 from attn_export.bundle.format import CASES, MANIFEST, REPORT, SIGNATURE, Bundle
-from attn_export.bundle.manifest import Manifest
+from attn_export.bundle.manifest import ManifestRecord
 from attn_export.errors import AttnExportError, BundleError, UsageError
 from attn_export.untrusted import fields, files, plain_json
 
@@ -79,17 +79,17 @@ def _read(path: Path, identity: tuple[int, int]) -> Bundle:
         facts.subject.name,
         facts.inputs,
         facts.outputs,
-        facts.varying,
-        facts.tolerance.k,
+        facts.dynamic_dims,
+        facts.tolerance.normalized_limit,
         cases,
         fields.plain(facts),
-        facts.tolerance.snr,
+        facts.tolerance.snr_db_limit,
         digest,
         identity,
     )
 
 
-def whole_folder(path: Path) -> tuple[Manifest, str]:
+def whole_folder(path: Path) -> tuple[ManifestRecord, str]:
     """The manifest and its digest, of a folder in which every file is there, unaltered, and no other.
 
     Raises:
@@ -110,7 +110,7 @@ def whole_folder(path: Path) -> tuple[Manifest, str]:
     return facts, digest
 
 
-def read_manifest(path: Path) -> tuple[Manifest, str]:
+def read_manifest(path: Path) -> tuple[ManifestRecord, str]:
     """The manifest of the bundle at ``path`` and its digest; no other file is looked at.
 
     Raises:

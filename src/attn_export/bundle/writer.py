@@ -24,9 +24,9 @@ from pathlib import Path
 from typing import Any
 
 from attn_export import __version__
-from attn_export.bundle import reader
+from attn_export.bundle import reader, versions
 from attn_export.bundle.cases import case_names
-from attn_export.bundle.format import CASES, MANIFEST, PAGE, REPORT, SCHEMA, SIGNATURE, Bundle
+from attn_export.bundle.format import CASES, MANIFEST, PAGE, REPORT, SCHEMA_VERSION, SIGNATURE, Bundle
 from attn_export.errors import BundleError, WriteError
 from attn_export.process import activity, folders
 from attn_export.untrusted import files, text
@@ -45,7 +45,7 @@ def write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
     found = sorted(p for p in folder.rglob("*") if p.is_file())
     names = {p.relative_to(folder).as_posix(): p for p in found}
     hashes = {name: files.sha256(path) for name, path in names.items() if name not in (MANIFEST, SIGNATURE)}
-    own = {"schema": SCHEMA, "attn_export": __version__, "cases": case_names(folder / CASES)}
+    own = {versions.KEY: SCHEMA_VERSION, "attn_export": __version__, "cases": case_names(folder / CASES)}
     rest = {name: value for name, value in content.items() if name not in (*own, "files")}
     write_json(folder / MANIFEST, {**own, **rest, "files": hashes})
 

@@ -108,7 +108,7 @@ def _deploy(
     gate = ParityGate(cases, places.scratch, options.threads)
     state = State(subject, tuple(case.inputs for case in cases))
     if data is not None and data.left:
-        text = f"only the first {user_inputs.LIMIT} files of {options.data} are used; {data.left} were left out"
+        text = f"only the first {user_inputs.LIMIT} files of {options.data} are used; {data.left} were skipped"
         state = _warned(state, text, progress)
     state = stages.run(state, options.build, gate=gate, progress=progress)
     audited = _audit(state, progress)
@@ -249,7 +249,7 @@ def _measure(whole: Bundle, options: DeployOptions, progress: Progress) -> Measu
 def _compare(
     whole: Bundle, state: State, options: DeployOptions, scratch: Path, progress: Progress
 ) -> tuple[LatencyComparison | None, State]:
-    """Hold the fused model against the un-fused one, which goes through the same stages but for the fusion."""
+    """Compare the fused model with the original, which goes through the same stages except fusion."""
     with progress.stage("fused vs. original"):
         try:
             baseline = stages.run(state.back_to(stages.EXPORT.name), replace(options.build, fuse=False))

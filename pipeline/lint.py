@@ -1,7 +1,7 @@
-"""Say which nodes a target will refuse, cast, split or not fuse, before it is on the device.
+"""List the nodes that a target will refuse, cast, split or not fuse, before the model is on the device.
 
-Two sources speak: rules we wrote, and a real compiler for the target where one is installed. Every finding names which;
-where they disagree, both are listed.
+There are two sources: our own rules, and a real compiler for the target where one is installed. Every finding names
+which; where they disagree, both are listed.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def load(path: Path) -> onnx.ModelProto:
     """Read an ONNX file without its external weights, which no rule looks at.
 
     Raises:
-        SubjectError: it is no ONNX file, or no valid one.
+        SubjectError: it is not an ONNX file, or not a valid one.
     """
     return read_model(path, weights=False)
 
@@ -107,7 +107,7 @@ def by_parser(
 
 @dataclass(frozen=True)
 class Agreement:
-    """Where rules and parser speak of refusals: nodes both name, and nodes only one does."""
+    """Where rules and parser report refusals: nodes both name, and nodes only one does."""
 
     both: tuple[str, ...]
     only_rules: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""What the graph of a catalogue entry must keep to, so that every target has its operators and float16 its range.
+"""What the graph of a catalogue entry must keep to so that every target has its operators and float16 its range.
 
 No operator that some target lacks or is slow at; a layer norm is one node; queries or keys are scaled before their
 product, never the product after it, which may have overflowed by then.
@@ -40,7 +40,7 @@ def gate(subject: Subject, file: Path) -> None:
         GateError: it has some; they are named.
     """
     if found := faults(onnx.load(file), subject.module):
-        raise GateError(f"{subject.name} is proven, but it does not travel: {'; '.join(found)}")
+        raise GateError(f"{subject.name} passed parity, but its graph is not portable: {'; '.join(found)}")
 
 
 def _scaled_late(model: onnx.ModelProto) -> list[str]:

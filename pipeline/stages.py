@@ -1,6 +1,6 @@
 """The stages, in their order, and the one place where they are run.
 
-The main job, its un-fused baseline, ``diff --between``, the compile table and the benchmarks run this same tuple.
+The main job, its unfused baseline, ``diff --between``, the compile table and the benchmarks run this same tuple.
 """
 
 from __future__ import annotations
@@ -136,15 +136,15 @@ def _fuse(state: State, options: BuildOptions) -> Made:
     )
     if options.fail_on_rollback and fusion.rolled_back:
         raise GateError(
-            f"{len(fusion.rolled_back)} sites were rolled back, and --fail-on-rollback was asked for;"
+            f"{len(fusion.rolled_back)} regions were rolled back, and --fail-on-rollback is set;"
             f" nothing was written: {fusion.rolled_back[0]}"
         )
-    warnings = [] if fusion.sites else ["nothing was fused: no region that can be collapsed and pays was found"]
+    warnings = [] if fusion.sites else ["nothing was fused: found no region that can be collapsed and is worth it"]
     if fusion.certificate.left_out and options.certify:
         warnings.append(fusion.certificate.left_out)
     warnings += map(str, fusion.rolled_back)
     fused = Exported(fusion.model, state.model.contract)
-    detail = f"{len(fusion.sites)} sites, {state.model.nodes} → {fused.nodes} nodes"
+    detail = f"{len(fusion.sites)} regions, {state.model.nodes} → {fused.nodes} nodes"
     return Made("fuse", fused, fusion, detail=detail, warnings=tuple(warnings))
 
 
@@ -152,8 +152,8 @@ def _is_certified(state: State, made: Made) -> None:
     certificate = fusion_of(made).certificate
     if not certificate.ok:
         raise GateError(
-            f"fusing changed the model: worst error {certificate.worst:.3g} in float64,"
-            f" bound {certificate.bound:g}; nothing was written"
+            f"fusing changed the model: expected an error of at most {certificate.bound:g} in float64,"
+            f" got {certificate.worst:.3g}; nothing was written"
         )
     _keeps_contract(state, made)
 
@@ -177,7 +177,7 @@ def _lower_precision(state: State, options: BuildOptions) -> Made:
         snr=SNR[options.precision],
         detail=report.summary(),
         warnings=(
-            "a CPU computes float16 graphs largely in float32: this SNR is no GPU's",
+            "a CPU computes float16 graphs largely in float32: this SNR does not predict a GPU's",
             *(f"{kept.op} {kept.node} stays in float32: {kept.reason}" for kept in report.kept),
         ),
     )

@@ -175,7 +175,7 @@ def test_an_output_that_is_zero_everywhere_is_said_and_one_that_moves_is_enough(
     bundle.write_manifest(both, {**content, "outputs": outputs})
     done = run("verify", both)
     assert done.code == 0, done.err
-    assert "warning: the reference of z is zero in every case, so nothing is known of it" in done.out
+    assert "warning: the reference of z is zero in every case, so this says nothing about it" in done.out
 
 
 def test_the_main_job_does_not_go_on_with_a_float32_error_that_nobody_would_believe() -> None:
@@ -216,20 +216,20 @@ def test_the_user_may_ask_for_another_limit_and_it_is_said(tmp_path: Path) -> No
     assert run("verify", off).code == 1
     done = run("verify", off, "--tolerance", "40")
     assert done.code == 0, done.err
-    assert "held to k <= 40, as asked here; the bundle says k <= 4" in done.out
+    assert "required: k <= 40, from the command line; the bundle says k <= 4" in done.out
     assert "of 40)" in done.out
     done = run("verify", off, "--snr", "60", "--json")
     assert done.code == 0, done.err
     assert done.json["asked"] == {"tolerance": None, "snr": 60.0}
     assert run("verify", off, "--snr", "60").out.startswith(
-        "held to a signal-to-noise ratio of 60 dB, as asked here; the bundle says k <= 4"
+        "required signal-to-noise ratio: 60 dB, from the command line; the bundle says k <= 4"
     )
     assert run("verify", off, "--tolerance", "0.5").code == 1
     assert run("verify", off, "--snr", "140").code == 1
     for value in ("0", "-1", "inf", "nan"):
         for option in ("--tolerance", "--snr"):
             done = run("verify", off, option, value)
-            assert (done.code, "wants a finite number above zero" in done.err) == (2, True)
+            assert (done.code, "expected a finite number above zero" in done.err) == (2, True)
 
 
 CUTS: dict[str, Callable[[dict[str, Array]], object]] = {
@@ -304,7 +304,7 @@ def test_the_digest_is_held(tmp_path: Path) -> None:
     assert run("verify", target, "--json").json["digest"] == digest
     done = run("verify", target, "--expect", f"sha256:{64 * '0'}")
     assert (done.code, done.out) == (1, "")
-    assert f"is another bundle: expected sha256:{64 * '0'}, got {digest}" in done.err
+    assert f"is a different bundle: expected sha256:{64 * '0'}, got {digest}" in done.err
     for wrong in ("", "sha256:", digest[:-1], f"{digest}0", f"md5:{digest[7:]}", "sha256:" + 64 * "g"):
         assert run("verify", target, "--expect", wrong).code == 2
     file = target / bundle.MANIFEST

@@ -1,7 +1,7 @@
 """The command line. If the first word is not a command, it is a model: ``attn-export X`` is ``attn-export export X``.
 
 Exit codes: 0 all gates passed · 1 a gate failed · 2 usage · 3 could not load, convert or read · 4 a required backend
-is not available · 5 inconclusive · 70 a fault of ours · 130 interrupted, 143 terminated. Stdout carries the result,
+is not available · 5 inconclusive · 70 internal error · 130 interrupted, 143 terminated. Stdout carries the result,
 stderr progress and warnings. Defaults for a project stand in its ``pyproject.toml``, under ``[tool.attn-export]``.
 """
 
@@ -93,10 +93,10 @@ def export(
     weights_key: options.WeightsKey = None,
     variant: options.Variant = None,
     strict_weights: Annotated[
-        bool, typer.Option(help="Whether names missing in the weights, or unexpected, are an error.")
+        bool, typer.Option(help="Whether missing or unexpected names in the weights are an error.")
     ] = True,
     randomize_weights: Annotated[
-        bool, typer.Option(help="Without --weights: draw seeded random values for those that a fresh module fixes.")
+        bool, typer.Option(help="Without --weights: replace constant initial values by seeded random ones.")
     ] = True,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="The bundle's folder; its name by default.")
@@ -121,7 +121,7 @@ def export(
     iterations: options.Iterations = 200,
     duration: options.Duration = 3.0,
     threads: options.Threads = 1,
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="For weights that are drawn, and inputs.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of random weights and inputs.")] = 0,
     as_json: options.Json = False,
     verbose: options.Verbose = 0,
     quiet: options.Quiet = False,
@@ -205,7 +205,7 @@ def verify(
     *,
     path: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle's folder.")],
     backend: Annotated[
-        list[str] | None, typer.Option(metavar="BACKEND", help="Prove it on this backend; repeat for several.")
+        list[str] | None, typer.Option(metavar="BACKEND", help="Verify on this backend; repeat for several.")
     ] = None,
     require: Annotated[
         list[str] | None,
@@ -221,10 +221,13 @@ def verify(
     rtol: options.Rtol = None,
     tolerance: Annotated[
         float | None,
-        typer.Option(metavar="K", help="Hold it to this k, at your own judgement, instead of the bundle's."),
+        typer.Option(
+            metavar="K", help="The largest normalized error k that passes, instead of the bundle's own limit."
+        ),
     ] = None,
     snr: Annotated[
-        float | None, typer.Option(metavar="DB", help="Hold it to this signal-to-noise ratio instead of the bundle's.")
+        float | None,
+        typer.Option(metavar="DB", help="The smallest signal-to-noise ratio that passes, instead of the bundle's."),
     ] = None,
     expect: Annotated[
         str | None, typer.Option(metavar="DIGEST", help="Fail unless this is its digest, sha256:…, as it was printed.")
@@ -235,7 +238,7 @@ def verify(
     threads: options.Threads = 1,
     as_json: options.Json = False,
 ) -> None:
-    """Prove a bundle again, on this machine. Needs neither torch nor onnx."""
+    """Verify a bundle on this machine. Needs neither torch nor onnx."""
     from attn_export.tools.commands import device
 
     device.verify(
@@ -270,7 +273,7 @@ def compile_(
     ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Compile a bundle for a chip that is not here, run nothing, and keep that as evidence in its report."""
+    """Compile a bundle for a chip that this machine lacks, and record the result in its report; nothing is run."""
     from attn_export.tools.commands import device
 
     device.compile_(
@@ -284,7 +287,7 @@ def sign(
     *,
     path: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle's folder.")],
     key: Annotated[
-        Path, typer.Option(metavar="FILE", help="An SSH key; a public one where an agent holds the private one.")
+        Path, typer.Option(metavar="FILE", help="An SSH key; the public one if an agent holds the private one.")
     ],
     as_json: options.Json = False,
 ) -> None:
@@ -307,30 +310,32 @@ def bench(
     thorough: Annotated[bool, typer.Option("--thorough", help="Eight process pairs instead of five.")] = False,
     budget: Annotated[
         list[str] | None,
-        typer.Option(metavar="RULE", help="Fail beyond this: p90<=15ms, memory<=200MB, size<=10MB, cold-start<=1s."),
+        typer.Option(
+            metavar="RULE", help="Fail if a limit is exceeded: p90<=15ms, memory<=200MB, size<=10MB, cold-start<=1s."
+        ),
     ] = None,
     faster_than: Annotated[
         Path | None, typer.Option(metavar="BUNDLE", help="Fail unless faster than this bundle.")
     ] = None,
     baseline: Annotated[
-        Path | None, typer.Option(metavar="BUNDLE", help="A bundle, or its report.json, to hold this one against.")
+        Path | None, typer.Option(metavar="BUNDLE", help="A bundle, or its report.json, to compare this one with.")
     ] = None,
     max_regression: Annotated[
-        str, typer.Option(metavar="PERCENT", help="How much slower than the baseline it may be.")
+        str, typer.Option(metavar="PERCENT", help="How much slower than the baseline is still accepted.")
     ] = "3%",
-    mlperf: Annotated[bool, typer.Option("--mlperf", help="MLPerf's single-stream figure, too.")] = False,
-    soak: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Run so long, and look for drift.")] = 0,
+    mlperf: Annotated[bool, typer.Option("--mlperf", help="Also report MLPerf's single-stream latency.")] = False,
+    soak: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Run for this long and look for drift.")] = 0,
     thread_sweep: Annotated[bool, typer.Option("--thread-sweep", help="Latency by number of threads.")] = False,
     batch_sweep: Annotated[
         str | None, typer.Option(metavar="SIZES", help="Latency by batch size, such as 1,2,4,8.")
     ] = None,
-    profile: Annotated[bool, typer.Option("--profile", help="Where the time goes, node by node.")] = False,
+    profile: Annotated[bool, typer.Option("--profile", help="Show where the time goes, node by node.")] = False,
     shapes: options.Shapes = None,
     as_json: options.Json = False,
     verbose: options.Verbose = 0,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure latency; of two bundles, the interleaved ratio with its control."""
+    """Measure latency; given two bundles, also their ratio with its A/A control."""
     from attn_export.tools.commands import bench as command
 
     command.bench(
@@ -392,11 +397,11 @@ def lint(
     *,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An ONNX file, or a bundle.")],
     target: Annotated[
-        str, typer.Option(metavar="TARGET", help="Where it is to run: tensorrt, tensorrt:sm86 or ort_mobile.")
+        str, typer.Option(metavar="TARGET", help="Where the model will run: tensorrt, tensorrt:sm86 or ort_mobile.")
     ] = "tensorrt:sm86",
     as_json: options.Json = False,
 ) -> None:
-    """Say which nodes a target will refuse, cast, split or not fuse."""
+    """List the nodes that a target will refuse, cast, split or not fuse."""
     from attn_export.tools.commands import graphs
 
     graphs.lint(file, target, as_json=as_json)
@@ -421,10 +426,12 @@ def diff(
             " on a backend, such as exported,simplified@onnxruntime.",
         ),
     ] = None,
-    fuse: Annotated[bool, typer.Option("--fuse", help="Make the simplified stage of the fused one.")] = False,
+    fuse: Annotated[bool, typer.Option("--fuse", help="Fuse before simplifying.")] = False,
     snr: Annotated[
         float | None,
-        typer.Option(metavar="DB", help="What the coarser side is held to, in dB; a quantised model needs it."),
+        typer.Option(
+            metavar="DB", help="The ratio required of the less precise side, in dB; needed if it is quantised."
+        ),
     ] = None,
     preset: options.PresetName = None,
     inputs: options.Inputs = None,
@@ -528,7 +535,7 @@ def sweep(
         list[str] | None, typer.Option(metavar="PRESET", help="Under this preset; repeat for several.")
     ] = None,
     fuse: Annotated[
-        bool | None, typer.Option("--fuse/--no-fuse", help="Only fused, or only un-fused; both by default.")
+        bool | None, typer.Option("--fuse/--no-fuse", help="Only fused, or only unfused; both by default.")
     ] = None,
     variants: Annotated[bool, typer.Option(help="Whether to run each entry's variants too.")] = True,
     output: Annotated[
@@ -539,7 +546,7 @@ def sweep(
         float, typer.Option(min=1, metavar="SECONDS", help="Seconds that one entry may take.")
     ] = 600,
     bench: Annotated[bool, typer.Option(help="Whether to measure latency.")] = False,
-    cache: Annotated[bool, typer.Option(help="Whether what has not changed keeps its result.")] = True,
+    cache: Annotated[bool, typer.Option(help="Whether to reuse the results of what has not changed.")] = True,
     mutants: options.Mutants = "fast",
     as_json: options.Json = False,
     quiet: options.Quiet = False,
@@ -568,7 +575,7 @@ def sweep(
 @app.command(epilog="Example: attn-export doctor")
 @contained
 def doctor(*, as_json: options.Json = False) -> None:
-    """Say what is installed, what is missing, and how to get it."""
+    """Show what is installed, what is missing, and how to get it."""
     from attn_export.tools.commands import doctor as command
 
     command.report(as_json=as_json)

@@ -48,7 +48,7 @@ _OPTIONS = {
                 min=0.1,
                 metavar="GB",
                 callback=_memory,
-                help="How much memory the whole run may hold; nine tenths of what is free, by default.",
+                help="Memory limit of the whole run; by default nine tenths of what is free.",
             ),
         ],
         None,

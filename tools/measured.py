@@ -127,7 +127,7 @@ def from_sweep(folder: Path) -> dict[str, CatalogueFigures]:
         timed = timings(folder)
         return {row["label"]: _measured(row, folder, timed) for row in rows if row["status"] == "passed"}
     except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
-        raise LoadError(f"{file} is no result of `attn-export sweep`: {type(error).__name__}: {error}") from error
+        raise LoadError(f"{file} is not a result of `attn-export sweep`: {type(error).__name__}: {error}") from error
 
 
 def timings(folder: Path) -> dict[str, tuple[str, Timing]]:

@@ -27,27 +27,27 @@ Shapes = Annotated[
 ]
 Threads = Annotated[int, typer.Option(min=1, metavar="N", help="Threads of the runtime.")]
 Atol = Annotated[
-    float | None, typer.Option(min=0, metavar="X", help="Your own absolute tolerance, besides the derived one.")
+    float | None, typer.Option(min=0, metavar="X", help="Your own absolute tolerance, in addition to the derived one.")
 ]
 Rtol = Annotated[
-    float | None, typer.Option(min=0, metavar="X", help="Your own relative tolerance, besides the derived one.")
+    float | None, typer.Option(min=0, metavar="X", help="Your own relative tolerance, in addition to the derived one.")
 ]
-Warmup = Annotated[float, typer.Option(min=0, metavar="MS", help="Milliseconds of warm-up, at least.")]
-Iterations = Annotated[int, typer.Option(min=1, metavar="N", help="Timed runs, at least.")]
-Duration = Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Seconds of timed runs, at least.")]
+Warmup = Annotated[float, typer.Option(min=0, metavar="MS", help="Minimum milliseconds of warm-up.")]
+Iterations = Annotated[int, typer.Option(min=1, metavar="N", help="Minimum number of timed runs.")]
+Duration = Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Minimum seconds of timed runs.")]
 FuseCost = Annotated[
     str,
     typer.Option(metavar="PROFILE", help="Cost model that decides what is worth fusing: flops, cpu, gpu or npu."),
 ]
 KeepBranches = Annotated[
     list[str] | None,
-    typer.Option(metavar="PATTERN", help="Do not fuse sites of this name, such as 'stages.0*'; repeat for several."),
+    typer.Option(metavar="PATTERN", help="Do not fuse regions of this name, such as 'stages.0*'; repeat for several."),
 ]
 BorderMaps = Annotated[
     bool, typer.Option("--border-maps", help="Allow a border map where padding breaks a bias; fixed sizes only.")
 ]
 FailOnRollback = Annotated[
-    bool, typer.Option("--fail-on-rollback", help="Fail where a fused site had to be rolled back.")
+    bool, typer.Option("--fail-on-rollback", help="Fail if a fused region had to be rolled back.")
 ]
 PresetName = Annotated[
     str | None, typer.Option(metavar="PRESET", help="A catalogue entry's configuration; `show` lists them.")
@@ -66,7 +66,7 @@ Variant = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Whose weights these are, where names do not say it; the entry's page, and the error, list them.",
+        help="Whose weights these are, if their names do not tell; the entry's page and the error list them.",
     ),
 ]
 WeightsKey = Annotated[
@@ -74,7 +74,7 @@ WeightsKey = Annotated[
     typer.Option(
         "--weights-key",
         metavar="KEY",
-        help="Which part of the file, such as state_dict; averaged weights (EMA) are taken first.",
+        help="Which part of the file, such as state_dict; averaged weights (EMA) are preferred.",
     ),
 ]
 Mutants = Annotated[
@@ -88,7 +88,9 @@ Data = Annotated[
 ]
 Target = Annotated[
     str,
-    typer.Option(metavar="TARGET", help="Where it is to run, such as tensorrt_rtx:sm86; after the colon, which chip."),
+    typer.Option(
+        metavar="TARGET", help="Where the model will run, such as tensorrt_rtx:sm86; the chip follows the colon."
+    ),
 ]
 
 #: Letters of ``--kwargs``.
@@ -131,7 +133,7 @@ def arguments(text: str) -> dict[str, Any]:
     """Read ``--kwargs``.
 
     Raises:
-        UsageError: it is no JSON object.
+        UsageError: it is not a JSON object.
     """
     from attn_export.errors import UsageError
     from attn_export.untrusted import plain_json

@@ -51,7 +51,7 @@ def sentences(outcome: DeployResult) -> list[str]:
         before, after = _nodes(outcome.steps)
         certificate = outcome.fusion.certificate
         lines.append(
-            f"fused: {len(outcome.fusion.sites)} sites, {before} → {after} nodes,"
+            f"fused: {len(outcome.fusion.sites)} regions, {before} → {after} nodes,"
             f" worst error {certificate.worst:.1e} in float64 (bound {certificate.bound:g})"
         )
         lines += _left(outcome.fusion.refusals)
@@ -81,16 +81,17 @@ def _worth_saying(fate: MutantResult) -> bool:
     return fate.verdict == "survived" and not fate.caught_by_audit
 
 
-def comparison(contest: LatencyComparison, contender: str = "fused", reference: str = "un-fused") -> str:
-    """Say who is faster, with the interval and the control."""
-    control = f"control {contest.control}, {len(contest.pairs)} process pairs, {contest.clock}"
+def comparison(contest: LatencyComparison, candidate: str = "fused", baseline: str = "original") -> str:
+    """Say which model is faster, with the interval and the control."""
+    control = f"A/A control {contest.control}, {len(contest.pairs)} process pairs, {contest.clock}"
     if contest.void:
-        return f"latency {contender}/{reference}: void, the control left 1: {control}"
-    turned = f"{reference}/{contender} {1 / contest.ratio.estimate:.3f}"
-    turned += f" [{1 / contest.ratio.high:.3f}, {1 / contest.ratio.low:.3f}]"
-    return f"latency {turned} on {DEFAULT}: {contender} is {contest.verdict} ({control})".replace(
-        "is no difference", "shows no difference"
-    ).replace("difference shown", "difference")
+        return f"latency {candidate} vs. {baseline}: no ratio, as the A/A run is not 1.0: {control}"
+    ratio = contest.ratio
+    turned = f"{baseline}/{candidate} {1 / ratio.estimate:.3f} [{1 / ratio.high:.3f}, {1 / ratio.low:.3f}]"
+    return f"latency {turned} on {DEFAULT}: {_VERDICTS[contest.verdict].format(candidate)} ({control})"
+
+
+_VERDICTS = {"faster": "{} is faster", "slower": "{} is slower", "no difference shown": "no difference shown"}
 
 
 def _latency(latency: Latency | None) -> str:

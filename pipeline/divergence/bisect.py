@@ -1,4 +1,4 @@
-"""Find the first node at which a run leaves the truth, in O(log n) runs.
+"""Find the first node at which a run diverges from the reference, in O(log n) runs.
 
 A cut is a position in the order of the nodes; the tensors alive there are all that later nodes can see. Everything
 that is wrong with the outputs has come through every cut behind the faulty node, and through none before it. So the
@@ -77,7 +77,7 @@ class _Search:
         self.model, self.suspect, self.truth, self.rule, self.partners = model, suspect, truth, rule, partners
         self.cuts = cuts(model, partners)
         if not self.cuts or self.cuts[-1][0] != len(model.graph.node) - 1:
-            raise ExportError("the two graphs give no output of the same name, so they cannot be compared")
+            raise ExportError("the two graphs have no output name in common, so they cannot be compared")
         self.runs = 0
         self.seen: dict[str, tuple[float, float, tuple[int, ...]]] = {}
 
@@ -155,7 +155,7 @@ def relative(floor: float) -> Rule:
 
 
 def derived(yardstick: Mapping[str, float] | Callable[[str], float], tolerance: float, floor: float) -> Rule:
-    """Give the rule for a float32 run: ``tolerance`` times what another float32 run strays, or times ``floor``.
+    """Give the rule for a float32 run: ``tolerance`` times what another float32 run differs by, or times ``floor``.
 
     ``yardstick`` gives the relative error of a run known to be good, by tensor.
     """

@@ -82,11 +82,11 @@ def first_difference(
     tolerance: float = TOLERANCE,
     threads: int = 1,
 ) -> Divergence | None:
-    """Find the first tensor at which two runs part by more than correct ones do, or None.
+    """Find the first tensor at which two runs differ by more than correct ones do, or None.
 
     ``floor`` is the relative error that is none. By default that is float64 noise between two graphs (float32 rounding
     where one's constants are recomputed from the other's), what the coarser side's precision is held to, or else what
-    a second float32 evaluation strays at each tensor.
+    a second float32 evaluation differs by at each tensor.
 
     Raises:
         UsageError: neither has a graph to walk.
@@ -95,7 +95,7 @@ def first_difference(
     """
     truth, suspect = in_order(one, other)
     if suspect.graph is None:
-        raise UsageError(f"{one.text} and {other.text} are the same")
+        raise UsageError(f"expected two different runs, got {one.text} and {other.text}, which are the same")
     classes = [side.snr for side in (truth, suspect) if side.snr is not None]
     least = 10 ** (-min(classes) / 20) if classes else floor
     if truth.rank == suspect.rank == 1:
@@ -103,7 +103,7 @@ def first_difference(
         rule = relative(_noise(truth.graph, suspect.graph) if least is None else least)
         stray = None
     else:
-        tolerance *= 2 if truth.backend else 1  # each of two runs may stray
+        tolerance *= 2 if truth.backend else 1  # each of two runs has an error
         stray = dict[str, float]()
         rule = derived(stray.__getitem__, tolerance, FLOOR if least is None else least / tolerance)
     yardstick = suspect if truth.backend else truth

@@ -99,7 +99,9 @@ class VariantFactory:
         if self.snr is not None:
             snr = self.snr
         elif snr is None and quantised:
-            raise UsageError(f"{text} is quantised: say with --snr how many dB of it you want, such as --snr 20")
+            raise UsageError(
+                f"{text} is quantised, so a required signal-to-noise ratio is needed: add for example --snr 20"
+            )
         return Variant(text, graph, backend=backend or None, snr=snr)
 
     def _original(self, text: str, backend: str) -> Variant:
@@ -107,7 +109,7 @@ class VariantFactory:
             raise UsageError(f"{text}: the eager module runs in PyTorch; a backend runs exported@{backend}")
         if isinstance(self.what, bundle.Bundle):
             raise UsageError(
-                "a bundle does not hold the module it was made of; name that, and the bundle as a side:"
+                "a bundle does not hold the module it was made from; name that first, and the bundle as a side:"
                 f" attn-export diff SUBJECT --between original,{self.what.path}"
             )
         if self.what.graph is not None:
@@ -151,7 +153,7 @@ class VariantFactory:
     def _stages(self, stage: str) -> Exported:
         if isinstance(self.what, bundle.Bundle):
             raise UsageError(
-                f"a bundle holds its last stage alone, which is called model; name its subject to have {stage} made:"
+                f"a bundle holds only its last stage, which is called model; name its subject to get {stage}:"
                 f" attn-export diff SUBJECT --between {stage},{self.what.path}"
             )
         last = next(named for named in STAGES if named.result == stage)

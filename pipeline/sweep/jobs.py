@@ -237,7 +237,9 @@ def _load(file: Path) -> dict[str, SweepRow]:
         return {}
     content = plain_json.read(file, WriteError)
     if not isinstance(content, dict) or content.keys() != {"environment", "rows"}:
-        raise WriteError(f"{file} is no result of a sweep, and would be overwritten; choose another folder with -o")
+        raise WriteError(
+            f"{file} is not the result of a sweep, and would be overwritten; choose another folder with -o"
+        )
     try:
         return {row.label: row for row in fields.build(_Results, content).rows}
     except ValueError:

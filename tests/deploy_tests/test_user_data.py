@@ -70,7 +70,7 @@ def test_files_beyond_the_limit_are_counted(made: Path, files: Path, monkeypatch
     monkeypatch.setattr(inputs.read_inputs, "__kwdefaults__", {"limit": 1, "decoder": decoded})
     assert user_data.read(bundle.read(made), files).left == 1
     done = run("verify", made, "--data", files)
-    assert f"1 files of {files} were left out" in done.out + done.err
+    assert f"1 files of {files} were skipped" in done.out + done.err
 
 
 def test_the_recorded_preprocessing_is_applied_and_no_other(made: Path, files: Path, tmp_path: Path) -> None:

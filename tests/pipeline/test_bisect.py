@@ -60,7 +60,7 @@ def test_the_planted_node_is_found_in_log_n_runs(length: int) -> None:
         assert len(found.window) == 1
         assert found.runs <= math.ceil(math.log2(2 * length)) + 2
         assert found.error > found.bound
-        assert f"they part at {found.op}" in found.summary()
+        assert f"first divergence at {found.op}" in found.summary()
 
 
 def test_a_clean_run_departs_nowhere_after_one_look() -> None:
@@ -108,7 +108,7 @@ def test_graphs_without_a_common_output_are_refused() -> None:
     def probe(names: Sequence[str]) -> Iterable[tuple[str, Array]]:
         return exact.visit({"x": X}, names)
 
-    with pytest.raises(ExportError, match="no output of the same name"):
+    with pytest.raises(ExportError, match="no output name in common"):
         bisect(rich(), probe, probe, relative(0), {"conv"})
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from attn_export.pipeline import deploy
+from attn_export.pipeline import stages
 from attn_export.reparam import ir
 from attn_export.reparam.adapters.onnx.read import OnnxReader
 from attn_export.reparam.adapters.onnx.write import Writer
@@ -78,7 +78,7 @@ def test_the_certificate_sees_it(broken: Break, monkeypatch: pytest.MonkeyPatch)
     broken(monkeypatch)
     done = run(*COMMAND, "--fail-on-rollback", "-q")
     assert done.code == 1, done
-    assert "sites were rolled back" in done.err
+    assert "regions were rolled back" in done.err
     assert os.listdir() == [], "nothing was written"
 
 
@@ -110,9 +110,9 @@ def test_the_whole_rolls_back_the_site_that_is_to_blame_and_only_that(monkeypatc
 @pytest.mark.parametrize("broken", BREAKS)
 def test_the_parity_gate_sees_it_without_the_certificate(broken: Break, monkeypatch: pytest.MonkeyPatch) -> None:
     broken(monkeypatch)
-    fuse = deploy.fuse_graph
+    fuse = stages.fuse_graph
     blind = lambda *a, **k: fuse(*a, **{**k, "certificate": False})  # noqa: E731
-    monkeypatch.setattr(deploy, "fuse_graph", blind)
+    monkeypatch.setattr(stages, "fuse_graph", blind)
     done = run(*COMMAND, "-q")
     assert done.code == 1, done
     assert "parity fails" in done.err

@@ -1,6 +1,6 @@
 """Between any two of: the eager module, the exported, fused, simplified, float16 and INT8 graph, and a backend.
 
-For each pair: what is correct parts nowhere, and a fault planted in one of them is named with its node.
+For each pair: correct runs do not diverge, and a fault injected into one of them is named with its node.
 """
 
 from __future__ import annotations
@@ -143,7 +143,7 @@ def test_a_quantised_file_wants_the_users_figure(tmp_path: Path) -> None:
     assert came.code == 0, came.err
     came = run(*words, "--snr", 90, "--json")
     assert came.code == 1
-    row = json.loads(came.out.splitlines()[0])["parting"]
+    row = json.loads(came.out.splitlines()[0])["divergence"]
     assert row["tensor"] == "conv"
     assert len(row["window"]) == 4, "the quantisers have no partner in the float graph"
 
@@ -159,7 +159,9 @@ def test_the_command_names_node_module_and_line_and_writes_what_shows_it(tmp_pat
     came = run("diff", "self_attention", "--preset", "test", "--between", pair, "-o", out)
     assert came.code == 1, came.err
     assert "mechanisms/attention/self_attention.py:" in came.out
-    assert "they part at Add 'node_linear_3' or one of the 1 nodes before it" in came.out, "the bias has the name"
+    assert "first divergence at Add 'node_linear_3' or one of the 1 nodes before it" in came.out, (
+        "the bias has the name"
+    )
     assert next(n for n in faulty.graph.node if tensor in n.output).op_type == "MatMul"
     assert [n.op_type for n in onnx.load(out / "part.onnx").graph.node] == ["MatMul", "Add"]
     assert "relative error along the graph" in came.out
@@ -182,7 +184,7 @@ def test_a_fault_of_the_exporter_is_named_when_parity_fails(monkeypatch: pytest.
     came = run("repvgg", "--preset", "test", "--no-bench", "--mutants", "none", "-o", tmp_path / "b")
     assert came.code == 1, came.err
     assert "it parts at original and the exported graph" in came.err
-    assert "they part at Conv" in came.err
+    assert "first divergence at Conv" in came.err
     assert "conv_bn.py:" in came.err
     assert not (tmp_path / "b").exists()
 

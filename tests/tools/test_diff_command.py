@@ -43,8 +43,8 @@ def test_a_faulty_graph_parts_from_the_clean_one(made: Path) -> None:
     output = made.parent / "part"
     came = run("diff", made, made.parent / "clean.onnx", "-o", output)
     assert came.code == 1
-    assert "part at 'n_softmax'" in came.err
-    assert "they part at Softmax 'n_softmax'" in came.out
+    assert "diverge at 'n_softmax'" in came.err
+    assert "first divergence at Softmax 'n_softmax'" in came.out
     assert "head.attend (Softmax), net.py:7" in came.out
     assert {p.name for p in output.iterdir()} == {"part.onnx", "inputs.npz", "repro.py"}
 
@@ -53,14 +53,14 @@ def test_the_runtime_is_right_about_the_faulty_graph(made: Path) -> None:
     """It computes what the graph says: that the graph is wrong, only another graph can tell."""
     came = run("diff", made, "onnxruntime")
     assert came.code == 0
-    assert "part nowhere: 2 cases" in came.out
-    assert run("diff", made, made, "--json").json["parting"] is None
+    assert "No divergence between model and model@onnxruntime (2 cases)." in came.out
+    assert run("diff", made, made, "--json").json["divergence"] is None
 
 
 def test_json_names_the_same_node(made: Path) -> None:
     came = run("diff", made, made.parent / "clean.onnx", "--json")
-    row = json.loads(came.out.splitlines()[0])["parting"]
-    assert (came.code, row["node"], row["op"], row["origin"]["line"]) == (1, "n_softmax", "Softmax", 7)
+    row = json.loads(came.out.splitlines()[0])["divergence"]
+    assert (came.code, row["node"], row["op"], row["source_location"]["line"]) == (1, "n_softmax", "Softmax", 7)
 
 
 @pytest.mark.parametrize(
@@ -68,10 +68,10 @@ def test_json_names_the_same_node(made: Path) -> None:
     [
         (["onnxruntme"], 2, "onnxruntime"),
         (["nowhere.onnx"], 3, "there is no file nowhere.onnx"),
-        (["--between", "model"], 2, "two different sides"),
+        (["--between", "model"], 2, "expected two sides"),
         (["--between", "model,model"], 2, "two different sides"),
         (["--between", "original,model"], 2, "attn-export diff SUBJECT --between original,"),
-        (["--between", "fused,model"], 2, "a bundle holds its last stage alone"),
+        (["--between", "fused,model"], 2, "a bundle holds only its last stage"),
         (["--between", "model,modle"], 2, "modle"),
         (["--between", "model,model@tensorflow"], 2, "tensorflow"),
     ],

@@ -351,7 +351,7 @@ def test_the_main_job_is_clean_down_to_the_descriptors(folder: Path) -> None:
     out, err = done.stdout.decode(), done.stderr.decode()
     assert done.returncode == 0, err
     assert not HIDDEN.search(out + err), out + err
-    hint = next(found for line in out.splitlines() if (found := line.partition("prove it anywhere: ")[2]))
+    hint = next(found for line in out.splitlines() if (found := line.partition("verify it anywhere: ")[2]))
     assert shlex.split(hint) == ["attn-export", "verify", text.line(str(target))]
     for kind in ("markdown", "html", "junit", "sarif", "json"):
         came = run("report", target, "--format", kind)

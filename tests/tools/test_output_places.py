@@ -29,11 +29,11 @@ def test_fuse_leaves_what_is_no_model_alone(file: Path, tmp_path: Path) -> None:
     (tmp_path / "link.onnx").symlink_to(thesis)
     (tmp_path / "folder").mkdir()
     for name, why in (
-        ("thesis.tex", "is there already and is no ONNX file; nothing was written: give another name"),
-        ("link.onnx", "is there already and is no ONNX file"),
+        ("thesis.tex", "already exists and is not an ONNX file; nothing was written: choose another name"),
+        ("link.onnx", "already exists and is not an ONNX file"),
         ("folder", "it is a folder"),
-        ("nowhere/out.onnx", "there is no folder"),
-        ("/dev/null", "no regular file"),
+        ("nowhere/out.onnx", "does not exist; make it first"),
+        ("/dev/null", "not a regular file"),
     ):
         done = run("fuse", file, "-o", tmp_path / name)
         assert (done.code, why in done.err) == (3, True), done
@@ -52,16 +52,14 @@ def test_fuse_replaces_models_and_writes_where_a_link_points(file: Path, tmp_pat
         assert (tmp_path / target).read_bytes() != before
     done = run("fuse", file, "-o", file)
     assert done.code == 0
-    assert "itself is to be replaced" in done.err
+    assert "will be replaced by its fused version" in done.err
 
 
 def test_fuse_leaves_weights_of_others_alone(file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("attn_export.export.onnx.save.EXTERNAL", 100)  # as if it had more than 2 GB
     (tmp_path / "out.onnx.data").write_bytes(b"somebody's")
     done = run("fuse", file, "-o", tmp_path / "out.onnx")
-    assert (done.code, "is there already and is not the old out.onnx's" in done.err.replace("\n", " ")) == (3, True), (
-        done
-    )
+    assert (done.code, "already exists and is not the old out.onnx's" in done.err.replace("\n", " ")) == (3, True), done
     assert (tmp_path / "out.onnx.data").read_bytes() == b"somebody's"
     assert not (tmp_path / "out.onnx").exists()
 
@@ -69,7 +67,7 @@ def test_fuse_leaves_weights_of_others_alone(file: Path, tmp_path: Path, monkeyp
 def test_report_writes_over_reports_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.md").write_text("# A thesis")
     done = run("report", tmp_path / "no-bundle", "-o", tmp_path / "thesis.md")
-    assert (done.code, "is no report of a bundle" in done.err) == (3, True), done
+    assert (done.code, "is not a bundle's report" in done.err) == (3, True), done
     assert (tmp_path / "thesis.md").read_text() == "# A thesis"
 
 

@@ -21,8 +21,8 @@ import runpy
 runpy.run_module("attn_export", run_name="__main__")
 """
 CASES = {
-    "verify": (["verify", "BUNDLE", "--require", "tensorrt"], "pip install", "nothing is proven on it"),
-    "verify alone": (["verify", "BUNDLE", "--backend", "tensorrt"], "pip install", "was proven on nothing"),
+    "verify": (["verify", "BUNDLE", "--require", "tensorrt"], "pip install", "nothing was verified on it"),
+    "verify alone": (["verify", "BUNDLE", "--backend", "tensorrt"], "pip install", "was not verified: "),
     "compile-only": (["compile", "BUNDLE"], "pip install 'attn-export[rtx]'", "not installed"),
     "conform": (["conform", "BUNDLE", "-o", "KIT"], "tensorrt is not available here", "pip install"),
     "bench": (["bench", "BUNDLE", "--backend", "tensorrt"], "tensorrt is not available here", "pip install"),

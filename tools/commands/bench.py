@@ -95,7 +95,9 @@ def bench(asked: BenchOptions, *, as_json: bool, verbosity: int) -> None:
             console.say(_comparison(asked.paths, contest))
         console.say(*(finding.summary() for finding in findings))
     if contest and contest.void:
-        raise InconclusiveError(f"the control left 1 ({contest.control}): this machine cannot compare now")
+        raise InconclusiveError(
+            f"no latency ratio: expected an A/A run of 1.0, got {contest.control}; use a quieter machine"
+        )
     budget.gate(findings)
 
 
@@ -105,7 +107,9 @@ def _baseline(path: Path) -> bundle.Bundle | dict[str, Any]:
         return bundle.read(path)
     runs = bundle.report_file(path, UsageError)["runs"]
     if not runs:
-        raise UsageError(f"--baseline {path} holds no runs; measure with `attn-export bench` first")
+        raise UsageError(
+            f"--baseline {path}: expected a report with a run, got none; measure with `attn-export bench` first"
+        )
     return dict(runs[0])
 
 

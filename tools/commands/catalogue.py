@@ -36,7 +36,7 @@ def list_(family: str | None, *, as_json: bool) -> None:
         for row in rows:
             if row["family"] == group:
                 console.say(f"  {row['name']:<{width}}  {row['summary']}")
-    console.say(f"{len(rows)} entries; `attn-export show NAME` tells more of one")
+    console.say(f"{len(rows)} entries; `attn-export show NAME` shows one in detail")
 
 
 def show(name: str, *, as_json: bool) -> None:

@@ -43,18 +43,18 @@ class Held:
     def __post_init__(self) -> None:
         for name, value in (("tolerance", self.tolerance), ("snr", self.snr)):
             if value is not None and not 0 < value < math.inf:
-                raise UsageError(f"--{name} wants a finite number above zero; got {value:g}")
+                raise UsageError(f"--{name}: expected a finite number above zero, got {value:g}")
 
     def check(self, whole: bundle.Bundle) -> dict[str, Any]:
         """Say what is known of where the bundle is from.
 
         Raises:
             GateError: its digest is another, or none of the signers signed it.
-            UsageError: what is expected is no digest.
+            UsageError: what is expected is not a digest.
         """
         expected = bundle.parse_digest(self.expect) if self.expect is not None else whole.digest
         if expected != whole.digest:
-            raise GateError(f"{whole.path} is another bundle: expected {expected}, got {whole.digest}")
+            raise GateError(f"{whole.path} is a different bundle: expected {expected}, got {whole.digest}")
         by = signing.signer(whole, self.signers) if self.signers is not None else None
         return {"digest": whole.digest, "signed_by": by}
 
@@ -62,9 +62,9 @@ class Held:
         """Say what is asked for in place of the bundle's own limits; empty where nothing is."""
         own = f"k <= {whole.tolerance:g}" if whole.snr is None else f"{whole.snr:g} dB"
         if self.snr is not None:
-            return f"held to a signal-to-noise ratio of {self.snr:g} dB, as asked here; the bundle says {own}"
+            return f"required signal-to-noise ratio: {self.snr:g} dB, from the command line; the bundle says {own}"
         if self.tolerance is not None:
-            return f"held to k <= {self.tolerance:g}, as asked here; the bundle says {own}"
+            return f"required: k <= {self.tolerance:g}, from the command line; the bundle says {own}"
         return ""
 
 
@@ -93,7 +93,7 @@ def verify(asked: VerifyOptions, *, as_json: bool) -> None:
         _say(said, as_json=as_json)
     for name in bundle.idle(whole.cases, whole.outputs):
         _say(
-            f"warning: the reference of {text.one_line(name)} is zero in every case, so nothing is known of it",
+            f"warning: the reference of {text.one_line(name)} is zero in every case, so this says nothing about it",
             as_json=as_json,
         )
     chosen = tuple(dict.fromkeys((*required, *asked.backends))) or (backends.DEFAULT,)
@@ -121,11 +121,11 @@ def verify(asked: VerifyOptions, *, as_json: bool) -> None:
         machine = environment.describe(*chosen)
         console.emit({"bundle": str(path), **source, "asked": limits, "environment": machine, "runs": rows})
     if failed := [row["backend"] for row in rows if "parity" in row and not row["parity"]["ok"]]:
-        raise GateError(f"{path} is not proven on {', '.join(dict.fromkeys(failed))}")
+        raise GateError(f"{path} failed verification on {', '.join(dict.fromkeys(failed))}")
     if lacking := [name for name in missing if name in required]:
-        raise BackendMissingError(f"required, but not available here: {', '.join(lacking)}; nothing is proven on it")
+        raise BackendMissingError(f"required, but not available here: {', '.join(lacking)}; nothing was verified on it")
     if len(missing) == len(rows):
-        raise BackendMissingError(f"{path} was proven on nothing: {', '.join(missing)} not available here")
+        raise BackendMissingError(f"{path} was not verified: {', '.join(missing)} not available here")
 
 
 def _source(whole: bundle.Bundle, held: Held, *, as_json: bool) -> dict[str, Any]:
@@ -150,7 +150,7 @@ def _own_data(whole: bundle.Bundle, asked: VerifyOptions, *, as_json: bool) -> M
     if found.preprocess:
         _say(f"images prepared as {found.preprocess.summary()}", as_json=as_json)
     if found.left:
-        _say(f"{found.left} files of {path} were left out", as_json=as_json)
+        _say(f"{found.left} files of {path} were skipped", as_json=as_json)
     return found.cases
 
 
@@ -183,7 +183,7 @@ def check_kit(kit: Path, paths: tuple[Path, ...], *, as_json: bool) -> None:
     """Recompute a kit's figures from its raw data.
 
     Raises:
-        BundleError: it is no kit.
+        BundleError: it is not a kit.
         GateError: something in it does not hold.
     """
     from attn_export.deploy_tests.conformance import kit as kits
@@ -200,7 +200,7 @@ def _results(found: Sequence[KitResult], *, as_json: bool) -> None:
     else:
         console.say(*(f"{result.name}: {result.status}: {result.sentence}" for result in found))
     if wrong := [result.name for result in found if result.status != "HOLDS"]:
-        raise GateError(f"the kit does not hold for {', '.join(wrong)}")
+        raise GateError(f"the kit's figures do not follow from its raw data for {', '.join(wrong)}")
 
 
 def _say(line: str, *, as_json: bool) -> None:

@@ -25,7 +25,9 @@ def export(wanted: SourceOptions, asked: DeployOptions, *, as_json: bool, verbos
     if wanted.weights is not None and verbosity >= 0:
         console.say(f"weights: {subject.weights}", err=True)
     if subject.random:
-        progress.warn(f"no --weights: {subject.weights}; what is proven is the conversion, not a trained model")
+        progress.warn(
+            "no --weights given: using seeded random weights; this checks the conversion, not your model's accuracy"
+        )
     outcome = deploy.deploy(subject, asked, progress)
     digest = bundle.digest(outcome.target)
     if as_json:
@@ -34,7 +36,7 @@ def export(wanted: SourceOptions, asked: DeployOptions, *, as_json: bool, verbos
         console.show(summary.stages(outcome))
         console.say(*summary.sentences(outcome))
         proof = command("attn-export", "verify", outcome.target)
-        console.say(f"bundle: {outcome.target}/   prove it anywhere: {proof}")
-        console.say(f"digest: {digest}   hold a copy to it: --expect {digest[:14]}…")
+        console.say(f"bundle: {outcome.target}/   verify it anywhere: {proof}")
+        console.say(f"digest: {digest}   check a copy against it: --expect {digest[:14]}…")
     if outcome.contest and outcome.contest.void:
-        raise InconclusiveError("parity is proven and the bundle is written, but its latency ratio is void (see above)")
+        raise InconclusiveError("parity passed and the bundle was written, but there is no latency ratio (see above)")

@@ -27,9 +27,9 @@ def fuse(file: Path, output: Path, asked: BuildOptions, *, as_json: bool) -> Non
     """Collapse what pays in an ONNX file; write the result only with its certificate."""
     # External data stays where it is until it is needed: a model beyond 2 GB is no message that could be copied.
     model = read_model(file, weights=False)
-    place = places.file(output, places.is_onnx, "ONNX file")
+    place = places.file(output, places.is_onnx, "an ONNX file")
     if place == file.resolve():
-        console.say(f"note: {file} itself is to be replaced by what it is fused to", err=True)
+        console.say(f"note: {file} will be replaced by its fused version", err=True)
     fusion = fuse_graph(
         model,
         cost=asked.fuse_cost,
@@ -46,7 +46,7 @@ def fuse(file: Path, output: Path, asked: BuildOptions, *, as_json: bool) -> Non
         console.warn(str(refusal))
     if fusion.rolled_back and asked.fail_on_rollback:
         count = len(fusion.rolled_back)
-        raise GateError(f"{count} sites were rolled back, and --fail-on-rollback was asked for; nothing was written")
+        raise GateError(f"{count} regions were rolled back, and --fail-on-rollback is set; nothing was written")
     _write(fusion.model, place, file.parent)
     if as_json:
         console.emit(
@@ -71,8 +71,8 @@ def _write(model: onnx.ModelProto, output: Path, folder: Path) -> None:
             for part in parts:
                 if part.name not in mine and os.path.lexists(output.with_name(part.name)):
                     raise WriteError(
-                        f"the weights would go to {output.with_name(part.name)}, which is there already and is not"
-                        f" the old {output.name}'s; nothing was written: give another name to -o"
+                        f"the weights would go to {output.with_name(part.name)}, which already exists and is not"
+                        f" the old {output.name}'s; nothing was written: choose another name for -o"
                     )
             for part in parts:
                 part.replace(output.with_name(part.name))  # the model last: it names the other
@@ -93,7 +93,7 @@ def _account(fusion: Fusion[onnx.ModelProto], output: Path) -> list[str]:
     lines += [f"not fused: {refusal}" for refusal in fusion.refusals]
     certificate = fusion.certificate
     lines.append(
-        f"{output}: {len(fusion.sites)} sites fused, worst error {certificate.worst:.1e} in float64"
+        f"{output}: {len(fusion.sites)} regions fused, worst error {certificate.worst:.1e} in float64"
         f" (bound {certificate.bound:g})"
     )
     return lines
@@ -110,14 +110,14 @@ def _loss(loss: Precision | None) -> str:
 
 
 def lint(file: Path, place: str, *, as_json: bool) -> None:
-    """Say what a target will not take as it is: by our rules, and by its parser where that is installed."""
+    """List what a target will not take as it is: by our rules, and by its parser where that is installed."""
     model = file / bundle.MODEL if file.is_dir() else file
     target, chip = options.chip(place)
     findings = linting.by_rules(linting.load(model), target)
     spoke = "rules"
     if compiler := backends.compiler_for(target):
         if why := backends.missing_compiler(compiler):
-            console.say(f"the parser did not speak: {why}", err=True)
+            console.say(f"the parser was not run: {why}", err=True)
         else:
             findings += linting.by_parser(model, compiler, device=chip)
             spoke = "rules and parser"

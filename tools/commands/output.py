@@ -32,26 +32,28 @@ def file(target: Path, ours: Callable[[Path], bool], kind: str) -> Path:
     Args:
         target: as it was typed.
         ours: whether a file that is there already is of the kind that is written.
-        kind: that kind, in words.
+        kind: that kind, in words with an article.
 
     Raises:
-        WriteError: it is no file, lies in no folder, or is another kind of file.
+        WriteError: it is not a file, its folder does not exist, or it is another kind of file.
     """
     place = Path(os.path.realpath(target))
     try:
         mode = place.stat().st_mode
     except FileNotFoundError:
         if not place.parent.is_dir():
-            raise WriteError(f"cannot write {target}: there is no folder {place.parent}; make it first") from None
+            raise WriteError(
+                f"cannot write {target}: the folder {place.parent} does not exist; make it first"
+            ) from None
         return place
     except (OSError, ValueError) as error:
         raise WriteError(f"cannot write {target}: {error}") from error
     if stat.S_ISDIR(mode):
         raise WriteError(f"cannot write {target}: it is a folder; give the name of a file in it")
     if not stat.S_ISREG(mode):
-        raise WriteError(f"cannot write {target}: it is no regular file; give the name of one")
+        raise WriteError(f"cannot write {target}: it is not a regular file; give the name of one")
     if not ours(place):
-        raise WriteError(f"{target} is there already and is no {kind}; nothing was written: give another name to -o")
+        raise WriteError(f"{target} already exists and is not {kind}; nothing was written: choose another name for -o")
     return place
 
 
@@ -66,10 +68,12 @@ def folder(target: Path, names: Collection[str], kind: str) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise WriteError(f"cannot write to {target}: {error.strerror or error}; give a folder to -o") from error
+        raise WriteError(
+            f"cannot write to {target}: {error.strerror or error}; choose another folder for -o"
+        ) from error
     if strange := [name for name in there if name not in names]:
         raise WriteError(
-            f"{target} holds {strange[0]!r}, which is not part of {kind}; nothing was written: give a new folder to -o"
+            f"{target} holds {strange[0]!r}, which is not part of {kind}; nothing was written: choose another for -o"
         )
 
 

@@ -19,7 +19,7 @@ def report(path: Path, kind: str, output: Path | None) -> None:
     """Print the report, or write it to ``output``."""
     if kind not in FORMATS:
         raise UnknownNameError("report format", kind, FORMATS)
-    place = None if output is None else target.file(output, target.is_report, "report of a bundle")
+    place = None if output is None else target.file(output, target.is_report, "a bundle's report")
     whole = bundle.read(path)
     raw = bundle.report(whole)
     content = figures.filled(raw, str(path))

@@ -18,4 +18,4 @@ def sign(path: Path, key: Path, *, as_json: bool) -> None:
         console.emit({"bundle": str(path), "digest": whole.digest, "signature": str(place)})
         return
     console.say(f"{path} is signed: {whole.digest}, for {signing.NAMESPACE}")
-    console.say(f"hold it to that: attn-export verify {text.word(str(path))} --signers FILE")
+    console.say(f"check the signature: attn-export verify {text.word(str(path))} --signers FILE")

@@ -183,7 +183,7 @@ def test_a_fault_of_the_exporter_is_named_when_parity_fails(monkeypatch: pytest.
     monkeypatch.setattr(stages, "export_subject", wrong)
     came = run("repvgg", "--preset", "test", "--no-bench", "--mutants", "none", "-o", tmp_path / "b")
     assert came.code == 1, came.err
-    assert "it parts at original and the exported graph" in came.err
+    assert "it diverges at original and the exported graph" in came.err
     assert "first divergence at Conv" in came.err
     assert "conv_bn.py:" in came.err
     assert not (tmp_path / "b").exists()

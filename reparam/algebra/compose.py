@@ -77,29 +77,29 @@ def with_kernel(
                 factor = weight[_index(slice(None), 0, *tap)].reshape(-1, *(1,) * (1 + len(sizes)))
                 result[window(places, tap)] += factor * inner[row]
             return result
-        wide = src.shape[1]
+        union_size = src.shape[1]
         members = outputs // groups
-        result = np.zeros((groups, members, wide, *shape))
+        result = np.zeros((groups, members, union_size, *shape))
         flat = int(np.prod(inner.shape[2:], dtype=int))
         grouped = weight.reshape(groups, members, width, *sizes)
-        if v.width == 1 and wide == width and len(np.unique(slots)) == slots.size:
-            order = np.argsort(slots.reshape(groups, width) % (wide + 1), axis=1)
+        if v.width == 1 and union_size == width and len(np.unique(slots)) == slots.size:
+            order = np.argsort(slots.reshape(groups, width) % (union_size + 1), axis=1)
             column, sorted_w = inner.reshape(groups, width, flat), grouped
             if not np.array_equal(order, np.broadcast_to(np.arange(width), order.shape)):
                 column = np.take_along_axis(column, order[:, :, None], axis=1)
                 flat_w = grouped.reshape(groups, members, width, -1)
                 sorted_w = np.take_along_axis(flat_w, order[:, None, :, None], axis=2).reshape(grouped.shape)
             if not sizes and flat == 1:
-                return (sorted_w * column.reshape(groups, 1, width)).reshape(outputs, wide)
+                return (sorted_w * column.reshape(groups, 1, width)).reshape(outputs, union_size)
             for tap in itertools.product(*map(range, sizes)):
                 part = sorted_w[_index(*_ALL, *tap)][..., None] * column[:, None]
-                result[window(places, tap, lead=3)] += part.reshape(groups, members, wide, *inner.shape[2:])
-            return result.reshape(outputs, wide, *shape)
-        spaced = scatter(inner, slots % (wide + 1), wide).reshape(groups, width, wide * flat)
+                result[window(places, tap, lead=3)] += part.reshape(groups, members, union_size, *inner.shape[2:])
+            return result.reshape(outputs, union_size, *shape)
+        spaced = scatter(inner, slots % (union_size + 1), union_size).reshape(groups, width, union_size * flat)
         for tap in itertools.product(*map(range, sizes)):
             part = grouped[_index(*_ALL, *tap)] @ spaced
-            result[window(places, tap, lead=3)] += part.reshape(groups, members, wide, *inner.shape[2:])
-        return result.reshape(outputs, wide, *shape)
+            result[window(places, tap, lead=3)] += part.reshape(groups, members, union_size, *inner.shape[2:])
+        return result.reshape(outputs, union_size, *shape)
 
     offset, magnitude, biased, border = constant
     made = Lazy(build, v.kernel)
@@ -126,7 +126,7 @@ def window(places: list[list[Ints]], tap: tuple[int, ...], lead: int = 2) -> tup
 def _unions(v: LinConv, groups: int, width: int) -> tuple[Ints, Ints]:
     """Find the root channels that each group of rows reads, and where each row's own channels are among them.
 
-    Slots are offset by ``group · (wide + 1)`` so that equal slots mean equal places; ``wide`` is where -1 goes.
+    Slots are offset by ``group · (union_size + 1)`` so that equal slots mean equal places; at ``union_size`` goes -1.
     """
     grp = v.grp.reshape(groups, width)
     found, known = [], dict[bytes, Ints]()
@@ -137,19 +137,19 @@ def _unions(v: LinConv, groups: int, width: int) -> tuple[Ints, Ints]:
             union = np.unique(v.src[classes])
             known[key] = union[union >= 0]
         found.append(known[key])
-    wide = max(1, *(len(union) for union in found))
-    src = np.full((groups, wide), -1, dtype=np.int64)
+    union_size = max(1, *(len(union) for union in found))
+    src = np.full((groups, union_size), -1, dtype=np.int64)
     slots = np.empty((groups, width, v.width), dtype=np.int64)
     for number, (members, union) in enumerate(zip(grp, found, strict=True)):
         src[number, : len(union)] = union
         read = v.src[members]
-        place = np.where(read >= 0, np.searchsorted(union, read), wide)
-        slots[number] = place + number * (wide + 1)
+        place = np.where(read >= 0, np.searchsorted(union, read), union_size)
+        slots[number] = place + number * (union_size + 1)
     return src, slots.reshape(groups * width, v.width)
 
 
-def scatter(kernel: Array, slots: Ints, wide: int) -> Array:
-    """Put each row's columns at their slots among ``wide``; slot ``wide`` is thrown away."""
-    result = np.zeros((len(kernel), wide + 1, *kernel.shape[2:]))
+def scatter(kernel: Array, slots: Ints, union_size: int) -> Array:
+    """Put each row's columns at their slots among ``union_size``; slot ``union_size`` is thrown away."""
+    result = np.zeros((len(kernel), union_size + 1, *kernel.shape[2:]))
     result[np.arange(len(kernel))[:, None], slots] = kernel
-    return result[:, :wide]
+    return result[:, :union_size]

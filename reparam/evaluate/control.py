@@ -29,15 +29,15 @@ class ControlGraph(Protocol):
 class Body:
     """A graph inside a node."""
 
-    def __init__(self, graph: GraphProto, exact: ControlGraph) -> None:
+    def __init__(self, graph: GraphProto, evaluator: ControlGraph) -> None:
         self.inputs, self.outputs = list(graph.input), list(graph.output)
-        self._exact = exact
+        self._evaluator = evaluator
 
     def __call__(self, arguments: Sequence[Any], captured: Mapping[str, Any]) -> list[Any]:
         """Its outputs, in order."""
         names = [value.name for value in self.inputs]
-        came = self._exact.inside({**captured, **dict(zip(names, arguments, strict=True))})
-        return [came[value.name] for value in self.outputs]
+        results = self._evaluator.inside({**captured, **dict(zip(names, arguments, strict=True))})
+        return [results[value.name] for value in self.outputs]
 
     def none_of(self, port: ValueInfoProto) -> Any:
         """Make what no round at all gives for a scan output: as many axes as it has, and one of length 0 before.
@@ -46,17 +46,17 @@ class Body:
         """
         kind = port.type.tensor_type
         dims = [dim.dim_value for dim in kind.shape.dim]
-        dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type) if kind.elem_type else self._exact.dtype
+        dtype = helper.tensor_dtype_to_np_dtype(kind.elem_type) if kind.elem_type else self._evaluator.dtype
         return np.zeros((0, *dims), dtype)
 
 
-def call(exact: ControlGraph, function: FunctionProto) -> Runner:
+def call(evaluator: ControlGraph, function: FunctionProto) -> Runner:
     """Make a call: inputs that are left out are absent inside as well."""
 
     def run(arguments: Sequence[Any]) -> Sequence[Any]:
         padded = [*arguments, *[None] * (len(function.input) - len(arguments))]
-        came = exact.inside(dict(zip(function.input, padded, strict=True)))
-        return [came[name] for name in function.output]
+        results = evaluator.inside(dict(zip(function.input, padded, strict=True)))
+        return [results[name] for name in function.output]
 
     return run
 
@@ -76,19 +76,19 @@ def _loop(attributes: Mapping[str, Any], captured: Sequence[str], _: int) -> Run
         own = len(arguments) - len(captured)
         outer = dict(zip(captured, arguments[own:], strict=True))
         most, goes_on, carried = arguments[0], arguments[1], list(arguments[2:own])
-        kept: list[list[Any]] = [[] for _ in body.outputs[1 + len(carried) :]]
+        collected: list[list[Any]] = [[] for _ in body.outputs[1 + len(carried) :]]
         rounds, on = 0, goes_on is None or _true(goes_on)
         while on and (most is None or rounds < int(np.asarray(most).reshape(()))):
             count = _like(np.int64(rounds), body.inputs[0])
             going, *rest = body([count, _like(np.bool_(on), body.inputs[1]), *carried], outer)
             carried, scanned = rest[: len(carried)], rest[len(carried) :]
-            for values, value in zip(kept, scanned, strict=True):
+            for values, value in zip(collected, scanned, strict=True):
                 values.append(value)
             rounds, on = rounds + 1, _true(going)
         ports = body.outputs[1 + len(carried) :]
         return [
             *carried,
-            *(np.stack(v) if v else body.none_of(port) for v, port in zip(kept, ports, strict=True)),
+            *(np.stack(v) if v else body.none_of(port) for v, port in zip(collected, ports, strict=True)),
         ]
 
     return run
@@ -112,16 +112,16 @@ def _scan_one(attributes: Mapping[str, Any], captured: Sequence[str]) -> Runner:
         rows = [np.moveaxis(x, axis, 0) for x, axis in zip(scanned, axes, strict=True)]
         rows = [x[::-1] if way else x for x, way in zip(rows, ways, strict=True)]
         ports = body.outputs[len(state) :]
-        kept: list[list[Any]] = [[] for _ in ports]
+        collected: list[list[Any]] = [[] for _ in ports]
         for step in range(rows[0].shape[0]):
-            came = body([*state, *(x[step] for x in rows)], outer)
-            state, values = came[: len(state)], came[len(state) :]
-            for made, value in zip(kept, values, strict=True):
+            results = body([*state, *(x[step] for x in rows)], outer)
+            state, values = results[: len(state)], results[len(state) :]
+            for made, value in zip(collected, values, strict=True):
                 made.append(value)
         axes = attributes.get("scan_output_axes") or [0] * len(ports)
         ways = attributes.get("scan_output_directions") or [0] * len(ports)
         outputs = []
-        for made, port, axis, way in zip(kept, ports, axes, ways, strict=True):
+        for made, port, axis, way in zip(collected, ports, axes, ways, strict=True):
             whole = np.stack(made[::-1] if way else made) if made else body.none_of(port)
             outputs.append(np.moveaxis(whole, 0, axis))
         return [*state, *outputs]
@@ -144,9 +144,9 @@ def _scan_batch(attributes: Mapping[str, Any], captured: Sequence[str]) -> Runne
             length = longest if lengths is None else int(lengths[row])
             state = [x[row] for x in given[:-count]]
             scanned = [x[row][:length] for x in given[-count:]]
-            came = one([*state, *scanned, *outer])
-            grown = [np.pad(x, [(0, longest - length), *[(0, 0)] * (x.ndim - 1)]) for x in came[len(state) :]]
-            rows.append([*came[: len(state)], *grown])
+            results = one([*state, *scanned, *outer])
+            grown = [np.pad(x, [(0, longest - length), *[(0, 0)] * (x.ndim - 1)]) for x in results[len(state) :]]
+            rows.append([*results[: len(state)], *grown])
         return [np.stack(values) for values in zip(*rows, strict=True)]
 
     return run

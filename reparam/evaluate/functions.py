@@ -68,10 +68,10 @@ def _filled(nodes: Iterable[NodeProto], given: Mapping[str, AttributeProto]) -> 
         for attribute in node.attribute:
             if attribute.ref_attr_name and attribute.ref_attr_name not in given:
                 continue
-            kept = copy.attribute.add()
-            kept.CopyFrom(given[attribute.ref_attr_name] if attribute.ref_attr_name else attribute)
-            kept.name = attribute.name
-            for graph in [*kept.graphs, *([kept.g] if kept.HasField("g") else [])]:
+            copied = copy.attribute.add()
+            copied.CopyFrom(given[attribute.ref_attr_name] if attribute.ref_attr_name else attribute)
+            copied.name = attribute.name
+            for graph in [*copied.graphs, *([copied.g] if copied.HasField("g") else [])]:
                 inner = list(_filled(graph.node, given))
                 del graph.node[:]
                 graph.node.extend(inner)

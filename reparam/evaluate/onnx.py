@@ -52,18 +52,18 @@ class Weights(Mapping[str, Array]):
         self._tensors, self._arrays = {t.name: t for t in graph.initializer}, arrays
         self._sparse = {t.values.name: t for t in graph.sparse_initializer}
         self._widen, self._folder = widen, folder
-        self._kept: dict[str, Array] = {}
+        self._cache: dict[str, Array] = {}
 
     def __getitem__(self, name: str) -> Array:
         """Return one of them; what is not large is kept."""
         if name in self._arrays:
             return self._arrays[name]
-        if name not in self._kept:
+        if name not in self._cache:
             array: Array = _writable(self._widen(self._read(name)))
             if array.nbytes > _LARGE:
                 return array
-            self._kept[name] = array
-        return self._kept[name]
+            self._cache[name] = array
+        return self._cache[name]
 
     def _read(self, name: str) -> Array:
         if name in self._sparse:
@@ -155,17 +155,17 @@ class OnnxEvaluator:
             with np.errstate(all="ignore"):  # a division by zero means infinity, as in every runtime
                 if index not in self._runners:
                     self._runners[index] = self._runner(node)
-                came = list(self._runners[index](arguments))
+                results = list(self._runners[index](arguments))
         except claims.UnclaimedOperator as refusal:
             raise claims.refused(node, self._opset(node), refusal, str(self.dtype)) from refusal
         except ExportError:
             raise  # of a node inside this one
         except Exception as error:  # whatever a reference implementation raises
             raise ExportError(f"{node.op_type} {node.name!r} cannot be evaluated in {self.dtype}: {error}") from error
-        if any(node.output[len(came) :]):
-            more = list(node.output[len(came) :])
-            raise ExportError(f"{node.op_type} {node.name!r} has {len(came)} outputs; the node asks for {more} as well")
-        return came[: len(node.output)]
+        if any(node.output[len(results) :]):
+            have, more = len(results), list(node.output[len(results) :])
+            raise ExportError(f"{node.op_type} {node.name!r} has {have} outputs; the node asks for {more} as well")
+        return results[: len(node.output)]
 
     def _argument(self, node: onnx.NodeProto, name: str, values: Mapping[str, Array]) -> Any:
         if name in values:
@@ -225,10 +225,10 @@ class OnnxEvaluator:
             return self._reference(node)
 
         def run(arguments: Sequence[Any]) -> Sequence[Any]:
-            came = kernel(attributes, arguments)
-            if came is NotImplemented:  # not with arguments of these types
+            results = kernel(attributes, arguments)
+            if results is NotImplemented:  # not with arguments of these types
                 return self._reference(node)(arguments)
-            return [self._wide(value) for value in (came if isinstance(came, tuple) else (came,))]
+            return [self._wide(value) for value in (results if isinstance(results, tuple) else (results,))]
 
         return run
 
@@ -276,8 +276,8 @@ class OnnxEvaluator:
 
         def run(arguments: Sequence[Any]) -> Sequence[Any]:
             feeds = {name: kept_from_writing(value) for name, value in zip(node.input, arguments, strict=True) if name}
-            came = dict(zip(outputs, evaluator.run(None, feeds), strict=True))
-            return [_writable(self._wide(came[name])) if name else None for name in node.output]
+            results = dict(zip(outputs, evaluator.run(None, feeds), strict=True))
+            return [_writable(self._wide(results[name])) if name else None for name in node.output]
 
         return run
 

@@ -58,13 +58,13 @@ def prove(graph: ir.Graph, merge: Merge, profile: CostProfile, seed: int = 0) ->
             continue
         try:
             feeds = {merge.root: torch.from_numpy(rng.standard_normal(shape))}
-            wanted = execute_region(graph, region, feeds, merge.targets, shape)
+            expected = execute_region(graph, region, feeds, merge.targets, shape)
         except (RuntimeError, ValueError):
             continue  # the original does not run at this size
         sizes.append(shape)
         try:
             got = execute_region(graph, merge.added, feeds, merge.targets, shape)
-            worst = _worst(worst, *(relative_error(got[t], wanted[t]) for t in merge.targets))
+            worst = _worst(worst, *(relative_error(got[t], expected[t]) for t in merge.targets))
             exact = None if dyadic is None else dyadic.agrees(merge, shape, rng)
         except (RuntimeError, ValueError):
             return Proof(False, float("nan"), tuple(sizes), rounded)
@@ -82,14 +82,14 @@ def _overflows(graph: ir.Graph, merge: Merge) -> bool:
     return any(float(np.abs(a).max(initial=0)) > largest for a in arrays)
 
 
-def relative_error(got: Tensor, wanted: Tensor) -> float:
+def relative_error(got: Tensor, expected: Tensor) -> float:
     """Return the largest error over everything, relative to the largest magnitude; infinite where shapes differ."""
-    if got.shape != wanted.shape:
+    if got.shape != expected.shape:
         return float("inf")
-    if not wanted.numel():
+    if not expected.numel():
         return 0.0
-    difference = (got - wanted).abs().max()
-    return float(difference / wanted.abs().max().clamp_min(1e-300)) if difference else 0.0
+    difference = (got - expected).abs().max()
+    return float(difference / expected.abs().max().clamp_min(1e-300)) if difference else 0.0
 
 
 def _worst(*errors: float) -> float:

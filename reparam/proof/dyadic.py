@@ -32,11 +32,11 @@ class DyadicCheck:
     def agrees(self, merge: Merge, shape: tuple[int, ...], rng: np.random.Generator) -> bool | None:
         """Whether both agree in every bit; None if numbers grow beyond what is exact."""
         feeds = {merge.root: torch.from_numpy(rng.integers(-4, 5, shape).astype(np.float64))}
-        wanted = execute_region(self.values, self.original, feeds, merge.targets, shape)
-        if any(float(w.abs().max()) > 2.0**44 for w in wanted.values() if w.numel()):
+        expected = execute_region(self.values, self.original, feeds, merge.targets, shape)
+        if any(float(w.abs().max()) > 2.0**44 for w in expected.values() if w.numel()):
             return None
         got = execute_region(self.values, self.fused, feeds, merge.targets, shape)
-        return all(torch.equal(got[t], wanted[t]) for t in merge.targets)
+        return all(torch.equal(got[t], expected[t]) for t in merge.targets)
 
 
 def dyadic_check_of(

@@ -16,8 +16,8 @@ def compare(module: nn.Module, fused: nn.Module, example: tuple[Any, ...]) -> fl
     """Return the largest relative error in float64 over all outputs; ``fused`` is in float64 already."""
     wide = in_float64(example)
     with torch.no_grad():
-        wanted, got = list(_tensors(copy.deepcopy(module).double()(*wide))), list(_tensors(fused(*wide)))
-    errors = [relative_error(g, w) for g, w in zip(got, wanted, strict=True)]
+        expected, got = list(_tensors(copy.deepcopy(module).double()(*wide))), list(_tensors(fused(*wide)))
+    errors = [relative_error(g, w) for g, w in zip(got, expected, strict=True)]
     return max(errors, key=lambda e: (e != e, e), default=0.0)
 
 

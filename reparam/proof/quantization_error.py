@@ -63,10 +63,10 @@ def _rounded(op: ir.Op, rounding: object) -> ir.Op:
     return op
 
 
-def _worst(got: list[Array], wanted: list[Array]) -> float:
+def _worst(got: list[Array], expected: list[Array]) -> float:
     """Return the largest relative error of an output channel."""
     worst = 0.0
-    for a, b in zip(got, wanted, strict=True):
+    for a, b in zip(got, expected, strict=True):
         if a.shape != b.shape:
             return float("nan")
         flat, true = (a - b).reshape(len(b), -1), b.reshape(len(b), -1)

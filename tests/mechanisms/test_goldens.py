@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from attn_export.export.subject import build
+from attn_export.export.construct import construct as call_constructor
 from attn_export.export.weights import checkpoint
 from attn_export.mechanisms import MECHANISMS
 from tests.mechanisms.goldens import FOLDER, ROWS, load
@@ -19,7 +19,7 @@ def construct(name: str) -> nn.Module:
     part, _, called = row.build.rpartition(":")
     place = f"attn_export.mechanisms.{part}" if part else MECHANISMS.entry(row.entry).module
     factory = getattr(importlib.import_module(place), called) if called else MECHANISMS[row.entry].build
-    return build(factory, dict(row.arguments), 0)
+    return call_constructor(factory, dict(row.arguments), 0)
 
 
 def test_every_file_has_a_row_and_every_row_a_file() -> None:

@@ -56,18 +56,18 @@ class Measurement:
 def measure_bundle(
     bundle: Bundle,
     backend: str,
-    wanted: MeasureOptions | None = None,
+    options: MeasureOptions | None = None,
     *,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Measurement:
-    """Look at the machine, then measure what is wanted, one after the other.
+    """Look at the machine, then measure what is asked for, one after the other.
 
     Raises:
         UsageError: a budget cannot be read, or a sweep or profile is not possible; before anything is measured.
         BackendMissingError, BackendError: as ``open_bundle.opened``.
         InconclusiveError: too few runs for MLPerf's figure.
     """
-    asked = wanted or MeasureOptions()
+    asked = options or MeasureOptions()
     limits = [budget.parse(text) for text in asked.budgets]
     if asked.profile and not backends.has_profiler(backend):
         raise UsageError(f"--profile: {backend} has no profiler; leave it out, or use another backend")

@@ -14,7 +14,7 @@ from attn_export.types import Dim, ShapeRange, TensorSpec
 _SHAPE = re.compile(r"[0-9]{1,9}(x[0-9]{1,9}){0,63}")
 #: Letters of a text, and elements of an input.
 _LONGEST, _MOST = 2000, 1 << 31
-_WANTED = "wanted --shapes [input:]least,usual,largest such as x:1x3x112x112,1x3x224x224,8x3x448x448"
+_EXPECTED = "expected --shapes [input:]min,opt,max such as x:1x3x112x112,1x3x224x224,8x3x448x448"
 
 
 def of(bundle: Bundle) -> dict[str, ShapeRange]:
@@ -35,7 +35,7 @@ def asked(
 
     Args:
         bundle: whose contract holds.
-        texts: each ``[input:]least,usual,largest``, or one shape for all three.
+        texts: each ``[input:]min,opt,max``, or one shape for all three.
         names: the backends that are to run; None where ranges are wanted whatever runs.
         cases: the bundle's cases are to run, so a range must hold them.
 
@@ -78,30 +78,30 @@ def parse(text: str, inputs: Sequence[TensorSpec]) -> tuple[str, ShapeRange]:
         UsageError: it cannot be read, or there is no such input.
     """
     if len(text) > _LONGEST:
-        raise UsageError(f"--shapes of {len(text)} letters: {_WANTED}")
+        raise UsageError(f"--shapes of {len(text)} letters: {_EXPECTED}")
     name, colon, rest = text.rpartition(":")
     known = [port.name for port in inputs]
     if not known:
         raise UsageError(f"--shapes {text}: the model has no inputs")
     if not colon and len(known) > 1:
-        raise UsageError(f"--shapes {text}: say for which input ({', '.join(known)}); {_WANTED}")
+        raise UsageError(f"--shapes {text}: say for which input ({', '.join(known)}); {_EXPECTED}")
     name = name if colon else known[0]
     if name not in known:
         raise UsageError(f"--shapes {text}: there is no input {name!r}; there is {', '.join(known)}")
     parts = rest.split(",")
     if len(parts) not in (1, 3) or not all(_SHAPE.fullmatch(part) for part in parts):
-        raise UsageError(f"--shapes {text}: {_WANTED}")
-    least, usual, most = (tuple(map(int, part.split("x"))) for part in (parts * 3 if len(parts) == 1 else parts))
-    if math.prod(most) > _MOST:
-        raise UsageError(f"--shapes {text}: that is {math.prod(most)} elements; at most 2³¹ are made")
-    return name, ShapeRange(least, usual, most)
+        raise UsageError(f"--shapes {text}: {_EXPECTED}")
+    low, usual, high = (tuple(map(int, part.split("x"))) for part in (parts * 3 if len(parts) == 1 else parts))
+    if math.prod(high) > _MOST:
+        raise UsageError(f"--shapes {text}: that is {math.prod(high)} elements; at most 2³¹ are made")
+    return name, ShapeRange(low, usual, high)
 
 
 def misfit(range_: ShapeRange, port: TensorSpec, varying: Sequence[Dim]) -> str:
     """Say why a range lies outside the contract of its input, or nothing.
 
     >>> misfit(ShapeRange((1, 3), (1, 3), (9, 3)), TensorSpec("x", "float32", ("b", 3)), [Dim("b", max=8)])
-    'b may be 1 to 8; came 9'
+    'b may be 1 to 8, got 9'
     """
     if not len(range_.min) == len(range_.opt) == len(range_.max) == len(port.shape):
         return f"input {port.name!r} has {len(port.shape)} dimensions"
@@ -113,11 +113,11 @@ def misfit(range_: ShapeRange, port: TensorSpec, varying: Sequence[Dim]) -> str:
                 return f"dimension {axis} of {port.name!r} is fixed at {size}"
             continue
         if not low <= mid <= high:
-            return f"{size} wants least ≤ usual ≤ largest; came {low}, {mid}, {high}"
+            return f"{size} needs min ≤ opt ≤ max, got {low}, {mid}, {high}"
         dim = free[size]
         for n in (low, mid, high):
             if n < dim.min or (dim.max is not None and n > dim.max):
-                return f"{size} may be {dim.min} to {'any size' if dim.max is None else dim.max}; came {n}"
+                return f"{size} may be {dim.min} to {'any size' if dim.max is None else dim.max}, got {n}"
             if n % dim.step:
-                return f"{size} must be a multiple of {dim.step}; came {n}"
+                return f"{size} must be a multiple of {dim.step}, got {n}"
     return ""

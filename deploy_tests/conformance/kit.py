@@ -81,7 +81,7 @@ def write_kit(
     """
     paths = _bundles(bundles)
     if not paths:
-        raise UsageError("conform wants at least one bundle; write some with `attn-export NAME -o DIR`")
+        raise UsageError("expected at least one bundle; write some with `attn-export NAME -o DIR`")
     if os.path.lexists(out):
         raise UsageError(f"{out} exists; a kit is written once: choose another folder")
     if why := backends.missing(backend):
@@ -205,10 +205,10 @@ def _graph(hashes: Mapping[str, str]) -> str:
     return "+".join(hash_ for name, hash_ in sorted(hashes.items()) if name.startswith(bundle.MODEL))
 
 
-def _intact(path: Path, wanted: str) -> bool:
+def _intact(path: Path, expected: str) -> bool:
     try:
         files.regular(path, files.GB * 64, BundleError)
-        return not path.is_symlink() and bundle.sha256(path) == wanted
+        return not path.is_symlink() and bundle.sha256(path) == expected
     except (OSError, BundleError):
         return False
 

@@ -60,16 +60,17 @@ class Preprocess:
     def __post_init__(self) -> None:
         for name, allowed in _CHOICES.items():
             if getattr(self, name) not in allowed:
-                raise UsageError(f"--preprocess {name}: wanted {' or '.join(allowed)}, came {getattr(self, name)!r}")
+                raise UsageError(f"--preprocess {name}: expected {' or '.join(allowed)}, got {getattr(self, name)!r}")
         if min(self.size) < 1 or len(self.mean) != 3 or len(self.std) != 3 or not all(self.std):
             raise UsageError(
-                "--preprocess: wanted a positive size, and three numbers for mean and std, none of std zero"
+                "--preprocess: expected a positive size, and three numbers for mean and std, none of std zero"
             )
         if not all(map(math.isfinite, (*self.mean, *self.std))):
-            raise UsageError("--preprocess: wanted finite numbers for mean and std")
+            raise UsageError("--preprocess: expected finite numbers for mean and std")
         if max(self.size) > SIDE or math.prod(self.size) > AREA:
             raise UsageError(
-                f"--preprocess size: wanted at most {SIDE} a side and {AREA} pixels, came {self.size[0]}x{self.size[1]}"
+                f"--preprocess size: expected at most {SIDE} a side and {AREA} pixels in all,"
+                f" got {self.size[0]}x{self.size[1]}"
             )
 
     @classmethod
@@ -99,7 +100,7 @@ class Preprocess:
     def __call__(self, image: Array) -> Array:
         """Prepare one image, ``h w 3`` of bytes; the result has a batch axis of one."""
         if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
-            raise LoadError(f"wanted an image of h x w x 3 bytes, came {image.dtype} {image.shape}")
+            raise LoadError(f"expected an image of h x w x 3 bytes, got {image.dtype} {image.shape}")
         height, width = self.size
         if self.fit == "crop":
             factor = max(height / image.shape[0], width / image.shape[1])
@@ -127,7 +128,7 @@ def parse_preprocess(text: str) -> Preprocess:
     Preprocess(size=(8, 6), fit='stretch', mean=(0.5, 0.5, 0.5), std=(1.0, 1.0, 1.0), layout='nhwc', colour='rgb')
     """
     if len(text) > _LONGEST:
-        raise UsageError(f"--preprocess: wanted at most {_LONGEST} letters, came {len(text)}")
+        raise UsageError(f"--preprocess: expected at most {_LONGEST} letters, got {len(text)}")
     values: dict[str, Any] = {}
     for part in filter(None, text.split(",")):
         name, _, value = part.strip().partition("=")
@@ -142,7 +143,7 @@ def parse_preprocess(text: str) -> Preprocess:
             elif name in _CHOICES:
                 values[name] = value
             else:
-                raise UsageError(f"--preprocess knows size, fit, mean, std, layout and colour; came {name!r}")
+                raise UsageError(f"--preprocess knows size, fit, mean, std, layout and colour, got {name!r}")
         except ValueError as error:
             raise UsageError(f"--preprocess {name}: {error}") from error
     if "size" not in values:
@@ -181,7 +182,9 @@ def decode(file: Path) -> Array:
                 if image.width * image.height > PIXELS:
                     raise LoadError(f"{file} has {image.width}x{image.height} pixels; at most {PIXELS} are decoded")
                 if image.mode not in _MODES:
-                    raise LoadError(f"{file} holds {image.mode} pixels; wanted eight bits a channel: convert it first")
+                    raise LoadError(
+                        f"{file} holds {image.mode} pixels; expected eight bits a channel: convert it first"
+                    )
                 return np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     except LoadError:
         raise

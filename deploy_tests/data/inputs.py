@@ -69,7 +69,7 @@ def read_inputs(
     """
     files = [path] if path.is_file() else _listed(path)
     if not files:
-        raise LoadError(f"{path}: wanted a .npy, .npz or image file, or a folder of such; came none")
+        raise LoadError(f"{path}: expected a .npy, .npz or image file, or a folder of such, got none")
     feeds: dict[str, Feeds] = {}
     hashes: dict[str, str] = {}
     prepared = any(file.suffix.lower() in IMAGES for file in files[:limit])
@@ -104,8 +104,8 @@ def _read(
         cases.setdefault(case, {})[name] = value
     for case, values in cases.items():
         if set(values) != names:
-            came = ", ".join(sorted(values))
-            raise LoadError(f"{file}{f', case {case}' if case else ''}: wanted {', '.join(sorted(names))}; came {came}")
+            got = ", ".join(sorted(values))
+            raise LoadError(f"{file}{f', case {case}' if case else ''}: expected {', '.join(sorted(names))}, got {got}")
     return cases
 
 
@@ -142,7 +142,7 @@ def _arrays(file: Path) -> Array | dict[str, Array]:
         return arrays.read_npz(file)
     if head == b"\x93NUMPY":
         return arrays.read_npy(file)
-    raise LoadError(f"{file} cannot be read: wanted a .npy, .npz or image file")
+    raise LoadError(f"{file} cannot be read: expected a .npy, .npz or image file")
 
 
 def _only(ports: Sequence[TensorSpec], file: Path) -> str:
@@ -159,12 +159,12 @@ def _fitted(values: Mapping[str, Array], port: TensorSpec, file: Path) -> Array:
         value = value[None]
     same = len(value.shape) == len(port.shape)
     if not same or any(
-        isinstance(want, int) and want != came for want, came in zip(port.shape, value.shape, strict=True)
+        isinstance(size, int) and size != given for size, given in zip(port.shape, value.shape, strict=True)
     ):
-        wanted = "x".join(map(str, port.shape))
-        raise LoadError(f"{file}: {port.name} wanted shape {wanted}, came {'x'.join(map(str, value.shape))}")
+        shape = "x".join(map(str, port.shape))
+        raise LoadError(f"{file}: {port.name} expected shape {shape}, got {'x'.join(map(str, value.shape))}")
     if value.dtype != kind and (value.dtype.kind, kind.kind) not in (("f", "f"), ("i", "i"), ("u", "i")):
-        raise LoadError(f"{file}: {port.name} wanted {kind}, came {value.dtype}")
+        raise LoadError(f"{file}: {port.name} expected {kind}, got {value.dtype}")
     if value.dtype.kind == "f" and not np.isfinite(value).all():
         raise LoadError(f"{file}: {port.name} holds NaN or infinity")
     with np.errstate(over="ignore"):

@@ -62,7 +62,7 @@ def read(whole: Bundle, path: Path, declared: Preprocess | None = None, *, evalu
         InconclusiveError: float32 strays so far on them that nothing can be said.
     """
     if not path.exists():
-        raise LoadError(f"{path} does not exist; wanted a .npy, .npz or image file, or a folder of such")
+        raise LoadError(f"{path} does not exist; expected a .npy, .npz or image file, or a folder of such")
     recorded: Mapping[str, Any] = whole.manifest.get("data") or {}
     if not isinstance(recorded, Mapping):
         raise BundleError(f"expected what the bundle's data was made of, got {type(recorded).__name__}")

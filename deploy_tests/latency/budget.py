@@ -132,21 +132,21 @@ def _measured(budget: Budget, footprint: Footprint | None) -> tuple[float, str]:
     return float(value), "B"
 
 
-def faster(contest: LatencyComparison, other: str) -> BudgetResult:
+def faster(comparison: LatencyComparison, other: str) -> BudgetResult:
     """``--faster-than``: the ratio must lie below 1. A void comparison says nothing, whatever its ratio.
 
     A difference that lies inside the control's is none that was shown, so the interval is widened to the control's.
     """
-    low, high = contest.ratio.low, contest.ratio.high
-    if contest.verdict in ("void", "no difference shown"):
+    low, high = comparison.ratio.low, comparison.ratio.high
+    if comparison.verdict in ("void", "no difference shown"):
         low, high = min(low, 1.0), max(high, math.nextafter(1.0, 2))
-    return BudgetResult(f"faster than {other}", Interval(contest.ratio.estimate, low, high), 1.0, "× its time")
+    return BudgetResult(f"faster than {other}", Interval(comparison.ratio.estimate, low, high), 1.0, "× its time")
 
 
-def regression(contest: LatencyComparison, most: float) -> BudgetResult:
+def regression(comparison: LatencyComparison, most: float) -> BudgetResult:
     """``--max-regression`` where the baseline's model is at hand: the interleaved ratio against 1 + ``most``."""
-    came = contest.ratio
-    if contest.void:
+    came = comparison.ratio
+    if comparison.void:
         came = Interval(came.estimate, min(came.low, 1.0), max(came.high, 1 + most + 1e-9))
     return BudgetResult(f"at most {100 * most:.3g} % slower than the baseline", came, 1 + most, "× its time")
 

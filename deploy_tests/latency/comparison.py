@@ -1,10 +1,10 @@
 """Which of two models is faster, and by how much: interleaved, over several processes, with a control.
 
-In each process four sessions are opened, two of the contender (C₁ C₂) and two of the reference (R₁ R₂). They take
+In each process four sessions are opened, two of the candidate (C₁ C₂) and two of the baseline (B₁ B₂). They take
 turns in blocks of about 50 ms, in random order. With l the logarithm of a block's time, each process gives
 
-    effect  = (l C₁ + l C₂ − l R₁ − l R₂) / 2      what is asked
-    control = (l C₁ − l C₂ + l R₁ − l R₂) / 2      a model against its own twin: 0 but for luck
+    effect  = (l C₁ + l C₂ − l B₁ − l B₂) / 2      what is asked
+    control = (l C₁ − l C₂ + l B₁ − l B₂) / 2      a model against itself: 0 but for luck
 
 Both hold the same four blocks with the same weights, so luck (of the machine, and of where the memory happens to lie,
 which is why one process is not enough) strikes both alike: the control is as wide as the effect's own noise, and is
@@ -30,7 +30,7 @@ from attn_export.process import activity, children
 SLACK = 0.01
 #: The half-width of the control at which measuring may stop: a difference of 3 % is then plain.
 FINE = 0.01
-#: How many times the processes of the rules may be played where it is noisy.
+#: How many times the processes of the rules may be run where it is noisy.
 MOST = 3
 #: From how many widths of the control on a difference needs no more processes.
 PLAIN = 4.0
@@ -52,7 +52,7 @@ class Rules:
 
 @dataclass(frozen=True)
 class LatencyComparison:
-    """The ratio of the contender's time to the reference's, its control, and both for each process."""
+    """The ratio of the candidate's time to the baseline's, its control, and both for each process."""
 
     ratio: Interval
     control: Interval
@@ -67,7 +67,7 @@ class LatencyComparison:
     @property
     def resolution(self) -> float:
         """The smallest difference, as a share, that this comparison could have shown."""
-        return math.exp(max(_doubt(self.control), _half(self.ratio))) - 1
+        return math.exp(max(_doubt(self.control), _half_width(self.ratio))) - 1
 
     @property
     def verdict(self) -> str:
@@ -89,8 +89,8 @@ class LatencyComparison:
 
 
 def compare_latency(
-    contender: Path,
-    reference: Path,
+    candidate: Path,
+    baseline: Path,
     cases: Path,
     *,
     case: int = 0,
@@ -106,9 +106,9 @@ def compare_latency(
     rule = rules or Rules()
     clock = clock_of(backend, rule.threads)
 
-    def play(seed: int) -> Blocks:
+    def run_process(seed: int) -> Blocks:
         request = {
-            "models": [str(contender), str(contender), str(reference), str(reference)],
+            "models": [str(candidate), str(candidate), str(baseline), str(baseline)],
             "cases": str(cases),
             "case": case,
             "backend": backend,
@@ -116,15 +116,15 @@ def compare_latency(
             "clock": clock,
             "seed": seed,
         }
-        with activity.doing("measuring two models against each other", who=backend, model=contender):
+        with activity.doing("measuring two models against each other", who=backend, model=candidate):
             done = children.run("attn_export.deploy_tests.latency.comparison_worker", json.dumps(request))
         if done.returncode:
             last = children.ending(done.returncode, done.stderr)
-            raise BackendError(f"measuring {contender} against {reference} on {backend} broke: {last}")
+            raise BackendError(f"measuring {candidate} against {baseline} on {backend} broke: {last}")
         rounds: Blocks = json.loads(done.stdout.splitlines()[-1])
         return rounds
 
-    return repeat_until_clear(play, rule, progress, clock)
+    return repeat_until_clear(run_process, rule, progress, clock)
 
 
 def clock_of(backend: str, threads: int) -> str:
@@ -133,19 +133,19 @@ def clock_of(backend: str, threads: int) -> str:
 
 
 def repeat_until_clear(
-    play: Callable[[int], Blocks],
+    run_process: Callable[[int], Blocks],
     rules: Rules | None = None,
     progress: Callable[[str], None] = lambda _: None,
     clock: str = CPU,
 ) -> LatencyComparison:
-    """Play processes until the control is fine enough, at most three times as many as the rules say.
+    """Run processes until the control is fine enough, at most three times as many as the rules say.
 
-    ``play(seed)`` gives the rounds of one process: in each, the block times of C₁ C₂ R₁ R₂.
+    ``run_process(seed)`` gives the rounds of one process: in each, the block times of C₁ C₂ B₁ B₂.
     """
     rule = rules or Rules()
     pairs: list[tuple[float, float]] = []
     while True:
-        pairs.append(contrasts(play(len(pairs))))
+        pairs.append(contrasts(run_process(len(pairs))))
         progress(f"{len(pairs)} process pairs")
         if len(pairs) < max(2, rule.processes):
             continue
@@ -172,21 +172,23 @@ def contrasts(rounds: Blocks) -> tuple[float, float]:
     """
     logs = [[math.log(time) for time in row] for row in rounds]
     return (
-        statistics.median((c1 + c2 - r1 - r2) / 2 for c1, c2, r1, r2 in logs),
-        statistics.median((c1 - c2 + r1 - r2) / 2 for c1, c2, r1, r2 in logs),
+        statistics.median((c1 + c2 - b1 - b2) / 2 for c1, c2, b1, b2 in logs),
+        statistics.median((c1 - c2 + b1 - b2) / 2 for c1, c2, b1, b2 in logs),
     )
 
 
-def _enough(contest: LatencyComparison) -> bool:
-    if contest.void:
+def _enough(comparison: LatencyComparison) -> bool:
+    if comparison.void:
         return False
-    plain = abs(math.log(contest.ratio.estimate)) > PLAIN * max(_doubt(contest.control), _half(contest.ratio))
-    return plain or _half(contest.control) <= FINE
+    plain = abs(math.log(comparison.ratio.estimate)) > PLAIN * max(
+        _doubt(comparison.control), _half_width(comparison.ratio)
+    )
+    return plain or _half_width(comparison.control) <= FINE
 
 
 def _doubt(control: Interval) -> float:
     return max(abs(math.log(control.low)), abs(math.log(control.high)))
 
 
-def _half(interval: Interval) -> float:
+def _half_width(interval: Interval) -> float:
     return math.log(interval.high / interval.low) / 2

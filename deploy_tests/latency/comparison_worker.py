@@ -1,4 +1,4 @@
-"""One process of a contest: open four sessions, let them take turns, print the time of every block."""
+"""One process of a comparison: open four sessions, let them take turns, print the time of every block."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def interleave(runs: Sequence[Run], feeds: Feeds, rules: Rules, seed: int, clock
     CPU time is quieter than wall time, and equals the work where one thread of this process does it. The length of a
     block is counted by the same clock: on a loaded machine it takes longer, and holds as many runs as on a quiet one.
     """
-    order = random.Random(seed)  # noqa: S311  # an order of play, no secret
+    order = random.Random(seed)  # noqa: S311  # an order of turns, no secret
     now = time.process_time_ns if clock == CPU else time.perf_counter_ns
     pace = [_pace(run, feeds, rules.block, now) for run in runs]
     rounds: list[list[float]] = []
@@ -62,7 +62,7 @@ def _pace(run: Run, feeds: Feeds, block: float, now: Callable[[], int]) -> float
 
 
 def serve(request: dict[str, Any]) -> list[list[float]]:
-    """Play one process: what the child interpreter does."""
+    """Run one process: what the child interpreter does."""
     rules = Rules(**request["rules"])
     backend = BACKENDS[request["backend"]]
     feeds = read_cases(Path(request["cases"]))[request["case"]].inputs

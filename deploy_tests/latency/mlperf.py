@@ -70,7 +70,7 @@ def single_stream(wall: Sequence[int], share: float = 0.9, confidence: float = 0
     """
     n = len(wall)
     if n < (least := fewest(1, share, confidence)):
-        raise InconclusiveError(f"MLPerf's p{share * 100:g} needs {least} queries; came {n}: use --iterations {least}")
+        raise InconclusiveError(f"MLPerf's p{share * 100:g} needs {least} queries, got {n}: use --iterations {least}")
     low, high = 1, n  # the largest t whose tail at n still gives the confidence
     while low < high:
         middle = (low + high + 1) // 2

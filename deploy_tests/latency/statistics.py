@@ -55,8 +55,8 @@ def median(samples: ArrayLike) -> Interval:
     >>> median(range(1, 101))
     Interval(estimate=50.0, low=40.0, high=61.0)
     """
-    came = quantile(samples, 50)
-    return Interval(came.estimate, came.low, min(came.high, float(np.max(np.asarray(samples)))))
+    middle = quantile(samples, 50)
+    return Interval(middle.estimate, middle.low, min(middle.high, float(np.max(np.asarray(samples)))))
 
 
 def quantile(samples: ArrayLike, share: float) -> Interval:
@@ -85,7 +85,7 @@ def ratio(logarithms: Sequence[float]) -> Interval:
     values = np.asarray(logarithms, dtype=np.float64)
     n = len(values)
     if n < 2:
-        raise ValueError(f"an interval needs two ratios at least; came {n}")
+        raise ValueError(f"an interval needs two ratios at least, got {n}")
     quantile = _STUDENT[n - 2] if n - 2 < len(_STUDENT) else 1.96
     mean, reach = float(values.mean()), quantile * float(values.std(ddof=1)) / math.sqrt(n)
     return Interval(math.exp(mean), math.exp(mean - reach), math.exp(mean + reach))

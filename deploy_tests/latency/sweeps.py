@@ -73,8 +73,8 @@ def threads(
     """Measure the first case with each number of threads."""
     points = []
     for count in counts:
-        came = bundle_latency(bundle, backend, threads=count, protocol=protocol)
-        points.append(Point(count, came, came.median().estimate / batch_of(bundle)))
+        taken = bundle_latency(bundle, backend, threads=count, protocol=protocol)
+        points.append(Point(count, taken, taken.median().estimate / batch_of(bundle)))
     return tuple(points)
 
 
@@ -90,8 +90,8 @@ def batches(
     with opened(bundle, backend, threads) as (run, _, seconds):
         for size in sizes:
             feeds = resized(bundle, size)
-            came = measure_latency(run, feeds, threads=threads, cold_start=seconds, protocol=protocol)
-            points.append(Point(size, came, came.median().estimate / size))
+            taken = measure_latency(run, feeds, threads=threads, cold_start=seconds, protocol=protocol)
+            points.append(Point(size, taken, taken.median().estimate / size))
     return tuple(points)
 
 

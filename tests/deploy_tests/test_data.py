@@ -66,11 +66,11 @@ def test_an_npz_may_hold_several_inputs_and_cases(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arrays", "why"),
     [
-        ({"z": ARRAY}, "wanted x; came z"),
-        ({"x": ARRAY[:, :2]}, "wanted shape bx3x8x6, came 2x2x8x6"),
-        ({"x": ARRAY[0, 0]}, "wanted shape"),
+        ({"z": ARRAY}, "expected x, got z"),
+        ({"x": ARRAY[:, :2]}, "expected shape bx3x8x6, got 2x2x8x6"),
+        ({"x": ARRAY[0, 0]}, "expected shape"),
         ({"x": np.where(ARRAY > 2, np.nan, ARRAY)}, "NaN or infinity"),
-        ({"x": ARRAY.astype(np.int64)}, "wanted float32, came int64"),
+        ({"x": ARRAY.astype(np.int64)}, "expected float32, got int64"),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path: Path, arrays: dict[str, NDArray[Any]], why: str) -> None:
@@ -86,7 +86,7 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "o.npy", np.array([{}], dtype=object), allow_pickle=True)
     with pytest.raises(LoadError, match="cannot be read"):
         inputs.read_inputs(tmp_path / "o.npy", [X])
-    with pytest.raises(LoadError, match="came none"):
+    with pytest.raises(LoadError, match="got none"):
         inputs.read_inputs(tmp_path / "nowhere", [X])
     np.save(tmp_path / "one.npy", ARRAY)
     with pytest.raises(LoadError, match="use an npz"):
@@ -137,11 +137,11 @@ def test_normalising_layout_and_colour() -> None:
     ("text", "why"),
     [
         ("mean=0.5/0.5/0.5", "needs a size"),
-        ("size=8x6,fit=zoom", "wanted stretch or crop, came 'zoom'"),
+        ("size=8x6,fit=zoom", "expected stretch or crop, got 'zoom'"),
         ("size=axb", "size"),
         ("size=8,std=1/0/1", "none of std zero"),
         ("size=8,mean=1", "three numbers"),
-        ("size=8,gamma=2", "came 'gamma'"),
+        ("size=8,gamma=2", "got 'gamma'"),
     ],
 )
 def test_a_declaration_that_means_nothing_is_refused(text: str, why: str) -> None:

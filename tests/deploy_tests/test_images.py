@@ -95,7 +95,7 @@ def test_a_small_file_of_many_pixels_is_not_decoded(sides: tuple[int, int], plac
         (written(PIXELS, "PNG").replace(b"IDAT", b"IDAX"), "cannot be read"),
         (written(PIXELS, "GIF"), "cannot be read"),
         (written(PIXELS, "TIFF"), "cannot be read"),
-        (written(PIXELS[..., 0].astype(np.uint16) * 200, "PNG"), "holds I;16 pixels; wanted eight bits"),
+        (written(PIXELS[..., 0].astype(np.uint16) * 200, "PNG"), "holds I;16 pixels; expected eight bits"),
         (b"P6\n" + b"9" * 5000 + b" 2 255\n", "cannot be read"),
         (b"", "cannot be read"),
     ],
@@ -125,7 +125,7 @@ def test_what_is_no_regular_file_is_never_opened(place: Path) -> None:
     os.mkfifo(place / "a.png")
     with pytest.raises(LoadError, match="got a pipe"):
         inputs.read_inputs(place, [TensorSpec("x", "float32", ("b", 3, 4, 4))], Preprocess((4, 4)))
-    with pytest.raises(LoadError, match="came none"):
+    with pytest.raises(LoadError, match="got none"):
         inputs.read_inputs(Path("/dev/zero"), [TensorSpec("x", "float32", (3,))])
 
 
@@ -176,7 +176,7 @@ def test_an_image_that_is_all_length_takes_no_memory() -> None:
     ("array", "why"),
     [
         (np.array([[2**63]], np.uint64), "numbers beyond int64"),
-        (np.array([[1e300]]), "wanted int64"),
+        (np.array([[1e300]]), "expected int64"),
     ],
 )
 def test_numbers_that_the_input_cannot_hold_are_refused(array: np.ndarray, why: str, tmp_path: Path) -> None:  # type: ignore[type-arg]

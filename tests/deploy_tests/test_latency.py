@@ -121,7 +121,7 @@ def test_mlperf_keeps_its_confidence() -> None:
 
 
 def test_mlperf_says_how_many_queries_are_missing() -> None:
-    with pytest.raises(InconclusiveError, match="needs 64 queries; came 63"):
+    with pytest.raises(InconclusiveError, match="needs 64 queries, got 63"):
         mlperf.single_stream([1] * 63)
 
 

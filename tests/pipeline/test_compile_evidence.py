@@ -22,12 +22,17 @@ from tests.pipeline import schema
 CLAIM = "builds under TensorRT for RTX 1.7.1 (SM86), not run"
 
 
+def build(folder: Path, sm: str, *shapes: str, as_json: bool = False) -> None:
+    """The command, for one compute capability."""
+    device.compile_(folder, f"tensorrt_rtx:sm{sm}", shapes=shapes, held=device.Held(), as_json=as_json)
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if why := evidence.missing():
         (pytest.fail if os.environ.get("CI") else pytest.skip)(why)
     folder = write(tmp_path_factory.mktemp("compiled") / "twice")
-    device.compile_only(folder, "86", False)
+    build(folder, "86")
     return folder
 
 
@@ -48,7 +53,7 @@ def test_the_report_says_product_version_sm_and_not_run(made: Path) -> None:
 
 def test_a_range_outside_the_contract_is_a_matter_of_usage(made: Path) -> None:
     with pytest.raises(UsageError, match="dimension 1 of 'x' is fixed at 3"):
-        device.compile_only(made, "86", False, ("x:1x4",))
+        build(made, "86", "x:1x4")
 
 
 def test_another_target_is_added_and_the_same_replaced(made: Path, tmp_path: Path) -> None:
@@ -57,8 +62,8 @@ def test_another_target_is_added_and_the_same_replaced(made: Path, tmp_path: Pat
     before = json.loads((folder / bundle.REPORT).read_text())
     before["runs"] = [{"backend": "kept"}]
     rewrite(folder, before)
-    device.compile_only(folder, "86", True)
-    device.compile_only(folder, "89", True, ("x:2x3,4x3,9x3",))
+    build(folder, "86", as_json=True)
+    build(folder, "89", "x:2x3,4x3,9x3", as_json=True)
     report = json.loads((folder / bundle.REPORT).read_text())
     assert [item["sm"] for item in report["compiled"]] == ["86", "89"]
     assert [item["flags"]["shapes"]["x"] for item in report["compiled"]] == [
@@ -80,11 +85,11 @@ def test_what_cannot_be_kept_is_said(made: Path, tmp_path: Path, monkeypatch: py
     shutil.copytree(made, folder)
     rewrite(folder, {"schema_version": 3, "runs": [{"backend": 3}]})
     with pytest.raises(BundleError, match=r"report\.json is no report that can be read: runs\[0\]\.backend"):
-        device.compile_only(folder, "86", True)
+        build(folder, "86", as_json=True)
     rewrite(folder, {"schema_version": 3, "runs": []})
     monkeypatch.chdir(folder)
     with pytest.raises(WriteError, match="the working directory, and is never replaced"):
-        device.compile_only(Path(), "86", True)
+        build(Path(), "86", as_json=True)
 
 
 def test_a_signed_bundle_is_built_and_left_as_it_is(
@@ -94,7 +99,7 @@ def test_a_signed_bundle_is_built_and_left_as_it_is(
     shutil.copytree(made, folder)
     (folder / bundle.SIGNATURE).write_text("signature")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
-    device.compile_only(folder, "86", False)
+    build(folder, "86")
     assert f"not kept: {folder} is signed" in capsys.readouterr().out
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
@@ -103,7 +108,7 @@ def test_the_new_digest_is_said(made: Path, tmp_path: Path, capsys: pytest.Captu
     folder = tmp_path / "twice"
     shutil.copytree(made, folder)
     before = bundle.digest(folder)
-    device.compile_only(folder, "89", False)
+    build(folder, "89")
     after = bundle.read(folder).digest
     assert after != before
     assert f"its digest is now {after}" in capsys.readouterr().out
@@ -113,6 +118,6 @@ def test_without_the_package_nothing_is_written(tmp_path: Path, monkeypatch: pyt
     folder = write(tmp_path / "twice")
     monkeypatch.setattr(bindings.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(BackendMissingError, match=r"pip install 'attn-export\[rtx\]'"):
-        device.compile_only(folder, "86", True)
+        build(folder, "86", as_json=True)
     assert not (folder / bundle.REPORT).exists()
     assert compile_evidence.sentences({}) == []

@@ -46,10 +46,10 @@ def test_a_string_without_an_end_takes_no_square_of_time() -> None:
     ("text", "why"),
     [
         ("x:" + "9" * 5000, "letters"),
-        ("x:" + "9" * 12 + "x3", "wanted --shapes"),
+        ("x:" + "9" * 12 + "x3", "expected --shapes"),
         ("x:99999999x999", "elements"),
-        ("x:" + "x".join(["1"] * 65), "wanted --shapes"),
-        ("x:٣x3", "wanted --shapes"),
+        ("x:" + "x".join(["1"] * 65), "expected --shapes"),
+        ("x:٣x3", "expected --shapes"),
     ],
 )
 def test_shapes_have_limits(text: str, why: str) -> None:

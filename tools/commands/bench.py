@@ -75,28 +75,28 @@ def bench(asked: BenchOptions, *, as_json: bool, verbosity: int) -> None:
             console.say(*_lines(whole, results[-1][1]))
     for warning in results[0][1].warnings:
         progress.warn(str(warning))
-    contest = _contest(read[0], read[1], asked, progress) if len(read) == 2 else None
+    compared = _compare(read[0], read[1], asked, progress) if len(read) == 2 else None
     findings = [finding for _, measured in results for finding in measured.findings]
     if faster_than:
-        against = _contest(read[0], faster_than, asked, progress)
+        against = _compare(read[0], faster_than, asked, progress)
         findings.append(budget.faster(against, str(asked.faster_than)))
     if isinstance(baseline, bundle.Bundle):
-        findings.append(budget.regression(_contest(read[0], baseline, asked, progress), most))
+        findings.append(budget.regression(_compare(read[0], baseline, asked, progress), most))
     elif baseline is not None:
         findings.append(budget.regression_of_reports(results[0][1].plain, baseline, most))
     if as_json:
         runs = [{"bundle": str(whole.path), **measured.plain} for whole, measured in results]
-        comparison = contest.to_dict(*map(str, asked.paths)) if contest else None
+        comparison = compared.to_dict(*map(str, asked.paths)) if compared else None
         held = [finding.to_dict() for finding in findings]
         machine = environment.describe(asked.runtime)
         console.emit({"environment": machine, "runs": runs, "comparison": comparison, "budgets": held})
     else:
-        if contest:
-            console.say(_comparison(asked.paths, contest))
+        if compared:
+            console.say(_comparison(asked.paths, compared))
         console.say(*(finding.summary() for finding in findings))
-    if contest and contest.void:
+    if compared and compared.void:
         raise InconclusiveError(
-            f"no latency ratio: expected an A/A run of 1.0, got {contest.control}; use a quieter machine"
+            f"no latency ratio: expected an A/A run of 1.0, got {compared.control}; use a quieter machine"
         )
     budget.gate(findings)
 
@@ -113,7 +113,7 @@ def _baseline(path: Path) -> bundle.Bundle | dict[str, Any]:
     return dict(runs[0])
 
 
-def _contest(
+def _compare(
     one: bundle.Bundle, other: bundle.Bundle, asked: BenchOptions, progress: TerminalProgress
 ) -> LatencyComparison:
     takes = {port.name: (port.dtype, port.shape) for port in other.inputs}
@@ -123,7 +123,7 @@ def _contest(
     if not fits:
         raise UsageError(f"{one.path} and {other.path} take different inputs, so their times cannot be compared")
     with progress.stage("one against the other"):
-        contest = compare_latency(
+        compared = compare_latency(
             one.model,
             other.model,
             one.path / bundle.CASES,
@@ -132,8 +132,8 @@ def _contest(
             progress=progress.detail,
         )
     for whole in (one, other):
-        bundle.unchanged(whole)  # each process of the contest has opened the models by itself
-    return contest
+        bundle.unchanged(whole)  # each process of the comparison has opened the models by itself
+    return compared
 
 
 def _alike(shape: tuple[int | str, ...], other: tuple[int | str, ...]) -> bool:
@@ -184,10 +184,10 @@ def _latency(timed: Latency) -> str:
     )
 
 
-def _comparison(paths: tuple[Path, ...], contest: LatencyComparison) -> str:
+def _comparison(paths: tuple[Path, ...], compared: LatencyComparison) -> str:
     return (
-        f"{paths[0]} / {paths[1]}: {contest.ratio}, {contest.verdict}; control {contest.control},"
-        f" {len(contest.pairs)} process pairs, {contest.clock}"
+        f"{paths[0]} / {paths[1]}: {compared.ratio}, {compared.verdict}; control {compared.control},"
+        f" {len(compared.pairs)} process pairs, {compared.clock}"
     )
 
 

@@ -73,11 +73,11 @@ class EngineRun:
         """Check the feeds, set shapes, provide memory, tell the engine the addresses and stage the inputs."""
         self.errors.clear()
         if set(feeds) != set(self.inputs):
-            raise BackendError(f"{self.title} wants the inputs {sorted(self.inputs)}, came {sorted(feeds)}")
+            raise BackendError(f"{self.title} expects the inputs {sorted(self.inputs)}, got {sorted(feeds)}")
         for name, port in self.inputs.items():
             value = np.asarray(feeds[name])
             if value.dtype != port.dtype:
-                raise BackendError(f"{self.title} wants {port.dtype} for input {name!r}, came {value.dtype}")
+                raise BackendError(f"{self.title} expects {port.dtype} for input {name!r}, got {value.dtype}")
             port.shape = value.shape
             if not self.context.set_input_shape(name, value.shape):
                 raise self._failure(f"refuses shape {value.shape} for input {name!r}; it lies outside the profile")

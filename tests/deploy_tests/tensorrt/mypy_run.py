@@ -47,7 +47,7 @@ def check(stubs: Path, work: Path, mutants: Mapping[str, str], extra: Mapping[st
     """Errors of mypy in the backend, in each mutant (a whole module by name) and in extra modules."""
     root = work / "src" / "attn_export"
     ignore = shutil.ignore_patterns("__pycache__")
-    for name in ("__init__.py", "errors.py", "_shelf.py", "py.typed"):
+    for name in ("__init__.py", "errors.py", "registry.py", "types.py", "py.typed"):
         root.mkdir(parents=True, exist_ok=True)
         shutil.copy(source() / name, root / name)
     for name in ("bundle", "process", "untrusted", "deploy_tests"):

@@ -303,9 +303,9 @@ def test_out_of_memory_on_the_device_says_so(double: Double, model: Path, monkey
 
 
 FEEDS = {
-    "missing": ({}, r"wants the inputs \['x'\], came \[\]"),
-    "unknown": ({"x": ramp(2), "w": ramp(2)}, r"came \['w', 'x'\]"),
-    "element type": ({"x": ramp(2, "float64")}, "wants float32 for input 'x', came float64"),
+    "missing": ({}, r"expects the inputs \['x'\], got \[\]"),
+    "unknown": ({"x": ramp(2), "w": ramp(2)}, r"got \['w', 'x'\]"),
+    "element type": ({"x": ramp(2, "float64")}, "expects float32 for input 'x', got float64"),
     "rank": ({"x": np.zeros(3, np.float32)}, r"refuses shape \(3,\)"),
     "outside the profile": ({"x": ramp(65)}, r"refuses shape \(65, 3\).*outside the profile"),
 }
@@ -424,7 +424,7 @@ def test_bindings_that_do_not_load(double: Double, monkeypatch: pytest.MonkeyPat
 
 
 @pytest.mark.parametrize("name", ["tensorrt", "tensorrt_rtx"])
-def test_the_shelf_has_both_products_and_importing_them_is_cheap(name: str) -> None:
+def test_the_registry_has_both_products_and_importing_them_is_cheap(name: str) -> None:
     assert name in BACKENDS
     heavy = ("torch", "onnx", "tensorrt", "tensorrt_rtx", "onnxruntime")
     code = f"from attn_export.deploy_tests.backends import BACKENDS; BACKENDS[{name!r}]; import sys; "

@@ -31,7 +31,7 @@ X = TensorSpec("x", "float32", ("b", 3))
 )
 def test_arguments_are_plain_json(text: str) -> None:
     done = run("somewhere:Net", "--input", "1x3", "--kwargs", text)
-    assert (done.code, "--kwargs wants a JSON object" in done.err.replace("\n", " ")) == (2, True), done.err[:500]
+    assert (done.code, "--kwargs: expected a JSON object" in done.err.replace("\n", " ")) == (2, True), done.err[:500]
     assert len(done.err) < 1000, "what was typed is not repeated without end"
 
 

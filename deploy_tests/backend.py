@@ -77,6 +77,8 @@ class Traits:
         libraries: the distributions whose versions belong in a report.
         snippet: two lines of Python for a script that needs nothing of ours: what it imports, and how the file
             ``part.onnx`` becomes the list ``outputs`` from the dict ``inputs``. Empty: scripts run it through us.
+        title: what its maker calls it, for people; empty where that is its own name.
+        device: what it runs on, such as ``cpu`` or ``gpu``.
     """
 
     accepts: tuple[str, ...] = ("onnx",)
@@ -85,6 +87,8 @@ class Traits:
     can_skip_optimization: bool = False
     libraries: tuple[str, ...] = ()
     snippet: tuple[str, ...] = ()
+    title: str = ""
+    device: str = "cpu"
 
 
 class KernelRow(Protocol):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import asdict, dataclass
 
-from attn_export.deploy_tests.backends import found
+from attn_export.deploy_tests.backends import found, traits
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,12 @@ class RuntimeIdentity:
 def identify(backend: str) -> RuntimeIdentity:
     """Tell which runtime a backend is here; it must not be missing.
 
-    The version is the first number of the line in which the backend names itself. What it runs on is its attribute
-    ``device``, where it has one; a backend without runs on the CPU.
+    The version is the first number of the line in which the backend names itself.
 
     Raises:
         UnknownNameError, BackendError: there is no such backend, or it cannot be imported.
     """
-    known = found(backend)
-    return RuntimeIdentity(backend, version_of(known.version()), str(getattr(known, "device", "cpu")))
+    return RuntimeIdentity(backend, version_of(found(backend).version()), traits(backend).device)
 
 
 def version_of(line: str) -> str:

@@ -11,6 +11,7 @@ import onnx
 
 from attn_export import bundle
 from attn_export.bundle import versions
+from attn_export.deploy_tests.backends import DEFAULT
 from attn_export.deploy_tests.identity import identify
 from attn_export.deploy_tests.latency.comparison import LatencyComparison
 from attn_export.deploy_tests.latency.measure import Latency
@@ -126,7 +127,7 @@ def manifest(
 def report(parity: Parity, measured: Measurement | None, contest: LatencyComparison | None) -> dict[str, Any]:
     """Give the report of this machine's run."""
     run: dict[str, Any] = {
-        **identify("onnxruntime").to_dict(),
+        **identify(DEFAULT).to_dict(),
         "environment": environment.describe(),
         "latency": None,
         **(measured.plain if measured else {}),

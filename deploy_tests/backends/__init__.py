@@ -77,6 +77,12 @@ def traits(name: str) -> Traits:
     return Traits(**said)
 
 
+def title(name: str) -> str:
+    """Say what people call a backend. The name may come from anywhere, so nothing but our own is imported for it."""
+    ours = name in BACKENDS and BACKENDS.entry(name).path is not None
+    return traits(name).title or name if ours else name
+
+
 @contextmanager
 def _blamed(name: str) -> Iterator[None]:
     """Turn what a plug-in raises into its own failure, whatever it is; our own code is to be mended where it raises."""

@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
+from attn_export.deploy_tests import backends
 from attn_export.pipeline.report import compile_evidence, recount
 from attn_export.pipeline.report.audits import audits
 from attn_export.untrusted.text import command
-
-#: Runtimes as their makers write them.
-_TITLES = {"onnxruntime": "ONNX Runtime", "tensorrt": "TensorRT", "tensorrt_rtx": "TensorRT for RTX"}
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ def runtime(run: Mapping[str, Any]) -> str:
     >>> runtime({"backend": "onnxruntime", "version": "1.32.0", "device": "cpu"})
     'ONNX Runtime 1.32.0 (CPU)'
     """
-    title = f"{_TITLES.get(run['backend'], run['backend'])} {run.get('version') or ''}".rstrip()
+    title = f"{backends.title(run['backend'])} {run.get('version') or ''}".rstrip()
     device = run.get("device") or ""
     return f"{title} ({device.upper() if device in ('cpu', 'gpu', 'npu') else device})" if device else title
 

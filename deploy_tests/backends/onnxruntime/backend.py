@@ -19,6 +19,7 @@ from attn_export.types import Feeds
 class OnnxRuntime:
     """CPU execution provider, all graph optimisations, sequential, denormals flushed to zero."""
 
+    title = "ONNX Runtime"
     accepts = ("onnx",)
     runs_on_own_threads = True
     can_skip_optimization = True

@@ -37,6 +37,11 @@ class TensorRT:
     device = "gpu"
 
     @property
+    def title(self) -> str:
+        """What NVIDIA calls it."""
+        return self.product.title
+
+    @property
     def libraries(self) -> tuple[str, ...]:
         """The distribution that brings the bindings."""
         return (self.product.distribution,)

@@ -30,7 +30,7 @@ def test_three_latencies_and_the_layers_are_in_the_report(
     monkeypatch.setenv("PATH", f"{tools}:/bin:/usr/bin")
     whole = bundle.read(write(tmp_path / "twice"))
     measured = measure_bundle(whole, "tensorrt", QUICK)
-    assert schema.faults({"runs": [measured.plain]}) == []
+    assert schema.faults({"schema_version": bundle.SCHEMA_VERSION, "runs": [measured.plain]}) == []
     engine = measured.plain["engine"]
     assert engine["gpu"]["nvpmodel"] == "NV Power Mode: MAXN"
     assert {kind: len(values) for kind, values in engine["samples_ms"].items()} == {"gpu": 5, "host": 5, "graph": 5}
@@ -38,7 +38,7 @@ def test_three_latencies_and_the_layers_are_in_the_report(
     text = "\n".join(bench._lines(whole, measured))
     assert all(f"  {word}: p50 " in text for word in ("GPU", "host end to end", "CUDA graph"))
     (row,) = measured.plain["profile"]["rows"]
-    assert (row["microseconds"], row["roofline"]) == (pytest.approx(250), None), "no peak of the processor for a GPU"
+    assert (row["time_us"], row["roofline_share"]) == (pytest.approx(250), None), "no peak of the processor for a GPU"
     assert set(machine.COMMANDS) == {"nvpmodel", "jetson_clocks", "nvidia_smi"}
     double.assert_clean()
 

@@ -30,7 +30,7 @@ ROWS: dict[str, Row] = {
     "mobilevit_transformer": Row(
         "mobilevit_attention",
         {"channels": 16, "depth": 2, "heads": 2, "d_head": 8, "hidden": 32},
-        build="_parts.patch_transformer:Transformer",
+        build="_layers.patch_transformer:Transformer",
     ),
     "eca": Row("eca", {"channels": 32, "kernel_size": 3}),
     "external": Row("external", {"channels": 32, "memory": 8}),
@@ -71,7 +71,7 @@ ROWS: dict[str, Row] = {
     ),
     "dat": Row("dat"),
     "dat_deformable": Row(
-        "dat", {"channels": 32, "heads": 4, "groups": 2, "size": (7, 9)}, build="_parts.deformable:DeformableAttention"
+        "dat", {"channels": 32, "heads": 4, "groups": 2, "size": (7, 9)}, build="_layers.deformable:DeformableAttention"
     ),
     "dat_deformable_dwc": Row(
         "dat",
@@ -84,15 +84,15 @@ ROWS: dict[str, Row] = {
             "offset_range": -1.0,
             "position": "conv",
         },
-        build="_parts.deformable:DeformableAttention",
+        build="_layers.deformable:DeformableAttention",
     ),
     "dat_window": Row(
-        "dat", {"channels": 16, "heads": 2, "window": 4, "channels_first": True}, build="_parts.windows:WindowAttention"
+        "dat", {"channels": 16, "heads": 2, "window": 4, "channels_first": True}, build="_layers.windows:WindowAttention"
     ),
     "dat_shifted_window": Row(
         "dat",
         {"channels": 16, "heads": 2, "window": 4, "shift": 2, "size": (8, 12), "channels_first": True},
-        build="_parts.windows:WindowAttention",
+        build="_layers.windows:WindowAttention",
     ),
     "crossformer": Row("crossformer", {"mlp_ratio": 1.0}),
     "crossformer_block_sda": Row(

@@ -115,7 +115,7 @@ def test_measuring_goes_on_past_a_row_that_breaks_and_keeps_what_has_not_changed
             raise BackendError("no")
         return _contest(0.0, 0.0)
 
-    monkeypatch.setattr(originals, "compete", compete)
+    monkeypatch.setattr(originals, "compare_latency", compete)
     for _ in range(2):
         originals.measure(["eca", "se", "external"], tmp_path, originals.RULES, again=False)
     assert played == ["eca", "se", "eca"]

@@ -87,7 +87,9 @@ ROWS: dict[str, Row] = {
         build="_layers.deformable:DeformableAttention",
     ),
     "dat_window": Row(
-        "dat", {"channels": 16, "heads": 2, "window": 4, "channels_first": True}, build="_layers.windows:WindowAttention"
+        "dat",
+        {"channels": 16, "heads": 2, "window": 4, "channels_first": True},
+        build="_layers.windows:WindowAttention",
     ),
     "dat_shifted_window": Row(
         "dat",

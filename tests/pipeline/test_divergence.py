@@ -62,16 +62,16 @@ def test_the_finding_names_module_and_python_line() -> None:
     feeds = from_spec("self_attention", MECHANISMS["self_attention"], "test").example()
     inputs = {name: value.numpy() for name, value in feeds.items()}
     mutation = next(m for m in mutations(simplified) if m.where == "query.bias" and m.kind == "bias dropped")
-    parting = locate(mutation.of(simplified), [("one", inputs)], reference=raw, known=origins(raw))
-    assert parting is not None
-    assert parting.origin is not None
-    assert parting.origin.module == "query"
-    assert parting.origin.file == "mechanisms/attention/self_attention.py", "relative to the project"
-    lines = (ROOT / parting.origin.file).read_text(encoding="utf-8").splitlines()[parting.origin.line - 1 :]
-    assert lines[0].strip() == parting.origin.code
+    found = locate(mutation.of(simplified), [("one", inputs)], reference=raw, known=origins(raw))
+    assert found is not None
+    assert found.origin is not None
+    assert found.origin.module == "query"
+    assert found.origin.file == "mechanisms/attention/self_attention.py", "relative to the project"
+    lines = (ROOT / found.origin.file).read_text(encoding="utf-8").splitlines()[found.origin.line - 1 :]
+    assert lines[0].strip() == found.origin.code
     assert "self.query" in "".join(lines[:3]), "the statement begins at this line"
-    assert "case 'one'" in parting.summary()
-    json.dumps(parting.to_dict(), allow_nan=False)
+    assert "case 'one'" in found.summary()
+    json.dumps(found.to_dict(), allow_nan=False)
 
 
 def test_a_renamed_tensor_is_traced_to_its_neighbours() -> None:
@@ -102,7 +102,7 @@ def test_the_script_shows_the_fault_and_passes_on_the_clean_part(tmp_path: Path)
         assert set(archive.files) == {"linear", "expected"}
 
 
-def test_what_a_coarser_precision_is_granted_is_no_parting() -> None:
+def test_what_a_coarser_precision_is_granted_is_no_divergence() -> None:
     model = rich()
     mutation = next(m for m in mutations(model) if m.kind == "one weight +1 %")
     off = mutation.of(model)

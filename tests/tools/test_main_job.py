@@ -22,7 +22,7 @@ from attn_export.errors import BackendError, ContractError, ExportError
 from attn_export.export.audit import constants
 from attn_export.export.audit.findings import Audit
 from attn_export.export.onnx.exported import Exported
-from attn_export.pipeline import deploy
+from attn_export.pipeline import deploy, stages
 from tests.tools.nets import Net
 from tests.tools.run import Result, run
 
@@ -175,9 +175,9 @@ class TestSubjects:
         ((f"{NETS}:Net",), 2, "say what goes in, for example --input 1x3x224x224"),
         ((f"{NETS}:Net", "--input", "1x3xQ"), 2, "expected [name:]shape[:dtype]"),
         ((f"{NETS}:Net", "--input", "1x3x8x8:float8"), 2, "there is no input type 'float8'"),
-        ((f"{NETS}:Net", "--input", "1x3x8x8", "--kwargs", "{"), 2, "--kwargs wants a JSON object"),
+        ((f"{NETS}:Net", "--input", "1x3x8x8", "--kwargs", "{"), 2, "--kwargs: expected a JSON object"),
         ((f"{NETS}:Net", "--input", "1x3x8x8", "--kwargs", '{"width": 3}'), 2, "unexpected keyword argument 'width'"),
-        ((f"{NETS}:number", "--input", "1x3x8x8"), 3, "is a int; wanted a class or function"),
+        ((f"{NETS}:number", "--input", "1x3x8x8"), 3, "expected a class or function that gives a module"),
         ((f"{NETS}:Nett", "--input", "1x3x8x8"), 3, "did you mean 'Net'"),
         (("nowhere.py:Net", "--input", "1x3x8x8"), 3, "there is no file nowhere.py"),
         (("no_such_package.net:Net", "--input", "1x3x8x8"), 3, "cannot be imported: ModuleNotFoundError"),
@@ -289,7 +289,7 @@ def test_what_is_fused_competes_in_its_own_precision(half: bool, monkeypatch: py
             types.append({weight.data_type for weight in weights})
         raise BackendError("noted")
 
-    monkeypatch.setattr(deploy, "compete", noted)
+    monkeypatch.setattr(deploy, "compare_latency", noted)
     quick = ("--mutants", "none", "--duration", "0", "--iterations", "1", "--warmup", "0")
     done = run("repvgg", "--preset", "test", "--fuse", *(["--fp16"] if half else []), *quick)
     assert "noted" in done.err
@@ -297,7 +297,7 @@ def test_what_is_fused_competes_in_its_own_precision(half: bool, monkeypatch: py
 
 
 def test_a_bundle_is_not_lost_for_want_of_a_twin(monkeypatch: pytest.MonkeyPatch) -> None:
-    halved, calls = deploy.to_float16, list[int]()
+    halved, calls = stages.to_float16, list[int]()
 
     def once(model: onnx.ModelProto, *rest: Any) -> Any:
         calls.append(len(model.graph.node))
@@ -305,12 +305,12 @@ def test_a_bundle_is_not_lost_for_want_of_a_twin(monkeypatch: pytest.MonkeyPatch
             raise ExportError("an operator is missing")
         return halved(model, *rest)
 
-    monkeypatch.setattr(deploy, "to_float16", once)
+    monkeypatch.setattr(stages, "to_float16", once)
     quick = ("--mutants", "none", "--duration", "0", "--iterations", "1", "--warmup", "0")
     done = run("repvgg", "--preset", "test", "--fuse", "--fp16", *quick, "-o", "out")
     assert done.code == 0
     assert len(calls) == 2
-    assert "no ratio can be given: the un-fused model has no float16" in done.err.replace("\n", " ")
+    assert "no ratio can be given: the original model has no float16" in done.err.replace("\n", " ")
     assert bundle.read(Path("out")).manifest["subject"]["precision"] == "float16"
 
 
@@ -321,10 +321,10 @@ class TestRollback:
         def broken(exported: Exported) -> Exported:
             raise ContractError("wanted inputs x, came none")
 
-        monkeypatch.setattr(deploy, "simplify", broken)
+        monkeypatch.setattr(stages, "simplify", broken)
         done = run("se", "--preset", "test", "--no-bench")
         assert done.code == 0
-        assert "simplification was rolled back: wanted inputs x" in done.err.replace("\n", " ")
+        assert "the stage 'simplify' was rolled back: wanted inputs x" in done.err.replace("\n", " ")
         assert bundle.read(Path("se-test")).manifest["warnings"]
 
     def test_of_the_parity(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -335,10 +335,10 @@ class TestRollback:
             node.op_type = "Identity"
             return Exported(model, exported.contract)
 
-        monkeypatch.setattr(deploy, "simplify", broken)
+        monkeypatch.setattr(stages, "simplify", broken)
         done = run("se", "--preset", "test", "--no-bench")
         assert done.code == 0
-        assert "simplification was rolled back: parity fails" in done.err.replace("\n", " ")
+        assert "the stage 'simplify' was rolled back: parity fails" in done.err.replace("\n", " ")
         assert "Relu" in bundle.read(Path("se-test")).manifest["operators"]
 
 
@@ -346,13 +346,13 @@ KILLED = """
 import os, signal, sys
 import torch
 torch.set_num_threads(1)
-from attn_export.tools.job import pipeline
+from attn_export.pipeline import deploy, stages
 from attn_export.tools.cli import main
-for stage in {stages!r}:
+for stage in {named!r}:
     for target in ("out", "fresh"):
         child = os.fork()  # the imports are done once
         if not child:
-            place = pipeline.truth if stage == "cases" else pipeline
+            place = {{"cases": deploy.reference, "export_subject": stages, "simplify": stages}}.get(stage, deploy)
             setattr(place, stage, lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL))
             sys.argv = ["attn-export", "se", "--preset", "test", "-q", "--no-bench", "-o", target]
             main()
@@ -364,11 +364,11 @@ for stage in {stages!r}:
 def test_a_run_killed_at_any_stage_leaves_nothing_or_the_older_bundle() -> None:
     assert run("se", "--preset", "test", *QUICK, "-o", "out").code == 0
     before = bundle.read(Path("out")).manifest
-    stages = ["cases", "export", "simplify", "kill", "save", "verify"]
-    code = KILLED.format(stages=stages)
+    named = ["cases", "export_subject", "simplify", "run_mutants", "save", "verify"]
+    code = KILLED.format(named=named)
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
     ends = [line.split() for line in done.stdout.splitlines()]
-    assert [(stage, target) for stage, target, _ in ends] == [(s, t) for s in stages for t in ("out", "fresh")], done
+    assert [(stage, target) for stage, target, _ in ends] == [(s, t) for s in named for t in ("out", "fresh")], done
     assert {end for _, _, end in ends} == {str(-signal.SIGKILL)}
     assert bundle.read(Path("out")).manifest == before
     assert not Path("fresh").exists()
@@ -381,7 +381,7 @@ def test_an_interrupt_is_exit_130(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(*_: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(deploy.truth, "cases", interrupted)
+    monkeypatch.setattr(deploy.reference, "cases", interrupted)
     done: Result = run("se", "--preset", "test", *QUICK)
     assert done.code == 130
     assert os.listdir() == []

@@ -128,7 +128,7 @@ def drift(
 def of_windows(medians: Sequence[float], seconds: float) -> Drift:
     """Compute the drift of medians; the slope is Theil and Sen's (a median of slopes), which no one bad window bends.
 
-    >>> round(of_windows([10.0, 10.1, 10.2, 99.0, 10.4], 60.0).slope_per_minute, 3)
+    >>> round(of_windows([10.0, 10.1, 10.2, 99.0, 10.4], 60.0).slope_ms_per_minute, 3)
     0.5
     """
     step = seconds / len(medians) / 60

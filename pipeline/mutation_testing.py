@@ -1,4 +1,4 @@
-"""Check the check: plant faults in a model, one at a time, and see whether the parity gate notices.
+"""Check the check: inject faults into a model, one at a time, and see whether the parity gate notices.
 
 The share noticed is the mutation score. A fault that is still there in a float64 evaluation but stays under the bound
 has survived; one that changes nothing even in float64 is equivalent, and counts for neither side.
@@ -135,7 +135,7 @@ def run_mutants(
     budget: float | None = None,
     tolerance: float = TOLERANCE,
     second: Callable[[onnx.ModelProto], str] | None = None,
-    planted: Sequence[Mutation] | None = None,
+    faults: Sequence[Mutation] | None = None,
     backend: str = DEFAULT,
 ) -> MutationScore:
     """Run every mutant of ``model`` through the gate on a backend.
@@ -147,11 +147,11 @@ def run_mutants(
         budget: seconds after which no further mutant is begun, but for one of each kind. None: all run.
         tolerance: the gate's.
         second: given a mutant, names the second-tier check that notices it, or gives an empty string.
-        planted: the mutants; by default all that can be made.
+        faults: what to try; by default all that can be made.
         backend: what runs them.
     """
     began = time.perf_counter()
-    rows = mutations(model) if planted is None else list(planted)
+    rows = mutations(model) if faults is None else list(faults)
     judge = _Gate(model, cases, outputs, tolerance, len(cases) if budget is None else FAST_CASES, backend)
     mutants: list[MutantResult] = []
     tried: set[str] = set()
@@ -162,7 +162,7 @@ def run_mutants(
                 break  # mutants come one of each kind in turn, so every kind that applies was tried by now
             tried.add(mutation.kind)
             mutant = mutation.of(model)
-            with activity.doing(f"trying the planted fault {mutation.name!r}", who="", model=""):
+            with activity.doing(f"trying the injected fault {mutation.name!r}", who="", model=""):
                 result = judge(mutation, mutant, Path(folder, "mutant.onnx"))
             if result.verdict == "survived" and second is not None:
                 result = replace(result, caught_by_audit=second(mutant))

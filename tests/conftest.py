@@ -20,8 +20,12 @@ from tests.pipeline.schema import folder_faults
 DEVICE_SIDE = ("deploy_tests", "process", "test_bundle", "test_untrusted")
 
 
+@pytest.hookimpl(tryfirst=True)  # before ``-m`` chooses by marker
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Set one thread in a process that is to run a test of the host side, where there is a PyTorch to be told."""
+    """Mark what needs TensorRT for RTX; set one thread for the host side, where there is a PyTorch to be told."""
+    for item in items:
+        if "rtx" in getattr(item, "fixturenames", ()):
+            item.add_marker("rtx")
     root = Path(__file__).parent
     host = any(not str(item.path.relative_to(root)).startswith(DEVICE_SIDE) for item in items)
     if host and importlib.util.find_spec("torch") is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -235,3 +236,26 @@ def test_the_device_sides_tests_can_be_imported_where_torch_is_missing() -> None
     command = [sys.executable, "-m", "pytest", *hidden, *map(str, places)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:]
+
+
+def packages() -> list[str]:
+    own = ROOT / "src/attn_export"
+    top = [*(ROOT / folder for folder in (*FOLDERS, "benchmarks")), own]
+    found = {init.parent for folder in top for init in folder.rglob("__init__.py")}
+    links = {own / folder for folder in FOLDERS}
+    return sorted(str(path.relative_to(ROOT)) for path in found if not links & {path, *path.parents})
+
+
+@pytest.mark.parametrize("package", packages())
+def test_the_map_names_every_folder(package: str) -> None:
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    assert f"`{package}`" in page, "docs/architecture.md: give it a line"
+
+
+def test_the_map_names_no_folder_that_is_gone() -> None:
+    page = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    table = page[page.index("| folder |") : page.index("## Where a new thing goes")]
+    named = {
+        name for row in table.splitlines() for name in re.findall(r"`([^`]+)`", row.partition("|")[2].partition("|")[0])
+    }
+    assert named == set(packages())

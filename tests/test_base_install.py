@@ -16,6 +16,8 @@ from attn_export import bundle
 from attn_export.tools.cli import app
 from tests.deploy_tests.test_conformance import write
 
+pytestmark = pytest.mark.slow
+
 #: Refuses what the base install has not, as if it were not there; then it is the command line as a user has it.
 HIDDEN = """
 import importlib.abc, importlib.util, sys

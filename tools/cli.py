@@ -48,7 +48,7 @@ app = typer.Typer(
 kits = typer.Typer(cls=_Kits, no_args_is_help=True, rich_markup_mode=None, context_settings=_HELP)
 
 
-def _version(wanted: bool) -> None:  # Typer calls it so
+def _version(wanted: bool) -> None:  # noqa: FBT001  # Typer calls it so
     if wanted:
         typer.echo(f"attn-export {__version__}")
         raise typer.Exit

@@ -34,7 +34,7 @@ class _Emitted:
 def say(*lines: str, err: bool = False, bold: bool = False) -> None:
     """Print lines, each on a line of its own whatever it holds."""
     for line in lines:
-        typer.secho(_encodable(text.line(line), err), err=err, bold=bold)
+        typer.secho(_encodable(text.line(line), err=err), err=err, bold=bold)
 
 
 def warn(line: str) -> None:
@@ -72,7 +72,7 @@ def cell(content: str) -> Text:
     return Text(text.line(content))
 
 
-def _encodable(content: str, err: bool) -> str:
+def _encodable(content: str, *, err: bool) -> str:
     """``content`` with what the stream's encoding lacks written by its number."""
     encoding = getattr(sys.stderr if err else sys.stdout, "encoding", None) or "utf-8"
     return content.encode(encoding, "backslashreplace").decode(encoding)

@@ -21,7 +21,7 @@ from attn_export.tools.console import cell
 def stages(outcome: DeployResult) -> Table:
     """One row a stage: nodes, size, parity with its bound, latency with its interval."""
     table = Table(title=cell(f"{outcome.subject.name}, weights {outcome.subject.weights}"), title_justify="left")
-    for heading in ("stage", "nodes", "size", "worst error against float64", "bound", "latency p50 [95 %]"):
+    for heading in ("stage", "nodes", "size", "worst error vs. float64", "limit", "latency p50 [95 %]"):
         table.add_column(heading, justify="left" if heading == "stage" else "right")
     for step in outcome.steps:
         table.add_row(
@@ -34,13 +34,13 @@ def stages(outcome: DeployResult) -> Table:
 
 
 def _error(parity: Parity) -> tuple[str, str]:
-    """The worst error and its bound, in the measure that the precision is held to."""
+    """Return the worst error and its limit, in the measure that the precision is held to."""
     worst = parity.worst
     if parity.snr_db_limit is not None:
         return f"{worst.error:.3g}  (SNR {worst.snr_db:.1f} dB)", f"SNR {parity.snr_db_limit:g} dB"
     return (
-        f"{worst.error:.3g}  (k = {worst.normalized_error:.2f})",
-        f"{worst.error_limit:.3g}  (k = {parity.normalized_limit:g})",
+        f"{worst.error:.3g}  ({worst.normalized_error:.2f}x noise)",
+        f"{worst.error_limit:.3g}  ({parity.normalized_limit:g}x)",
     )
 
 

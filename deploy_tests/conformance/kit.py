@@ -297,7 +297,7 @@ def executed_on(kits: Iterable[Path]) -> str:
     """Write the README's table of machines as Markdown; where there are no kits it says so.
 
     >>> executed_on([])
-    'Executed on no GPU yet: what is said about GPUs is compiled (E1), not run.'
+    'Not yet run on any GPU: statements about GPUs are compiled (E1), not run.'
     """
     lines = []
     for kit in kits:
@@ -309,6 +309,6 @@ def executed_on(kits: Iterable[Path]) -> str:
         what = next((f.backend for f in findings if f.backend), said.backend)
         lines.append(f"| {where} | {what} | " + " | ".join(str(count) for count in counts.values()) + " |")
     if not lines:
-        return "Executed on no GPU yet: what is said about GPUs is compiled (E1), not run."
+        return "Not yet run on any GPU: statements about GPUs are compiled (E1), not run."
     head = ["| machine | backend | holds | fails | refused | altered |", "|---|---|---|---|---|---|"]
     return "\n".join([*head, *lines])

@@ -77,7 +77,7 @@ def _busy(load: float, threads: int, cores: int) -> Warn | None:
     return Warn(
         "load",
         f"load is {load:.2f} on {cores} usable core(s), of which {threads} will measure",
-        "stop what else runs; comparisons stay fair (they are interleaved), absolute wall times do not",
+        "stop other programs; absolute times are unreliable now, A/B ratios remain valid",
     )
 
 

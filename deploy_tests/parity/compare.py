@@ -104,12 +104,11 @@ class Parity:
         if fault := worst.failure or worst.user_tolerance_failure:
             return f"{verdict} on {self.backend}: {where}: {fault}"
         if self.snr_db_limit is not None:
-            signal = f"signal-to-noise ratio {worst.snr_db:.1f} dB, wanted {self.snr_db_limit:g} dB"
+            signal = f"signal-to-noise ratio {worst.snr_db:.1f} dB (limit {self.snr_db_limit:g} dB)"
             return f"{verdict} on {self.backend}: {signal} at {where}; {len(self.comparisons)} comparisons"
         return (
-            f"{verdict} on {self.backend}: worst error {worst.error:.3g}, limit {worst.error_limit:.3g}"
-            f" (k = {worst.normalized_error:.2f} of {self.normalized_limit:g}) at {where};"
-            f" {len(self.comparisons)} comparisons"
+            f"{verdict} on {self.backend}: error {worst.normalized_error:.2f}x the float32 noise floor"
+            f" (limit {self.normalized_limit:g}x) at {where}; {len(self.comparisons)} comparisons"
         )
 
     def to_dict(self) -> dict[str, Any]:

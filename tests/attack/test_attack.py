@@ -26,6 +26,7 @@ def honest() -> Path:
     return originals.folder()
 
 
+@pytest.mark.fuzz
 @pytest.mark.parametrize("kind", KINDS)
 def test_hostile_input_ends_well(kind: str, honest: Path) -> None:
     tally = campaign.run(kind, campaign.CampaignPlan(COUNT, BY_CLI, seed=0), honest)

@@ -11,6 +11,8 @@ from attn_export.process import children
 from benchmarks.attack import kills, originals
 from benchmarks.attack.runs import GRAPH
 
+pytestmark = pytest.mark.slow
+
 #: The command line with one thing broken.
 BROKEN = """
 import sys

@@ -37,7 +37,7 @@ def test_rounding_to_a_precision_passes_its_class(kind: str) -> None:
 def test_a_coarser_precision_fails_a_finer_class_and_k() -> None:
     half = TRUTH.astype(np.float16)
     assert not judge(half, SNR["float32"]).ok
-    assert "wanted 110 dB" in judge(half, SNR["float32"]).summary()
+    assert "limit 110 dB" in judge(half, SNR["float32"]).summary()
     assert not judge(half, None).ok
     noise = TRUTH + 0.02 * np.random.default_rng(1).standard_normal(TRUTH.shape)
     assert not judge(noise.astype(np.float16), SNR["float16"]).ok

@@ -16,6 +16,8 @@ from attn_export.export.subject import Subject
 from attn_export.mechanisms import MECHANISMS, static_spec
 from tests.mechanisms.shapes import checked
 
+pytestmark = pytest.mark.slow
+
 
 def configurations() -> Iterator[tuple[str, str]]:
     for name in MECHANISMS:

@@ -19,6 +19,8 @@ from attn_export.reparam.adapters.onnx.write import Writer
 from attn_export.reparam.proof import certify
 from tests.tools.run import run
 
+pytestmark = pytest.mark.slow
+
 Break = Callable[[pytest.MonkeyPatch], None]
 
 

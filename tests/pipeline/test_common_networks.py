@@ -16,6 +16,8 @@ from attn_export.pipeline.progress import Progress
 from attn_export.types import Dim
 from tests.pipeline.common_networks import NETS
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("fuse", [False, True], ids=["plain", "fused"])
 @pytest.mark.parametrize("name", NETS)

@@ -45,7 +45,7 @@ def test_the_gate_catches_what_is_planted() -> None:
 
 
 def test_survivors_and_equivalents_are_told_apart() -> None:
-    score = run_mutants(MODEL, CASES, PORTS, planted=[nudge(0.1), nudge(3e-7), nothing()])
+    score = run_mutants(MODEL, CASES, PORTS, faults=[nudge(0.1), nudge(3e-7), nothing()])
     caught, survived, equivalent = score.mutants
     assert (caught.verdict, survived.verdict, equivalent.verdict) == ("killed", "survived", "equivalent")
     assert survived.margin > 1
@@ -83,7 +83,7 @@ def test_the_second_tier_is_asked_about_survivors_only() -> None:
         asked.append(mutant)
         return "initializer audit"
 
-    score = run_mutants(MODEL, CASES, PORTS, planted=[nudge(0.1), nudge(3e-7)], second=second)
+    score = run_mutants(MODEL, CASES, PORTS, faults=[nudge(0.1), nudge(3e-7)], second=second)
     assert len(asked) == 1
     assert [fate.caught_by_audit for fate in score.mutants] == ["", "initializer audit"]
     assert "1 of the other 1 by the graph audits" in score.summary()
@@ -101,7 +101,7 @@ def test_what_the_runtime_refuses_counts_for_nobody() -> None:
     def change(graph: onnx.GraphProto) -> None:
         graph.node[0].op_type = "NoSuchOperator"
 
-    score = run_mutants(MODEL, CASES, PORTS, planted=[Mutation("broken", "", "", change)])
+    score = run_mutants(MODEL, CASES, PORTS, faults=[Mutation("broken", "", "", change)])
     assert score.mutants[0].verdict == "invalid"
     assert math.isnan(score.score)
 

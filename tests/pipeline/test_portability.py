@@ -58,6 +58,7 @@ def test_a_clean_graph_has_none() -> None:
     assert faults(made.model, module) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(MECHANISMS))
 def test_the_graph_of_every_entry_travels(name: str) -> None:
     subject = from_spec(name, MECHANISMS[name], "test")

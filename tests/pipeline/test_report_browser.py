@@ -15,6 +15,8 @@ import pytest
 from attn_export.pipeline.report.page import render
 from tests.pipeline.reports import manifest, report
 
+pytestmark = pytest.mark.slow
+
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 QUIET = (
     "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--hide-scrollbars",

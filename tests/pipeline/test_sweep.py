@@ -13,6 +13,8 @@ from attn_export.pipeline.sweep import jobs as sweep
 from attn_export.pipeline.sweep.jobs import RESULTS, Settings, SweepJob, SweepRow, jobs
 from tests.tools.run import run
 
+pytestmark = pytest.mark.slow
+
 GOOD, BAD = SweepJob("se", "test", fuse=False), SweepJob("se", "no_such_preset", fuse=False)
 
 

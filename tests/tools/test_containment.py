@@ -15,6 +15,8 @@ from onnx import TensorProto, helper
 from attn_export import bundle
 from tests.tools.run import run
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 PLUGIN = """
 import contextlib, os, time

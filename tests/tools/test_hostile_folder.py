@@ -17,6 +17,8 @@ from onnx import TensorProto, helper
 from attn_export.tools.cli import app
 from tests.tools.run import run
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 #: What our commands import, by themselves or through a library.
 MODULES = """

@@ -26,6 +26,8 @@ from attn_export.pipeline import deploy, stages
 from tests.tools.nets import Net
 from tests.tools.run import Result, run
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 NETS = Path(__file__).with_name("nets.py")
 QUICK = ("--no-bench", "-q")

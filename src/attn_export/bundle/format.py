@@ -27,7 +27,7 @@ SNR: Mapping[str, float] = {"float32": 110.0, "float16": 40.0, "bfloat16": 20.0}
 #: the next 1.0e-6; at a share of 1/4 a model of zeros would pass with k = 4.
 SHARE = 0.01
 
-#: Kinds of planted faults that no gate may let pass.
+#: Kinds of injected faults that no gate may let pass.
 TRIVIAL = ("zeros", "identity")
 #: The largest error of a layer, in roundings of its natural size, that rounding explains; see ``export.layers``.
 LOCAL = 24.0

@@ -17,6 +17,8 @@ from tests.deploy_tests.tensorrt import fake_trt, mypy_run, pyi, stub_libraries
 from tests.deploy_tests.tensorrt.mypy_run import Error
 from tests.deploy_tests.tensorrt.wheels import BINDINGS, RUNTIMES, unpacked
 
+pytestmark = pytest.mark.slow
+
 EVERYWHERE = frozenset(BINDINGS)
 SINCE_11 = frozenset({"11.4.0.106", "rtx"})
 

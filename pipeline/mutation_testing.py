@@ -94,7 +94,8 @@ class MutationScore:
         judged = self.count("killed") + self.count("survived")
         text = f"mutation score {self.score:.0%}: {self.count('killed')} of {judged} injected faults caught"
         if seen := sum(bool(result.caught_by_audit) for result in self.mutants):
-            text += f", {seen} of the other {self.count('survived')} by the graph audits"
+            others = self.count("survived")
+            text += f", {'' if seen == others else f'{seen} of '}the other {others} by the graph audit"
         if equal := self.count("equivalent"):
             text += f", {equal} equivalent"
         return f"{text} ({len(self.mutants)} of {self.possible} tried, {self.duration_s:.1f} s)"

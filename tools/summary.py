@@ -52,7 +52,7 @@ def sentences(outcome: DeployResult) -> list[str]:
         certificate = outcome.fusion.certificate
         lines.append(
             f"fused: {len(outcome.fusion.sites)} regions, {before} → {after} nodes,"
-            f" worst error {certificate.worst:.1e} in float64 (bound {certificate.bound:g})"
+            f" worst error {certificate.worst:.1e} in float64 (limit {certificate.bound:g})"
         )
         lines += _left(outcome.fusion.refusals)
     lines.append(outcome.steps[-1].parity.summary())

@@ -94,7 +94,7 @@ def _account(fusion: Fusion[onnx.ModelProto], output: Path) -> list[str]:
     certificate = fusion.certificate
     lines.append(
         f"{output}: {len(fusion.sites)} regions fused, worst error {certificate.worst:.1e} in float64"
-        f" (bound {certificate.bound:g})"
+        f" (limit {certificate.bound:g})"
     )
     return lines
 

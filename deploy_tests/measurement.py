@@ -14,7 +14,7 @@ from attn_export.deploy_tests.identity import identify
 from attn_export.deploy_tests.latency import budget, footprint, mlperf, profile, roofline, statistics, sweeps
 from attn_export.deploy_tests.latency.measure import Latency, Protocol, bundle_latency
 from attn_export.deploy_tests.machine import environment, preflight
-from attn_export.deploy_tests.open_bundle import opened
+from attn_export.deploy_tests.open_bundle import chosen, opened
 from attn_export.errors import UsageError
 from attn_export.types import JsonDict, ShapeRange
 
@@ -28,6 +28,7 @@ class MeasureOptions:
         sustain: seconds of the drift run; 0 for none.
         thread_counts: of the sweep; empty for none.
         batch_sizes: of the sweep; empty for none.
+        artifact: the name of what to measure; the first that the backend takes where there is none.
         ranges: of shapes to prepare for, as typed (``shapes.parse``); those of the bundle's cases where not given.
     """
 
@@ -40,6 +41,7 @@ class MeasureOptions:
     batch_sizes: tuple[int, ...] = ()
     ranges: tuple[str, ...] = ()
     footprint: bool = True
+    artifact: str | None = None
     profile: bool = False
 
 
@@ -68,6 +70,8 @@ def measure_bundle(
         InconclusiveError: too few runs for MLPerf's figure.
     """
     asked = options or MeasureOptions()
+    artifact = chosen(bundle, backend, asked.artifact)
+    bundle = bundle.only(artifact)  # whatever is measured below is of this one
     limits = [budget.parse(text) for text in asked.budgets]
     if asked.profile and not backends.has_profiler(backend):
         raise UsageError(f"--profile: {backend} has no profiler; leave it out, or use another backend")
@@ -82,6 +86,7 @@ def measure_bundle(
     findings = tuple(budget.check_budget(limit, timed, weighed) for limit in limits)
     plain: dict[str, Any] = {
         **identify(backend).to_dict(),
+        "artifact": artifact.name,
         "environment": environment.describe(backend),
         "latency": timed.to_dict(),
         "footprint": weighed.to_dict() if weighed else None,

@@ -116,8 +116,8 @@ def _deploy(
         state = _warned(state, warning, progress)
     score = _mutants(state, options, cases, audited.auditor, time.perf_counter() - began, progress)
     with progress.stage("write the bundle"):
-        content = _manifest(state, options, cases, audited, score, data)
         save(state.model.model, folder / bundle.MODEL)
+        content = _manifest(folder, state, options, cases, audited, score, data)
         bundle.write_cases(folder / bundle.CASES, cases)
         bundle.write_manifest(folder, content)
         whole = bundle.read(folder)
@@ -284,6 +284,7 @@ def _warned(state: State, text: str, progress: Progress) -> State:
 
 
 def _manifest(
+    folder: Path,
     state: State,
     options: DeployOptions,
     cases: tuple[Case, ...],
@@ -300,11 +301,10 @@ def _manifest(
             "name": subject.name,
             "weights": subject.weights,
             "fused": fusion is not None,
-            "precision": build.precision,
             "seed": options.seed,
         },
         "command": list(options.command),
-        "tolerance": manifest.tolerance(build.precision),
+        "artifacts": [manifest.artifact(folder, build.precision)],
         "fusion": manifest.fusion(fusion, build.fuse_cost, build.keep_branches, build.border_maps) if fusion else None,
         "audits": manifest.audits(audited.audits, audited.layers),
         "mutation": score.to_dict() if score else None,

@@ -9,7 +9,7 @@ from typing import Any
 
 import onnx
 
-from attn_export import bundle
+from attn_export import __version__, bundle
 from attn_export.bundle import versions
 from attn_export.deploy_tests.backends import DEFAULT
 from attn_export.deploy_tests.identity import identify
@@ -75,6 +75,19 @@ def tolerance(precision: str, snr: float | None = None) -> dict[str, Any]:
     return {**limits, "snr_db_limit": least, "rule": f"signal-to-noise ratio >= {least:g} dB"}
 
 
+def artifact(folder: Path, precision: str) -> dict[str, Any]:
+    """Give the manifest's record of the ONNX file that the main job has written, with the weights beside it."""
+    return {
+        "name": bundle.MAIN,
+        "kind": "onnx",
+        "files": sorted(file.name for file in folder.glob(f"{bundle.MODEL}*")),
+        "precision": precision,
+        "target": "",
+        "produced_by": f"attn-export {__version__}",
+        "tolerance": tolerance(precision),
+    }
+
+
 def fusion(made: Fusion[onnx.ModelProto], cost: str, keep: Sequence[str], repair: bool) -> dict[str, Any]:
     """Give what was fused, what was not and why, and the certificate."""
     return {
@@ -128,6 +141,7 @@ def report(parity: Parity, measured: Measurement | None, contest: LatencyCompari
     """Give the report of this machine's run."""
     run: dict[str, Any] = {
         **identify(DEFAULT).to_dict(),
+        "artifact": bundle.MAIN,
         "environment": environment.describe(),
         "latency": None,
         **(measured.plain if measured else {}),

@@ -24,7 +24,7 @@ CONTENT = {
     "inputs": [PORT],
     "outputs": [{**PORT, "name": "y"}],
     "dynamic_dims": [{"name": "b", "step": 1, "min": 1, "max": None}],
-    "tolerance": {"normalized_limit": 4.0},
+    "artifacts": [onnx_artifact()],
 }
 
 
@@ -99,8 +99,20 @@ def test_a_failure_leaves_the_older_bundle(tmp_path: Path) -> None:
         (lambda p: edit(p, files={"manifest.json": "0"}), "no file inside the bundle"),
         (lambda p: edit(p, files={"model.onnx": 1}), "files.model.onnx: expected str, got int"),
         (lambda p: edit(p, files={"model.onnx": "ab"}), "expected a sha256, got 'ab'"),
-        (lambda p: edit(p, files={}), "does not account for model.onnx"),
-        (lambda p: edit(p, tolerance={}), "tolerance.normalized_limit: is missing"),
+        (lambda p: edit(p, files={}), "does not account for cases.npz"),
+        (lambda p: edit(p, files={"cases.npz": 64 * "a"}), "'model.onnx' is not among the bundle's files"),
+        (lambda p: edit(p, artifacts=[]), "artifacts: expected a length"),
+        (lambda p: edit(p, artifacts=None), "artifacts: is missing"),
+        (lambda p: edit(p, artifacts=[onnx_artifact(), onnx_artifact()]), "the name 'model' stands twice"),
+        (lambda p: edit(p, artifacts=[onnx_artifact(), onnx_artifact(name="b")]), "the name 'model.onnx' stands twice"),
+        (lambda p: edit(p, artifacts=[onnx_artifact(file="cases.npz")]), "'cases.npz' is not among"),
+        (lambda p: edit(p, artifacts=[onnx_artifact(file="../model.onnx")]), "'../model.onnx' is not among"),
+        (lambda p: edit(p, artifacts=[{**onnx_artifact(), "kind": "tflite"}]), "expected a file .tflite for tflite"),
+        (lambda p: edit(p, artifacts=[{**onnx_artifact(), "kind": "ncnn"}]), "expected a file .param and a file .bin"),
+        (lambda p: edit(p, artifacts=[{**onnx_artifact(), "kind": "a kind"}]), "expected a kind of letters"),
+        (lambda p: edit(p, artifacts=[onnx_artifact(name="-o")]), "expected a name of letters"),
+        (lambda p: edit(p, artifacts=[{**onnx_artifact(), "files": []}]), "files: expected a length"),
+        (lambda p: edit(p, artifacts=[{**onnx_artifact(), "tolerance": {}}]), "tolerance.normalized_limit: is missing"),
         (lambda p: edit(p, inputs=None), "inputs: is missing"),
         (lambda p: edit(p, inputs=[]), "inputs: expected a length"),
         (lambda p: edit(p, inputs=[{**PORT, "dtype": "object"}]), "element type 'object' is not known"),
@@ -120,9 +132,9 @@ def test_a_failure_leaves_the_older_bundle(tmp_path: Path) -> None:
         (lambda p: swap(p / bundle.MODEL, os.mkfifo), "expected a file at .*, got a pipe"),
         (lambda p: swap(p / bundle.MANIFEST, os.mkfifo), "expected a file at .*, got a pipe"),
         (lambda p: swap(p / bundle.MANIFEST, lambda f: f.symlink_to("/dev/zero")), "is a link"),
-        (lambda p: edit(p, subject={"name": "two", "precision": "float16"}), "tolerance.snr_db_limit: is missing"),
+        (lambda p: edit(p, artifacts=[onnx_artifact("float16")]), "tolerance.snr_db_limit: is missing"),
         (
-            lambda p: edit(p, tolerance={"normalized_limit": 4.0, "snr_db_limit": 110.0}),
+            lambda p: edit(p, artifacts=[onnx_artifact(snr_db_limit=110.0)]),
             "float32 is held to normalized_limit alone",
         ),
         (lambda p: cut(p, "]" * 10), "cannot be read"),
@@ -181,6 +193,7 @@ CHILD = """
 import os, resource, signal, sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
+from tests.artifacts import onnx as onnx_artifact
 from tests.test_bundle import write
 from attn_export import bundle
 from attn_export.bundle import writer

@@ -19,6 +19,7 @@ from attn_export.deploy_tests.parity.compare import compare, prove
 from attn_export.deploy_tests.parity.verify import verify
 from attn_export.errors import BundleError, InconclusiveError
 from attn_export.types import Array, TensorSpec
+from tests.artifacts import onnx as onnx_artifact
 from tests.tools.run import run
 
 ONES = np.ones((1, 2), np.float32)
@@ -53,7 +54,7 @@ def made(
         "inputs": [port],
         "outputs": [{**port, "name": "y"}],
         "dynamic_dims": [{"name": "b"}],
-        "tolerance": {"normalized_limit": 4.0},
+        "artifacts": [onnx_artifact()],
     }
     bundle.write_manifest(target, {**content, **changes})
     return target
@@ -72,38 +73,34 @@ def as_text(path: Path, number: str) -> None:
 REFERENCE = 2.0 * ONES.astype("f8")
 #: A model of zeros that claims to be 2 · x, by what it brings to be measured by.
 ATTACKS: dict[str, Callable[[Path], object]] = {
-    "k = 1e30": lambda p: made(p, factor=0, tolerance={"normalized_limit": 1e30}),
+    "k = 1e30": lambda p: made(p, factor=0, artifacts=[onnx_artifact(normalized_limit=1e30)]),
     "k = Infinity": lambda p: as_text(made(p, factor=0), "Infinity"),
     "k = 1e999": lambda p: as_text(made(p, factor=0), "1e999"),
     "k = NaN": lambda p: as_text(made(p, factor=0), "NaN"),
-    "k a little more": lambda p: made(p, factor=0, tolerance={"normalized_limit": 4.001}),
-    "k = 0": lambda p: made(p, factor=0, tolerance={"normalized_limit": 0}),
-    "k < 0": lambda p: made(p, factor=0, tolerance={"normalized_limit": -4.0}),
-    "k = true": lambda p: made(p, factor=0, tolerance={"normalized_limit": True}),
+    "k a little more": lambda p: made(p, factor=0, artifacts=[onnx_artifact(normalized_limit=4.001)]),
+    "k = 0": lambda p: made(p, factor=0, artifacts=[onnx_artifact(normalized_limit=0)]),
+    "k < 0": lambda p: made(p, factor=0, artifacts=[onnx_artifact(normalized_limit=-4.0)]),
+    "k = true": lambda p: made(p, factor=0, artifacts=[onnx_artifact(normalized_limit=True)]),
     "snr = -1e9": lambda p: made(
         p,
         factor=0,
-        tolerance={"normalized_limit": 4.0, "snr_db_limit": -1e9},
-        subject={"name": "two", "precision": "float16"},
+        artifacts=[onnx_artifact("float16", snr_db_limit=-1e9)],
     ),
-    "snr for float32": lambda p: made(p, factor=0, tolerance={"normalized_limit": 4.0, "snr_db_limit": 1.0}),
+    "snr for float32": lambda p: made(p, factor=0, artifacts=[onnx_artifact(snr_db_limit=1.0)]),
     "float16 below its class": lambda p: made(
         p,
         factor=1.9,
-        tolerance={"normalized_limit": 4.0, "snr_db_limit": 20.0},
-        subject={"name": "two", "precision": "float16"},
+        artifacts=[onnx_artifact("float16", snr_db_limit=20.0)],
     ),
     "bfloat16 below its class": lambda p: made(
         p,
         factor=0,
-        tolerance={"normalized_limit": 4.0, "snr_db_limit": 19.9},
-        subject={"name": "two", "precision": "bfloat16"},
+        artifacts=[onnx_artifact("bfloat16", snr_db_limit=19.9)],
     ),
     "int8 at 0 dB": lambda p: made(
         p,
         factor=0,
-        tolerance={"normalized_limit": 4.0, "snr_db_limit": 0.0},
-        subject={"name": "two", "precision": "int8"},
+        artifacts=[onnx_artifact("int8", snr_db_limit=0.0)],
     ),
     "a float32 error of infinity": lambda p: made(p, factor=0, cases={"a": (REFERENCE, np.inf)}),
     "a float32 error of NaN": lambda p: made(p, factor=0, cases={"a": (REFERENCE, np.nan)}),
@@ -313,9 +310,9 @@ def test_the_digest_is_held(tmp_path: Path) -> None:
 
 
 def test_verify_of_another_precision_is_held_to_its_class(tmp_path: Path) -> None:
-    subject, tolerance = {"name": "two", "precision": "float16"}, {"normalized_limit": 4.0, "snr_db_limit": 40.0}
-    whole = bundle.read(made(tmp_path / "two", factor=2.001, subject=subject, tolerance=tolerance))
-    assert (whole.precision, whole.snr) == ("float16", 40.0)
+    artifacts = [onnx_artifact("float16", snr_db_limit=40.0)]
+    whole = bundle.read(made(tmp_path / "two", factor=2.001, artifacts=artifacts))
+    assert (whole.artifacts[0].precision, whole.artifacts[0].snr_db_limit) == ("float16", 40.0)
     parity = verify(whole, "onnxruntime")
     assert parity.ok
     assert math.isclose(parity.worst.snr_db, 66, abs_tol=0.1)

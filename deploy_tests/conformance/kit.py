@@ -22,16 +22,23 @@ from typing import Any
 import numpy as np
 
 from attn_export import __version__, bundle
-from attn_export.bundle import Bundle, cases, figures, manifest
+from attn_export.bundle import Bundle, cases, figures, manifest, reader
 from attn_export.deploy_tests import backends
 from attn_export.deploy_tests.backend import Run
 from attn_export.deploy_tests.latency import measure as timing
 from attn_export.deploy_tests.latency.statistics import percentiles
 from attn_export.deploy_tests.machine import environment
-from attn_export.deploy_tests.open_bundle import opened
+from attn_export.deploy_tests.open_bundle import chosen, opened
 from attn_export.deploy_tests.parity import verify as proofs
 from attn_export.deploy_tests.parity.compare import Parity, prove
-from attn_export.errors import BackendError, BackendMissingError, BundleError, InconclusiveError, UsageError
+from attn_export.errors import (
+    BackendError,
+    BackendMissingError,
+    BundleError,
+    InconclusiveError,
+    UnknownNameError,
+    UsageError,
+)
 from attn_export.types import Array, Feeds, JsonDict
 from attn_export.untrusted import arrays, fields, files, plain_json
 
@@ -121,10 +128,11 @@ def _conform_one(item: Bundle, folder: Path, backend: str, duration: float, samp
     facts: dict[str, str] = {}
     outputs: dict[str, Array] = {}
     try:
+        item = item.only(chosen(item, backend))
         with opened(item, backend) as (run, name, seconds):
             for index, case in enumerate(item.cases):
                 outputs |= {f"{index}.{port}": value for port, value in run(case.inputs).items()}
-            result: dict[str, Any] = {"backend": name, "cold_start_s": seconds}
+            result: dict[str, Any] = {"backend": name, "artifact": item.artifacts[0].name, "cold_start_s": seconds}
             rule = timing.Protocol(duration=duration, iterations=samples)
             measured, facts = _measure(backend, run, item.cases[0].inputs, seconds, rule)
             result |= measured
@@ -162,7 +170,10 @@ def _replay(item: Bundle, outputs: Mapping[str, Array], backend: str) -> Parity:
         index = next(count)
         return {port.name: outputs[key] for port in item.outputs if (key := f"{index}.{port.name}") in outputs}
 
-    return prove(run, item.cases, item.outputs, backend=backend, tolerance=item.tolerance, snr=item.snr)
+    limits = item.artifacts[0]
+    return prove(
+        run, item.cases, item.outputs, backend=backend, tolerance=limits.normalized_limit, snr=limits.snr_db_limit
+    )
 
 
 def _write_manifest(folder: Path, backend: str, facts: Mapping[str, str]) -> None:
@@ -186,7 +197,7 @@ def check_kit(folder: Path, bundles: Iterable[Path] = ()) -> list[KitResult]:
         BundleError: ``folder`` is no kit, or a bundle given is not whole.
     """
     kit = _read(folder)
-    now = {path.resolve().name: _graph(bundle.read(path).manifest["files"]) for path in _bundles(bundles)}
+    now = {path.resolve().name: _graph(bundle.read(path).manifest) for path in _bundles(bundles)}
     names = sorted({file.partition("/")[0] for file in kit.files if "/" in file})
     present = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if not path.is_dir()} - {MANIFEST}
     findings = []
@@ -200,9 +211,9 @@ def check_kit(folder: Path, bundles: Iterable[Path] = ()) -> list[KitResult]:
     return findings
 
 
-def _graph(hashes: Mapping[str, str]) -> str:
-    """Hash of the graph; where the weights are in a file of their own, of both."""
-    return "+".join(hash_ for name, hash_ in sorted(hashes.items()) if name.startswith(bundle.MODEL))
+def _graph(content: Mapping[str, Any]) -> str:
+    """Join the hashes of all files of all artifacts of a manifest."""
+    return "+".join(content["files"][name] for one in content["artifacts"] for name in one["files"])
 
 
 def _intact(path: Path, expected: str) -> bool:
@@ -230,6 +241,7 @@ class _Result:
     """What a kit says of one bundle: why it did not run, or what was measured."""
 
     backend: str
+    artifact: str = ""
     error: str | None = None
     cold_start_s: figures.Time = 0.0
     samples_ms: Mapping[str, tuple[figures.Time, ...]] = field(default_factory=dict)
@@ -265,15 +277,15 @@ def _check_one(folder: Path, graph_now: str | None) -> KitResult:
         if result.error is not None:
             return KitResult(name, REFUSED, result.error, result.backend, {})
         outputs = arrays.read_npz(folder / OUTPUTS, BundleError)
-        ran = _as_bundle(folder, facts)
+        ran = _as_bundle(folder, facts, result.artifact)
         proofs.refuse_idle(ran.cases, ran)
         parity = _replay(ran, outputs, result.backend)
         percentiles = _percentiles(result.samples_ms)
     except InconclusiveError as error:
         return KitResult(name, FAILS, str(error), result.backend, {})
-    except (BundleError, ValueError) as error:
+    except (BundleError, UnknownNameError, ValueError) as error:
         return KitResult(name, ALTERED, f"its data cannot be read: {error}", "", {})
-    backend, graph = result.backend, _graph(facts.files)
+    backend, graph = result.backend, _graph(fields.plain(facts))
     if percentiles != result.percentiles or parity.to_dict() != result.parity:
         return KitResult(name, ALTERED, "its figures do not follow from its raw data", backend, percentiles)
     if graph_now is not None and graph_now != graph:
@@ -282,15 +294,13 @@ def _check_one(folder: Path, graph_now: str | None) -> KitResult:
     return KitResult(name, HOLDS if parity.ok else FAILS, parity.summary(), backend, percentiles)
 
 
-def _as_bundle(folder: Path, facts: manifest.ManifestRecord) -> Bundle:
+def _as_bundle(folder: Path, facts: manifest.ManifestRecord, artifact: str) -> Bundle:
     """Rebuild the bundle that ran, as far as the kit holds it: no model, and nothing that was measured elsewhere."""
     found = bundle.read_cases(folder / CASES)
     cases.fit(folder / CASES, found, facts.cases, facts.inputs, facts.outputs)
     ports = facts.inputs, facts.outputs, facts.dynamic_dims
-    limits = facts.tolerance
-    return Bundle(
-        folder, facts.subject.name, *ports, limits.normalized_limit, found, fields.plain(facts), limits.snr_db_limit
-    )
+    made = Bundle(folder, facts.subject.name, *ports, reader.artifacts(folder, facts), found, fields.plain(facts))
+    return made.only(made.artifact(artifact))
 
 
 def executed_on(kits: Iterable[Path]) -> str:

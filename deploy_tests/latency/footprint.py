@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from attn_export.bundle import Bundle, read, unchanged
+from attn_export.bundle import Artifact, Bundle, read, unchanged
+from attn_export.deploy_tests.open_bundle import chosen
 from attn_export.errors import BackendError
 from attn_export.process import activity, children
 
@@ -62,19 +63,21 @@ def measure_footprint(bundle: Bundle, backend: str, *, threads: int = 1) -> Foot
     Raises:
         BackendError: the child broke, such as for want of memory.
     """
-    request = json.dumps({"bundle": str(bundle.path), "backend": backend, "threads": threads})
-    with activity.doing("measuring its cold start and memory", who=backend, model=bundle.model):
+    model = chosen(bundle, backend)
+    asked = {"bundle": str(bundle.path), "backend": backend, "threads": threads, "artifact": model.name}
+    request = json.dumps(asked)
+    with activity.doing("measuring its cold start and memory", who=backend, model=model.path):
         done = children.run("attn_export.deploy_tests.latency.footprint", request)
     if done.returncode:
         last = children.ending(done.returncode, done.stderr)
-        raise BackendError(f"opening {bundle.model} on {backend} in a process of its own broke: {last}")
+        raise BackendError(f"opening {model.path} on {backend} in a process of its own broke: {last}")
     unchanged(bundle)  # the child has read it by itself
-    return Footprint(**json.loads(done.stdout.splitlines()[-1]), file_bytes=file_bytes(bundle))
+    return Footprint(**json.loads(done.stdout.splitlines()[-1]), file_bytes=file_bytes(model))
 
 
-def file_bytes(bundle: Bundle) -> int:
-    """Size of the model with weights that lie beside it."""
-    return sum(file.stat().st_size for file in bundle.path.glob(f"{bundle.model.name}*") if file.is_file())
+def file_bytes(artifact: Artifact) -> int:
+    """Add up the sizes of an artifact's files."""
+    return sum(file.stat().st_size for file in artifact.files)
 
 
 def high_water() -> int | None:
@@ -97,7 +100,8 @@ def _serve(request: dict[str, Any]) -> dict[str, Any]:
     began = time.perf_counter()
     BACKENDS[request["backend"]].version()
     imported, runtime = time.perf_counter(), high_water()
-    with opened(whole, request["backend"], request["threads"]) as (run, _, open_s):
+    named = request["artifact"]
+    with opened(whole, request["backend"], request["threads"], artifact=named) as (run, _, open_s):
         entered = time.perf_counter()
         run(whole.cases[0].inputs)
         first = time.perf_counter() - entered

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from attn_export.bundle import Bundle, Case, idle
-from attn_export.deploy_tests.open_bundle import opened
+from attn_export.deploy_tests.open_bundle import chosen, opened
 from attn_export.deploy_tests.parity.compare import Parity, prove
 from attn_export.errors import InconclusiveError
 from attn_export.types import ShapeRange
@@ -22,25 +22,28 @@ def verify(
     ranges: Mapping[str, ShapeRange] | None = None,
     tolerance: float | None = None,
     snr: float | None = None,
+    artifact: str | None = None,
 ) -> Parity:
     """Prove parity of ``bundle`` on ``backend``, on its own cases or on others, prepared for ``ranges`` of shapes.
 
-    ``tolerance`` and ``snr`` are what the user of this machine holds it to, instead of what the bundle says.
+    ``artifact`` is the name of what is run, and judged by its own precision; the first that the backend takes unless
+    given. ``tolerance`` and ``snr`` are what the user of this machine holds it to, instead of what the bundle says.
 
     Raises:
         InconclusiveError: the reference of every output is zero in every case, so that zeros would pass.
         UnknownNameError, BackendMissingError, BackendError, BundleError: as ``opened``.
     """
-    chosen = bundle.cases if cases is None else cases
-    refuse_idle(chosen, bundle)
-    with opened(bundle, backend, threads, ranges) as (run, name, _):
+    known = bundle.cases if cases is None else cases
+    refuse_idle(known, bundle)
+    model = chosen(bundle, backend, artifact)
+    with opened(bundle, backend, threads, ranges, model.name) as (run, name, _):
         return prove(
             run,
-            chosen,
+            known,
             bundle.outputs,
             backend=name,
-            tolerance=bundle.tolerance if tolerance is None else tolerance,
-            snr=snr if snr is not None or tolerance is not None else bundle.snr,
+            tolerance=model.normalized_limit if tolerance is None else tolerance,
+            snr=snr if snr is not None or tolerance is not None else model.snr_db_limit,
             atol=atol,
             rtol=rtol,
             classics=True,

@@ -148,7 +148,8 @@ class VariantFactory:
 
     def _of_bundle(self, whole: bundle.Bundle) -> tuple[onnx.ModelProto, float | None]:
         self.known |= recall(whole.manifest.get("source_locations") or {})
-        return read_model(whole.model), (whole.manifest.get("tolerance") or {}).get("snr")
+        artifact = whole.artifact(kinds=("onnx",))
+        return read_model(artifact.path), artifact.snr_db_limit
 
     def _stages(self, stage: str) -> Exported:
         if isinstance(self.what, bundle.Bundle):

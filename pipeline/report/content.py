@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
+from attn_export.bundle import MAIN
 from attn_export.deploy_tests import backends
 from attn_export.pipeline.report import compile_evidence, recount
 from attn_export.pipeline.report.audits import audits
@@ -55,7 +56,9 @@ def runtime(run: Mapping[str, Any]) -> str:
     """
     title = f"{backends.title(run['backend'])} {run.get('version') or ''}".rstrip()
     device = run.get("device") or ""
-    return f"{title} ({device.upper() if device in ('cpu', 'gpu', 'npu') else device})" if device else title
+    title = f"{title} ({device.upper() if device in ('cpu', 'gpu', 'npu') else device})" if device else title
+    artifact = run.get("artifact") or MAIN
+    return title if artifact == MAIN else f"{title}, {artifact}"
 
 
 def _parity(manifest: Mapping[str, Any], run: Mapping[str, Any], backend: str) -> list[Check]:
@@ -85,7 +88,7 @@ def _parity(manifest: Mapping[str, Any], run: Mapping[str, Any], backend: str) -
         )
     if not rows:
         rows.append(Check(f"parity on {backend}", "anything compared", "inconclusive", "nothing was compared"))
-    if parity and (odd := recount.parity(manifest, parity)):
+    if parity and (odd := recount.parity(manifest, parity, run.get("artifact") or "")):
         rows.append(Check(f"parity on {backend}", "what the record says", "failed", "; ".join(odd)))
     return rows
 

@@ -14,6 +14,7 @@ from urllib.parse import quote
 from xml.etree import ElementTree as ET
 
 from attn_export import __version__
+from attn_export.pipeline.report import recount
 from attn_export.pipeline.report.audits import other_rules
 from attn_export.pipeline.report.content import Check, checks, headline, number, reproduce, verdict
 from attn_export.untrusted import text
@@ -85,7 +86,7 @@ def markdown(manifest: Mapping[str, Any], report: Mapping[str, Any], name: str =
             lines += ["", f"Other rules on the same outputs, for comparison: {text.markdown(said)}."]
     stages = manifest.get("stages", [])
     if stages:
-        least = (manifest.get("tolerance") or {}).get("snr_db_limit")
+        least = recount.tolerance(manifest).get("snr_db_limit")
         lines += ["", "| stage | nodes | bytes | worst error |", "|---|---:|---:|---:|"]
         errors = [f"{number(stage['normalized_error'])}x" for stage in stages]
         if least is not None and stages[-1].get("snr_db") is not None:

@@ -42,6 +42,8 @@ def render(manifest: Mapping[str, Any], report: Mapping[str, Any], name: str = "
     environment.filters |= {"number": number, "interval": interval, "size": size}
     return environment.get_template("report.html.jinja").render(
         manifest={"fusion": None, "costs": None, **manifest},
+        limits={"normalized_limit": None, "snr_db_limit": None, **recount.tolerance(manifest)},
+        artifacts=manifest.get("artifacts", []),
         subject={"fused": False, **manifest.get("subject", {})},
         answer=answer,
         sentence=sentence,

@@ -73,10 +73,10 @@ def _snr(error: float, limit: float, snr: float | None, normalized_limit: float)
     return ""
 
 
-def parity(manifest: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+def parity(manifest: Mapping[str, Any], found: Mapping[str, Any], artifact: str = "") -> list[str]:
     """List what is wrong with a run's parity as a whole: its limits, its verdict, and what it leaves out."""
     odd = []
-    wanted = manifest.get("tolerance") or {}
+    wanted = tolerance(manifest, artifact)
     if found["normalized_limit"] > bundle.TOLERANCE:
         given = f"{found['normalized_limit']:g}x the float32 noise floor"
         odd.append(f"its limit is {given}, and no more than {bundle.TOLERANCE:g}x counts")
@@ -99,6 +99,14 @@ def parity(manifest: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
             case, name = missing[0]
             odd.append(f"{len(missing)} of {len(every)} comparisons are missing, such as {name} of case '{case}'")
     return odd
+
+
+def tolerance(manifest: Mapping[str, Any], artifact: str = "") -> Mapping[str, Any]:
+    """Find what an artifact is held to; the first unless one is named, and nothing where none is known."""
+    known: list[Mapping[str, Any]] = manifest.get("artifacts") or []
+    named = [one for one in known if one.get("name") == artifact] or known
+    found: Mapping[str, Any] = (named[0].get("tolerance") if named else None) or {}
+    return found
 
 
 def comparison(found: Mapping[str, Any]) -> tuple[LatencyComparison | None, str]:

@@ -17,6 +17,7 @@ from attn_export.bundle import Case
 from attn_export.deploy_tests.backends.tensorrt import BACKEND
 from attn_export.deploy_tests.conformance import kit
 from attn_export.errors import BackendMissingError, BundleError, UsageError, WriteError
+from tests.artifacts import onnx as onnx_artifact
 from tests.deploy_tests.tensorrt import fake_trt, test_run
 from tests.deploy_tests.tensorrt.graphs import X, save
 from tests.deploy_tests.tensorrt.test_run import double, library  # noqa: F401  # fixtures
@@ -41,7 +42,7 @@ def write(folder: Path, factor: float = 2.0, wrong: bool = False) -> Path:
         "inputs": [{"name": "x", "dtype": "float32", "shape": ["b", 3]}],
         "outputs": [{"name": "y", "dtype": "float32", "shape": ["b", 3]}],
         "dynamic_dims": [{"name": "b"}],
-        "tolerance": {"normalized_limit": 4.0},
+        "artifacts": [onnx_artifact()],
     }
     bundle.write_manifest(folder, content)
     return folder

@@ -20,6 +20,7 @@ from attn_export.deploy_tests.latency.measure import KEPT, Latency, Protocol, me
 from attn_export.deploy_tests.latency.statistics import median, quantile
 from attn_export.deploy_tests.machine import preflight
 from attn_export.errors import BackendError, InconclusiveError, UsageError
+from tests.artifacts import onnx as onnx_artifact
 
 SHORT = Protocol(warmup=0, warmup_runs=1, duration=0.01, iterations=5)
 
@@ -47,7 +48,7 @@ def write(folder: Path, *, dynamic: bool = True, weights: int = 16) -> Bundle:
         varying = [{"name": "b", "step": 2, "min": 2, "max": 8}] if dynamic else []
         content = {
             "subject": {"name": "product"},
-            "tolerance": {"normalized_limit": 4.0},
+            "artifacts": [onnx_artifact()],
             "dynamic_dims": varying,
             **ports,
         }

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from attn_export.bundle import Bundle, Case
+from attn_export.bundle import Artifact, Bundle, Case
 from attn_export.deploy_tests import backends, measurement, shapes
 from attn_export.deploy_tests.backend import Options
 from attn_export.deploy_tests.parity import verify
 from attn_export.errors import BackendError, UsageError
 from attn_export.types import Dim, ShapeRange, TensorSpec
+from tests.artifacts import onnx as onnx_artifact
 
 
 def case(name: str, *shape: int) -> Case:
@@ -32,9 +33,9 @@ def whole() -> Bundle:
         ports,
         (),
         varying,
-        4.0,
+        (Artifact("model", "onnx", (Path("model.onnx"),)),),
         cases,
-        {"subject": {"name": "n"}, "tolerance": {"normalized_limit": 4.0}},
+        {"subject": {"name": "n"}, "artifacts": [onnx_artifact()]},
     )
 
 

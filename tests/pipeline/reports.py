@@ -17,6 +17,7 @@ from attn_export.deploy_tests.latency.roofline import Roofline
 from attn_export.deploy_tests.latency.sweeps import Point, of_windows
 from attn_export.deploy_tests.machine import environment
 from attn_export.deploy_tests.parity.compare import OutputComparison, Parity
+from tests.artifacts import onnx as onnx_artifact
 
 HOSTILE = "<script>alert('x')</script> & \"quotes\" | `tick` \x07 ünï"
 
@@ -44,7 +45,7 @@ def manifest(nodes: int = 5, name: str = "net") -> dict[str, Any]:
         "subject": {"name": name, "weights": "random, seed 0", "fused": True, "seed": 0},
         "command": [name, "--fuse", "-o", "out folder"],
         "opset": 18,
-        "tolerance": {"normalized_limit": 4.0, "rule": "error <= limit"},
+        "artifacts": [onnx_artifact(rule="error <= limit")],
         "stages": [
             {
                 "name": "export",
@@ -102,6 +103,7 @@ def report(nodes: int = 5, *, good: bool = True, case: str = "b=1") -> dict[str,
                 "backend": "onnxruntime",
                 "version": "1.2.3",
                 "device": "cpu",
+                "artifact": "model",
                 "environment": environment.describe(),
                 "parity": Parity("ONNX Runtime 1.2.3, CPU", 4.0, tuple(rows)).to_dict(),
                 "latency": timed.to_dict(),

@@ -81,7 +81,7 @@ LIES: dict[str, tuple[Callable[[Plain, Plain], object], str, str]] = {
         "it is held to -6000 dB, the bundle to the float32 noise floor",
     ),
     "held to k, and the bundle to dB": (
-        lambda m, r: m["tolerance"].update(snr_db_limit=40.0),
+        lambda m, r: m["artifacts"][0]["tolerance"].update(snr_db_limit=40.0),
         "failed",
         "it is held to the float32 noise floor, the bundle to 40 dB",
     ),
@@ -185,7 +185,7 @@ def test_pairs_that_give_no_interval_are_void() -> None:
 
 def test_a_coarser_precision_is_held_to_its_ratio() -> None:
     m, r = manifest(), report()
-    m["tolerance"]["snr_db_limit"], first(r)["parity"]["snr_db_limit"] = 40.0, 40.0
+    m["artifacts"][0]["tolerance"]["snr_db_limit"], first(r)["parity"]["snr_db_limit"] = 40.0, 40.0
     assert verdict(checks(m, r))[0] == "passed"
     row(r, error=1.0, normalized_error=4e4, snr_db=30.0)
     first(r)["parity"]["ok"] = False

@@ -20,6 +20,7 @@ from attn_export.deploy_tests.parity.verify import verify
 from attn_export.export.precision.float16 import to_float16
 from attn_export.pipeline import manifest
 from attn_export.reparam.evaluate.onnx import OnnxEvaluator
+from tests.artifacts import onnx as onnx_artifact
 from tests.export.models import PORTS, cases, quantised, rich
 from tests.pipeline.schema import faults
 from tests.tools.run import run
@@ -55,11 +56,11 @@ def made(target: Path, precision: str, *, fault: bool = False) -> Path:
     bundle.write_cases(target / bundle.CASES, tuple(cases(rich())))
     port = {"name": "y", "dtype": "float32", "shape": list(PORTS[0].shape)}
     content: dict[str, Any] = {
-        "subject": {"name": "rich", "precision": precision},
+        "subject": {"name": "rich"},
         "inputs": [{**port, "name": "x"}],
         "outputs": [port],
         "dynamic_dims": [],
-        "tolerance": manifest.tolerance(precision, WANTED[precision]),
+        "artifacts": [{**onnx_artifact(precision), "tolerance": manifest.tolerance(precision, WANTED[precision])}],
     }
     bundle.write_manifest(target, content)
     return target
@@ -92,9 +93,7 @@ def test_every_format_gives_the_ratio_and_the_verdict_of_its_class(tmp_path: Pat
     whole = bundle.read(place)
     if precision == "bfloat16":
         noise = (lambda values: {"y": emulated()(values)["y"] * np.float32(1 + fault)}) if fault else emulated()
-        parity = prove(
-            noise, whole.cases, whole.outputs, backend="emulated", snr=whole.manifest["tolerance"]["snr_db_limit"]
-        )
+        parity = prove(noise, whole.cases, whole.outputs, backend="emulated", snr=whole.artifacts[0].snr_db_limit)
     else:
         parity = verify(whole, "onnxruntime")
         assert (run("verify", place).code, run("verify", place).out.count("dB")) == (int(fault), 2)

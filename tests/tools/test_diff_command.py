@@ -11,6 +11,7 @@ import pytest
 from attn_export import bundle
 from attn_export.export.graph.origin import Origin, recall, record
 from attn_export.export.mutants.catalogue import mutations
+from tests.artifacts import onnx as onnx_artifact
 from tests.export.models import PORTS, cases, rich
 from tests.tools.run import run
 
@@ -32,7 +33,7 @@ def made(tmp_path: Path) -> Path:
             "inputs": [{**port, "name": "x"}],
             "outputs": [port],
             "dynamic_dims": [],
-            "tolerance": {"normalized_limit": 4.0},
+            "artifacts": [onnx_artifact()],
             "source_locations": {"softmax": ["head.attend", "Softmax", "net.py", 7, "softmax(x)"]},
         },
     )

@@ -245,7 +245,7 @@ def test_float16_is_in_the_graph_and_gated_by_its_own_measure() -> None:
     whole = bundle.read(Path("se-test"))
     model = onnx.load(whole.model)
     assert any(t.data_type == onnx.TensorProto.FLOAT16 for t in model.graph.initializer)
-    assert whole.manifest["tolerance"]["snr_db_limit"] == 40
+    assert whole.artifacts[0].snr_db_limit == 40
     assert run("verify", "se-test").code == 0
 
 
@@ -313,7 +313,7 @@ def test_a_bundle_is_not_lost_for_want_of_a_twin(monkeypatch: pytest.MonkeyPatch
     assert done.code == 0
     assert len(calls) == 2
     assert "no ratio can be given: the original model has no float16" in done.err.replace("\n", " ")
-    assert bundle.read(Path("out")).manifest["subject"]["precision"] == "float16"
+    assert bundle.read(Path("out")).artifacts[0].precision == "float16"
 
 
 class TestRollback:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from attn_export import bundle
+from attn_export.deploy_tests import open_bundle
 from attn_export.deploy_tests.backends import DEFAULT
 from attn_export.deploy_tests.latency import budget
 from attn_export.deploy_tests.latency.comparison import LatencyComparison, Rules, compare_latency
@@ -124,8 +125,8 @@ def _compare(
         raise UsageError(f"{one.path} and {other.path} take different inputs, so their times cannot be compared")
     with progress.stage("one against the other"):
         compared = compare_latency(
-            one.model,
-            other.model,
+            open_bundle.chosen(one, asked.runtime).path,
+            open_bundle.chosen(other, asked.runtime).path,
             one.path / bundle.CASES,
             backend=asked.runtime,
             rules=Rules(processes=8 if asked.thorough else 5, threads=asked.threads),

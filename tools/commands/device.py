@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from attn_export import bundle
 from attn_export.bundle import signing
-from attn_export.deploy_tests import backends
+from attn_export.deploy_tests import backends, open_bundle
 from attn_export.deploy_tests import shapes as shape_ranges
 from attn_export.deploy_tests.data import images, user_data
 from attn_export.deploy_tests.machine import environment
@@ -60,7 +60,11 @@ class Held:
 
     def summary(self, whole: bundle.Bundle) -> str:
         """Say what is asked for in place of the bundle's own limits; empty where nothing is."""
-        own = f"k <= {whole.tolerance:g}" if whole.snr is None else f"{whole.snr:g} dB"
+        limits = (
+            f"k <= {one.normalized_limit:g}" if one.snr_db_limit is None else f"{one.snr_db_limit:g} dB"
+            for one in whole.artifacts
+        )
+        own = " or ".join(dict.fromkeys(limits))
         if self.snr is not None:
             return f"required signal-to-noise ratio: {self.snr:g} dB, from the command line; the bundle says {own}"
         if self.tolerance is not None:
@@ -102,20 +106,24 @@ def verify(asked: VerifyOptions, *, as_json: bool) -> None:
     rows: list[dict[str, Any]] = []
     missing: list[str] = []
     for name in chosen:
-        if why := backends.missing(name):
+        if why := open_bundle.missing(whole, name):
             missing.append(name)
             rows.append({"backend": name, "missing": why})
             _say(f"{name}: not run: {why}", as_json=as_json)
             continue
         limits: dict[str, Any] = {"atol": asked.atol, "rtol": asked.rtol, "tolerance": held.tolerance, "snr": held.snr}
-        parity = proofs.verify(whole, name, threads=asked.threads, ranges=prepared, **limits)
-        rows.append({"backend": name, "parity": parity.to_dict(), "sentence": parity.summary()})
-        _say(f"{name}: {parity.summary()}", as_json=as_json)
-        for level, cases in more.items():
-            parity = proofs.verify(whole, name, threads=asked.threads, cases=cases, ranges=prepared, **limits)
-            row = {"backend": name, "parity": parity.to_dict(), "sentence": parity.summary()}
-            rows.append({**row, "level": level, "against": user_data.SENTENCES[level]})
-            _say(f"{name}, {user_data.SENTENCES[level]}: {parity.summary()}", as_json=as_json)
+        for artifact in open_bundle.accepted(whole, name):
+            called = name if len(whole.artifacts) == 1 else f"{name}, {artifact.summary()}"
+            limits |= {"threads": asked.threads, "ranges": prepared, "artifact": artifact.name}
+            parity = proofs.verify(whole, name, **limits)
+            identity = {"backend": name, "artifact": artifact.name}
+            rows.append({**identity, "parity": parity.to_dict(), "sentence": parity.summary()})
+            _say(f"{called}: {parity.summary()}", as_json=as_json)
+            for level, cases in more.items():
+                parity = proofs.verify(whole, name, cases=cases, **limits)
+                row = {**identity, "parity": parity.to_dict(), "sentence": parity.summary()}
+                rows.append({**row, "level": level, "against": user_data.SENTENCES[level]})
+                _say(f"{called}, {user_data.SENTENCES[level]}: {parity.summary()}", as_json=as_json)
     if as_json:
         limits = {"tolerance": held.tolerance, "snr": held.snr}
         machine = environment.describe(*chosen)

@@ -1,6 +1,6 @@
 """The bundle, schema version 3: a folder that holds deployed models and everything needed to prove it again.
 
-    model.onnx          what is deployed (plus model.onnx.data when large)
+    model.onnx          what is deployed (plus model.onnx.data when large); other artifacts may lie beside it
     cases.npz           inputs, and for each the float64 reference and the error of PyTorch float32 against it
     report.json         parity and latency as measured, raw samples included
     report.html         the same for people
@@ -19,6 +19,7 @@ from attn_export.bundle.format import (
     CASES,
     FLOOR,
     LOCAL,
+    MAIN,
     MANIFEST,
     MODEL,
     PAGE,
@@ -29,6 +30,7 @@ from attn_export.bundle.format import (
     SNR,
     TOLERANCE,
     TRIVIAL,
+    Artifact,
     Bundle,
     Case,
 )
@@ -40,6 +42,7 @@ __all__ = [
     "CASES",
     "FLOOR",
     "LOCAL",
+    "MAIN",
     "MANIFEST",
     "MODEL",
     "PAGE",
@@ -50,6 +53,7 @@ __all__ = [
     "SNR",
     "TOLERANCE",
     "TRIVIAL",
+    "Artifact",
     "Bundle",
     "Case",
     "digest",

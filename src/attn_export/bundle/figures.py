@@ -440,7 +440,7 @@ class RunRecord:
         backend: its name, such as ``onnxruntime``.
         version: of the runtime, such as ``1.32.0``.
         device: what it ran on: ``cpu``, ``gpu``, or what the backend calls it.
-        artifact: name of the artifact that ran.
+        artifact: name of the artifact that ran; empty where it did not.
         missing: why the backend could not run here, and then nothing else is given; null where it ran.
         environment: processor, cores, clock policy, load and library versions.
         parity: outputs against the reference.

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from attn_export.errors import BundleError, UnknownNameError
 from attn_export.types import Array, Dim, TensorSpec
 
 #: Versions 1 and 2 were never released: 2 holds one ONNX file, and other names.
 SCHEMA_VERSION = 3
 MODEL, CASES, MANIFEST, REPORT, PAGE = "model.onnx", "cases.npz", "manifest.json", "report.json", "report.html"
+#: What the artifact of the main job is called.
+MAIN = "model"
 #: The one file that a manifest does not list, since it is of the manifest.
 SIGNATURE = "manifest.json.sig"
 
@@ -26,6 +29,16 @@ SNR: Mapping[str, float] = {"float32": 110.0, "float16": 40.0, "bfloat16": 20.0}
 #: outputs of 148 bundles of the catalogue, float32 and float16, the largest is 8.0e-5 (EMSA at a scale of 0.05) and
 #: the next 1.0e-6; at a share of 1/4 a model of zeros would pass with k = 4.
 SHARE = 0.01
+
+#: Kinds of artifact that are known, with the suffixes of the files that one must have, the one to open first. Others
+#: are listed and carried, for backends that know them.
+KINDS: Mapping[str, tuple[str, ...]] = {
+    "onnx": (".onnx",),
+    "tflite": (".tflite",),
+    "pte": (".pte",),
+    "ncnn": (".param", ".bin"),
+    "openvino": (".xml", ".bin"),
+}
 
 #: Kinds of injected faults that no gate may let pass.
 TRIVIAL = ("zeros", "identity")
@@ -58,12 +71,49 @@ class Case:
 
 
 @dataclass(frozen=True)
+class Artifact:
+    """One model of a bundle, in a form that some runtimes take; all of a bundle's have the same cases.
+
+    Attributes:
+        name: what it is called in this bundle.
+        kind: its format, such as ``onnx`` or ``tflite``.
+        files: its files; the first is the one that a runtime opens.
+        precision: the element type that it computes in.
+        normalized_limit: the largest normalized error that passes.
+        snr_db_limit: of a precision below float32, what its signal-to-noise ratio is held to instead.
+        target: the device that it was made for; empty where it is for any.
+        produced_by: what wrote it, with its version.
+    """
+
+    name: str
+    kind: str
+    files: tuple[Path, ...]
+    precision: str = "float32"
+    normalized_limit: float = TOLERANCE
+    snr_db_limit: float | None = None
+    target: str = ""
+    produced_by: str = ""
+
+    @property
+    def path(self) -> Path:
+        """The file that a runtime opens."""
+        return self.files[0]
+
+    def summary(self) -> str:
+        """Name it for people.
+
+        >>> Artifact("model", "onnx", (Path("model.onnx"),)).summary()
+        'model (onnx, float32)'
+        """
+        return f"{self.name} ({self.kind}, {self.precision}{f', for {self.target}' if self.target else ''})"
+
+
+@dataclass(frozen=True)
 class Bundle:
     """A bundle that was read and found whole.
 
     Attributes:
-        tolerance: the largest k that passes.
-        snr: of a precision below float32, what its signal-to-noise ratio is held to instead, in dB.
+        artifacts: its models; the first is the one that the main job wrote.
         digest: ``sha256:…`` of its manifest, which holds the hash of every other file.
         identity: device and inode of the folder that was read.
         manifest: what it says, checked, with whatever may be left out filled in.
@@ -74,24 +124,38 @@ class Bundle:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
     dynamic_dims: tuple[Dim, ...]
-    tolerance: float
+    artifacts: tuple[Artifact, ...]
     cases: tuple[Case, ...]
     manifest: Mapping[str, Any] = field(repr=False)
-    snr: float | None = None
     digest: str = ""
     identity: tuple[int, int] = (0, 0)
 
     @property
     def model(self) -> Path:
-        """The ONNX file."""
-        return self.path / MODEL
+        """The file of the artifact that the main job wrote."""
+        return self.artifacts[0].path
+
+    def artifact(self, name: str | None = None, kinds: Sequence[str] | None = None) -> Artifact:
+        """Choose an artifact: the one of that name, or the first of these kinds, or simply the first.
+
+        Raises:
+            UnknownNameError: none is called so.
+            BundleError: none is of these kinds.
+        """
+        named = [one for one in self.artifacts if name is None or one.name == name]
+        if not named:
+            raise UnknownNameError("artifact", str(name), [one.name for one in self.artifacts])
+        fitting = [one for one in named if kinds is None or one.kind in kinds]
+        if not fitting:
+            there = ", ".join(one.summary() for one in named)
+            raise BundleError(f"{self.path}: expected an artifact of kind {' or '.join(kinds or ())}, got {there}")
+        return fitting[0]
+
+    def only(self, artifact: Artifact) -> Bundle:
+        """Give the same bundle as if it held one artifact alone, for what measures or proves that one."""
+        return replace(self, artifacts=(artifact,))
 
     @property
     def signature(self) -> Path:
         """Where its signature lies, if it has one."""
         return self.path / SIGNATURE
-
-    @property
-    def precision(self) -> str:
-        """The element type that the model computes in."""
-        return str(self.manifest["subject"].get("precision", "float32"))

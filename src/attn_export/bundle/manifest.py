@@ -12,13 +12,27 @@ from pathlib import PurePosixPath
 from typing import Annotated, Any, Literal
 
 from attn_export.bundle import versions
-from attn_export.bundle.format import CASES, DTYPES, MANIFEST, MODEL, SCHEMA_VERSION, SIGNATURE, SNR, TOLERANCE, Sha256
+from attn_export.bundle.format import (
+    CASES,
+    DTYPES,
+    KINDS,
+    MANIFEST,
+    PAGE,
+    REPORT,
+    SCHEMA_VERSION,
+    SIGNATURE,
+    SNR,
+    TOLERANCE,
+    Sha256,
+)
 from attn_export.errors import BundleError
 from attn_export.types import Count, Dim, TensorSpec, Text
 from attn_export.untrusted import fields
 from attn_export.untrusted.fields import Within
 
 Size = Annotated[float, Within(0)]
+#: Names that go into commands and file names as they are.
+_WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 #: No honest ratio comes near; far enough from the ends of float64 to compute with.
 Decibel = Annotated[float, Within(-7000, 7000)]
 
@@ -31,20 +45,18 @@ class SubjectRecord:
         name: catalogue entry, module or file.
         weights: where they are from.
         fused: whether it went through the fuser.
-        precision: element type that the main artifact computes in.
         seed: of whatever was random.
     """
 
     name: Text
     weights: str = ""
     fused: bool = False
-    precision: str = "float32"
     seed: Count = 0
 
 
 @dataclass(frozen=True)
 class ToleranceRecord:
-    """What parity is held to.
+    """What the parity of an artifact is held to.
 
     Attributes:
         normalized_limit: largest normalized error that passes.
@@ -55,6 +67,29 @@ class ToleranceRecord:
     normalized_limit: Annotated[float, Within(0, TOLERANCE, above=True)]
     snr_db_limit: Annotated[float, Within(0, 7000, above=True)] | None = None
     rule: str = ""
+
+
+@dataclass(frozen=True)
+class ArtifactRecord:
+    """One model of the bundle, in a form that some runtimes take.
+
+    Attributes:
+        name: its name in this bundle; no two have the same.
+        kind: its format: ``onnx``, ``tflite``, ``pte``, ``ncnn``, ``openvino``, or one that a backend knows.
+        files: names of its files, each of which is in ``files`` of the manifest; a runtime opens the first.
+        tolerance: what its parity is held to.
+        precision: element type that it computes in.
+        target: device that it was made for; empty where it is for any.
+        produced_by: what wrote it, with its version.
+    """
+
+    name: Text
+    kind: Text
+    files: Annotated[tuple[str, ...], Within(1)]
+    tolerance: ToleranceRecord
+    precision: str = "float32"
+    target: str = ""
+    produced_by: str = ""
 
 
 @dataclass(frozen=True)
@@ -417,11 +452,11 @@ class ManifestRecord:
         inputs: contract of the inputs.
         outputs: contract of the outputs.
         dynamic_dims: dimensions that may vary.
-        tolerance: what parity is held to.
+        artifacts: models that it holds, all proven on the same cases; the main job wrote the first.
         cases: names of the cases in ``cases.npz``, in order.
         attn_export: version of attn-export that wrote it.
-        opset: ONNX opset of the graph.
-        ir_version: ONNX IR version of the file.
+        opset: ONNX opset of the first artifact.
+        ir_version: ONNX IR version of the first artifact.
         stages: what each stage of the pipeline gave.
         operators: how often each operator is in the graph.
         environment: processor, cores, clock policy, load and library versions of the machine that wrote it.
@@ -441,7 +476,7 @@ class ManifestRecord:
     inputs: Annotated[tuple[TensorSpec, ...], Within(1)]
     outputs: Annotated[tuple[TensorSpec, ...], Within(1)]
     dynamic_dims: tuple[Dim, ...]
-    tolerance: ToleranceRecord
+    artifacts: Annotated[tuple[ArtifactRecord, ...], Within(1)]
     cases: Annotated[tuple[str, ...], Within(1)]
     attn_export: str = ""
     opset: Count = 0
@@ -471,7 +506,7 @@ def check(plain: object, whose: str) -> ManifestRecord:
         made = fields.build(ManifestRecord, plain)
         _files(made.files)
         _ports(made)
-        _precision(made)
+        _artifacts(made)
         _unique("case", made.cases)
         if made.data and made.data.preprocess and not all(made.data.preprocess.std):
             raise ValueError("data.preprocess.std: expected numbers that are not zero")
@@ -486,9 +521,8 @@ def _files(files: Mapping[str, str]) -> None:
             raise ValueError(f"files names {name[:80]!r}, which is no file inside the bundle")
         if not Sha256.fullmatch(wanted):
             raise ValueError(f"files.{name[:80]}: expected a sha256, got {wanted[:80]!r}")
-    for name in (MODEL, CASES):
-        if name not in files:
-            raise ValueError(f"files does not account for {name}")
+    if CASES not in files:
+        raise ValueError(f"files does not account for {CASES}")
 
 
 def plain_name(name: str) -> bool:
@@ -517,17 +551,39 @@ def _ports(made: ManifestRecord) -> None:
             raise ValueError(f"dynamic_dims, {dim.name!r}: it may be at most {dim.max} and at least {dim.min}")
 
 
-def _precision(made: ManifestRecord) -> None:
-    """A class of its own for each precision but those that only the user can judge."""
-    precision, snr = made.subject.precision, made.tolerance.snr_db_limit
+def _artifacts(made: ManifestRecord) -> None:
+    """Hold each artifact to what its kind and its precision ask for; no file is of two."""
+    _unique("artifacts", (artifact.name for artifact in made.artifacts))
+    _unique("files of artifacts", (name for artifact in made.artifacts for name in artifact.files))
+    for artifact in made.artifacts:
+        where = f"artifact {artifact.name[:80]!r}"
+        for what, word in (("name", artifact.name), ("kind", artifact.kind)):
+            if not _WORD.fullmatch(word):
+                raise ValueError(f"{where}: expected a {what} of letters, digits, '.', '_' and '-', got {word[:80]!r}")
+        for name in artifact.files:
+            if name not in made.files or name in (CASES, REPORT, PAGE):
+                raise ValueError(f"{where}: {name[:80]!r} is not among the bundle's files that may be a model's")
+        suffixes = KINDS.get(artifact.kind, ())
+        if any(not name.endswith(end) for name, end in zip(artifact.files, suffixes, strict=False)) or len(
+            artifact.files
+        ) < len(suffixes):
+            wanted = " and ".join(f"a file {end}" for end in suffixes)
+            raise ValueError(f"{where}: expected {wanted} for {artifact.kind}, got {', '.join(artifact.files)[:200]}")
+        _precision(where, artifact.precision, artifact.tolerance.snr_db_limit)
+
+
+def _precision(where: str, precision: str, snr: float | None) -> None:
+    """Hold each precision to a class of its own, but those that only the user can judge."""
     if precision == "float32":
         if snr is not None:
-            raise ValueError("tolerance.snr_db_limit: float32 is held to normalized_limit alone")
+            raise ValueError(f"{where}: tolerance.snr_db_limit: float32 is held to normalized_limit alone")
         return
     if snr is None:
-        raise ValueError(f"tolerance.snr_db_limit: is missing, and {precision[:80]} is held to it")
+        raise ValueError(f"{where}: tolerance.snr_db_limit: is missing, and {precision[:80]} is held to it")
     if snr < SNR.get(precision, 0.0):
-        raise ValueError(f"tolerance.snr_db_limit: {precision} is held to {SNR[precision]:g} dB at least, got {snr:g}")
+        raise ValueError(
+            f"{where}: tolerance.snr_db_limit: {precision} is held to {SNR[precision]:g} dB at least, got {snr:g}"
+        )
 
 
 def _unique(what: str, names: Iterable[str]) -> None:

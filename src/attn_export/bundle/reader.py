@@ -14,7 +14,7 @@ from typing import Any
 from attn_export.bundle import cases as stored
 from attn_export.bundle import figures
 from attn_export.bundle import manifest as manifests
-from attn_export.bundle.format import CASES, MANIFEST, REPORT, SIGNATURE, Bundle
+from attn_export.bundle.format import CASES, MANIFEST, REPORT, SIGNATURE, Artifact, Bundle
 from attn_export.bundle.manifest import ManifestRecord
 from attn_export.errors import AttnExportError, BundleError, UsageError
 from attn_export.untrusted import fields, files, plain_json
@@ -80,12 +80,28 @@ def _read(path: Path, identity: tuple[int, int]) -> Bundle:
         facts.inputs,
         facts.outputs,
         facts.dynamic_dims,
-        facts.tolerance.normalized_limit,
+        artifacts(path, facts),
         cases,
         fields.plain(facts),
-        facts.tolerance.snr_db_limit,
         digest,
         identity,
+    )
+
+
+def artifacts(path: Path, facts: ManifestRecord) -> tuple[Artifact, ...]:
+    """Give the artifacts that a manifest lists, in the folder at ``path``."""
+    return tuple(
+        Artifact(
+            one.name,
+            one.kind,
+            tuple(path / name for name in one.files),
+            one.precision,
+            one.tolerance.normalized_limit,
+            one.tolerance.snr_db_limit,
+            one.target,
+            one.produced_by,
+        )
+        for one in facts.artifacts
     )
 
 

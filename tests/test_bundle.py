@@ -16,6 +16,7 @@ import pytest
 from attn_export import bundle
 from attn_export.bundle import Case
 from attn_export.errors import BundleError, WriteError
+from tests.artifacts import onnx as onnx_artifact
 
 CASE = Case("b=1", {"x": np.ones((1, 2), np.float32)}, {"y": np.ones((1, 2))}, {"y": 1e-9})
 PORT = {"name": "x", "dtype": "float32", "shape": ["b", 2]}
@@ -193,7 +194,6 @@ CHILD = """
 import os, resource, signal, sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
-from tests.artifacts import onnx as onnx_artifact
 from tests.test_bundle import write
 from attn_export import bundle
 from attn_export.bundle import writer

@@ -54,7 +54,7 @@ def descriptions(kind: type) -> tuple[str, dict[str, str]]:
     Raises:
         ValueError: a field is not described, or what is described is no field.
     """
-    head, _, rest = inspect.cleandoc(kind.__doc__ or "").partition("\n\nAttributes:\n")
+    head, _, rest = inspect.cleandoc(kind.__doc__ or "").replace("``", "`").partition("\n\nAttributes:\n")
     found = {m[1]: " ".join(m[2].split()) for m in re.finditer(r"^    (\w+): (.+?)(?=^    \w|\Z)", rest, re.M | re.S)}
     fields = [field.name for field in dataclasses.fields(kind)]
     if list(found) != fields:
@@ -177,7 +177,7 @@ def page_text() -> str:
     """Give ``docs/bundle-format.md`` with its tables made anew."""
     text = PAGE.read_text(encoding="utf-8")
     for name in FILES:
-        begin, end = (f"<!-- {word} of {name}.json -->" for word in ("fields", "end of fields"))
+        begin, end = f"<!-- fields of {name}.json -->", "<!-- end of fields -->"
         before, _, rest = text.partition(begin)
         text = f"{before}{begin}\n\n{tables(name)}\n\n{end}{rest.partition(end)[2]}"
     return text

@@ -14,7 +14,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from attn_export import bundle
-from attn_export.bundle import Bundle, Case
+from attn_export.bundle import Artifact, Bundle, Case
 from attn_export.deploy_tests.latency import footprint, mlperf, sweeps
 from attn_export.deploy_tests.latency.measure import KEPT, Latency, Protocol, measure_latency
 from attn_export.deploy_tests.latency.statistics import median, quantile
@@ -143,10 +143,10 @@ def test_the_footprint_is_the_models_own(product: Bundle, tmp_path: Path) -> Non
 
 
 def test_the_size_of_a_model_counts_its_weights_wherever_they_lie(tmp_path: Path) -> None:
-    whole = write(tmp_path / "split")
-    alone = footprint.file_bytes(whole)
-    (whole.path / f"{whole.model.name}.data").write_bytes(bytes(5000))
-    assert footprint.file_bytes(whole) == alone + 5000
+    (tmp_path / "model.onnx").write_bytes(bytes(100))
+    (tmp_path / "model.onnx.data").write_bytes(bytes(5000))
+    files = (tmp_path / "model.onnx", tmp_path / "model.onnx.data")
+    assert footprint.file_bytes(Artifact("model", "onnx", files)) == 5100
 
 
 def test_a_child_that_breaks_is_an_error(product: Bundle) -> None:

@@ -140,23 +140,7 @@ def headline(manifest: Mapping[str, Any], report: Mapping[str, Any]) -> list[str
     lines = []
     for run in report.get("runs", []):
         backend, parity, compared, timed = runtime(run), run.get("parity"), run.get("comparison"), run.get("latency")
-        rows = (parity or {}).get("comparisons", [])
-        if parity and any(row["normalized_error"] is None for row in rows):
-            lines.append(f"{backend}: outputs could not even be compared")
-        elif parity and rows and parity.get("snr_db_limit") is not None:
-            ratios = [row["snr_db"] for row in rows if row["snr_db"] is not None]
-            least = f"{number(min(ratios))} dB" if ratios else "no error at all"
-            lines.append(f"{backend}: lowest signal-to-noise ratio {least} (at least {parity['snr_db_limit']:g} dB)")
-        elif parity and rows:
-            worst = max(row["normalized_error"] for row in rows)
-            limit = f"{parity['normalized_limit']:g}x"
-            lines.append(f"{backend}: worst error {number(worst)}x the float32 noise floor (limit {limit})")
-        again, _ = recount.comparison(compared) if compared else (None, "")
-        if compared and again and again.verdict in ("faster", "slower"):
-            one, other = compared["candidate"], compared["baseline"]
-            lines.append(f"{one} is {again.verdict}: {other} / {one} = {1 / again.ratio.estimate:.3f}")
-        elif compared:
-            lines.append(f"{compared['candidate']} vs. {compared['baseline']}: {again.verdict if again else 'void'}")
+        lines += _error_line(parity or {}, backend) + (_ratio_line(compared) if compared else [])
         if timed:
             lines.append(f"p50 {number(timed['wall_ms']['p50'])} ms, p99 {number(timed['wall_ms']['p99'])} ms")
     lines += compile_evidence.sentences(report)
@@ -164,6 +148,28 @@ def headline(manifest: Mapping[str, Any], report: Mapping[str, Any]) -> list[str
     if len(stages) > 1 and stages[0].get("nodes") and stages[0]["nodes"] != stages[-1].get("nodes"):
         lines.append(f"{stages[0]['nodes']} → {stages[-1]['nodes']} nodes")
     return lines
+
+
+def _error_line(parity: Mapping[str, Any], backend: str) -> list[str]:
+    rows = parity.get("comparisons", [])
+    if not rows:
+        return []
+    if any(row["normalized_error"] is None for row in rows):
+        return [f"{backend}: outputs could not even be compared"]
+    if parity.get("snr_db_limit") is not None:
+        ratios = [row["snr_db"] for row in rows if row["snr_db"] is not None]
+        least = f"{number(min(ratios))} dB" if ratios else "no error at all"
+        return [f"{backend}: lowest signal-to-noise ratio {least} (at least {parity['snr_db_limit']:g} dB)"]
+    worst, limit = max(row["normalized_error"] for row in rows), f"{parity['normalized_limit']:g}x"
+    return [f"{backend}: worst error {number(worst)}x the float32 noise floor (limit {limit})"]
+
+
+def _ratio_line(compared: Mapping[str, Any]) -> list[str]:
+    again, _ = recount.comparison(compared)
+    one, other = compared["candidate"], compared["baseline"]
+    if again and again.verdict in ("faster", "slower"):
+        return [f"{one} is {again.verdict}: {other} / {one} = {1 / again.ratio.estimate:.3f}"]
+    return [f"{one} vs. {other}: {again.verdict if again else 'void'}"]
 
 
 def origin(manifest: Mapping[str, Any], tensor: str) -> str:
@@ -192,7 +198,7 @@ def reproduce(manifest: Mapping[str, Any], name: str = "BUNDLE") -> list[str]:
 
 
 def interval(item: Mapping[str, Any], digits: int = 3) -> str:
-    """An interval for people: ``1.002 [0.989, 1.015]``."""
+    """Give an interval for people: ``1.002 [0.989, 1.015]``."""
     low, high = (_number(item.get(end), digits) for end in ("low", "high"))
     return f"{_number(item.get('estimate'), digits)} [{low}, {high}]"
 

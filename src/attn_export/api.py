@@ -341,7 +341,7 @@ def _cases(subject: Subject, args: Sequence[Tensor]) -> tuple[Case, ...]:
 
 
 def _renamed(cases: Sequence[Case], takes: Sequence[str], gives: Sequence[str]) -> list[Case]:
-    """The cases under the names that a graph has, by position.
+    """Give the cases under the names that a graph has, by position.
 
     Raises:
         UsageError: the graph has another number of them.

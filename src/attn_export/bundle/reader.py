@@ -50,7 +50,7 @@ def read(path: Path) -> Bundle:
 
 @contextlib.contextmanager
 def _held(path: Path) -> Iterator[tuple[int, int]]:
-    """The identity of a folder, which no other folder can take on while the block runs."""
+    """Give the identity of a folder, which no other folder can take on while the block runs."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     except (OSError, ValueError) as error:
@@ -106,7 +106,7 @@ def artifacts(path: Path, facts: ManifestRecord) -> tuple[Artifact, ...]:
 
 
 def whole_folder(path: Path) -> tuple[ManifestRecord, str]:
-    """The manifest and its digest, of a folder in which every file is there, unaltered, and no other.
+    """Give the manifest and its digest, of a folder in which every file is there, unaltered, and no other.
 
     Raises:
         BundleError: it is not so.
@@ -127,7 +127,7 @@ def whole_folder(path: Path) -> tuple[ManifestRecord, str]:
 
 
 def read_manifest(path: Path) -> tuple[ManifestRecord, str]:
-    """The manifest of the bundle at ``path`` and its digest; no other file is looked at.
+    """Give the manifest of the bundle at ``path`` and its digest; no other file is looked at.
 
     Raises:
         BundleError: there is none, or it is not what it must be.
@@ -155,7 +155,7 @@ def _no_link(file: Path, folder: Path) -> Path:
 
 
 def entries(path: Path, listed: set[str]) -> set[str]:
-    """The files of a bundle's folder, all of which its manifest lists.
+    """Give the files of a bundle's folder, all of which its manifest lists.
 
     Raises:
         BundleError: there is a file, folder or link that is not listed.
@@ -219,7 +219,7 @@ def digest(path: Path) -> str:
 
 
 def parse_digest(text: str) -> str:
-    """A digest as it was typed.
+    """Give a digest as it was typed.
 
     >>> parse_digest("SHA256:" + 64 * "A")[:15]
     'sha256:aaaaaaaa'
@@ -234,7 +234,7 @@ def parse_digest(text: str) -> str:
 
 
 def report(whole: Bundle) -> dict[str, Any]:
-    """The content of a bundle's ``report.json``: the very file that its manifest lists.
+    """Give the content of a bundle's ``report.json``: the very file that its manifest lists.
 
     Raises:
         BundleError: it has none, or it is no report.
@@ -250,7 +250,7 @@ def report(whole: Bundle) -> dict[str, Any]:
 
 
 def report_file(file: Path, error: type[AttnExportError] = BundleError) -> dict[str, Any]:
-    """The content of a ``report.json`` that lies anywhere.
+    """Give the content of a ``report.json`` that lies anywhere.
 
     Raises:
         error: it is none.

@@ -110,7 +110,7 @@ def once(target: Path, what: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _growing(place: Path, what: str) -> Iterator[Path]:
-    """A folder of this run, and the disk's failures in words.
+    """Give a folder of this run, and the disk's failures in words.
 
     Raises:
         WriteError: another run is writing there, or nobody can.
@@ -210,7 +210,7 @@ def _replaceable(place: Path, called: Path | None = None) -> None:
 
 @contextlib.contextmanager
 def _claimed(place: Path) -> Iterator[Path]:
-    """A folder of this run for what will be at ``place``; removed at the end, if it is still there.
+    """Give a folder of this run for what will be at ``place``; removed at the end, if it is still there.
 
     Raises:
         WriteError: another run has one.
@@ -241,7 +241,7 @@ def _stem(place: Path) -> str:
 
 
 def _left(place: Path, kind: str) -> list[Path]:
-    """The folders of this kind that runs for this very place have, or have left; never those of ``NAME.other``."""
+    """Give the folders of this kind that runs for this very place have, or have left; never those of ``NAME.other``."""
     ours = re.compile(rf"\.{re.escape(_stem(place))}\.[0-9a-f]{{8}}\.{kind}")
     return sorted(path for path in place.parent.iterdir() if ours.fullmatch(path.name) and not path.is_symlink())
 

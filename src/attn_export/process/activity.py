@@ -63,7 +63,7 @@ class Board:
         self._page[8:16] = struct.pack("<d", time.monotonic())
 
     def read(self) -> tuple[Activity, float] | None:
-        """The activity, and the time of its last sign of life; None in the middle of a change."""
+        """Give the activity, and the time of its last sign of life; None in the middle of a change."""
         length, since = _HEAD.unpack(self._page[: _HEAD.size])
         try:
             values = json.loads(self._page[_HEAD.size : _HEAD.size + length])
@@ -86,7 +86,7 @@ def attach(board: Board) -> None:
 
 
 def now() -> Activity:
-    """What this process is doing."""
+    """Say what this process is doing."""
     return _Own.now
 
 

@@ -34,13 +34,13 @@ _BOOT = (
 
 
 def command(module: str, *words: str) -> list[str]:
-    """The command line that runs ``module`` as ``python -m`` would, with nothing of the current folder on the path."""
+    """Give the command line that runs ``module`` as ``python -m`` would, without the current folder on the path."""
     safe = ["-P"] if sys.version_info >= (3, 11) else []
     return [sys.executable, *safe, "-c", _BOOT, _ROOT, module, *words]
 
 
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
-    """This process's environment for a child: of PYTHONPATH only what does not depend on the current folder."""
+    """Give this process's environment for a child: of PYTHONPATH only what does not depend on the current folder."""
     kept = {**os.environ, **(more or {})}
     paths = [path for path in kept.pop("PYTHONPATH", "").split(os.pathsep) if Path(path).is_absolute()]
     return {**kept, **({"PYTHONPATH": os.pathsep.join(paths)} if paths else {})}

@@ -129,12 +129,12 @@ def _stop(number: int, _frame: object) -> None:
 
 
 def stopped() -> int:
-    """The signal that told this process to stop, whatever became of the exception that said so; 0 for none."""
+    """Give the signal that told this process to stop, whatever became of the exception that said so; 0 for none."""
     return _Told.number
 
 
 def words(number: int) -> str:
-    """What a signal does to a run."""
+    """Say what a signal does to a run."""
     return WORDS.get(signal.Signals(number), children.name_of(number))
 
 
@@ -179,7 +179,7 @@ def _watch(child: int, board: Board, watched: set[signal.Signals]) -> tuple[int,
 
 
 def _ended(child: int) -> int | None:
-    """The child's exit code, or minus the signal that killed it; None while it lives."""
+    """Give the child's exit code, or minus the signal that killed it; None while it lives."""
     while True:
         number, status = os.waitpid(-1, os.WNOHANG)
         if number == 0:
@@ -189,7 +189,7 @@ def _ended(child: int) -> int | None:
 
 
 def _over(child: int, board: Board, free: int) -> _Verdict | None:
-    """What limit the child is beyond, if any."""
+    """Say what limit the child is beyond, if any."""
     found = board.read()
     if found is None:
         return None
@@ -220,12 +220,12 @@ def _doing(now: Activity) -> str:
 
 
 def left(now: Activity) -> str:
-    """What a run that was stopped has written."""
+    """Say what a run that was stopped has written."""
     return f"{', '.join(now.written)} is written" if now.written else "nothing was written"
 
 
 def _death(last: Activity, code: int, kept: str) -> str:
-    """What became of a child that did not end by our own code: minus a signal, or a library's call of ``exit``."""
+    """Say what became of a child that did not end by our own code: minus a signal, or a library's call of ``exit``."""
     how = f"died by {children.name_of(-code)}" if code < 0 else f"ended the process by itself (exit code {code})"
     hint = "; that is often want of memory" if code in (-signal.SIGKILL, 1) else ""
     place = f"; the model is kept at {kept}" if kept else ""

@@ -66,7 +66,7 @@ def build(kind: type[T], value: object, where: str = "") -> T:
 
 
 def plain(value: object) -> Any:
-    """A dataclass that was made here as plain data again, with whatever had been left out filled in.
+    """Give a dataclass that was made here as plain data again, with whatever had been left out filled in.
 
     >>> plain(Within(1, 2))
     {'least': 1, 'most': 2, 'above': False}

@@ -67,7 +67,7 @@ def identity(path: Path) -> tuple[int, int] | None:
 
 
 def inside(folder: Path, name: str, error: type[AttnExportError] = LoadError) -> Path:
-    """The file ``name`` of a folder, which must lie in it: no absolute path, no ``..``, no link that leads out.
+    """Give the file ``name`` of a folder, which must lie in it: no absolute path, no ``..``, no link that leads out.
 
     Raises:
         error: it lies elsewhere, or is no name of a file.
@@ -98,7 +98,7 @@ def _kind(mode: int) -> str:
 
 
 def _size(count: int) -> str:
-    """A number of bytes for people.
+    """Give a number of bytes for people.
 
     >>> _size(3 << 20)
     '3 MB'

@@ -59,7 +59,7 @@ def parse(text: str) -> Any:
 
 
 def _depth(text: str) -> int:
-    """The deepest nesting, counted without recursion; brackets inside strings are none.
+    """Give the deepest nesting, counted without recursion; brackets inside strings are none.
 
     >>> _depth('{"a[[": [1, [2]]}')
     3

@@ -99,7 +99,7 @@ def argument(text: str) -> str:
 
 
 def command(*words: str | PurePath) -> str:
-    """A command line to show. A path among the words is none of its options, whatever its name.
+    """Give a command line to show. A path among the words is none of its options, whatever its name.
 
     >>> command("attn-export", "verify", PurePath("-x; y"), "--json")
     "attn-export verify './-x; y' --json"

@@ -2,8 +2,8 @@
 
     python -m benchmarks.border_maps [NAME …] [--rounds 30]
 
-Both are fused; only the repair differs. Maps ``chosen`` are what the ``cpu`` profile takes; ``forced`` nearly all that
-are exact and save work, to see what it refuses. Interleaved, one thread, with a control, as in ``fusion.py``.
+Both are fused; only the border maps differ. Maps ``chosen`` are what the ``cpu`` profile takes; ``forced`` nearly all
+that are exact and save work, to see what it refuses. Interleaved, one thread, with a control, as in ``fusion.py``.
 """
 
 from __future__ import annotations
@@ -110,10 +110,10 @@ def measure(name: str, rounds: int) -> str:
     reader = OnnxReader(model, hints)
     cpu = PROFILES["cpu"]
     plain = seconds(reader, Planner(cpu))
-    chosen = seconds(reader, Planner(cpu, repair=True))
-    forced = seconds(reader, Planner(FORCED, any_work=True, repair=True))
+    chosen = seconds(reader, Planner(cpu, border_maps=True))
+    forced = seconds(reader, Planner(FORCED, any_work=True, border_maps=True))
     feeds = [{reader.graph.inputs[0]: np.random.default_rng(0).standard_normal((1, *shape)).astype(np.float32)}]
-    worst = fuse_graph(model, repair=True, cases=feeds).certificate.worst
+    worst = fuse_graph(model, border_maps=True, cases=feeds).certificate.worst
     models = {"plain": plain[1], "chosen": chosen[1], "forced": forced[1], "control": plain[1]}
     times = compare(models, rounds)
     cells = []

@@ -82,9 +82,9 @@ def measure(name: str, rounds: int, profile: str) -> str:
     torch.set_num_threads(1)
     model = export(build(name), torch.randn(NETWORKS[name].shape))
     start = time.process_time()
-    fusion = fuse_graph(model, cost=profile, certificate=False)
+    fusion = fuse_graph(model, fuse_cost=profile, certificate=False)
     seconds = time.process_time() - start
-    whole = fuse_graph(model, cost=profile).certificate.worst
+    whole = fuse_graph(model, fuse_cost=profile).certificate.worst
     before, after = (Counter(n.op_type for n in m.graph.node) for m in (model, fusion.model))
     times = compare({"plain": model, "fused": fusion.model, "control": model}, rounds)
     fused, control = ratio(times["fused"], times["plain"]), ratio(times["control"], times["plain"])

@@ -1,6 +1,6 @@
 """Fuzz the fusion algebra for long: random linear nets, every bit compared at up to three sizes.
 
-    python -m benchmarks.fuzz [--nets 50000] [--first 0] [--seconds S] [--repair]
+    python -m benchmarks.fuzz [--nets 50000] [--first 0] [--seconds S] [--border-maps]
 
 Runs from a checkout, where the tests' generator of nets is. Exits with 1 if any net was wrong.
 """
@@ -21,14 +21,14 @@ def main() -> int:
     parser.add_argument("--nets", type=int, default=50_000)
     parser.add_argument("--first", type=int, default=0)
     parser.add_argument("--seconds", type=float, default=float("inf"), help="stop after this time")
-    parser.add_argument("--repair", action="store_true", help="other nets, fixed sizes mostly, with border maps")
+    parser.add_argument("--border-maps", action="store_true", help="other nets, fixed sizes mostly, with border maps")
     options = parser.parse_args()
     torch.set_num_threads(1)
     sys.path.insert(0, ".")
     check = importlib.import_module("tests.reparam.fuzzing").check
     start, done, sizes, before, after, merges, maps, wrong = time.monotonic(), 0, 0, 0, 0, 0, 0, 0
     for seed in range(options.first, options.first + options.nets):
-        verdict = check(seed, repair=options.repair)
+        verdict = check(seed, border_maps=options.border_maps)
         done += 1
         sizes, before, after = sizes + verdict.checked, before + verdict.before, after + verdict.after
         merges, maps = merges + verdict.merges, maps + verdict.maps

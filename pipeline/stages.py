@@ -127,9 +127,9 @@ def _fuse(state: State, options: BuildOptions) -> Made:
     """Collapse the graph; what was not collapsed, and what had to be rolled back, is said."""
     fusion = fuse_graph(
         state.model.model,
-        cost=options.fuse_cost,
-        keep=options.keep_branches,
-        repair=options.border_maps,
+        fuse_cost=options.fuse_cost,
+        keep_branches=options.keep_branches,
+        border_maps=options.border_maps,
         cases=state.feeds[:CERTIFIED],
         certificate=options.certify,
         quantization_error=options.certify,

@@ -108,7 +108,7 @@ class SeenNode:
 
 
 def _look(graph: ir.Graph, position: dict[int, int], root: str, root_layout: Layout, planner: Planner) -> SeenNode:
-    reach = cone(graph, position, root, root_layout, most=24, repair=planner.repair)
+    reach = cone(graph, position, root, root_layout, most=24, border_maps=planner.border_maps)
     stopped: dict[str, NotFusibleError] = {}
     for name, error in reach.stopped.items():
         for below in (name, *_downstream(graph, name)):
@@ -170,7 +170,7 @@ def _not_worth_it(
     graph: ir.Graph, dead: Sequence[ir.Node], reader: ir.Node, pair: str, new: Lowering, *, has_map: bool
 ) -> Reason | None:
     if has_map and isinstance(reader.op, ir.Affine) and cost.map_size(reader.op.term):
-        return None  # a kernel and its map: that is what a repair looks like
+        return None  # a kernel and its map: that is what an allowed border map looks like
     works = [cost.node_work(graph, n) for n in dead]
     macs = sum(w.macs for w in works if w is not None)
     return (

@@ -32,9 +32,9 @@ _MOST_BLAMED = 16
 def fuse_graph(
     model: onnx.ModelProto,
     *,
-    cost: str = "cpu",
-    keep: Sequence[str] = (),
-    repair: bool = False,
+    fuse_cost: str = "cpu",
+    keep_branches: Sequence[str] = (),
+    border_maps: bool = False,
     cases: Sequence[Feeds] | None = None,
     sizes: Mapping[str, int] | None = None,
     folder: Path | None = None,
@@ -45,10 +45,10 @@ def fuse_graph(
 
     Args:
         model: any producer's; external tensors may still lie in ``folder``.
-        cost: the profile that says what pays: ``cpu``, ``gpu``, ``npu`` or ``flops``.
-        keep: patterns of site names (``stages.0``, ``*.head``) whose branches are to stay.
-        repair: whether a constant that a padding breaks (a 1×1 with bias before a padded 3×3) may become a map of one
-            number for each channel and position, added behind; exact, for fixed sizes only.
+        fuse_cost: the cost model that says what pays: ``cpu``, ``gpu``, ``npu`` or ``flops``.
+        keep_branches: patterns of site names (``stages.0``, ``*.head``) whose branches are to stay.
+        border_maps: whether a constant that a padding breaks (a 1×1 with bias before a padded 3×3) may become a map of
+            one number for each channel and position, added behind; exact, for fixed sizes only.
         cases: inputs for the certificate; the first also gives the sizes that costs are counted at. Drawn if None.
         sizes: sizes of dynamic dimensions by name, where ``cases`` does not give them.
         folder: where external tensors lie.
@@ -69,7 +69,7 @@ def fuse_graph(
     examples = list(cases) if cases is not None else [end_to_end.draw(flat, sizes or {})]
     hints = {name: tuple(np.shape(array)) for name, array in examples[0].items()}
     reader = OnnxReader(flat, hints, folder)
-    planner = Planner(costs.profile(cost), keep, repair=repair)
+    planner = Planner(costs.profile(fuse_cost), keep_branches, border_maps=border_maps)
     blamed: list[Refusal] = []
     while True:
         planned = plan_and_prove(reader.graph, planner)

@@ -28,9 +28,9 @@ def fuse_module(
     example: tuple[Tensor, ...],
     *,
     dynamic: Any = None,
-    cost: str = "cpu",
-    keep: Sequence[str] = (),
-    repair: bool = False,
+    fuse_cost: str = "cpu",
+    keep_branches: Sequence[str] = (),
+    border_maps: bool = False,
     quantization_error: bool = False,
 ) -> Fusion[nn.Module]:
     """Return a fused copy of ``module``; ``module`` is not changed.
@@ -44,10 +44,10 @@ def fuse_module(
         example: inputs to export with and to certify on.
         dynamic: dimensions that may vary, as ``torch.export`` takes them; fusions that hold for the example's
             sizes only are refused there.
-        cost: the profile that says what pays.
-        keep: patterns of site names whose branches are to stay.
-        repair: whether a constant that a padding breaks may become a map of one number for each channel and position,
-            added behind: a parameter ``p.fused.shift``, exact for the example's sizes only.
+        fuse_cost: the cost model that says what pays.
+        keep_branches: patterns of site names whose branches are to stay.
+        border_maps: whether a constant that a padding breaks may become a map of one number for each channel and
+            position, added behind: a parameter ``p.fused.shift``, exact for the example's sizes only.
         quantization_error: whether to compute, for each site, what INT8 and fp16 weights would lose before and after.
 
     Raises:
@@ -59,7 +59,7 @@ def fuse_module(
     kind = next((v.dtype for v in module.state_dict().values() if v.is_floating_point()), torch.float32)
 
     def fuse(part: nn.Module, inputs: tuple[Any, ...], sizes: Any) -> Fusion[nn.Module]:
-        planner = Planner(costs.profile(cost), keep, repair=repair)
+        planner = Planner(costs.profile(fuse_cost), keep_branches, border_maps=border_maps)
         return _fuse_traced(part, inputs, sizes, planner, quantization_error=quantization_error)
 
     def fuse_child(part: nn.Module, inputs: tuple[Tensor, ...]) -> Fusion[nn.Module]:

@@ -103,7 +103,7 @@ def with_kernel(
 
     offset, magnitude, biased, border = constant
     made = Lazy(build, v.kernel)
-    return LinConv(tuple(axes), v.channels, src, grp, made, offset, magnitude, biased, v.notes, border, v.repair)
+    return LinConv(tuple(axes), v.channels, src, grp, made, offset, magnitude, biased, v.notes, border, v.border_maps)
 
 
 _ALL = (slice(None),) * 3

@@ -3,7 +3,7 @@
     v[o, q] = bias[o] + Σ_{i,t} kernel[o, i, t] · x̃[src[grp[o], i], s·q + taps[t]]      q ∈ [0, ⌊(H + A)/s⌋ + 1)
 
 x̃ is the root x extended by zeros for ever. On the infinite signal every operator composes exactly; only padding
-looks through the window, so only padding (and what compares windows) has a condition. Where repairs are allowed, a
+looks through the window, so only padding (and what compares windows) has a condition. Where border maps are allowed, a
 border map of one size may stand beside the bias: v[o, q] = bias[o] + border_map[o, q] + Σ …, so that a padding may show
 another constant than the bias. Everything is float64 and frozen; kernels and border maps are built when somebody asks
 for them, since choosing what to merge needs their shape only.
@@ -74,7 +74,7 @@ class LinConv:
         notes: what the composition relied on: "static" sizes, "value" coincidences, "rounding" of a constant, a
             "border" map.
         border_map: what is added at each position besides the bias, ``(outputs, *lengths)``; None is zero everywhere.
-        repair: whether such a border map may be made.
+        border_maps: whether such a border map may be made.
     """
 
     axes: tuple[Axis, ...]
@@ -87,7 +87,7 @@ class LinConv:
     biased: bool = False
     notes: frozenset[str] = frozenset()
     border_map: Lazy | None = None
-    repair: bool = False
+    border_maps: bool = False
 
     @property
     def lengths(self) -> tuple[int, ...] | None:
@@ -107,13 +107,13 @@ class LinConv:
         return int(self.src.shape[1])
 
 
-def identity(channels: int, sizes: Sequence[int | None], *, repair: bool = False) -> LinConv:
-    """Return the root itself; with ``repair``, what is made of it may have a border map."""
+def identity(channels: int, sizes: Sequence[int | None], *, border_maps: bool = False) -> LinConv:
+    """Return the root itself; with ``border_maps``, what is made of it may have a border map."""
     axes = tuple(Axis((0,), 1, -1, size) for size in sizes)
     index = np.arange(channels)
     ones = Lazy(lambda: np.ones((channels, 1, *(1,) * len(axes))))
     zeros = np.zeros(channels)
-    return LinConv(axes, channels, index[:, None], index, ones, zeros, zeros, repair=repair)
+    return LinConv(axes, channels, index[:, None], index, ones, zeros, zeros, border_maps=border_maps)
 
 
 def scale(v: LinConv, factor: Array) -> LinConv:
@@ -140,8 +140,8 @@ def shift(v: LinConv, term: Array) -> LinConv:
 
 
 def with_border_map(v: LinConv, values: Array) -> LinConv:
-    """Add a number to each channel and position, ``(outputs, *lengths)``: only where repairs are allowed."""
-    assert v.repair
+    """Add a number to each channel and position, ``(outputs, *lengths)``: only where they are allowed."""
+    assert v.border_maps
     return replace(
         v, border_map=border_map.total([v.border_map, Lazy(lambda: values)]), notes=v.notes | {"static", BORDER}
     )
@@ -178,7 +178,7 @@ def pad(v: LinConv, dim: int, left: int, right: int, value: float | Array = 0.0)
 
     Raises:
         NotFusibleError: the padding would show what lies outside the window, or another constant than the bias where
-            no repair is allowed.
+            border maps are not allowed.
     """
     axis, notes, shown = v.axes[dim], set[str](), np.broadcast_to(value, v.bias.shape) - v.bias
     if left > 0 or right > 0:
@@ -202,7 +202,7 @@ def pad(v: LinConv, dim: int, left: int, right: int, value: float | Array = 0.0)
             try:
                 notes |= _constant_matches(v, value)
             except NotFusibleError as mismatch:
-                v = _repaired(v, mismatch)
+                v = _with_map(v, mismatch)
     v = replace(v, border_map=changed(v, lambda i: border_map.padded(i, dim, left, right, shown)))
     wider = replace(axis, taps=tuple(t - axis.stride * left for t in axis.taps))
     return with_axis(v, dim, replace(wider, extent=axis.extent + axis.stride * (left + right)), *notes)
@@ -225,19 +225,20 @@ def _constant_matches(v: LinConv, value: float | Array) -> set[str]:
     return {"value", "rounding"} if np.any(gap > 1e-14 * size) else {"value"}
 
 
-def _repaired(v: LinConv, mismatch: NotFusibleError) -> LinConv:
+def _with_map(v: LinConv, mismatch: NotFusibleError) -> LinConv:
     """Give a value a border map, zero so far, where that makes a padding with another constant legal.
 
     Raises:
-        NotFusibleError: no repair is allowed, or sizes are not fixed.
+        NotFusibleError: border maps are not allowed, or sizes are not fixed.
     """
     lengths = v.lengths
     if lengths is None:
-        allow = "" if v.repair else "allow a border map with --border-maps, and "
+        allow = "" if v.border_maps else "allow a border map with --border-maps, and "
         raise NotFusibleError(
-            mismatch.reason + (", and a border map holds for one size, but an axis is dynamic" if v.repair else ""),
+            mismatch.reason
+            + (", and a border map holds for one size, but an axis is dynamic" if v.border_maps else ""),
             f"{mismatch.remedy}; or {allow}export a fixed size",
         )
-    if not v.repair:
+    if not v.border_maps:
         raise NotFusibleError(mismatch.reason, f"{mismatch.remedy}; or allow a border map with --border-maps")
     return replace(v, border_map=Lazy(lambda: np.zeros((v.outputs, *lengths))), notes=v.notes | {"static", BORDER})

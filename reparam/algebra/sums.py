@@ -79,7 +79,17 @@ def add(values: Sequence[LinConv]) -> LinConv:
 
         made = Lazy(total, *(v.kernel for v in values))
         return LinConv(
-            axes, first.channels, first.src, first.grp, made, bias, magnitude, biased, remarks, border, first.repair
+            axes,
+            first.channels,
+            first.src,
+            first.grp,
+            made,
+            bias,
+            magnitude,
+            biased,
+            remarks,
+            border,
+            first.border_maps,
         )
     pairs, grp = np.unique(np.stack([v.grp for v in values], axis=1), axis=0, return_inverse=True)
     read = [[row[row >= 0] for row in v.src] for v in values]
@@ -109,7 +119,9 @@ def add(values: Sequence[LinConv]) -> LinConv:
         return result
 
     made = Lazy(build, *(v.kernel for v in values))
-    return LinConv(axes, first.channels, table, joined, made, bias, magnitude, biased, remarks, border, first.repair)
+    return LinConv(
+        axes, first.channels, table, joined, made, bias, magnitude, biased, remarks, border, first.border_maps
+    )
 
 
 def concat(values: Sequence[LinConv]) -> LinConv:
@@ -146,5 +158,5 @@ def concat(values: Sequence[LinConv]) -> LinConv:
         any(v.biased for v in values),
         frozenset().union(notes, *(v.notes for v in values)),
         border_map.joined([v.border_map for v in values], [v.outputs for v in values], values[0].lengths or ()),
-        values[0].repair,
+        values[0].border_maps,
     )

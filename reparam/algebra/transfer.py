@@ -19,10 +19,10 @@ from attn_export.types import Array, Ints
 __all__ = ["State", "start", "transfer"]
 
 
-def start(shape: Sequence[Dim], root_layout: Layout, *, repair: bool = False) -> State:
-    """Take the root as a convolution of itself; with ``repair``, what follows may have a border map."""
+def start(shape: Sequence[Dim], root_layout: Layout, *, border_maps: bool = False) -> State:
+    """Take the root as a convolution of itself; with ``border_maps``, what follows may have a border map."""
     space = [a.size if isinstance(a.size, int) else None for a in root_layout.atoms if a.kind == "s"]
-    lin = toeplitz.begun(linconv.identity(prod(root_layout.channel_sizes), space, repair=repair), root_layout)
+    lin = toeplitz.begun(linconv.identity(prod(root_layout.channel_sizes), space, border_maps=border_maps), root_layout)
     return State(lin, root_layout.resized(shape))
 
 
@@ -179,7 +179,7 @@ def _shifted(term: Array, axis: int | None, state: State) -> LinConv:
         if not lengths:
             raise
         values = positions.read(term, state.layout, axis, lengths)
-        if not lin.repair:
+        if not lin.border_maps:
             raise NotFusibleError(error.reason, f"{error.remedy}; or allow a border map with --border-maps") from None
         return linconv.with_border_map(lin, values)
 

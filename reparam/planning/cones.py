@@ -106,12 +106,12 @@ def cone(
     root_layout: Layout,
     most: int = MOST_NODES,
     *,
-    repair: bool = False,
+    border_maps: bool = False,
 ) -> Cone:
-    """Follow every linear operator forward from ``root``; with ``repair``, also where that takes a border map."""
+    """Follow every linear operator forward from ``root``; with ``border_maps``, also where that takes a border map."""
     value = graph.values[root]
     assert value.shape is not None
-    result = Cone(root, root_layout, {root: start(value.shape, root_layout, repair=repair)})
+    result = Cone(root, root_layout, {root: start(value.shape, root_layout, border_maps=border_maps)})
     heap: list[tuple[int, ir.Node]] = []
     seen: set[int] = set()
 

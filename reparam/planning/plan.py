@@ -70,13 +70,13 @@ class Planner:
     """Prices candidates under one profile; ``banned`` pairs of root and target are never tried.
 
     ``any_work`` lets a candidate do more multiply-accumulates than what it replaces: for tests of the algebra.
-    ``repair`` lets it add a border map: a constant for each channel and position, which holds for one size.
+    ``border_maps`` lets it add a border map: a constant for each channel and position, which holds for one size.
     """
 
     profile: cost.CostProfile
     keep: Sequence[str] = ()
     any_work: bool = False
-    repair: bool = False
+    border_maps: bool = False
     banned: set[tuple[str, str]] = field(default_factory=set)
     withheld: dict[str, None] = field(default_factory=dict)
     fresh: Iterator[int] = field(default_factory=itertools.count)
@@ -107,7 +107,7 @@ class Planner:
                 continue
             longest, place = 0, root
             for root_layout in root_layouts(graph, root):
-                reach = cone(graph, position, root, root_layout, most[root], repair=self.repair)
+                reach = cone(graph, position, root, root_layout, most[root], border_maps=self.border_maps)
                 found += self._of_cone(graph, reach, new)
                 longest = max(longest, len(reach.nodes))
             for _ in range(longest // 2 - 1 if root in after else 0):  # what begins there overlaps with what began here

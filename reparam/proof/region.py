@@ -35,7 +35,7 @@ def replay(graph: ir.Graph, merge: Merge, ops: Mapping[int, ir.Op], region: Sequ
     """
     shape = graph.values[merge.root].shape
     assert shape is not None
-    states = {merge.root: start(shape, merge.root_layout, repair=BORDER in merge.notes)}
+    states = {merge.root: start(shape, merge.root_layout, border_maps=BORDER in merge.notes)}
     for node in region:
         op = ops.get(id(node), node.op)
         states[node.output] = transfer(op, [states[n] for n in node.inputs], graph.values[node.output].shape)

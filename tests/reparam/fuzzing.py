@@ -410,13 +410,13 @@ def _close(got: Tensor, want: Tensor) -> bool:
     return certify.relative_error(got, want) <= 1e-13
 
 
-def check(seed: int, repair: bool = False) -> Verdict:
+def check(seed: int, border_maps: bool = False) -> Verdict:
     """Collapse a random net by force and compare every bit of every output at up to three sizes.
 
-    With ``repair`` it has fixed sizes three times in four, and border maps are allowed.
+    With ``border_maps`` it has fixed sizes three times in four, and border maps are allowed.
     """
-    graph = random_net(seed, fixed=repair and seed % 4 > 0)
-    plan = Planner(FRUGAL if repair else EAGER, any_work=True, repair=repair).run(graph)
+    graph = random_net(seed, fixed=border_maps and seed % 4 > 0)
+    plan = Planner(FRUGAL if border_maps else EAGER, any_work=True, border_maps=border_maps).run(graph)
     rng = np.random.default_rng(seed + 1)
     traced = graph.values["x"].sizes
     assert traced is not None

@@ -36,7 +36,7 @@ def shown(y: Array, pads: list[tuple[int, int]], constant: Array) -> Array:
 
 
 @st.composite
-def repaired(draw: Any) -> tuple[LinConv, Array, Array]:
+def mapped(draw: Any) -> tuple[LinConv, Array, Array]:
     """A 1×1 with a bias, padded with what the bias is not; with its root and what it is in NumPy."""
     rank, channels = draw(st.sampled_from([1, 2])), draw(st.integers(1, 4))
     sizes = [draw(st.integers(6, 9)) for _ in range(rank)]
@@ -48,7 +48,7 @@ def repaired(draw: Any) -> tuple[LinConv, Array, Array]:
     pads = [(draw(st.integers(0, 2)), draw(st.integers(-1, 2))) for _ in range(rank)]
     assume(any(max(pair) > 0 for pair in pads))
     constant = rng.standard_normal(outputs) if draw(st.booleans()) else np.zeros(outputs)
-    v = compose.conv(linconv.identity(channels, sizes, repair=True), **conv)
+    v = compose.conv(linconv.identity(channels, sizes, border_maps=True), **conv)
     try:
         for dim, (left, right) in enumerate(pads):
             v = linconv.pad(v, dim, left, right, constant)
@@ -60,13 +60,13 @@ def repaired(draw: Any) -> tuple[LinConv, Array, Array]:
 
 
 @FEW
-@given(repaired())
+@given(mapped())
 def test_padding_with_another_constant(value: tuple[LinConv, Array, Array]) -> None:
     close(*value)
 
 
 @FEW
-@given(repaired(), st.data())
+@given(mapped(), st.data())
 def test_a_convolution_of_it(value: tuple[LinConv, Array, Array], data: Any) -> None:
     v, x, y = value
     conv = data.draw(convolutions(v.outputs, len(v.axes)))
@@ -76,7 +76,7 @@ def test_a_convolution_of_it(value: tuple[LinConv, Array, Array], data: Any) -> 
 
 
 @FEW
-@given(repaired(), st.integers(0, 2**16))
+@given(mapped(), st.integers(0, 2**16))
 def test_scale_shift_rows_and_a_number_at_each_position(value: tuple[LinConv, Array, Array], seed: int) -> None:
     v, x, y = value
     rng = np.random.default_rng(seed)
@@ -87,14 +87,14 @@ def test_scale_shift_rows_and_a_number_at_each_position(value: tuple[LinConv, Ar
 
 
 @FEW
-@given(repaired(), st.integers(1, 3))
+@given(mapped(), st.integers(1, 3))
 def test_stride(value: tuple[LinConv, Array, Array], step: int) -> None:
     v, x, y = value
     close(linconv.stride(v, 0, step), x, y[:, :, ::step])
 
 
 @FEW
-@given(repaired(), st.integers(-2, 2), st.integers(-2, 2), st.integers(0, 2**16))
+@given(mapped(), st.integers(-2, 2), st.integers(-2, 2), st.integers(0, 2**16))
 def test_cropping_and_padding_it_again(value: tuple[LinConv, Array, Array], left: int, right: int, seed: int) -> None:
     v, x, y = value
     assume(y.shape[2] + min(left, 0) + min(right, 0) >= 1)
@@ -109,7 +109,7 @@ def test_cropping_and_padding_it_again(value: tuple[LinConv, Array, Array], left
 
 
 @FEW
-@given(repaired(), st.integers(0, 2**16))
+@given(mapped(), st.integers(0, 2**16))
 def test_sums_and_concatenations(value: tuple[LinConv, Array, Array], seed: int) -> None:
     v, x, y = value
     weight = np.random.default_rng(seed).standard_normal((v.outputs, v.outputs, *(1,) * len(v.axes)))
@@ -121,19 +121,19 @@ def test_sums_and_concatenations(value: tuple[LinConv, Array, Array], seed: int)
 
 
 def test_without_leave_and_with_dynamic_sizes_it_is_refused_with_a_way_out() -> None:
-    def padded(size: int | None, *, repair: bool) -> LinConv:
-        v = linconv.shift(linconv.identity(2, [size, 8], repair=repair), np.array([0.0, 0.5]))
+    def padded(size: int | None, *, border_maps: bool) -> LinConv:
+        v = linconv.shift(linconv.identity(2, [size, 8], border_maps=border_maps), np.array([0.0, 0.5]))
         return linconv.pad(v, 1, 1, 1)
 
-    assert padded(8, repair=True).border_map is not None
+    assert padded(8, border_maps=True).border_map is not None
     with pytest.raises(NotFusibleError, match=r"padded with 0 where its bias makes 0\.5") as caught:
-        padded(8, repair=False)
+        padded(8, border_maps=False)
     assert caught.value.remedy.endswith("or allow a border map with --border-maps")
     with pytest.raises(NotFusibleError, match="a border map holds for one size, but an axis is dynamic") as caught:
-        padded(None, repair=True)
+        padded(None, border_maps=True)
     assert caught.value.remedy.endswith("or export a fixed size")
     with pytest.raises(NotFusibleError) as caught:
-        padded(None, repair=False)
+        padded(None, border_maps=False)
     assert caught.value.remedy.endswith("or allow a border map with --border-maps, and export a fixed size")
 
 
@@ -220,7 +220,7 @@ def test_blocks_become_one_convolution_with_a_map(name: str) -> None:
     build, shape, before = BLOCKS[name]
     torch.manual_seed(3)
     module, x = wake(build()), torch.randn(shape)
-    fusion = fuse_module(module, (x,), repair=True, cost="flops")
+    fusion = fuse_module(module, (x,), border_maps=True, fuse_cost="flops")
     assert convs(fusion.model) == 1, fusion.refusals
     assert fusion.certificate.worst <= 1e-13
     (site,) = (site for site in fusion.sites if BORDER in site.notes)
@@ -228,11 +228,13 @@ def test_blocks_become_one_convolution_with_a_map(name: str) -> None:
     assert site.error is not None
     assert site.error <= 1e-13
     assert "border map" in site.pattern
-    plainly = fuse_module(module, (x,), cost="flops")
+    plainly = fuse_module(module, (x,), fuse_cost="flops")
     assert convs(plainly.model) > 1
     assert any("--border-maps" in refusal.remedy for refusal in plainly.refusals)
     auto = torch.export.Dim.AUTO
-    free = fuse_module(module, (x,), repair=True, cost="flops", dynamic=(dict.fromkeys(range(2, x.ndim), auto),))
+    free = fuse_module(
+        module, (x,), border_maps=True, fuse_cost="flops", dynamic=(dict.fromkeys(range(2, x.ndim), auto),)
+    )
     assert convs(free.model) == convs(plainly.model)
     assert any("dynamic" in refusal.reason and "fixed size" in refusal.remedy for refusal in free.refusals)
     assert before > 1
@@ -244,12 +246,12 @@ def test_files_are_repaired_alike(name: str) -> None:
     torch.manual_seed(4)
     module, x = wake(build()), torch.randn(shape)
     for model in (dynamo(module, x), torchscript(module, x)):
-        fusion = fuse_graph(model, repair=True, cost="flops")
+        fusion = fuse_graph(model, border_maps=True, fuse_cost="flops")
         kinds = operators(fusion.model)
         assert (kinds["Conv"], kinds["Add"]) == (1, 1)
         agrees(model, fusion, shape)
-        assert operators(fuse_graph(model, cost="flops").model)["Conv"] > 1
-    free = fuse_graph(dynamo(module, x, dynamic=True), repair=True, cost="flops")
+        assert operators(fuse_graph(model, fuse_cost="flops").model)["Conv"] > 1
+    free = fuse_graph(dynamo(module, x, dynamic=True), border_maps=True, fuse_cost="flops")
     assert operators(free.model)["Conv"] > 1
     assert any("dynamic" in refusal.reason for refusal in free.refusals)
 
@@ -257,12 +259,12 @@ def test_files_are_repaired_alike(name: str) -> None:
 def test_a_term_for_each_position_moves_through_and_a_factor_is_refused() -> None:
     torch.manual_seed(5)
     module, x = wake(Tokens()), torch.randn(2, 3, 12, 16)
-    fusion = fuse_module(module, (x,), repair=True)
+    fusion = fuse_module(module, (x,), border_maps=True)
     kinds = count(fusion.model)
     assert (kinds["Conv2d"] + kinds["conv2d"], kinds["Linear"] + kinds["linear"]) == (1, 0)
     assert fusion.certificate.worst <= 1e-13
     assert all(site.structure for site in fusion.sites)
-    scaled = fuse_module(wake(nn.Sequential(PerPixel(), nn.Conv2d(8, 8, 1))), (torch.randn(_IMAGE),), repair=True)
+    scaled = fuse_module(wake(nn.Sequential(PerPixel(), nn.Conv2d(8, 8, 1))), (torch.randn(_IMAGE),), border_maps=True)
     assert not scaled.sites
     assert any("differs between positions" in refusal.reason for refusal in scaled.refusals)
 
@@ -270,13 +272,13 @@ def test_a_term_for_each_position_moves_through_and_a_factor_is_refused() -> Non
 def test_a_map_trains_and_is_fused_again_to_itself() -> None:
     torch.manual_seed(6)
     module, x = wake(Ecb()), torch.randn(_IMAGE)
-    fused = fuse_module(module, (x,), repair=True).model
+    fused = fuse_module(module, (x,), border_maps=True).model
     shift = next(p for name, p in fused.named_parameters() if name.endswith(".shift"))
     assert shift.shape == (1, 8, 14, 13)
     fused(x).sum().backward()
     assert shift.grad is not None
     assert shift.grad.abs().sum() > 0
-    again = fuse_module(fused, (x,), repair=True)
+    again = fuse_module(fused, (x,), border_maps=True)
     assert not again.sites
     assert not again.refusals, again.refusals
 
@@ -287,13 +289,13 @@ def test_the_price_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     same = nn.Sequential(nn.Conv2d(32, 32, 1), nn.Conv2d(32, 32, 3, padding=1))
     wide = nn.Sequential(nn.Conv2d(32, 128, 1), nn.Conv2d(128, 32, 3, padding=1))
     x = torch.randn(1, 32, 64, 64)
-    fusion = fuse_module(wake(same), (x,), repair=True)
+    fusion = fuse_module(wake(same), (x,), border_maps=True)
     assert convs(fusion.model) == 2
     assert any(refusal.reason.endswith("after)") and "border map" in refusal.reason for refusal in fusion.refusals)
-    assert convs(fuse_module(wake(wide), (x,), repair=True).model) == 1
+    assert convs(fuse_module(wake(wide), (x,), border_maps=True).model) == 1
     monkeypatch.setattr("attn_export.reparam.planning.cost.MAP_PASSES", 1)
     monkeypatch.setattr("attn_export.reparam.planning.profitability.DOUBT", 1.0)
-    assert convs(fuse_module(wake(same), (x,), repair=True).model) == 1, "it is the price that holds it"
+    assert convs(fuse_module(wake(same), (x,), border_maps=True).model) == 1, "it is the price that holds it"
 
 
 NETS, FIRST = 500, 2_000_000
@@ -301,9 +303,9 @@ NETS, FIRST = 500, 2_000_000
 
 @pytest.mark.fuzz
 def test_no_bit_is_wrong_with_repairs() -> None:
-    verdicts = [check(FIRST + n, repair=True) for n in range(NETS)]
+    verdicts = [check(FIRST + n, border_maps=True) for n in range(NETS)]
     assert not [v for v in verdicts if v.wrong]
-    assert sum(v.maps for v in verdicts) > NETS / 5, "a fuzz that repairs nothing proves nothing"
+    assert sum(v.maps for v in verdicts) > NETS / 5, "a fuzz without a border map proves nothing"
 
 
 def _painted_inside_only(*given: Any) -> Any:
@@ -326,8 +328,8 @@ def test_a_wrong_map_is_caught(monkeypatch: pytest.MonkeyPatch, fault: str) -> N
     else:
         made = border_map.convolved
         monkeypatch.setattr(border_map, "convolved", lambda i, w, *more: made(i, np.flip(w, 2), *more))
-    assert sum(bool(check(FIRST + n, repair=True).wrong) for n in range(100)) >= 2
+    assert sum(bool(check(FIRST + n, border_maps=True).wrong) for n in range(100)) >= 2
     torch.manual_seed(8)
-    fusion = fuse_module(wake(Ecb()), (torch.randn(_IMAGE),), repair=True)
+    fusion = fuse_module(wake(Ecb()), (torch.randn(_IMAGE),), border_maps=True)
     assert fusion.rolled_back, "and the certificate of the site sees it"
     assert fusion.certificate.ok

@@ -36,7 +36,7 @@ def branches() -> nn.Module:
 
 
 def nodes(module: nn.Module, shape: tuple[int, ...], profile: str) -> int:
-    fusion = fuse_module(wake(module), (torch.randn(shape),), cost=profile)
+    fusion = fuse_module(wake(module), (torch.randn(shape),), fuse_cost=profile)
     assert fusion.certificate.ok
     return count(fusion.model).total()
 

@@ -171,7 +171,7 @@ def test_a_value_that_happens_to_be_zero_is_reported() -> None:
 
 def test_keep_leaves_branches_but_folds_norms() -> None:
     module = wake(nn.Sequential(repvgg(4, 4), repvgg(4, 4)))
-    fusion = fuse_module(module, (torch.randn(2, 4, 9, 9),), keep=["0*"])
+    fusion = fuse_module(module, (torch.randn(2, 4, 9, 9),), keep_branches=["0*"])
     assert left(fusion.model)[0] == 3
     assert any("pattern" in refusal.reason for refusal in fusion.refusals)
 
@@ -194,7 +194,7 @@ def test_refusals_say_why(name: str, reason: str) -> None:
 
 
 def test_flops_profile_never_adds_work() -> None:
-    fusion = fuse_module(wake(Shared()), (torch.randn(2, 8, 9, 9),), cost="flops")
+    fusion = fuse_module(wake(Shared()), (torch.randn(2, 8, 9, 9),), fuse_cost="flops")
     assert left(fusion.model)[0] == 3
 
 

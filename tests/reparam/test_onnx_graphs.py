@@ -262,12 +262,12 @@ def test_names_what_it_cannot_do() -> None:
     with pytest.raises(FusionError, match="opset 10"):
         fuse_graph(small(nodes, CONV, opset=10))
     with pytest.raises(UnknownNameError, match="cpu"):
-        fuse_graph(small(nodes, CONV), cost="cpus")
+        fuse_graph(small(nodes, CONV), fuse_cost="cpus")
 
 
 def test_keeps_the_branches_a_pattern_names() -> None:
     module = wake(nn.Sequential(repvgg(8, 8), repvgg(8, 8)))
-    fusion = fuse_graph(dynamo(module, torch.randn(2, 8, 9, 9)), keep=["1"])
+    fusion = fuse_graph(dynamo(module, torch.randn(2, 8, 9, 9)), keep_branches=["1"])
     assert operators(fusion.model)["Conv"] == 3
     assert any("pattern" in refusal.reason for refusal in fusion.refusals)
 

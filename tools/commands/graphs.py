@@ -32,9 +32,9 @@ def fuse(file: Path, output: Path, asked: BuildOptions, *, as_json: bool) -> Non
         console.say(f"note: {file} will be replaced by its fused version", err=True)
     fusion = fuse_graph(
         model,
-        cost=asked.fuse_cost,
-        keep=asked.keep_branches,
-        repair=asked.border_maps,
+        fuse_cost=asked.fuse_cost,
+        keep_branches=asked.keep_branches,
+        border_maps=asked.border_maps,
         folder=file.parent,
         quantization_error=True,
     )

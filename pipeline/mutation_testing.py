@@ -101,7 +101,7 @@ class MutationScore:
         return f"{text} ({len(self.mutants)} of {self.possible} tried, {self.duration_s:.1f} s)"
 
     def to_dict(self) -> dict[str, Any]:
-        """The score as plain data, for the manifest."""
+        """Give the score as plain data, for the manifest."""
         rows = [{k: None if v == float("inf") else v for k, v in asdict(result).items()} for result in self.mutants]
         return {
             "mode": self.mode,

@@ -60,7 +60,7 @@ class DeployResult:
         return bundle.read(self.target)
 
     def __str__(self) -> str:
-        """The stages as a table of plain text, and the verdict."""
+        """Show the stages as a table of plain text, and the verdict."""
         lines = [f"{self.subject.name}, weights {self.subject.weights} -> {self.target}"]
         lines += [
             f"  {step.name:<10} {'' if step.nodes is None else step.nodes:>6} nodes  {step.summary()}"
@@ -69,7 +69,7 @@ class DeployResult:
         return "\n".join([*lines, self.parity.summary()])
 
     def _repr_html_(self) -> str:
-        """The same as a table, for notebooks."""
+        """Show the same as a table, for notebooks."""
         rows = "".join(
             f"<tr><td>{escape(step.name)}</td><td>{'' if step.nodes is None else step.nodes}</td>"
             f"<td>{escape(step.summary())}</td></tr>"

@@ -34,7 +34,7 @@ class LintFinding:
         remedy: what to do, or empty.
         source: who says so.
         rule: name of the rule, or ``parser``.
-        where: module and line it came from, or empty.
+        where: module and line it is from, or empty.
     """
 
     node: str

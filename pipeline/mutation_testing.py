@@ -51,7 +51,7 @@ class MutantResult:
         normalized_error: largest error in units of what float32 is allowed; infinite where nothing could be compared.
         margin: how many times below its bound a survivor's error stays.
         float64_distance: a survivor's true distance from the model, evaluated in float64, relative to the output.
-        caught_by_audit: the second-tier check that notices a survivor; empty where none does.
+        caught_by_audit: the graph audit that notices a survivor; empty where none does.
         reason: how it was decided, in words.
     """
 
@@ -75,7 +75,7 @@ class MutationScore:
     duration_s: float
 
     def count(self, verdict: Verdict) -> int:
-        """How many mutants came out so."""
+        """How many mutants have this verdict."""
         return sum(result.verdict == verdict for result in self.mutants)
 
     @property
@@ -147,7 +147,7 @@ def run_mutants(
         outputs: those of the bundle.
         budget: seconds after which no further mutant is begun, but for one of each kind. None: all run.
         tolerance: the gate's.
-        second: given a mutant, names the second-tier check that notices it, or gives an empty string.
+        second: given a mutant, names the graph audit that notices it, or gives an empty string.
         faults: what to try; by default all that can be made.
         backend: what runs them.
     """
@@ -224,10 +224,10 @@ class _Gate:
             if index not in self._wanted:
                 self._exact = self._exact or OnnxEvaluator(self.model)
                 self._wanted[index] = self._exact.run(case.inputs)
-            came = changed.run(case.inputs)
+            got = changed.run(case.inputs)
             for name, value in self._wanted[index].items():
                 size = float(np.linalg.norm(value)) or 1.0
-                worst = max(worst, float(np.linalg.norm(came[name].astype(np.float64) - value)) / size)
+                worst = max(worst, float(np.linalg.norm(got[name].astype(np.float64) - value)) / size)
             if worst > EQUIVALENT:
                 break
         return worst

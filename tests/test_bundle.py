@@ -87,17 +87,17 @@ def test_a_failure_leaves_the_older_bundle(tmp_path: Path) -> None:
     [
         (lambda p: (p / bundle.MODEL).write_bytes(b"other"), "was altered"),
         (lambda p: (p / bundle.CASES).unlink(), "cases.npz is missing"),
-        (lambda p: (p / bundle.MANIFEST).unlink(), "is no bundle"),
+        (lambda p: (p / bundle.MANIFEST).unlink(), "is not a bundle"),
         (lambda p: (p / bundle.MANIFEST).write_text("{"), "cannot be read"),
         (lambda p: (p / bundle.MANIFEST).write_text("[]"), "names no schema version"),
         (lambda p: edit(p, schema_version=2), "is of schema version 2, .* reads version 3; export it again"),
         (lambda p: edit(p, schema_version=None, schema=1), "is of schema version 1, "),
         (lambda p: edit(p, schema_version=None, schema=3), "is of schema version 3, "),
         (lambda p: edit(p, schema_version=True), "names no schema version"),
-        (lambda p: edit(p, files={"../model.onnx": "0"}), "no file inside the bundle"),
-        (lambda p: edit(p, files={"/etc/passwd": "0"}), "no file inside the bundle"),
-        (lambda p: edit(p, files={"a//b": "0"}), "no file inside the bundle"),
-        (lambda p: edit(p, files={"manifest.json": "0"}), "no file inside the bundle"),
+        (lambda p: edit(p, files={"../model.onnx": "0"}), "not a file inside the bundle"),
+        (lambda p: edit(p, files={"/etc/passwd": "0"}), "not a file inside the bundle"),
+        (lambda p: edit(p, files={"a//b": "0"}), "not a file inside the bundle"),
+        (lambda p: edit(p, files={"manifest.json": "0"}), "not a file inside the bundle"),
         (lambda p: edit(p, files={"model.onnx": 1}), "files.model.onnx: expected str, got int"),
         (lambda p: edit(p, files={"model.onnx": "ab"}), "expected a sha256, got 'ab'"),
         (lambda p: edit(p, files={}), "does not account for cases.npz"),
@@ -142,7 +142,7 @@ def test_a_failure_leaves_the_older_bundle(tmp_path: Path) -> None:
         (lambda p: cut(p, "[" * 100_000), "nests deeper than 64"),
         (lambda p: cut(p, '{"schema_version": 3, "schema_version": 3}'), "'schema_version' stands twice"),
         (lambda p: cut(p, '{"schema_version": ' + "9" * 5000 + "}"), "an integer of 5000 digits"),
-        (lambda p: cut(p, '{"schema_version": 3, "opset": NaN}'), "NaN is no number"),
+        (lambda p: cut(p, '{"schema_version": 3, "opset": NaN}'), "NaN is not a JSON number"),
         (lambda p: cut(p, '{"schema_version": 3, "attn_export": "\\ud800"}'), "surrogates not allowed"),
     ],
 )
@@ -180,7 +180,7 @@ def test_a_bundle_without_cases_is_refused(tmp_path: Path) -> None:
 def test_a_folder_that_is_no_bundle_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("years")
-    with pytest.raises(WriteError, match="is no bundle"):
+    with pytest.raises(WriteError, match="is not a bundle"):
         write(tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.tex").read_text() == "years"
 

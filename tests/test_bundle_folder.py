@@ -186,7 +186,7 @@ def test_a_link_to_something_else_or_to_itself_is_refused(tmp_path: Path) -> Non
 
 def test_what_comes_there_meanwhile_is_not_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer, "_exchange", lambda *_: pytest.fail("not even for a moment"))
-    with pytest.raises(WriteError, match="is no bundle"), bundle.writing(tmp_path / "two") as folder:
+    with pytest.raises(WriteError, match="is not a bundle"), bundle.writing(tmp_path / "two") as folder:
         (folder / bundle.MODEL).write_bytes(b"new")
         put(tmp_path / "two", thesis_tex="years")
     assert everything(tmp_path) == {"two": None, "two/thesis.tex": b"years"}

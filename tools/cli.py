@@ -20,12 +20,12 @@ from attn_export.tools.contained import contained
 
 
 class _Group(TyperGroup):
-    """A group with a command for a first word that is none."""
+    """A group with a default command, for a first word that is not a command."""
 
     default = "export"
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Insert the default where the first word is no command and no option of the group's own."""
+        """Insert the default command unless the first word is a command or one of the group's own options."""
         own = {"--help", "--version", "--install-completion", "--show-completion", "-h"}
         if args and args[0] not in self.commands and args[0] not in own:
             args = [self.default, *args]

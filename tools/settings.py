@@ -6,8 +6,8 @@
     fuse = true
     fuse-cost = "gpu"
 
-What is typed goes first. Commands that judge somebody else's work (``verify``, ``conform`` and the like) read none: a
-folder that came from elsewhere must not say how strictly it is judged.
+What is typed goes first. Commands that check somebody else's work (``verify``, ``conform`` and the like) read none: a
+folder from elsewhere must not say how strictly it is checked.
 """
 
 from __future__ import annotations

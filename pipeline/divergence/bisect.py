@@ -96,9 +96,9 @@ class _Search:
         if not (new := [name for name in names if name not in self.seen]):
             return
         self.runs += 1
-        came = dict(self.suspect(new))
+        got = dict(self.suspect(new))
         for name, want in self.truth(new):
-            value = came.pop(name)
+            value = got.pop(name)
             if value.shape != want.shape:
                 self.seen[name] = (float("inf"), 0.0, value.shape)
             else:

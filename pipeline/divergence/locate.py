@@ -92,7 +92,7 @@ def origin_of(model: onnx.ModelProto, found: Divergence, known: Mapping[str, Ori
 def layer_errors(model: onnx.ModelProto, feeds: Feeds, backend: str = DEFAULT) -> tuple[Local, ...]:
     """Every layer against its own float64 meaning on the backend's own inputs, the worst first.
 
-    Layers that cannot be evaluated by themselves end the check: it is the second tier, and parity is the first.
+    Layers that cannot be evaluated by themselves end the check: parity has been checked before.
     """
     found: list[Local] = []
     with probing(model, backend, feeds) as probe, suppress(ExportError, BackendError):

@@ -198,7 +198,7 @@ def reproduce(manifest: Mapping[str, Any], name: str = "BUNDLE") -> list[str]:
 
 
 def interval(item: Mapping[str, Any], digits: int = 3) -> str:
-    """Give an interval for people: ``1.002 [0.989, 1.015]``."""
+    """Show an interval for people: ``1.002 [0.989, 1.015]``."""
     low, high = (_number(item.get(end), digits) for end in ("low", "high"))
     return f"{_number(item.get('estimate'), digits)} [{low}, {high}]"
 

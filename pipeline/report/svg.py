@@ -149,7 +149,7 @@ def shares(key: str, rows: Sequence[tuple[str, float, str]], title: str) -> str:
 
 
 def line(key: str, points: Sequence[tuple[float, float]], title: str, x: str, y: str) -> str:
-    """Give a line through points, from zero up."""
+    """Draw a line through points, from zero up."""
     xs, ys = [p[0] for p in points], [p[1] for p in points]
     at, top, tall = _scale(min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1), 8, 110
     most = max(ys) * 1.15 or 1

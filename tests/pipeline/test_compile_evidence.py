@@ -84,7 +84,7 @@ def test_what_cannot_be_kept_is_said(made: Path, tmp_path: Path, monkeypatch: py
     folder = tmp_path / "twice"
     shutil.copytree(made, folder)
     rewrite(folder, {"schema_version": 3, "runs": [{"backend": 3}]})
-    with pytest.raises(BundleError, match=r"report\.json is no report that can be read: runs\[0\]\.backend"):
+    with pytest.raises(BundleError, match=r"report\.json is not a readable report: runs\[0\]\.backend"):
         build(folder, "86", as_json=True)
     rewrite(folder, {"schema_version": 3, "runs": []})
     monkeypatch.chdir(folder)

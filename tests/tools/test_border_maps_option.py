@@ -54,15 +54,15 @@ def test_fuse_repairs_where_it_may_and_sizes_are_fixed(tmp_path: Path, dynamic: 
             assert "dynamic" in refusal["reason"] or not (repair and dynamic)
 
 
-@pytest.mark.parametrize("dynamic", ["batch", "all"])
-def test_the_main_command_repairs_and_proves_it(tmp_path: Path, dynamic: str) -> None:
+@pytest.mark.parametrize(
+    ("dynamic", "shape", "fixed"), [("batch", "b=2x8x24x23", True), ("all", "b=2x8xh=24xw=23", False)]
+)
+def test_the_main_command_repairs_and_proves_it(tmp_path: Path, dynamic: str, shape: str, fixed: bool) -> None:
     (tmp_path / "net.py").write_text(SOURCE, encoding="utf-8")
     target = tmp_path / "made"
-    shape = "b=2x8xh=24xw=23" if dynamic == "all" else "b=2x8x24x23"
     command = (f"{tmp_path / 'net.py'}:Net", "--input", shape, "--dynamic", dynamic, "--fuse", "--border-maps")
     done = run(*command, "--no-bench", "--mutants", "none", "-q", "-o", target)
     assert done.code == 0, done
-    fixed = dynamic != "all"
     assert kinds(target / "model.onnx")["Conv"] == (1 if fixed else 2)
     fusion = json.loads((target / "manifest.json").read_text(encoding="utf-8"))["fusion"]
     assert fusion["repair"]

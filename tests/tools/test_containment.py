@@ -58,25 +58,27 @@ def cli(*words: object, folder: Path, **more: str) -> subprocess.CompletedProces
 
 
 @pytest.mark.parametrize(
-    ("mode", "code", "sentence"),
+    ("mode", "timeout", "code", "sentence"),
     [
-        ("import", 3, "evil died by SIGABRT while importing the backend; nothing was written"),
-        ("missing", 3, "evil died by SIGABRT while asking the backend what it needs; nothing was written"),
-        ("open", 3, "evil died by SIGABRT while opening the model; the model is kept at "),
-        ("abort", 3, "Evil 1.0 died by SIGABRT while running case 'b=1"),
-        ("sleep", 3, "Evil 1.0 took longer than 2 s while running case 'b=1"),
-        ("eat", 3, "0.5 GB are allowed, and was stopped"),
-        ("raise", 3, "evil broke while running case 'b=1"),
-        ("exit", 3, "evil broke while running case 'b=1"),
+        ("import", 30, 3, "evil died by SIGABRT while importing the backend; nothing was written"),
+        ("missing", 30, 3, "evil died by SIGABRT while asking the backend what it needs; nothing was written"),
+        ("open", 30, 3, "evil died by SIGABRT while opening the model; the model is kept at "),
+        ("abort", 30, 3, "Evil 1.0 died by SIGABRT while running case 'b=1"),
+        ("sleep", 2, 3, "Evil 1.0 took longer than 2 s while running case 'b=1"),
+        ("eat", 30, 3, "0.5 GB are allowed, and was stopped"),
+        ("raise", 30, 3, "evil broke while running case 'b=1"),
+        ("exit", 30, 3, "evil broke while running case 'b=1"),
     ],
 )
-def test_a_plug_in_that_misbehaves_is_named(whole: Path, tmp_path: Path, mode: str, code: int, sentence: str) -> None:
+def test_a_plug_in_that_misbehaves_is_named(
+    whole: Path, tmp_path: Path, mode: str, timeout: int, code: int, sentence: str
+) -> None:
     info = tmp_path / "evil-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: evil\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[attn_export.deploy_tests.backends]\nevil = evil_backend\n")
     (tmp_path / "evil_backend.py").write_text(PLUGIN)
-    limits = ("--timeout", "2" if mode == "sleep" else "30", "--memory-limit", "0.5")
+    limits = ("--timeout", str(timeout), "--memory-limit", "0.5")
     done = cli("verify", whole, "--backend", "evil", *limits, folder=tmp_path, EVIL=mode)
     assert sentence in done.stderr
     assert done.returncode == code

@@ -189,7 +189,7 @@ class TestSubjects:
         ((f"{NETS}:Breaks", "--input", "1x4"), 3, "cannot be exported"),
         ((f"{NETS}:Baked", "--input", "b=2x4"), 3, "error"),
         (("se", "--preset", "test", "-o", "/proc/se"), 3, "cannot write the bundle /proc/se"),
-        (("verify", "nowhere"), 3, "is no bundle"),
+        (("verify", "nowhere"), 3, "is not a bundle"),
         (("bench", "a", "b", "c"), 2, "one bundle, or two"),
         (("show", "tripplet"), 2, "did you mean 'triplet'"),
         (("list", "--family", "attentoin"), 2, "did you mean 'attention'"),

@@ -198,7 +198,7 @@ def check_kit(kit: Path, paths: tuple[Path, ...], *, as_json: bool) -> None:
 
     found = kits.check_kit(kit, paths)
     if not found:
-        raise BundleError(f"{kit} is not a kit: it holds no runs; `attn-export conform BUNDLE -o KIT` writes one")
+        raise BundleError(f"{kit} is not a kit (no runs); `attn-export conform BUNDLE -o KIT` writes one")
     _results(found, as_json=as_json)
 
 

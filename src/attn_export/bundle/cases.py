@@ -28,7 +28,7 @@ def write_cases(file: Path, cases: Sequence[Case]) -> None:
 
 
 def case_names(file: Path) -> list[str]:
-    """Give the names of the cases in a file that ``write_cases`` has just written."""
+    """Read the names of the cases in a file that ``write_cases`` has just written."""
     with np.load(file, allow_pickle=False) as archive:
         return [str(name) for name in archive["names"]]
 

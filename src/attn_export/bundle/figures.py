@@ -562,4 +562,4 @@ def check(plain: object, whose: str, error: type[AttnExportError] = BundleError)
     try:
         return fields.build(ReportRecord, plain)
     except ValueError as reason:
-        raise error(f"{whose} is no report that can be read: {reason}; make it again with attn-export") from reason
+        raise error(f"{whose} is not a readable report: {reason}; make it again with attn-export") from reason

@@ -518,7 +518,7 @@ def check(plain: object, whose: str) -> ManifestRecord:
 def _files(files: Mapping[str, str]) -> None:
     for name, wanted in files.items():
         if not plain_name(name):
-            raise ValueError(f"files names {name[:80]!r}, which is no file inside the bundle")
+            raise ValueError(f"files names {name[:80]!r}, which is not a file inside the bundle")
         if not Sha256.fullmatch(wanted):
             raise ValueError(f"files.{name[:80]}: expected a sha256, got {wanted[:80]!r}")
     if CASES not in files:

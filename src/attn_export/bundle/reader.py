@@ -50,7 +50,7 @@ def read(path: Path) -> Bundle:
 
 @contextlib.contextmanager
 def _held(path: Path) -> Iterator[tuple[int, int]]:
-    """Give the identity of a folder, which no other folder can take on while the block runs."""
+    """Hold the identity of a folder, which no other folder can take on while the block runs."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     except (OSError, ValueError) as error:
@@ -64,9 +64,9 @@ def _held(path: Path) -> Iterator[tuple[int, int]]:
 
 def _no_bundle(path: Path, error: OSError | ValueError) -> BundleError:
     if isinstance(error, FileNotFoundError):
-        return BundleError(f"{path} is no bundle: it is not there")
+        return BundleError(f"{path} is not a bundle: it does not exist")
     if isinstance(error, NotADirectoryError):
-        return BundleError(f"{path} is no bundle: a bundle is a folder")
+        return BundleError(f"{path} is not a bundle: expected a folder, got a file")
     return BundleError(f"{path} cannot be read: {(error.strerror if isinstance(error, OSError) else '') or error}")
 
 
@@ -106,7 +106,7 @@ def artifacts(path: Path, facts: ManifestRecord) -> tuple[Artifact, ...]:
 
 
 def whole_folder(path: Path) -> tuple[ManifestRecord, str]:
-    """Give the manifest and its digest, of a folder in which every file is there, unaltered, and no other.
+    """Read the manifest and its digest, of a folder in which every file is there, unaltered, and no other.
 
     Raises:
         BundleError: it is not so.
@@ -127,14 +127,14 @@ def whole_folder(path: Path) -> tuple[ManifestRecord, str]:
 
 
 def read_manifest(path: Path) -> tuple[ManifestRecord, str]:
-    """Give the manifest of the bundle at ``path`` and its digest; no other file is looked at.
+    """Read the manifest of the bundle at ``path`` and its digest; no other file is looked at.
 
     Raises:
         BundleError: there is none, or it is not what it must be.
     """
     file = path / MANIFEST
     if not os.path.lexists(file):
-        raise BundleError(f"{path} is no bundle: there is no {MANIFEST} in it")
+        raise BundleError(f"{path} is not a bundle (no {MANIFEST})")
     plain, digest = _json(file, path)
     return manifests.check(plain, str(path)), f"sha256:{digest}"
 
@@ -155,7 +155,7 @@ def _no_link(file: Path, folder: Path) -> Path:
 
 
 def entries(path: Path, listed: set[str]) -> set[str]:
-    """Give the files of a bundle's folder, all of which its manifest lists.
+    """List the files of a bundle's folder, all of which its manifest lists.
 
     Raises:
         BundleError: there is a file, folder or link that is not listed.
@@ -170,7 +170,7 @@ def entries(path: Path, listed: set[str]) -> set[str]:
                 for count, entry in enumerate(scanned):
                     name = f"{inner}/{entry.name}" if inner else entry.name
                     if count >= _ENTRIES:
-                        raise BundleError(f"{path} holds more than {_ENTRIES} entries, and is no bundle")
+                        raise BundleError(f"{path} is not a bundle: expected at most {_ENTRIES} entries, got more")
                     if entry.is_symlink():
                         raise BundleError(f"{path}: {_shown(name)} is a link; a bundle holds its own files")
                     folder = entry.is_dir(follow_symlinks=False)
@@ -219,7 +219,7 @@ def digest(path: Path) -> str:
 
 
 def parse_digest(text: str) -> str:
-    """Give a digest as it was typed.
+    """Read a digest as it was typed.
 
     >>> parse_digest("SHA256:" + 64 * "A")[:15]
     'sha256:aaaaaaaa'
@@ -234,7 +234,7 @@ def parse_digest(text: str) -> str:
 
 
 def report(whole: Bundle) -> dict[str, Any]:
-    """Give the content of a bundle's ``report.json``: the very file that its manifest lists.
+    """Read the content of a bundle's ``report.json``: the very file that its manifest lists.
 
     Raises:
         BundleError: it has none, or it is no report.
@@ -250,7 +250,7 @@ def report(whole: Bundle) -> dict[str, Any]:
 
 
 def report_file(file: Path, error: type[AttnExportError] = BundleError) -> dict[str, Any]:
-    """Give the content of a ``report.json`` that lies anywhere.
+    """Read the content of a ``report.json`` that lies anywhere.
 
     Raises:
         error: it is none.

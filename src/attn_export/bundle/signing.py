@@ -77,14 +77,14 @@ def signer(whole: Bundle, signers: Path) -> str:
 
 
 def _manifest(whole: Bundle) -> bytes:
-    """Give the very bytes that the bundle's digest is of."""
+    """Read the very bytes that the bundle's digest is of."""
     content = (whole.path / bundle.MANIFEST).read_bytes()
     bundle.unchanged(whole)
     return content
 
 
 def _path(path: Path) -> str:
-    """Give a path that ssh-keygen cannot take for an option."""
+    """Write a path that ssh-keygen cannot take for an option."""
     return os.path.abspath(path)  # noqa: PTH100  # resolve() would follow links
 
 

@@ -110,7 +110,7 @@ def once(target: Path, what: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _growing(place: Path, what: str) -> Iterator[Path]:
-    """Give a folder of this run, and the disk's failures in words.
+    """Make a folder of this run, and the disk's failures in words.
 
     Raises:
         WriteError: another run is writing there, or nobody can.
@@ -200,7 +200,7 @@ def _replaceable(place: Path, called: Path | None = None) -> None:
     if not place.is_dir():
         raise WriteError(f"{name} is a file; {_WAY_OUT}")
     if not os.path.lexists(place / MANIFEST):
-        raise WriteError(f"{name} exists and is no bundle; {_WAY_OUT}")
+        raise WriteError(f"{name} exists and is not a bundle; {_WAY_OUT}")
     try:
         reader.whole_folder(place)
     except BundleError as error:
@@ -210,7 +210,7 @@ def _replaceable(place: Path, called: Path | None = None) -> None:
 
 @contextlib.contextmanager
 def _claimed(place: Path) -> Iterator[Path]:
-    """Give a folder of this run for what will be at ``place``; removed at the end, if it is still there.
+    """Make a folder of this run for what will be at ``place``; removed at the end, if it is still there.
 
     Raises:
         WriteError: another run has one.
@@ -241,7 +241,7 @@ def _stem(place: Path) -> str:
 
 
 def _left(place: Path, kind: str) -> list[Path]:
-    """Give the folders of this kind that runs for this very place have, or have left; never those of ``NAME.other``."""
+    """List the folders of this kind that runs for this very place have, or have left; never those of ``NAME.other``."""
     ours = re.compile(rf"\.{re.escape(_stem(place))}\.[0-9a-f]{{8}}\.{kind}")
     return sorted(path for path in place.parent.iterdir() if ours.fullmatch(path.name) and not path.is_symlink())
 
@@ -306,7 +306,7 @@ def _put(partial: Path, place: Path) -> None:
 
 
 def _recover(place: Path) -> None:
-    """End what a run left that died while it put a bundle in its place; what is no bundle of ours stays where it is."""
+    """End what a run left that died while it put a bundle in its place; what is not ours stays where it is."""
     if (aside := _left(place, "old")) and not os.path.lexists(place):
         aside.pop().rename(place)
     for left in (*_left(place, "old"), *_left(place, "new")):

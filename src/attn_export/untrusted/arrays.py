@@ -72,7 +72,7 @@ def _members(archive: zipfile.ZipFile, size: int, most: int) -> Iterator[tuple[s
         if entry.flag_bits & 1:
             raise ValueError(f"{entry.filename!r} is encrypted")
         if not entry.filename.endswith(".npy"):
-            raise ValueError(f"{entry.filename[:80]!r} is no array")
+            raise ValueError(f"{entry.filename[:80]!r} is not an array")
         with archive.open(entry) as member:
             content = member.read(entry.file_size + 1)
         if len(content) != entry.file_size:

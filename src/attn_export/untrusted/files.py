@@ -70,13 +70,13 @@ def inside(folder: Path, name: str, error: type[AttnExportError] = LoadError) ->
     """Give the file ``name`` of a folder, which must lie in it: no absolute path, no ``..``, no link that leads out.
 
     Raises:
-        error: it lies elsewhere, or is no name of a file.
+        error: it lies elsewhere, or is not a file name.
     """
     place = folder / name
     try:
         real, root = Path(os.path.realpath(place)), Path(os.path.realpath(folder))
     except (OSError, ValueError) as reason:
-        raise error(f"{folder}: {name!r} is no name of a file") from reason
+        raise error(f"{folder}: {name!r} is not a file name") from reason
     if not name or Path(name).is_absolute() or ".." in Path(name).parts or not real.is_relative_to(root):
         raise error(f"{folder}: {name!r} lies outside the folder")
     return place

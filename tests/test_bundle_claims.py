@@ -214,7 +214,7 @@ def test_the_user_may_ask_for_another_limit_and_it_is_said(tmp_path: Path) -> No
     done = run("verify", off, "--tolerance", "40")
     assert done.code == 0, done.err
     assert "required: k <= 40, from the command line; the bundle says k <= 4" in done.out
-    assert "of 40)" in done.out
+    assert "(limit 40x)" in done.out
     done = run("verify", off, "--snr", "60", "--json")
     assert done.code == 0, done.err
     assert done.json["asked"] == {"tolerance": None, "snr": 60.0}

@@ -70,7 +70,7 @@ def _root(
     from attn_export.tools import settings
 
     assert isinstance(ctx.command, TyperGroup)
-    ctx.default_map = settings.defaults(Path.cwd(), ctx.command)
+    ctx.default_map = settings.defaults_here(ctx.command)
 
 
 @app.command(epilog="Example: attn-export my_pkg.net:build --input 1x3x224x224 --weights net.safetensors --fuse")

@@ -32,6 +32,19 @@ _MOST = 1 << 20
 _TYPED = {"output", "as_json", "help", "version", "debug"}
 
 
+def defaults_here(group: TyperGroup) -> dict[str, Any]:
+    """Say what the project around the current folder sets; nothing where that folder was removed.
+
+    Raises:
+        UsageError: as ``defaults``.
+    """
+    try:
+        folder = Path.cwd()
+    except OSError:
+        return {}
+    return defaults(folder, group)
+
+
 def defaults(folder: Path, group: TyperGroup) -> dict[str, Any]:
     """Say what the project around ``folder`` sets, by command and parameter, as Click's ``default_map``.
 

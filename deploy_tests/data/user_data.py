@@ -59,7 +59,7 @@ def read(whole: Bundle, path: Path, declared: Preprocess | None = None, *, evalu
         LoadError: a file cannot be read, or does not fit the model's inputs.
         UsageError: there are images, and no preprocessing is known; or the one declared is not the one recorded.
         GateError: a file that the bundle was made with gives another input here.
-        InconclusiveError: float32 strays so far on them that nothing can be said.
+        InconclusiveError: the float32 error on them is so large that nothing can be said.
     """
     if not path.exists():
         raise LoadError(f"{path} does not exist; expected a .npy, .npz or image file, or a folder of such")
@@ -103,7 +103,7 @@ def _same(case: Case, feeds: Feeds) -> None:
 
 
 def _agreements(model: Path, feeds: Mapping[str, Feeds], backend: str = backends.DEFAULT) -> Iterator[Case]:
-    """Run without optimisations; nothing says what float32 strays, so only the floor is granted, once for each run."""
+    """Run without optimisations; the float32 error is not known, so only the floor is granted, once for each run."""
     if not backends.traits(backend).can_skip_optimization:
         raise BackendError(f"{backend} always optimises, so nothing independent can be compared with; install torch")
     with backends.opened(backend, model, Options(optimize=False)) as run:

@@ -2,8 +2,8 @@
 
     k = ‖y − y₆₄‖ / max( e, 8 · 2⁻²⁴ · ‖y₆₄‖ )        pass: k ≤ 4, for every case and every output
 
-e is the largest error of PyTorch float32 over its own variants, measured when the bundle was written: how far a
-correct float32 evaluation of this very model strays. The floor is for models that float32 happens to hit exactly.
+e is the largest error of PyTorch float32 over its own variants, measured when the bundle was written: how much a
+correct float32 run of this very model differs from it. The floor is for models that float32 happens to hit exactly.
 
 Coarser precisions are measured by their signal-to-noise ratio against the same reference instead, in dB.
 """

@@ -83,7 +83,7 @@ def from_code(
     from attn_export.export.weights.randomize import randomize
 
     if not shapes:
-        raise UsageError(f"{text}: say what goes in, for example --input 1x3x224x224")
+        raise UsageError(f"{text}: input shape required: add for example --input 1x3x224x224")
     source, _, name = text.rpartition(":")
     found = _find(_import(source), source, name)
     if isinstance(found, nn.Module):

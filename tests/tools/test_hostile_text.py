@@ -230,7 +230,7 @@ def test_a_line_on_a_terminal_is_one_line(name: str) -> None:
     first, second, third = out.getvalue().removesuffix("\n").split("\n")
     assert first == f"refused: {text.line(name)}"
     assert second.startswith(f"  {NAME}")
-    assert json.loads(third) == {"name": name, name: 1}
+    assert json.loads(third) == {"schema_version": console.SCHEMA_VERSION, "name": name, name: 1}
     assert not HIDDEN.search(out.getvalue())
 
 

@@ -19,10 +19,11 @@ from torch import Tensor
 
 from attn_export import bundle
 from attn_export.bundle import Bundle, Case
-from attn_export.deploy_tests.backends import DEFAULT
+from attn_export.deploy_tests.backends import DEFAULT, backend_for
 from attn_export.deploy_tests.data import inputs as user_inputs
 from attn_export.deploy_tests.latency.comparison import LatencyComparison, compare_latency
 from attn_export.deploy_tests.measurement import Measurement, MeasureOptions, measure_bundle
+from attn_export.deploy_tests.parity.compare import Parity
 from attn_export.deploy_tests.parity.verify import verify
 from attn_export.errors import ConversionError, GateError
 from attn_export.export import reference
@@ -117,28 +118,33 @@ def _deploy(
     score = _mutants(state, options, cases, audited.auditor, time.perf_counter() - began, progress)
     with progress.stage("write the bundle"):
         save(state.model.model, folder / bundle.MODEL)
-        content = _manifest(folder, state, options, cases, audited, score, data)
+        for name, content in ((name, content) for one in state.converted for name, content in one.files.items()):
+            (folder / name).write_bytes(content)
+        facts = _manifest(folder, state, options, cases, audited, score, data)
         bundle.write_cases(folder / bundle.CASES, cases)
-        bundle.write_manifest(folder, content)
+        bundle.write_manifest(folder, facts)
         whole = bundle.read(folder)
     with progress.stage("prove the bundle"):
         parity = verify(whole, DEFAULT, threads=options.threads, atol=options.atol, rtol=options.rtol)
+        others = _prove_converted(whole, state, options)
+    last = next(made for made in reversed(state.made) if not made.converted)
     if not parity.ok:
-        where = gate.where(state, state.made[-1], parity)
-        stage = state.made[-1].stage
-        raise GateError(f"after '{stage}': {parity.summary()}{where}; nothing was written", parity=parity, stage=stage)
+        text = f"after '{last.stage}': {parity.summary()}{gate.where(state, last, parity)}; nothing was written"
+        raise GateError(text, parity=parity, stage=last.stage)
     measured = _measure(whole, options, progress) if options.bench else None
     comparison = None
     if measured and options.build.fuse:
         comparison, state = _compare(whole, state, options, places.scratch, progress)
-    report = manifest.report(parity, measured, comparison)
+    report = manifest.report(parity, measured, comparison, others)
     bundle.write_json(folder / bundle.REPORT, report)
     (folder / bundle.PAGE).write_text(render(whole.manifest, report, places.target.name), encoding="utf-8")
-    bundle.write_manifest(folder, content)  # again and last: it holds the hash of the report, too
+    bundle.write_manifest(folder, facts)  # again and last: it holds the hash of the report, too
     bundle.report(bundle.read(folder))  # what cannot be read again is not written
-    results = _results(state)
-    if measured:
-        results = (*results[:-1], replace(results[-1], latency=measured.latency))
+    results = tuple(
+        replace(made.result, latency=measured.latency) if measured and made is last else made.result
+        for made in state.made
+        if made.result is not None
+    )
     return DeployResult(
         subject,
         places.target,
@@ -149,6 +155,23 @@ def _deploy(
         state.warnings,
         progress.seconds,
     )
+
+
+def _prove_converted(whole: Bundle, state: State, options: DeployOptions) -> dict[str, tuple[str, Parity]]:
+    """Prove the model in every further format, as the bundle holds it: by artifact the backend and the parity.
+
+    Raises:
+        GateError: one of them computes something else.
+    """
+    found = {}
+    for one in state.converted:
+        runtime = backend_for(one.kind)
+        parity = verify(whole, runtime, threads=options.threads, artifact=one.name)
+        if not parity.ok:
+            text = f"after 'convert', {one.name}: {parity.summary()}; nothing was written"
+            raise GateError(text, parity=parity, stage="convert")
+        found[one.name] = runtime, parity
+    return found
 
 
 def _cases(
@@ -252,7 +275,7 @@ def _compare(
     """Compare the fused model with the original, which goes through the same stages except fusion."""
     with progress.stage("fused vs. original"):
         try:
-            baseline = stages.run(state.back_to(stages.EXPORT.name), replace(options.build, fuse=False))
+            baseline = stages.run(state.back_to(stages.EXPORT.name), replace(options.build, fuse=False, to=()))
         except ConversionError as error:  # what was proven is not lost for want of a comparison
             text = f"no ratio can be given: the original model has no {options.build.precision}: {error}"
             return None, _warned(state, text, progress)
@@ -304,7 +327,10 @@ def _manifest(
             "seed": options.seed,
         },
         "command": list(options.command),
-        "artifacts": [manifest.artifact(folder, build.precision)],
+        "artifacts": [
+            manifest.artifact(folder, build.precision),
+            *(manifest.converted(one, build.precision) for one in state.converted),
+        ],
         "fusion": manifest.fusion(fusion, build.fuse_cost, build.keep_branches, build.border_maps) if fusion else None,
         "audits": manifest.audits(audited.audits, audited.layers),
         "mutation": score.to_dict() if score else None,

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from attn_export.bundle import Case
 from attn_export.deploy_tests.backend import Options
-from attn_export.deploy_tests.backends import BACKENDS, DEFAULT, opened
+from attn_export.deploy_tests.backends import BACKENDS, DEFAULT, backend_for, opened
 from attn_export.deploy_tests.parity.compare import Parity, prove
 from attn_export.errors import AttnExportError
 from attn_export.export.graph import origin
@@ -35,7 +35,9 @@ class ParityGate:
     threads: int = 1
 
     def check(self, state: State, made: Made) -> Made:
-        """Add nodes, bytes and parity."""
+        """Add nodes, bytes and parity; of a model in further formats the parity of each, the worst as the stage's."""
+        if made.converted:
+            return replace(made, result=self._converted(made))
         path = self.folder / f"{len(state.made)}.onnx"
         save(made.exported.model, path)
         with opened(DEFAULT, path, Options(threads=self.threads)) as run:
@@ -43,6 +45,20 @@ class ParityGate:
             parity = prove(run, self.cases, made.exported.contract.outputs, backend=version, snr=made.snr)
         result = StageResult(made.stage, made.exported.nodes, made.exported.bytes, parity, model=path)
         return replace(made, result=result)
+
+    def _converted(self, made: Made) -> StageResult:
+        found = []
+        for one in made.converted:
+            folder = self.folder / f"converted-{one.name}"
+            folder.mkdir()
+            for name, content in one.files.items():
+                (folder / name).write_bytes(content)
+            backend = backend_for(one.kind)
+            with opened(backend, folder / next(iter(one.files)), Options(threads=self.threads)) as run:
+                version = f"{BACKENDS[backend].version()}, {one.kind}"
+                found.append(prove(run, self.cases, made.exported.contract.outputs, backend=version, snr=made.snr))
+        worst = max(found, key=lambda parity: (not parity.ok, parity.worst.normalized_error))
+        return StageResult(made.stage, None, sum(one.bytes for one in made.converted), worst)
 
     def refuse(self, state: State, made: Made) -> str:
         """Say why it does not pass, and where it leaves the reference; nothing where it passes."""
@@ -55,7 +71,7 @@ class ParityGate:
 
         A runtime that computes what an exported graph says has that right: then only the module knows better.
         """
-        if parity.worst.user_tolerance_failure:
+        if parity.worst.user_tolerance_failure or made.converted:
             return ""
         plain = state.made[0].exported.model if state.made else None
         known = origin.origins(made.exported.model if plain is None else plain)

@@ -20,6 +20,7 @@ from attn_export.deploy_tests.measurement import Measurement
 from attn_export.deploy_tests.parity.compare import SNR, TOLERANCE, Parity
 from attn_export.export.audit.findings import Audit
 from attn_export.export.audit.layers import LOCAL, Local
+from attn_export.export.converters import Converted
 from attn_export.export.onnx.exported import Exported
 from attn_export.export.subject import Subject
 from attn_export.reparam.result import Fusion
@@ -88,6 +89,19 @@ def artifact(folder: Path, precision: str) -> dict[str, Any]:
     }
 
 
+def converted(made: Converted, precision: str) -> dict[str, Any]:
+    """Give the manifest's record of the model in another format."""
+    return {
+        "name": made.name,
+        "kind": made.kind,
+        "files": list(made.files),
+        "precision": precision,
+        "target": made.target,
+        "produced_by": made.produced_by,
+        "tolerance": tolerance(precision),
+    }
+
+
 def fusion(made: Fusion[onnx.ModelProto], cost: str, keep: Sequence[str], repair: bool) -> dict[str, Any]:
     """Give what was fused, what was not and why, and the certificate."""
     return {
@@ -137,8 +151,13 @@ def manifest(
     }
 
 
-def report(parity: Parity, measured: Measurement | None, contest: LatencyComparison | None) -> dict[str, Any]:
-    """Give the report of this machine's run."""
+def report(
+    parity: Parity,
+    measured: Measurement | None,
+    contest: LatencyComparison | None,
+    others: Mapping[str, tuple[str, Parity]] | None = None,
+) -> dict[str, Any]:
+    """Give the report of this machine's run; of ``others``, artifact by artifact, the backend and the parity."""
     run: dict[str, Any] = {
         **identify(DEFAULT).to_dict(),
         "artifact": bundle.MAIN,
@@ -148,4 +167,13 @@ def report(parity: Parity, measured: Measurement | None, contest: LatencyCompari
         "parity": parity.to_dict(),
         "comparison": contest.to_dict("fused", "original") if contest else None,
     }
-    return {versions.KEY: bundle.SCHEMA_VERSION, "runs": [run]}
+    more = [
+        {
+            **identify(backend).to_dict(),
+            "artifact": name,
+            "environment": environment.describe(),
+            "parity": proven.to_dict(),
+        }
+        for name, (backend, proven) in (others or {}).items()
+    ]
+    return {versions.KEY: bundle.SCHEMA_VERSION, "runs": [run, *more]}

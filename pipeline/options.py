@@ -29,6 +29,7 @@ class BuildOptions:
         certify: whether fusing is proven on the whole graph in float64; what is only compiled can do without.
         simplify: whether to run the simplifier.
         fp16: whether to compute in float16.
+        to: further formats that the model is converted to, each an artifact of the bundle.
     """
 
     opset: int = OPSET
@@ -40,6 +41,7 @@ class BuildOptions:
     certify: bool = True
     simplify: bool = True
     fp16: bool = False
+    to: tuple[str, ...] = ()
 
     @property
     def precision(self) -> Precision:

@@ -43,7 +43,7 @@ class DeployResult:
     @property
     def latency(self) -> Latency | None:
         """How long one run takes, where that was measured."""
-        return self.steps[-1].latency
+        return next((step.latency for step in reversed(self.steps) if step.latency is not None), None)
 
     @property
     def comparison(self) -> LatencyComparison | None:

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from attn_export.export.converters import Converted
 from attn_export.export.onnx.exported import Exported
 from attn_export.export.subject import Subject
 from attn_export.pipeline.manifest import StageResult
@@ -31,6 +32,7 @@ class Made:
         snr: the signal-to-noise ratio in dB that its precision is held to; None for float32.
         detail: a word for the line of progress.
         warnings: what the user should know although it is no failure.
+        converted: the model in further formats.
         result: what the gate measured of it; None where it passed none.
     """
 
@@ -40,6 +42,7 @@ class Made:
     snr: float | None = None
     detail: str = ""
     warnings: tuple[str, ...] = ()
+    converted: tuple[Converted, ...] = ()
     result: StageResult | None = None
 
 
@@ -64,6 +67,11 @@ class State:
         """The newest model."""
         return self.made[-1].exported
 
+    @property
+    def converted(self) -> tuple[Converted, ...]:
+        """The model in every further format."""
+        return tuple(one for made in self.made for one in made.converted)
+
     def by(self, stage: str) -> Made | None:
         """Find what the named stage gave, if it ran."""
         return next((made for made in self.made if made.stage == stage), None)
@@ -73,9 +81,10 @@ class State:
         return next((made.account for made in self.made if isinstance(made.account, kind)), None)
 
     def back_to(self, stage: str) -> State:
-        """Return the state as it was when the named stage had just ended."""
+        """Return the state as it was when the named stage had just ended, with the warnings of what is left."""
         names = [made.stage for made in self.made]
-        return replace(self, made=self.made[: names.index(stage) + 1])
+        left = self.made[: names.index(stage) + 1]
+        return replace(self, made=left, warnings=tuple(warning for made in left for warning in made.warnings))
 
     def with_made(self, made: Made) -> State:
         """Give the next state: this one with one more thing made."""

@@ -12,6 +12,7 @@ import onnx
 
 from attn_export.deploy_tests.parity.compare import SNR
 from attn_export.errors import ContractError, ConversionError, ExportError, GateError
+from attn_export.export.converters import CONVERTERS
 from attn_export.export.exporting import export_subject
 from attn_export.export.onnx import contract
 from attn_export.export.onnx.exported import Exported
@@ -21,6 +22,7 @@ from attn_export.export.subject import Subject
 from attn_export.pipeline.options import BuildOptions
 from attn_export.pipeline.progress import Progress
 from attn_export.pipeline.stage import Made, Stage, State
+from attn_export.process import activity
 from attn_export.reparam.fuse_onnx import fuse_graph
 from attn_export.reparam.result import Fusion
 from attn_export.types import Feeds
@@ -183,6 +185,25 @@ def _lower_precision(state: State, options: BuildOptions) -> Made:
     )
 
 
+def _convert(state: State, options: BuildOptions) -> Made:
+    """Write the model in further formats; the ONNX model stays the main one."""
+    made = []
+    for name in dict.fromkeys(options.to):
+        converter = CONVERTERS[name]
+        if why := converter.missing():
+            raise ExportError(f"--to {name}: {why}")
+        with activity.doing(f"converting the model to {name}", who=name, model=""):
+            made.append(converter.convert(state.model))
+    detail = ", ".join(f"{one.kind}, {one.bytes} bytes" for one in made)
+    return Made("convert", state.model, snr=state.made[-1].snr, detail=detail, converted=tuple(made))
+
+
+def _all_there(_state: State, made: Made) -> None:
+    for one in made.converted:
+        if not one.files or not all(one.files.values()):
+            raise ContractError(f"the converter of {one.name} gave an empty file; report that to {one.produced_by}")
+
+
 EXPORT = Stage("export", "exported", lambda _: True, lambda _: "", _export, _asserted)
 FUSE = Stage("fuse", "fused", lambda options: options.fuse, _nothing_made, _fuse, _is_certified)
 SIMPLIFY = Stage(
@@ -191,5 +212,6 @@ SIMPLIFY = Stage(
 PRECISION = Stage(
     "precision", "float16", lambda options: options.fp16, _nothing_made, _lower_precision, _keeps_contract
 )
+CONVERT = Stage("convert", "converted", lambda options: bool(options.to), _nothing_made, _convert, _all_there)
 
-STAGES = (EXPORT, FUSE, SIMPLIFY, PRECISION)
+STAGES = (EXPORT, FUSE, SIMPLIFY, PRECISION, CONVERT)

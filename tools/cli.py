@@ -108,6 +108,10 @@ def export(
     ] = None,
     simplify: Annotated[bool, typer.Option(help="Whether to run the simplifier.")] = True,
     fp16: Annotated[bool, typer.Option("--fp16", help="Compute in float16, where that is safe.")] = False,
+    to: Annotated[
+        str | None,
+        typer.Option(metavar="FORMATS", help="Further formats, each proven and put into the bundle, such as ort."),
+    ] = None,
     mutants: options.Mutants = "fast",
     data: options.Data = None,
     preprocess: Annotated[
@@ -156,6 +160,7 @@ def export(
                 fail_on_rollback=fail_on_rollback,
                 simplify=simplify,
                 fp16=fp16,
+                to=options.formats(to),
             ),
             seed=seed,
             threads=threads,

@@ -122,6 +122,22 @@ def preprocess(text: str | None) -> Preprocess | None:
     return parse_preprocess(text) if text else None
 
 
+def formats(text: str | None) -> tuple[str, ...]:
+    """Read ``--to``.
+
+    Raises:
+        UnknownNameError: there is no such converter.
+    """
+    if text is None:
+        return ()
+    from attn_export.export.converters import CONVERTERS
+
+    names = tuple(word.strip() for word in text.split(","))
+    for name in names:
+        CONVERTERS.entry(name)  # raises, and says which names are near
+    return names
+
+
 def protocol(warmup: float, iterations: int, duration: float) -> Protocol:
     """Say how long to warm up (milliseconds) and to sample (runs, and seconds)."""
     from attn_export.deploy_tests.latency.measure import Protocol

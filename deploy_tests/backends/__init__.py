@@ -96,6 +96,20 @@ def _blamed(name: str) -> Iterator[None]:
         raise BackendError(f"{name} broke while {activity.now().doing}: {type(error).__name__}: {error}") from error
 
 
+def backend_for(kind: str) -> str:
+    """Name a backend that takes artifacts of this kind: the default where it does, else the first that is here.
+
+    Raises:
+        BackendMissingError: there is none.
+    """
+    takers: list[str] = [name for name in (DEFAULT, *BACKENDS) if kind in traits(name).accepts]
+    for name in takers:
+        if missing(name) is None:
+            return name
+    why = f"; {takers[0]}: {missing(takers[0])}" if takers else ""
+    raise BackendMissingError(f"no backend here runs an artifact of kind {kind}, so nothing proves it{why}")
+
+
 @contextmanager
 def opened(name: str, model: Path, options: Options) -> Iterator[Run]:
     """Open ``model`` on a backend, and note whose code runs from here on: a crash in it is then named.

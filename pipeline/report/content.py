@@ -145,8 +145,9 @@ def headline(manifest: Mapping[str, Any], report: Mapping[str, Any]) -> list[str
             lines.append(f"p50 {number(timed['wall_ms']['p50'])} ms, p99 {number(timed['wall_ms']['p99'])} ms")
     lines += compile_evidence.sentences(report)
     stages = manifest.get("stages") or []
-    if len(stages) > 1 and stages[0].get("nodes") and stages[0]["nodes"] != stages[-1].get("nodes"):
-        lines.append(f"{stages[0]['nodes']} → {stages[-1]['nodes']} nodes")
+    counted = [stage["nodes"] for stage in stages if stage.get("nodes")]
+    if counted and counted[0] != counted[-1]:
+        lines.append(f"{counted[0]} → {counted[-1]} nodes")
     return lines
 
 

@@ -15,6 +15,7 @@ RUNTIME = re.compile(r"onnx[ _]?runtime|tensor[ _]?rt|EngineRun|litert|executorc
 #: Where a name may stand all the same, and why.
 MAY_NAME = {
     "deploy_tests/backends/": "the backends themselves, and the one default",
+    "export/converters/": "a converter is for the runtime whose name it bears",
     "export/lint/": "a file of rules is about the target whose name it bears",
     "export/precision/float16_policy.py": "export knows no backend, and observes ranges in a float32 run of its own",
     "tools/cli.py": "help and examples",

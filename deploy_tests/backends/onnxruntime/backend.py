@@ -20,7 +20,7 @@ class OnnxRuntime:
     """CPU execution provider, all graph optimisations, sequential, denormals flushed to zero."""
 
     title = "ONNX Runtime"
-    accepts = ("onnx",)
+    accepts = ("onnx", "ort")
     runs_on_own_threads = True
     can_skip_optimization = True
     libraries = ("onnxruntime",)

@@ -34,6 +34,7 @@ SHARE = 0.01
 #: are listed and carried, for backends that know them.
 KINDS: Mapping[str, tuple[str, ...]] = {
     "onnx": (".onnx",),
+    "ort": (".ort",),
     "tflite": (".tflite",),
     "pte": (".pte",),
     "ncnn": (".param", ".bin"),

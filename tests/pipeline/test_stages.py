@@ -1,0 +1,151 @@
+"""The stages are data: one contract, run in one place, over a state that nobody changes."""
+
+from __future__ import annotations
+
+from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
+from typing import Any
+
+import onnx
+import pytest
+
+from attn_export import bundle
+from attn_export.errors import BundleError, ContractError, ConversionError, GateError, UnknownNameError
+from attn_export.export.converters import CONVERTERS, Converted
+from attn_export.export.onnx.exported import Exported
+from attn_export.export.precision.float16 import Float16Report
+from attn_export.export.sources.catalogue import from_spec
+from attn_export.mechanisms import MECHANISMS
+from attn_export.pipeline import deploy, stages
+from attn_export.pipeline.options import BuildOptions, DeployOptions
+from attn_export.pipeline.stage import Made, State
+from attn_export.reparam.result import Fusion
+
+ALL = BuildOptions(fuse=True, fp16=True, to=("ort",))
+
+
+@pytest.fixture(scope="module")
+def state() -> State:
+    subject = from_spec("repvgg", MECHANISMS["repvgg"], "test")
+    return stages.build(subject, ALL)
+
+
+def test_they_run_in_their_order_and_each_leaves_what_it_made(state: State) -> None:
+    assert [made.stage for made in state.made] == [stage.name for stage in stages.STAGES]
+    assert state.account(Fusion) is not None
+    assert state.account(Float16Report) is not None
+    assert [one.name for one in state.converted] == ["ort"]
+    assert state.model is state.made[-1].exported
+
+
+@pytest.mark.parametrize("stage", stages.STAGES[1:], ids=lambda stage: stage.name)
+def test_what_a_stage_requires_is_asked_before_it_runs(state: State, stage: Any) -> None:
+    empty = replace(state, made=())
+    assert "run the stage 'export' first" in stage.requires(empty)
+    assert stage.requires(state) == ""
+
+
+def test_a_state_is_frozen_and_goes_back(state: State) -> None:
+    with pytest.raises(FrozenInstanceError):
+        state.made = ()  # type: ignore[misc]
+    back = state.back_to("export")
+    assert [made.stage for made in back.made] == ["export"]
+    again = stages.run(back, BuildOptions(), through="simplified")
+    assert [made.stage for made in again.made] == ["export", "simplify"], "by the name of its result, too"
+    assert len(state.made) == len(stages.STAGES), "the state that was given is as it was"
+
+
+def test_models_before_a_stage_are_not_changed_by_it(state: State) -> None:
+    start = state.back_to("export")
+    before = start.model.model.SerializeToString()
+    stages.run(start, ALL)
+    assert start.model.model.SerializeToString() == before
+
+
+class Gate:
+    """Lets nothing pass that one stage has made."""
+
+    def __init__(self, stage: str) -> None:
+        self.stage, self.seen = stage, list[str]()
+
+    def check(self, _state: State, made: Made) -> Made:
+        self.seen.append(made.stage)
+        return made
+
+    def refuse(self, _state: State, made: Made) -> str:
+        return "it is wrong" if made.stage == self.stage else ""
+
+
+def test_the_gate_is_asked_after_every_stage(state: State) -> None:
+    gate = Gate("")
+    stages.run(state.back_to("export"), ALL, gate=gate)
+    assert gate.seen == [stage.name for stage in stages.STAGES[1:]]
+
+
+def test_what_the_gate_refuses_ends_the_run_but_for_an_optional_stage(state: State) -> None:
+    with pytest.raises(GateError, match="after 'fuse': it is wrong; nothing was written") as caught:
+        stages.run(state.back_to("export"), ALL, gate=Gate("fuse"))
+    assert caught.value.stage == "fuse"
+    went_on = stages.run(state.back_to("export"), BuildOptions(), gate=Gate("simplify"))
+    assert [made.stage for made in went_on.made] == ["export"]
+    assert went_on.warnings == ("the stage 'simplify' was rolled back: it is wrong",)
+
+
+def test_a_stage_that_breaks_its_contract_is_refused(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    right = stages.to_float16
+
+    def renamed(*words: Any) -> Any:
+        model, report = right(*words)
+        model.graph.output[0].name = "other"
+        return model, report
+
+    monkeypatch.setattr(stages, "to_float16", renamed)
+    with pytest.raises(ContractError):
+        stages.run(state.back_to("simplify"), BuildOptions(fp16=True))
+
+
+class Wrong:
+    """Converts another model than it is given."""
+
+    def missing(self) -> str | None:
+        return None
+
+    def convert(self, exported: Exported) -> Converted:
+        model = onnx.ModelProto()
+        model.CopyFrom(exported.model)
+        weight = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+        weight.raw_data = bytes(len(weight.raw_data))
+        return replace(CONVERTERS["ort"].convert(Exported(model, exported.contract)), name="wrong")
+
+
+def test_a_converter_that_changes_the_model_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "CONVERTERS", {"wrong": Wrong()})
+    subject = from_spec("se", MECHANISMS["se"], "test")
+    options = DeployOptions(output=tmp_path / "b", build=BuildOptions(to=("wrong",)), bench=False, mutants="none")
+    with pytest.raises(GateError, match="after 'convert': parity fails"):
+        deploy.deploy(subject, options)
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_converted_model_is_an_artifact_with_a_proof_of_its_own(tmp_path: Path) -> None:
+    subject = from_spec("se", MECHANISMS["se"], "test")
+    options = DeployOptions(output=tmp_path / "b", build=BuildOptions(to=("ort",)), bench=False, mutants="none")
+    result = deploy.deploy(subject, options)
+    assert [(one.name, one.kind) for one in result.bundle.artifacts] == [("model", "onnx"), ("ort", "ort")]
+    runs = bundle.report(result.bundle)["runs"]
+    assert [(run["artifact"], run["parity"]["ok"]) for run in runs] == [("model", True), ("ort", True)]
+    (tmp_path / "b" / "model.ort").write_bytes(b"other")
+    with pytest.raises(BundleError, match=r"model\.ort"):
+        bundle.read(tmp_path / "b")
+
+
+def test_an_unknown_format_is_said_with_those_that_are_known() -> None:
+    subject = from_spec("se", MECHANISMS["se"], "test")
+    with pytest.raises(UnknownNameError, match="no converter 'tflit'; known: ort"):
+        stages.build(subject, BuildOptions(to=("tflit",)))
+
+
+def test_a_stage_without_what_it_requires_is_an_error(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stages, "STAGES", stages.STAGES[1:])
+    with pytest.raises(ConversionError, match="simplify: expected an exported model, got none"):
+        stages.run(replace(state, made=()), BuildOptions())

@@ -52,6 +52,7 @@ ROOMS = {
     "export/weights": set[str](),
     "export/sources": {"construct", "graph", "graph_module", "input_shapes", "onnx", "source", "subject", "weights"},
     "export/precision": {"onnx"},
+    "export/converters": {"onnx"},
     "export/audit": {"graph"},
     "export/mutants": {"graph"},
     "export/lint": {"graph"},

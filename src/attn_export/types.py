@@ -4,17 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Annotated, Any
 
 from attn_export.untrusted.fields import Within
 
-Array = NDArray[Any]
-Ints = NDArray[np.int64]
-#: The inputs of one run, by name.
-Feeds = Mapping[str, Array]
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Array = NDArray[Any]
+    Ints = NDArray[np.int64]
+    #: The inputs of one run, by name.
+    Feeds = Mapping[str, Array]
+
 #: What JSON can say of an object.
 JsonDict = dict[str, Any]
 
@@ -65,3 +67,14 @@ class ShapeRange:
     min: tuple[int, ...]
     opt: tuple[int, ...]
     max: tuple[int, ...]
+
+
+def __getattr__(name: str) -> Any:
+    """Find the names of arrays when they are asked for: who lists the catalogue needs dimensions, and no NumPy."""
+    if name not in ("Array", "Ints", "Feeds"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import numpy as np
+    from numpy.typing import NDArray
+
+    globals().update(Array=NDArray[Any], Ints=NDArray[np.int64], Feeds=Mapping[str, NDArray[Any]])
+    return globals()[name]

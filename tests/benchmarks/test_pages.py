@@ -94,7 +94,7 @@ def test_every_entry_is_measured_at_both_sizes() -> None:
 
 def test_from_sweep_to_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole flow on one entry: sweep, time, time again (nothing left to do), read."""
-    rows = sweep([SweepJob("acnet", "test", fuse=True)], Settings(tmp_path, workers=1, mutants="none"))
+    rows = sweep([SweepJob("acnet", "test", fuse=True)], Settings(folder=tmp_path, workers=1, mutants="none"))
     assert rows[0].ok
     assert from_sweep(tmp_path)["acnet-test-fused"].latency is None
     monkeypatch.setattr(sys, "argv", ["catalogue_latency", str(tmp_path)])
@@ -125,7 +125,7 @@ def test_a_sweep_is_read_and_what_failed_is_left_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"environment": {}, "rows": [{}]}'])
 def test_another_file_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "sweep.json").write_text(content, encoding="utf-8")
-    with pytest.raises(LoadError, match="no result"):
+    with pytest.raises(LoadError, match="not a result"):
         from_sweep(tmp_path)
 
 

@@ -18,6 +18,7 @@ MAY_NAME = {
     "export/converters/": "a converter is for the runtime whose name it bears",
     "export/lint/": "a file of rules is about the target whose name it bears",
     "export/precision/float16_policy.py": "export knows no backend, and observes ranges in a float32 run of its own",
+    "src/attn_export/bundle/format.py": "file formats bear the names of the runtimes that read them",
     "tools/cli.py": "help and examples",
     "tools/options.py": "help and examples",
     "tools/commands/doctor.py": "the one runtime that reports home unless it is told not to",

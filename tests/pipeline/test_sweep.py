@@ -19,7 +19,7 @@ GOOD, BAD = SweepJob("se", "test", fuse=False), SweepJob("se", "no_such_preset",
 
 
 def test_a_failing_entry_stops_no_other_and_a_second_sweep_keeps_what_passed(tmp_path: Path) -> None:
-    settings = Settings(tmp_path, workers=1)
+    settings = Settings(folder=tmp_path, workers=1)
     seen: list[SweepRow] = []
     rows = sweep.sweep([BAD, GOOD], settings, lambda row, *_: seen.append(row))
     assert [row.status for row in rows] == ["UnknownNameError", "passed"]
@@ -31,10 +31,10 @@ def test_a_failing_entry_stops_no_other_and_a_second_sweep_keeps_what_passed(tmp
     assert len(json.loads((tmp_path / RESULTS).read_text())["rows"]) == 2
 
     again = sweep.sweep([BAD, GOOD], settings)
-    assert [row.kept for row in again] == [False, True]
+    assert [row.cached for row in again] == [False, True]
     kept = json.loads((tmp_path / RESULTS).read_text())
     (tmp_path / RESULTS).write_text(json.dumps({**kept, "rows": [{**row, "seconds": "1"} for row in kept["rows"]]}))
-    assert not sweep.sweep([GOOD], settings)[0].kept, "what another version wrote is run again"
+    assert not sweep.sweep([GOOD], settings)[0].cached, "what another version wrote is run again"
 
 
 @pytest.mark.parametrize("content", ["half", "[1]", '{"my": "own"}', '{"rows": [], "environment": {}, "more": 1}'])
@@ -42,13 +42,13 @@ def test_a_failing_entry_stops_no_other_and_a_second_sweep_keeps_what_passed(tmp
 def test_a_file_of_that_name_that_is_no_sweep_is_not_overwritten(tmp_path: Path, content: str, again: bool) -> None:
     (tmp_path / RESULTS).write_text(content)
     with pytest.raises(WriteError):
-        sweep.sweep([GOOD], Settings(tmp_path, workers=1, again=again))
+        sweep.sweep([GOOD], Settings(folder=tmp_path, workers=1, cache=not again))
     assert (tmp_path / RESULTS).read_text() == content
     assert [path.name for path in tmp_path.iterdir()] == [RESULTS], "nothing was begun"
 
 
 def test_a_job_that_takes_too_long_is_stopped_and_the_rest_goes_on(tmp_path: Path) -> None:
-    rows = sweep.sweep([GOOD, GOOD], Settings(tmp_path, workers=1, limit=0.01))
+    rows = sweep.sweep([GOOD, GOOD], Settings(folder=tmp_path, workers=1, job_timeout=0.01))
     assert [row.status for row in rows] == ["too slow", "too slow"]
 
 
@@ -58,12 +58,12 @@ def test_a_worker_that_dies_is_a_failure_of_its_job(tmp_path: Path, monkeypatch:
     (tmp_path / "dying.py").write_text(code)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setattr(sweep.children, "start", lambda _, *rest, **options: start("dying", *rest, **options))
-    rows = sweep.sweep([GOOD, BAD], Settings(tmp_path, workers=1))
+    rows = sweep.sweep([GOOD, BAD], Settings(folder=tmp_path, workers=1))
     assert [(row.status, row.message) for row in rows] == [("died", "it died by SIGSEGV")] * 2
 
 
 def test_a_change_of_the_code_is_a_change_of_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    settings = Settings(tmp_path)
+    settings = Settings(folder=tmp_path)
     before = sweep._key(GOOD, sweep._shared_key(settings))
     assert sweep._key(GOOD, sweep._shared_key(settings)) == before
     assert sweep._key(SweepJob("se", "test", fuse=True), sweep._shared_key(settings)) != before

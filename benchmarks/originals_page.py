@@ -56,10 +56,7 @@ def totals(rows: Sequence[Mapping[str, Any]]) -> str:
     parity = sum(bool(o.get("parity")) for o in originals)
     batch = sum(bool(o.get("batch")) for o in originals)
     ours = [row["ours"] for row in rows]
-    kinds = sorted({kind for o in originals for kind in o.get("rare", {})})
-    rare = ", ".join(f"{kind} in {sum(kind in o.get('rare', {}) for o in originals)}" for kind in kinds) or "none"
-    own = sorted({kind for o in ours for kind in o["rare"]})
-    own_rare = ", ".join(f"{kind} in {sum(kind in o['rare'] for o in ours)}" for kind in own) or "none"
+    rare, own_rare = _rare(originals), _rare(ours)
     missing = [row.name for row in ROWS if row.name not in {r["name"] for r in rows}]
     gap = f" **Not examined yet, or stopped: {', '.join(missing)}.**" if missing else ""
     return (
@@ -72,6 +69,12 @@ def totals(rows: Sequence[Mapping[str, Any]]) -> str:
         f" {' and '.join(WITHOUT)} have no module there. An earlier run over all 88 had 83 running,"
         f" 81 exporting with parity, 78 right with a dynamic batch."
     )
+
+
+def _rare(graphs: Sequence[Mapping[str, Any]]) -> str:
+    """In how many graphs each operator is left that some target lacks."""
+    kinds = sorted({kind for graph in graphs for kind in graph.get("rare", {})})
+    return ", ".join(f"{kind} in {sum(kind in g.get('rare', {}) for g in graphs)}" for kind in kinds) or "none"
 
 
 def summary(rows: Sequence[Mapping[str, Any]], speeds: Mapping[str, Mapping[str, Any]]) -> str:

@@ -45,7 +45,7 @@ from attn_export.pipeline.options import DeployOptions
 from attn_export.pipeline.outcome import DeployResult
 from attn_export.pipeline.progress import Progress
 from attn_export.pipeline.report.page import render
-from attn_export.pipeline.stage import State
+from attn_export.pipeline.stage import PipelineState
 from attn_export.reparam.result import Fusion
 from attn_export.types import TensorSpec
 
@@ -107,7 +107,7 @@ def _deploy(
     began = time.perf_counter()
     cases, data = _cases(subject, options, progress, examples)
     gate = ParityGate(cases, places.scratch, options.threads)
-    state = State(subject, tuple(case.inputs for case in cases))
+    state = PipelineState(subject, tuple(case.inputs for case in cases))
     if data is not None and data.left:
         text = f"only the first {user_inputs.LIMIT} files of {options.data} are used; {data.left} were skipped"
         state = _warned(state, text, progress)
@@ -157,7 +157,7 @@ def _deploy(
     )
 
 
-def _prove_converted(whole: Bundle, state: State, options: DeployOptions) -> dict[str, tuple[str, Parity]]:
+def _prove_converted(whole: Bundle, state: PipelineState, options: DeployOptions) -> dict[str, tuple[str, Parity]]:
     """Prove the model in every further format, as the bundle holds it: by artifact the backend and the parity.
 
     Raises:
@@ -207,7 +207,7 @@ def _specs(subject: Subject) -> tuple[TensorSpec, ...]:
     )
 
 
-def _audit(state: State, progress: Progress) -> Audited:
+def _audit(state: PipelineState, progress: Progress) -> Audited:
     """Compare constants bit for bit with the module, attributes with the stage before: what k cannot see.
 
     Raises:
@@ -235,13 +235,13 @@ def _audit(state: State, progress: Progress) -> Audited:
     return Audited(auditor, audits, layers, warnings)
 
 
-def _float32(state: State) -> Exported:
+def _float32(state: PipelineState) -> Exported:
     """Return the last model before the precision was lowered: what audits and injected faults look at."""
     return next(made.exported for made in reversed(state.made) if made.snr is None)
 
 
 def _mutants(
-    state: State,
+    state: PipelineState,
     options: DeployOptions,
     cases: tuple[Case, ...],
     auditor: Auditor,
@@ -270,8 +270,8 @@ def _measure(whole: Bundle, options: DeployOptions, progress: Progress) -> Measu
 
 
 def _compare(
-    whole: Bundle, state: State, options: DeployOptions, scratch: Path, progress: Progress
-) -> tuple[LatencyComparison | None, State]:
+    whole: Bundle, state: PipelineState, options: DeployOptions, scratch: Path, progress: Progress
+) -> tuple[LatencyComparison | None, PipelineState]:
     """Compare the fused model with the original, which goes through the same stages except fusion."""
     with progress.stage("fused vs. original"):
         try:
@@ -297,18 +297,18 @@ def _compare(
     return comparison, state
 
 
-def _results(state: State) -> tuple[StageResult, ...]:
+def _results(state: PipelineState) -> tuple[StageResult, ...]:
     return tuple(made.result for made in state.made if made.result is not None)
 
 
-def _warned(state: State, text: str, progress: Progress) -> State:
+def _warned(state: PipelineState, text: str, progress: Progress) -> PipelineState:
     progress.warn(text)
     return state.with_warning(text)
 
 
 def _manifest(
     folder: Path,
-    state: State,
+    state: PipelineState,
     options: DeployOptions,
     cases: tuple[Case, ...],
     audited: Audited,

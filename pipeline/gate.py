@@ -17,7 +17,7 @@ from attn_export.pipeline.divergence.locate import first_divergence, locate
 from attn_export.pipeline.divergence.runs import Variant
 from attn_export.pipeline.divergence.variants import VariantFactory
 from attn_export.pipeline.manifest import StageResult
-from attn_export.pipeline.stage import Made, State
+from attn_export.pipeline.stage import Made, PipelineState
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class ParityGate:
     folder: Path
     threads: int = 1
 
-    def check(self, state: State, made: Made) -> Made:
+    def check(self, state: PipelineState, made: Made) -> Made:
         """Add nodes, bytes and parity; of a model in further formats the parity of each, the worst as the stage's."""
         if made.converted:
             return replace(made, result=self._converted(made))
@@ -60,13 +60,13 @@ class ParityGate:
         worst = max(found, key=lambda parity: (not parity.ok, parity.worst.normalized_error))
         return StageResult(made.stage, None, sum(one.bytes for one in made.converted), worst)
 
-    def refuse(self, state: State, made: Made) -> str:
+    def refuse(self, state: PipelineState, made: Made) -> str:
         """Say why it does not pass, and where it leaves the reference; nothing where it passes."""
         assert made.result is not None
         parity = made.result.parity
         return "" if parity.ok else f"{parity.summary()}{self.where(state, made, parity)}"
 
-    def where(self, state: State, made: Made, parity: Parity) -> str:
+    def where(self, state: PipelineState, made: Made, parity: Parity) -> str:
         """Say where a failing model leaves the one before it, or the module; nothing where only the user's gate fails.
 
         A runtime that computes what an exported graph says has that right: then only the module knows better.

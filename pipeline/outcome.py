@@ -24,31 +24,37 @@ from attn_export.reparam.result import Fusion
 
 @dataclass(frozen=True)
 class DeployResult:
-    """What the main job gave."""
+    """What the main job gave.
+
+    Attributes:
+        subject: what went down the pipeline.
+        path: the bundle's folder.
+        stages: nodes, bytes and parity of what each stage gave.
+        fusion: what was fused, and its certificate; None where that was not asked for.
+        mutation: which injected faults were caught; None where none were.
+        comparison: the fused model against the original; None where they were not measured.
+        warnings: what the user should know although it is no failure.
+        seconds: of wall time, by stage.
+    """
 
     subject: Subject
-    target: Path
-    steps: tuple[StageResult, ...]
+    path: Path
+    stages: tuple[StageResult, ...]
     fusion: Fusion[onnx.ModelProto] | None
-    score: MutationScore | None
-    contest: LatencyComparison | None
+    mutation: MutationScore | None
+    comparison: LatencyComparison | None
     warnings: tuple[str, ...]
     seconds: Mapping[str, float]
 
     @property
     def parity(self) -> Parity:
         """The verdict on the last stage's model."""
-        return self.steps[-1].parity
+        return self.stages[-1].parity
 
     @property
     def latency(self) -> Latency | None:
         """How long one run takes, where that was measured."""
-        return next((step.latency for step in reversed(self.steps) if step.latency is not None), None)
-
-    @property
-    def comparison(self) -> LatencyComparison | None:
-        """The fused model against the original, where both were measured."""
-        return self.contest
+        return next((step.latency for step in reversed(self.stages) if step.latency is not None), None)
 
     @cached_property
     def bundle(self) -> Bundle:
@@ -57,14 +63,14 @@ class DeployResult:
         Raises:
             BundleError: it was altered or removed meanwhile.
         """
-        return bundle.read(self.target)
+        return bundle.read(self.path)
 
     def __str__(self) -> str:
         """Show the stages as a table of plain text, and the verdict."""
-        lines = [f"{self.subject.name}, weights {self.subject.weights} -> {self.target}"]
+        lines = [f"{self.subject.name}, weights {self.subject.weights} -> {self.path}"]
         lines += [
             f"  {step.name:<10} {'' if step.nodes is None else step.nodes:>6} nodes  {step.summary()}"
-            for step in self.steps
+            for step in self.stages
         ]
         return "\n".join([*lines, self.parity.summary()])
 
@@ -73,7 +79,7 @@ class DeployResult:
         rows = "".join(
             f"<tr><td>{escape(step.name)}</td><td>{'' if step.nodes is None else step.nodes}</td>"
             f"<td>{escape(step.summary())}</td></tr>"
-            for step in self.steps
+            for step in self.stages
         )
         return (
             f"<table><caption>{escape(self.subject.name)}</caption>"
@@ -86,8 +92,8 @@ class DeployResult:
         return {
             "subject": self.subject.name,
             "weights": self.subject.weights,
-            "bundle": str(self.target),
-            "parity": self.steps[-1].parity.ok,
+            "bundle": str(self.path),
+            "parity": self.stages[-1].parity.ok,
             "stages": [
                 {
                     "name": step.name,
@@ -99,12 +105,12 @@ class DeployResult:
                     "normalized_limit": step.parity.normalized_limit,
                     "latency_ms": step.latency.percentiles() if step.latency else None,
                 }
-                for step in self.steps
+                for step in self.stages
             ],
             "fused_sites": [site.name for site in self.fusion.sites] if self.fusion else [],
             "certificate": self.fusion.certificate.worst if self.fusion else None,
-            "score": self.score.score if self.score and self.score.score == self.score.score else None,
-            "comparison": self.contest.to_dict("fused", "original") if self.contest else None,
+            "score": self.mutation.score if self.mutation and self.mutation.score == self.mutation.score else None,
+            "comparison": self.comparison.to_dict("fused", "original") if self.comparison else None,
             "warnings": list(self.warnings),
             "seconds": dict(self.seconds),
         }

@@ -47,7 +47,7 @@ class Made:
 
 
 @dataclass(frozen=True)
-class State:
+class PipelineState:
     """How far one subject has come.
 
     Attributes:
@@ -80,17 +80,17 @@ class State:
         """Find the account of the stage that gives one of this type, if it ran."""
         return next((made.account for made in self.made if isinstance(made.account, kind)), None)
 
-    def back_to(self, stage: str) -> State:
+    def back_to(self, stage: str) -> PipelineState:
         """Return the state as it was when the named stage had just ended, with the warnings of what is left."""
         names = [made.stage for made in self.made]
         left = self.made[: names.index(stage) + 1]
         return replace(self, made=left, warnings=tuple(warning for made in left for warning in made.warnings))
 
-    def with_made(self, made: Made) -> State:
+    def with_made(self, made: Made) -> PipelineState:
         """Give the next state: this one with one more thing made."""
         return replace(self, made=(*self.made, made), warnings=(*self.warnings, *made.warnings))
 
-    def with_warning(self, text: str) -> State:
+    def with_warning(self, text: str) -> PipelineState:
         """Give the same state with one more warning."""
         return replace(self, warnings=(*self.warnings, text))
 
@@ -114,7 +114,7 @@ class Stage:
     name: str
     result: str
     wanted: Callable[[BuildOptions], bool]
-    requires: Callable[[State], str]
-    run: Callable[[State, BuildOptions], Made]
-    ensures: Callable[[State, Made], None]
+    requires: Callable[[PipelineState], str]
+    run: Callable[[PipelineState, BuildOptions], Made]
+    ensures: Callable[[PipelineState, Made], None]
     optional: bool = False

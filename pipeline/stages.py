@@ -21,7 +21,7 @@ from attn_export.export.precision.float16 import to_float16
 from attn_export.export.subject import Subject
 from attn_export.pipeline.options import BuildOptions
 from attn_export.pipeline.progress import Progress
-from attn_export.pipeline.stage import Made, Stage, State
+from attn_export.pipeline.stage import Made, PipelineState, Stage
 from attn_export.process import activity
 from attn_export.reparam.fuse_onnx import fuse_graph
 from attn_export.reparam.result import Fusion
@@ -34,21 +34,21 @@ CERTIFIED = 2
 class Gate(Protocol):
     """What every stage's model must pass before the next stage sees it."""
 
-    def check(self, state: State, made: Made) -> Made:
+    def check(self, state: PipelineState, made: Made) -> Made:
         """Add to ``made`` what was measured of it."""
 
-    def refuse(self, state: State, made: Made) -> str:
+    def refuse(self, state: PipelineState, made: Made) -> str:
         """Say why it does not pass, or nothing where it does."""
 
 
 def run(
-    state: State,
+    state: PipelineState,
     options: BuildOptions,
     *,
     through: str | None = None,
     gate: Gate | None = None,
     progress: Progress | None = None,
-) -> State:
+) -> PipelineState:
     """Run every stage that is wanted and has not run, in their order, up to the one named ``through``.
 
     Without a gate nothing is proven here: the caller does that, or only looks at the graph.
@@ -68,17 +68,19 @@ def run(
 
 def build(
     subject: Subject, options: BuildOptions, feeds: tuple[Feeds, ...] = (), *, through: str | None = None
-) -> State:
+) -> PipelineState:
     """Run the stages on a subject, without a gate; its own example is looked at where no ``feeds`` are given.
 
     Raises:
         ConversionError: as ``run``.
     """
     own = feeds or ({name: value.numpy() for name, value in subject.example().items()},)
-    return run(State(subject, own), options, through=through)
+    return run(PipelineState(subject, own), options, through=through)
 
 
-def _step(stage: Stage, state: State, options: BuildOptions, gate: Gate | None, progress: Progress) -> State:
+def _step(
+    stage: Stage, state: PipelineState, options: BuildOptions, gate: Gate | None, progress: Progress
+) -> PipelineState:
     """One stage, what it ensures, and the gate behind it."""
     if why := stage.requires(state):
         raise ConversionError(f"{stage.name}: {why}")
@@ -103,29 +105,29 @@ def _step(stage: Stage, state: State, options: BuildOptions, gate: Gate | None, 
     return state.with_made(made)
 
 
-def _rolled_back(stage: Stage, state: State, why: str, progress: Progress) -> State:
+def _rolled_back(stage: Stage, state: PipelineState, why: str, progress: Progress) -> PipelineState:
     text = f"the stage '{stage.name}' was rolled back: {why}"
     progress.warn(text)
     return state.with_warning(text)
 
 
-def _nothing_made(state: State) -> str:
+def _nothing_made(state: PipelineState) -> str:
     return "" if state.made else "expected an exported model, got none; run the stage 'export' first"
 
 
-def _keeps_contract(state: State, made: Made) -> None:
+def _keeps_contract(state: PipelineState, made: Made) -> None:
     contract.check(made.exported.model, state.model.contract)
 
 
-def _asserted(_state: State, _made: Made) -> None:
+def _asserted(_state: PipelineState, _made: Made) -> None:
     """Nothing more: exporter and simplifier are called alone as well, and assert the contract themselves."""
 
 
-def _export(state: State, options: BuildOptions) -> Made:
+def _export(state: PipelineState, options: BuildOptions) -> Made:
     return Made("export", export_subject(state.subject, options.opset))
 
 
-def _fuse(state: State, options: BuildOptions) -> Made:
+def _fuse(state: PipelineState, options: BuildOptions) -> Made:
     """Collapse the graph; what was not collapsed, and what had to be rolled back, is said."""
     fusion = fuse_graph(
         state.model.model,
@@ -150,7 +152,7 @@ def _fuse(state: State, options: BuildOptions) -> Made:
     return Made("fuse", fused, fusion, detail=detail, warnings=tuple(warnings))
 
 
-def _is_certified(state: State, made: Made) -> None:
+def _is_certified(state: PipelineState, made: Made) -> None:
     certificate = fusion_of(made).certificate
     if not certificate.ok:
         raise GateError(
@@ -166,11 +168,11 @@ def fusion_of(made: Made) -> Fusion[onnx.ModelProto]:
     return made.account
 
 
-def _simplify(state: State, _options: BuildOptions) -> Made:
+def _simplify(state: PipelineState, _options: BuildOptions) -> Made:
     return Made("simplify", simplify(state.model))
 
 
-def _lower_precision(state: State, options: BuildOptions) -> Made:
+def _lower_precision(state: PipelineState, options: BuildOptions) -> Made:
     model, report = to_float16(state.model.model, state.feeds)
     return Made(
         "precision",
@@ -185,7 +187,7 @@ def _lower_precision(state: State, options: BuildOptions) -> Made:
     )
 
 
-def _convert(state: State, options: BuildOptions) -> Made:
+def _convert(state: PipelineState, options: BuildOptions) -> Made:
     """Write the model in further formats; the ONNX model stays the main one."""
     made = []
     for name in dict.fromkeys(options.to):
@@ -198,7 +200,7 @@ def _convert(state: State, options: BuildOptions) -> Made:
     return Made("convert", state.model, snr=state.made[-1].snr, detail=detail, converted=tuple(made))
 
 
-def _all_there(_state: State, made: Made) -> None:
+def _all_there(_state: PipelineState, made: Made) -> None:
     for one in made.converted:
         if not one.files or not all(one.files.values()):
             raise ContractError(f"the converter of {one.name} gave an empty file; report that to {one.produced_by}")

@@ -111,29 +111,39 @@ def _ended(work: Callable[[], object]) -> int:
     except AttnExportError as error:
         _debug()
         return failed(str(error), error.exit_code, type(error).__name__)
-    except ModuleNotFoundError as error:
+    except ImportError as error:
+        return _not_imported(error)
+    except MemoryError:
+        return _no_memory()
+    except OSError as error:
+        return _refused_by_the_system(error)
+    except Exception as error:
+        if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # click's, by whatever name it is imported
+            return _usage(error)
+        return _no_memory() if _NO_MEMORY.search(str(error)) else _ours(error)
+
+
+def _not_imported(error: ImportError) -> int:
+    """Say which package is missing and how to get it, or that it cannot be loaded; a module of ours is our fault."""
+    if isinstance(error, ModuleNotFoundError):
         if (name := (error.name or "").partition(".")[0]) not in EXTRAS:
             return _ours(error)
         package = f"attn-export[{EXTRAS[name]}]" if EXTRAS[name] else "attn-export"
         _debug()
         return failed(f"this needs the package {name}, which is not installed: pip install '{package}'", FAILED)
-    except MemoryError:
-        return _no_memory()
-    except ImportError as error:
-        if "attn_export" in f"{error.name} {error.path}":
-            return _ours(error)
-        _debug()
-        return failed(f"the package {error.name or 'that this needs'} cannot be loaded: {error}", FAILED)
-    except OSError as error:
-        if error.errno not in _MACHINE:
-            return _ours(error)
-        _debug()
-        place = f"{error.filename}: " if error.filename else ""
-        return failed(f"{place}{error.strerror}; {supervisor.left(activity.now())}", FAILED)
-    except Exception as error:
-        if hasattr(error, "format_message") and hasattr(error, "exit_code"):  # click's, by whatever name it is imported
-            return _usage(error)
-        return _no_memory() if _NO_MEMORY.search(str(error)) else _ours(error)
+    if "attn_export" in f"{error.name} {error.path}":
+        return _ours(error)
+    _debug()
+    return failed(f"the package {error.name or 'that this needs'} cannot be loaded: {error}", FAILED)
+
+
+def _refused_by_the_system(error: OSError) -> int:
+    """Say what the machine lacks; whatever else the system refuses, we have asked for wrongly."""
+    if error.errno not in _MACHINE:
+        return _ours(error)
+    _debug()
+    place = f"{error.filename}: " if error.filename else ""
+    return failed(f"{place}{error.strerror}; {supervisor.left(activity.now())}", FAILED)
 
 
 def _usage(error: Any) -> int:

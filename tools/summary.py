@@ -23,7 +23,7 @@ def stages(outcome: DeployResult) -> Table:
     table = Table(title=cell(f"{outcome.subject.name}, weights {outcome.subject.weights}"), title_justify="left")
     for heading in ("stage", "nodes", "size", "worst error vs. float64", "limit", "latency p50 [95 %]"):
         table.add_column(heading, justify="left" if heading == "stage" else "right")
-    for step in outcome.steps:
+    for step in outcome.stages:
         table.add_row(
             cell(step.name),
             "" if step.nodes is None else str(step.nodes),
@@ -48,19 +48,19 @@ def sentences(outcome: DeployResult) -> list[str]:
     """Return what was done and how well, in lines that need no table."""
     lines = []
     if outcome.fusion:
-        before, after = _nodes(outcome.steps)
+        before, after = _nodes(outcome.stages)
         certificate = outcome.fusion.certificate
         lines.append(
             f"fused: {len(outcome.fusion.sites)} regions, {before} → {after} nodes,"
             f" worst error {certificate.worst:.1e} in float64 (limit {certificate.bound:g})"
         )
         lines += _left(outcome.fusion.refusals)
-    lines.append(outcome.steps[-1].parity.summary())
-    if outcome.score:
-        lines.append(outcome.score.summary())
-        lines += [f"  survived: {fate.name}, {fate.reason}" for fate in outcome.score.mutants if _worth_saying(fate)]
-    if outcome.contest:
-        lines.append(comparison(outcome.contest))
+    lines.append(outcome.stages[-1].parity.summary())
+    if outcome.mutation:
+        lines.append(outcome.mutation.summary())
+        lines += [f"  survived: {fate.name}, {fate.reason}" for fate in outcome.mutation.mutants if _worth_saying(fate)]
+    if outcome.comparison:
+        lines.append(comparison(outcome.comparison))
     return lines
 
 

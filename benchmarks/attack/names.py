@@ -74,8 +74,20 @@ def _graph(work: Path, originals: Path, rng: Random) -> Attempt:
 
 def _mapping(manifest: Any, report: Any, rng: Random) -> dict[str, str]:
     """Old names to new ones: of the subject, the cases, the tensors, the nodes and where they come from."""
+    chosen = rng.sample(_groups(manifest, report), rng.randint(1, 4))
+    found: dict[str, str] = {}
+    for group in chosen:
+        text = graphs.text(rng).replace("\0", "") or "n"
+        for index, name in enumerate(dict.fromkeys(group)):
+            if name and name not in ("float32", "float64"):
+                found[name] = text if index == 0 else f"{text}{index}"
+    return found
+
+
+def _groups(manifest: Any, report: Any) -> list[list[str]]:
+    """Names that are of one kind, and are renamed together."""
     nodes = (manifest.get("costs") or {}).get("nodes") or []
-    groups = [
+    return [
         [manifest["subject"]["name"]],
         [port["name"] for port in manifest["inputs"]],
         [port["name"] for port in manifest["outputs"]],
@@ -89,14 +101,6 @@ def _mapping(manifest: Any, report: Any, rng: Random) -> dict[str, str]:
         [str(word) for word in manifest.get("command") or ()],
         [str(value) for value in manifest["environment"].values() if isinstance(value, str)],
     ]
-    chosen = rng.sample(groups, rng.randint(1, 4))
-    found: dict[str, str] = {}
-    for group in chosen:
-        text = graphs.text(rng).replace("\0", "") or "n"
-        for index, name in enumerate(dict.fromkeys(group)):
-            if name and name not in ("float32", "float64"):
-                found[name] = text if index == 0 else f"{text}{index}"
-    return found
 
 
 def _renamed(value: Any, new: dict[str, str]) -> Any:

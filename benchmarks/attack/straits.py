@@ -253,16 +253,8 @@ def pass_through(row: StraitRow, root: Path, honest: Path) -> StraitRow:
     if place.survivors():
         row.faults.append("processes outlive it")
     process.wait()
-    row.said, out = place.said(), place.said("out.txt")
-    last = row.said.strip().splitlines()[-1] if row.said.strip() else ""
-    if "Traceback" in row.said:
-        row.faults.append(f"a traceback: {last[:200]}")
-    if row.code not in row.codes:
-        row.faults.append(f"exit code {row.code}, wanted {' or '.join(map(str, row.codes))}: {last[:200]}")
-    elif row.code and row.says and not any(word in row.said for word in row.says.split("|")):
-        row.faults.append(f"says nothing of {row.says!r}: {last[:200]}")
-    if row.code == 0 and row.prints and row.prints not in out:
-        row.faults.append(f"prints nothing of {row.prints!r}")
+    row.said = place.said()
+    _listen(row, place.said("out.txt"))
     after = identity(target)
     if after.startswith("not whole"):
         row.faults.append(f"the bundle is {after}")
@@ -272,6 +264,19 @@ def pass_through(row: StraitRow, root: Path, honest: Path) -> StraitRow:
     if litter:
         row.faults.append(f"left over: {', '.join(litter)}")
     return row
+
+
+def _listen(row: StraitRow, out: str) -> None:
+    """Note what is wrong about how a run ended and what it said."""
+    last = row.said.strip().splitlines()[-1] if row.said.strip() else ""
+    if "Traceback" in row.said:
+        row.faults.append(f"a traceback: {last[:200]}")
+    if row.code not in row.codes:
+        row.faults.append(f"exit code {row.code}, wanted {' or '.join(map(str, row.codes))}: {last[:200]}")
+    elif row.code and row.says and not any(word in row.said for word in row.says.split("|")):
+        row.faults.append(f"says nothing of {row.says!r}: {last[:200]}")
+    if row.code == 0 and row.prints and row.prints not in out:
+        row.faults.append(f"prints nothing of {row.prints!r}")
 
 
 def run(folder: Path, honest: Path, workers: int = 2) -> list[StraitRow]:

@@ -29,7 +29,7 @@ from attn_export.export.subject import Subject
 from attn_export.export.traced import Traced
 from attn_export.pipeline.divergence.runs import Variant
 from attn_export.pipeline.options import BuildOptions
-from attn_export.pipeline.stage import State
+from attn_export.pipeline.stage import PipelineState
 from attn_export.pipeline.stages import CONVERT, FUSE, PRECISION, STAGES, build, run
 from attn_export.types import Feeds
 
@@ -45,7 +45,7 @@ class VariantFactory:
         self.quantised = False
         #: Where tensors come from, as far as anything that was made or read has said.
         self.known: dict[str, Origin] = {}
-        self._made: dict[tuple[bool, str], State] = {}
+        self._made: dict[tuple[bool, str], PipelineState] = {}
 
     @cached_property
     def cases(self) -> Mapping[str, Feeds]:
@@ -170,7 +170,7 @@ class VariantFactory:
         return state.model
 
     @cached_property
-    def _exported(self) -> State:
+    def _exported(self) -> PipelineState:
         assert isinstance(self.what, Subject)
         state = build(self.what, BuildOptions(), tuple(self.cases.values()), through="export")
         self.known |= origins(state.model.model)

@@ -80,7 +80,7 @@ def run(job: dict[str, Any], settings: dict[str, Any]) -> tuple[str, str, dict[s
         )
         outcome = deploy.deploy(subject, options, _Log())
         portability.gate(subject, bundle.read(target).model)
-        return "passed", outcome.steps[-1].parity.summary(), outcome.to_dict()
+        return "passed", outcome.stages[-1].parity.summary(), outcome.to_dict()
     except AttnExportError as error:
         return type(error).__name__, str(error), None
     except Exception as error:  # a defect of ours: told like any other failure, with its trace in the log

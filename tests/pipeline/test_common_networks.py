@@ -32,5 +32,5 @@ def test_no_gate_cries_wolf(name: str, fuse: bool, tmp_path: Path) -> None:
         DeployOptions(output=tmp_path / "out", build=BuildOptions(fuse=fuse), bench=False, mutants="none"),
         Progress(),
     )
-    assert outcome.steps[-1].parity.ok
+    assert outcome.stages[-1].parity.ok
     assert [warning for warning in outcome.warnings if "nothing was fused" not in warning] == []

@@ -18,19 +18,19 @@ from attn_export.export.sources.catalogue import from_spec
 from attn_export.mechanisms import MECHANISMS
 from attn_export.pipeline import deploy, stages
 from attn_export.pipeline.options import BuildOptions, DeployOptions
-from attn_export.pipeline.stage import Made, State
+from attn_export.pipeline.stage import Made, PipelineState
 from attn_export.reparam.result import Fusion
 
 ALL = BuildOptions(fuse=True, fp16=True, to=("ort",))
 
 
 @pytest.fixture(scope="module")
-def state() -> State:
+def state() -> PipelineState:
     subject = from_spec("repvgg", MECHANISMS["repvgg"], "test")
     return stages.build(subject, ALL)
 
 
-def test_they_run_in_their_order_and_each_leaves_what_it_made(state: State) -> None:
+def test_they_run_in_their_order_and_each_leaves_what_it_made(state: PipelineState) -> None:
     assert [made.stage for made in state.made] == [stage.name for stage in stages.STAGES]
     assert state.account(Fusion) is not None
     assert state.account(Float16Report) is not None
@@ -39,13 +39,13 @@ def test_they_run_in_their_order_and_each_leaves_what_it_made(state: State) -> N
 
 
 @pytest.mark.parametrize("stage", stages.STAGES[1:], ids=lambda stage: stage.name)
-def test_what_a_stage_requires_is_asked_before_it_runs(state: State, stage: Any) -> None:
+def test_what_a_stage_requires_is_asked_before_it_runs(state: PipelineState, stage: Any) -> None:
     empty = replace(state, made=())
     assert "run the stage 'export' first" in stage.requires(empty)
     assert stage.requires(state) == ""
 
 
-def test_a_state_is_frozen_and_goes_back(state: State) -> None:
+def test_a_state_is_frozen_and_goes_back(state: PipelineState) -> None:
     with pytest.raises(FrozenInstanceError):
         state.made = ()  # type: ignore[misc]
     back = state.back_to("export")
@@ -55,7 +55,7 @@ def test_a_state_is_frozen_and_goes_back(state: State) -> None:
     assert len(state.made) == len(stages.STAGES), "the state that was given is as it was"
 
 
-def test_models_before_a_stage_are_not_changed_by_it(state: State) -> None:
+def test_models_before_a_stage_are_not_changed_by_it(state: PipelineState) -> None:
     start = state.back_to("export")
     before = start.model.model.SerializeToString()
     stages.run(start, ALL)
@@ -68,21 +68,21 @@ class Gate:
     def __init__(self, stage: str) -> None:
         self.stage, self.seen = stage, list[str]()
 
-    def check(self, _state: State, made: Made) -> Made:
+    def check(self, _state: PipelineState, made: Made) -> Made:
         self.seen.append(made.stage)
         return made
 
-    def refuse(self, _state: State, made: Made) -> str:
+    def refuse(self, _state: PipelineState, made: Made) -> str:
         return "it is wrong" if made.stage == self.stage else ""
 
 
-def test_the_gate_is_asked_after_every_stage(state: State) -> None:
+def test_the_gate_is_asked_after_every_stage(state: PipelineState) -> None:
     gate = Gate("")
     stages.run(state.back_to("export"), ALL, gate=gate)
     assert gate.seen == [stage.name for stage in stages.STAGES[1:]]
 
 
-def test_what_the_gate_refuses_ends_the_run_but_for_an_optional_stage(state: State) -> None:
+def test_what_the_gate_refuses_ends_the_run_but_for_an_optional_stage(state: PipelineState) -> None:
     with pytest.raises(GateError, match="after 'fuse': it is wrong; nothing was written") as caught:
         stages.run(state.back_to("export"), ALL, gate=Gate("fuse"))
     assert caught.value.stage == "fuse"
@@ -91,7 +91,7 @@ def test_what_the_gate_refuses_ends_the_run_but_for_an_optional_stage(state: Sta
     assert went_on.warnings == ("the stage 'simplify' was rolled back: it is wrong",)
 
 
-def test_a_stage_that_breaks_its_contract_is_refused(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stage_that_breaks_its_contract_is_refused(state: PipelineState, monkeypatch: pytest.MonkeyPatch) -> None:
     right = stages.to_float16
 
     def renamed(*words: Any) -> Any:
@@ -145,7 +145,7 @@ def test_an_unknown_format_is_said_with_those_that_are_known() -> None:
         stages.build(subject, BuildOptions(to=("tflit",)))
 
 
-def test_a_stage_without_what_it_requires_is_an_error(state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stage_without_what_it_requires_is_an_error(state: PipelineState, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stages, "STAGES", stages.STAGES[1:])
     with pytest.raises(ConversionError, match="simplify: expected an exported model, got none"):
         stages.run(replace(state, made=()), BuildOptions())

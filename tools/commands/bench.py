@@ -81,10 +81,8 @@ def bench(asked: BenchOptions, *, as_json: bool, verbosity: int) -> None:
     if faster_than:
         against = _compare(read[0], faster_than, asked, progress)
         findings.append(budget.faster(against, str(asked.faster_than)))
-    if isinstance(baseline, bundle.Bundle):
-        findings.append(budget.regression(_compare(read[0], baseline, asked, progress), most))
-    elif baseline is not None:
-        findings.append(budget.regression_of_reports(results[0][1].plain, baseline, most))
+    if baseline is not None:
+        findings.append(_regression(results[0], baseline, most, asked, progress))
     if as_json:
         runs = [{"bundle": str(whole.path), **measured.plain} for whole, measured in results]
         comparison = compared.to_dict(*map(str, asked.paths)) if compared else None
@@ -92,14 +90,33 @@ def bench(asked: BenchOptions, *, as_json: bool, verbosity: int) -> None:
         machine = environment.describe(asked.runtime)
         console.emit({"environment": machine, "runs": runs, "comparison": comparison, "budgets": held})
     else:
-        if compared:
-            console.say(_comparison(asked.paths, compared))
-        console.say(*(finding.summary() for finding in findings))
+        _say(asked, compared, findings)
     if compared and compared.void:
         raise InconclusiveError(
             f"no latency ratio: expected an A/A run of 1.0, got {compared.control}; use a quieter machine"
         )
     budget.gate(findings)
+
+
+def _say(asked: BenchOptions, compared: LatencyComparison | None, findings: list[budget.BudgetResult]) -> None:
+    """Print the comparison and the budgets for people."""
+    if compared:
+        console.say(_comparison(asked.paths, compared))
+    console.say(*(finding.summary() for finding in findings))
+
+
+def _regression(
+    measured: tuple[bundle.Bundle, Measurement],
+    baseline: bundle.Bundle | dict[str, Any],
+    most: float,
+    asked: BenchOptions,
+    progress: TerminalProgress,
+) -> budget.BudgetResult:
+    """Hold what was measured against a bundle, by a comparison, or against a report, by its figures."""
+    whole, now = measured
+    if isinstance(baseline, bundle.Bundle):
+        return budget.regression(_compare(whole, baseline, asked, progress), most)
+    return budget.regression_of_reports(now.plain, baseline, most)
 
 
 def _baseline(path: Path) -> bundle.Bundle | dict[str, Any]:

@@ -29,14 +29,14 @@ def export(wanted: SourceOptions, asked: DeployOptions, *, as_json: bool, verbos
             "no --weights given: using seeded random weights; this checks the conversion, not your model's accuracy"
         )
     outcome = deploy.deploy(subject, asked, progress)
-    digest = bundle.digest(outcome.target)
+    digest = bundle.digest(outcome.path)
     if as_json:
         console.emit({**outcome.to_dict(), "digest": digest})
     else:
         console.show(summary.stages(outcome))
         console.say(*summary.sentences(outcome))
-        proof = command("attn-export", "verify", outcome.target)
-        console.say(f"bundle: {outcome.target}/   verify it anywhere: {proof}")
+        proof = command("attn-export", "verify", outcome.path)
+        console.say(f"bundle: {outcome.path}/   verify it anywhere: {proof}")
         console.say(f"digest: {digest}   check a copy against it: --expect {digest[:14]}…")
-    if outcome.contest and outcome.contest.void:
+    if outcome.comparison and outcome.comparison.void:
         raise InconclusiveError("parity passed and the bundle was written, but there is no latency ratio (see above)")

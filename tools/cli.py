@@ -235,10 +235,12 @@ def verify(
         typer.Option(metavar="DB", help="The smallest signal-to-noise ratio that passes, instead of the bundle's."),
     ] = None,
     expect: Annotated[
-        str | None, typer.Option(metavar="DIGEST", help="Fail unless this is its digest, sha256:…, as it was printed.")
+        str | None,
+        typer.Option(metavar="DIGEST", help="Fail unless the bundle has this digest, sha256:…, as it was printed."),
     ] = None,
     signers: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Fail unless one of OpenSSH's allowed signers here signed it.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Fail unless one of these signed it: an allowed-signers file of OpenSSH."),
     ] = None,
     threads: options.Threads = 1,
     as_json: options.Json = False,
@@ -271,10 +273,12 @@ def compile_(
     target: options.Target = "tensorrt_rtx:sm86",
     shapes: options.Shapes = None,
     expect: Annotated[
-        str | None, typer.Option(metavar="DIGEST", help="Fail unless this is its digest, sha256:…, as it was printed.")
+        str | None,
+        typer.Option(metavar="DIGEST", help="Fail unless the bundle has this digest, sha256:…, as it was printed."),
     ] = None,
     signers: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Fail unless one of OpenSSH's allowed signers here signed it.")
+        Path | None,
+        typer.Option(metavar="FILE", help="Fail unless one of these signed it: an allowed-signers file of OpenSSH."),
     ] = None,
     as_json: options.Json = False,
 ) -> None:
@@ -435,7 +439,7 @@ def diff(
     snr: Annotated[
         float | None,
         typer.Option(
-            metavar="DB", help="The ratio required of the less precise side, in dB; needed if it is quantised."
+            metavar="DB", help="Signal-to-noise ratio required of the less precise side; needed if it is quantised."
         ),
     ] = None,
     preset: options.PresetName = None,
@@ -537,7 +541,7 @@ def sweep(
         list[str] | None, typer.Option(metavar="FAMILY", help="Only this family; repeat for several.")
     ] = None,
     preset: Annotated[
-        list[str] | None, typer.Option(metavar="PRESET", help="Under this preset; repeat for several.")
+        list[str] | None, typer.Option(metavar="PRESET", help="With this preset; repeat for several.")
     ] = None,
     fuse: Annotated[
         bool | None, typer.Option("--fuse/--no-fuse", help="Only fused, or only unfused; both by default.")

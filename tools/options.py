@@ -80,7 +80,8 @@ WeightsKey = Annotated[
 Mutants = Annotated[
     str,
     typer.Option(
-        metavar="none|fast|full", help="Faults injected to check the check: none, fast (about 20 % extra time) or full."
+        metavar="none|fast|full",
+        help="Faults injected to test the parity check: none, fast (about 20 % extra time) or full.",
     ),
 ]
 Data = Annotated[

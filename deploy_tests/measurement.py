@@ -16,7 +16,7 @@ from attn_export.deploy_tests.latency.measure import Latency, Protocol, bundle_l
 from attn_export.deploy_tests.machine import environment, preflight
 from attn_export.deploy_tests.open_bundle import chosen, opened
 from attn_export.errors import UsageError
-from attn_export.types import JsonDict, ShapeRange
+from attn_export.types import JsonDict, ShapeRange, Summarised
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,19 @@ class MeasureOptions:
 
 
 @dataclass(frozen=True)
-class Measurement:
+class Measurement(Summarised):
     """The latency, its findings against budgets, the warnings, and all of it as plain data for the report."""
 
     latency: Latency
     findings: tuple[budget.BudgetResult, ...]
     warnings: tuple[preflight.Warn, ...]
     plain: dict[str, Any]
+
+    def summary(self) -> str:
+        """Say the latency, and how many budgets were kept."""
+        text = self.latency.summary()
+        passed = sum(finding.verdict == "passed" for finding in self.findings)
+        return f"{text}; {passed} of {len(self.findings)} budgets kept" if self.findings else text
 
 
 def measure_bundle(

@@ -26,7 +26,7 @@ from attn_export.export.mutants.catalogue import TRIVIAL, Mutation, mutations
 from attn_export.export.onnx.save import save
 from attn_export.process import activity
 from attn_export.reparam.evaluate.onnx import OnnxEvaluator
-from attn_export.types import TensorSpec
+from attn_export.types import Summarised, TensorSpec
 from attn_export.untrusted.text import first_line
 
 #: Two models are the same where their float64 evaluations differ by no more, relative to the output's norm.
@@ -66,7 +66,7 @@ class MutantResult:
 
 
 @dataclass(frozen=True)
-class MutationScore:
+class MutationScore(Summarised):
     """What became of the mutants that were tried, out of all that could be made."""
 
     mode: str

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
+from attn_export.types import Summarised
+
 M = TypeVar("M")
 
 #: A fused model agrees with the original in float64 to this, relative to the largest magnitude of each output.
@@ -87,13 +89,21 @@ class Certificate:
 
 
 @dataclass(frozen=True)
-class Fusion(Generic[M]):
+class Fusion(Summarised, Generic[M]):
     """A fused model (module or graph) with the account of what was done to it."""
 
     model: M
     sites: tuple[Site, ...]
     certificate: Certificate
     refusals: tuple[Refusal, ...] = field(default=())
+
+    def summary(self) -> str:
+        """Say how much was fused, how far that is from the original, and how much was not."""
+        certificate = self.certificate
+        return (
+            f"{len(self.sites)} regions fused, worst error {certificate.worst:.1e} in float64"
+            f" (limit {certificate.bound:g}); {len(self.refusals)} not fused"
+        )
 
     @property
     def rolled_back(self) -> tuple[Refusal, ...]:

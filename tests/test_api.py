@@ -81,3 +81,17 @@ def test_the_page_names_every_error() -> None:
     for name, value in vars(errors).items():
         if isinstance(value, type) and issubclass(value, errors.AttnExportError):
             assert f"{name}" in PAGE, name
+
+
+def test_results_print_themselves_and_what_they_say_is_text() -> None:
+    from attn_export.deploy_tests.latency.comparison import summarise
+    from attn_export.deploy_tests.parity.compare import OutputComparison, Parity
+
+    comparison = summarise([(0.10, 0.001), (0.11, -0.001), (0.10, 0.0)])
+    assert str(comparison) == comparison.summary()
+    assert "the candidate is slower" in str(comparison)
+    hostile = OutputComparison("<script>", "y", 1.0, 2.0, 0.5, 90.0, 1.0)
+    page = Parity("a runtime", 4.0, (hostile,))._repr_html_()
+    assert page.startswith("<p>")
+    assert "<script>" not in page
+    assert "&lt;script&gt;" in page

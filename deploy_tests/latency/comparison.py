@@ -25,6 +25,7 @@ from attn_export.deploy_tests import backends
 from attn_export.deploy_tests.latency.statistics import Interval, ratio
 from attn_export.errors import BackendError
 from attn_export.process import activity, children
+from attn_export.types import Summarised
 
 #: How far from 1 the whole interval of the control may lie: what cannot matter cannot make a comparison void.
 SLACK = 0.01
@@ -51,7 +52,7 @@ class Rules:
 
 
 @dataclass(frozen=True)
-class LatencyComparison:
+class LatencyComparison(Summarised):
     """The ratio of the candidate's time to the baseline's, its control, and both for each process."""
 
     ratio: Interval
@@ -77,6 +78,12 @@ class LatencyComparison:
         if abs(math.log(self.ratio.estimate)) <= _doubt(self.control) or self.ratio.low <= 1 <= self.ratio.high:
             return "no difference shown"
         return "faster" if self.ratio.estimate < 1 else "slower"
+
+    def summary(self) -> str:
+        """Say who is faster, with the intervals of the ratio and of the control."""
+        said = "the candidate is " + self.verdict if self.verdict in ("faster", "slower") else self.verdict
+        how = f"{self.clock}, {len(self.pairs)} process pairs"
+        return f"time ratio {self.ratio}, A/A control {self.control}: {said} ({how})"
 
     def inconclusive(self, asked: float) -> bool:
         """Whether nothing was shown, and a difference of ``asked`` (a share) could have gone unseen."""

@@ -13,7 +13,7 @@ from attn_export.deploy_tests.backend import Run
 from attn_export.deploy_tests.latency.statistics import Interval, median, percentile, percentiles
 from attn_export.deploy_tests.open_bundle import opened
 from attn_export.process import activity
-from attn_export.types import Feeds, ShapeRange
+from attn_export.types import Feeds, ShapeRange, Summarised
 
 #: Raw samples that a report keeps at most: enough for any percentile that it states.
 KEPT = 5000
@@ -30,7 +30,7 @@ class Protocol:
 
 
 @dataclass(frozen=True)
-class Latency:
+class Latency(Summarised):
     """Raw samples of one model on one backend, in nanoseconds, and the cold start in seconds."""
 
     wall: tuple[int, ...]
@@ -46,6 +46,14 @@ class Latency:
     def percentiles(self) -> dict[str, float]:
         """Wall percentiles, in milliseconds."""
         return {name: value / 1e6 for name, value in percentiles(self.wall).items()}
+
+    def summary(self) -> str:
+        """Say the median with its interval, and the tail."""
+        middle, tail = self.median(), self.percentiles()
+        return (
+            f"p50 {middle.estimate:.3g} ms [{middle.low:.3g}, {middle.high:.3g}], p90 {tail['p90']:.3g},"
+            f" p95 {tail['p95']:.3g}, p99 {tail['p99']:.3g} ms; {len(self.wall)} runs, {self.threads} thread(s)"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Figures over all samples, and the raw samples, evenly thinned where a report would grow by megabytes."""

@@ -23,7 +23,7 @@ from attn_export.bundle import Case
 from attn_export.deploy_tests.backend import Run
 from attn_export.deploy_tests.parity import metrics
 from attn_export.process import activity
-from attn_export.types import TensorSpec
+from attn_export.types import Summarised, TensorSpec
 
 #: The limits are the bundle's too, which may not claim more.
 TOLERANCE, FLOOR, SNR = bundle.TOLERANCE, bundle.FLOOR, bundle.SNR
@@ -61,7 +61,7 @@ class OutputComparison:
 
 
 @dataclass(frozen=True)
-class Parity:
+class Parity(Summarised):
     """The verdict over all cases and outputs: by ``tolerance`` on k, or where it is given, by ``snr`` in dB instead."""
 
     backend: str

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from attn_export.export.graph.origin import Origin
-from attn_export.types import JsonDict
+from attn_export.types import JsonDict, Summarised
 
 
 @dataclass(frozen=True)
-class Divergence:
+class Divergence(Summarised):
     """The first tensor out of bounds, and the node that makes it.
 
     Attributes:

@@ -69,6 +69,22 @@ class ShapeRange:
     max: tuple[int, ...]
 
 
+class Summarised:
+    """What prints itself by its own summary, in a terminal and in a notebook; the fields are in its ``repr``."""
+
+    def summary(self) -> str:
+        """Say it in one line."""
+        raise NotImplementedError
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f"<p>{escape(self.summary())}</p>"
+
+
 def __getattr__(name: str) -> Any:
     """Find the names of arrays when they are asked for: who lists the catalogue needs dimensions, and no NumPy."""
     if name not in ("Array", "Ints", "Feeds"):

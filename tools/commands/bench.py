@@ -11,7 +11,7 @@ from attn_export.deploy_tests import open_bundle
 from attn_export.deploy_tests.backends import DEFAULT
 from attn_export.deploy_tests.latency import budget
 from attn_export.deploy_tests.latency.comparison import LatencyComparison, Rules, compare_latency
-from attn_export.deploy_tests.latency.measure import Latency, Protocol
+from attn_export.deploy_tests.latency.measure import Protocol
 from attn_export.deploy_tests.machine import environment
 from attn_export.deploy_tests.measurement import Measurement, MeasureOptions, measure_bundle, thread_counts
 from attn_export.errors import InconclusiveError, UsageError
@@ -162,7 +162,7 @@ def _alike(shape: tuple[int | str, ...], other: tuple[int | str, ...]) -> bool:
 
 def _lines(whole: bundle.Bundle, measured: Measurement) -> list[str]:
     plain = measured.plain
-    lines = [f"{whole.path}: {_latency(measured.latency)}"]
+    lines = [f"{whole.path}: {measured.latency.summary()}"]
     if weighed := plain.get("footprint"):
         peak = weighed["peak_bytes"]
         memory = f", peak memory {peak / 1e6:.0f} MB" if peak else ""
@@ -192,14 +192,6 @@ def _lines(whole: bundle.Bundle, measured: Measurement) -> list[str]:
             f"  {row['share']:6.1%} of the time, {peak} of peak  {row['op']:<20} {', '.join(row['nodes'])[:80]}"
         )
     return lines
-
-
-def _latency(timed: Latency) -> str:
-    middle, tail = timed.median(), timed.percentiles()
-    return (
-        f"p50 {middle.estimate:.3g} ms [{middle.low:.3g}, {middle.high:.3g}], p90 {tail['p90']:.3g},"
-        f" p95 {tail['p95']:.3g}, p99 {tail['p99']:.3g} ms; {len(timed.wall)} runs, {timed.threads} thread(s)"
-    )
 
 
 def _comparison(paths: tuple[Path, ...], compared: LatencyComparison) -> str:

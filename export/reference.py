@@ -76,20 +76,20 @@ def on(subject: Subject, feeds: Iterable[tuple[str, Mapping[str, Tensor]]]) -> t
     for name, inputs in feeds:
         activity.alive()
         reference = evaluate(exact, {k: v.double() if v.is_floating_point() else v for k, v in inputs.items()})
-        yardstick = dict.fromkeys(reference, 0.0)
+        float32_error = dict.fromkeys(reference, 0.0)
         for variant in (_plain, _without_onednn, _channels_last):
             with variant(single, inputs) as (module, turned):
                 outputs = evaluate(module, turned)
             for key, value in outputs.items():
                 error = float(torch.linalg.vector_norm(value.double() - reference[key]))
                 if math.isfinite(error):
-                    yardstick[key] = max(yardstick[key], error)
+                    float32_error[key] = max(float32_error[key], error)
         result.append(
             Case(
                 name,
                 {k: v.numpy() for k, v in inputs.items()},
                 {k: v.contiguous().numpy() for k, v in reference.items()},
-                yardstick,
+                float32_error,
             )
         )
     return tuple(result)

@@ -22,10 +22,10 @@ def evaluate(model: Path, feeds: Mapping[str, Mapping[str, Array]]) -> Iterator[
     graph = read_model(model)
     exact, single = OnnxEvaluator(graph), OnnxEvaluator(graph, np.float32)
     for name, inputs in feeds.items():
-        truth, other = exact.run(inputs), single.run(inputs)
-        yield Case(name, inputs, truth, {key: _error(other[key], value) for key, value in truth.items()})
+        reference, other = exact.run(inputs), single.run(inputs)
+        yield Case(name, inputs, reference, {key: _error(other[key], value) for key, value in reference.items()})
 
 
-def _error(got: Array, truth: Array) -> float:
-    error = float(np.linalg.norm((got.astype(np.float64) - truth).ravel()))
+def _error(got: Array, reference: Array) -> float:
+    error = float(np.linalg.norm((got.astype(np.float64) - reference).ravel()))
     return error if np.isfinite(error) else 0.0

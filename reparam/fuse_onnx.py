@@ -63,7 +63,7 @@ def fuse_graph(
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
     if opset not in OPSETS:
         raise FusionError(
-            f"the model has opset {opset}; wanted {OPSETS[0]} to {OPSETS[-1]}; convert it with onnx.version_converter"
+            f"the model has opset {opset}; expected {OPSETS[0]} to {OPSETS[-1]}; convert it with onnx.version_converter"
         )
     flat = _flat(model)
     examples = list(cases) if cases is not None else [end_to_end.draw(flat, sizes or {})]

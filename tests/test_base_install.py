@@ -74,7 +74,7 @@ ROWS: dict[str, list[tuple[tuple[str, ...], int, str]]] = {
     ],
     "conform": [
         (("conform", "bundle", "-o", "kit"), 4, "pip install"),
-        (("conform", "check", "kit"), 3, "no conformance kit"),
+        (("conform", "check", "kit"), 3, "not a conformance kit"),
         (("conform", "bundle", "-o", "kit", "--backend", "onnxruntime"), 0, ""),
     ],
     "sign": [(("sign", "bundle", "--key", "no-such-key"), 3, "no-such-key")],

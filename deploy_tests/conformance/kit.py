@@ -2,7 +2,7 @@
 
     DIR/manifest.json            what ran it: backend, machine, versions; sha256 of every other file
     DIR/<bundle>/bundle.json     the bundle's manifest, with the sha256 of the graph that ran
-    DIR/<bundle>/cases.npz       its inputs and truth
+    DIR/<bundle>/cases.npz       its inputs and reference
     DIR/<bundle>/outputs.npz     what came out, as it came
     DIR/<bundle>/result.json     parity, samples and percentiles, layers and their times; or why it did not run
 
@@ -255,14 +255,14 @@ class _Result:
 
 def _read(folder: Path) -> _Kit:
     if not (folder / MANIFEST).is_file():
-        raise BundleError(f"{folder} is no conformance kit: there is no {MANIFEST} in it")
+        raise BundleError(f"{folder} is not a conformance kit: it has no {MANIFEST} in it")
     plain = plain_json.read(folder / MANIFEST, BundleError, 64 * files.MB)
     try:
         kit = fields.build(_Kit, plain)
     except ValueError as error:
-        raise BundleError(f"{folder} is no conformance kit of schema {SCHEMA}: {error}") from error
+        raise BundleError(f"{folder} is not a conformance kit of schema {SCHEMA}: {error}") from error
     if kit.schema != SCHEMA:
-        raise BundleError(f"{folder} is no conformance kit of schema {SCHEMA}, but of {kit.schema}; write it again")
+        raise BundleError(f"{folder} is not a conformance kit of schema {SCHEMA}, but of {kit.schema}; write it again")
     for file in kit.files:
         if not manifest.plain_name(file):
             raise BundleError(f"{folder}: {MANIFEST} names {file!r}, which lies outside the kit")

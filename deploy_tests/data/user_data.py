@@ -1,7 +1,7 @@
 """``verify --data``: prove a bundle on inputs it has never seen, as far as this machine can tell what is right.
 
     stored     the very files the bundle was made with: their inputs are made again, must be those that are stored bit
-               for bit, and are held against the stored truth, the original module in float64
+               for bit, and are held against the stored reference, the original module in float64
     meaning    other files, where onnx and torch are installed: against the deployed graph evaluated in float64; that
                this graph is the original module was proven when the bundle was written, on its own cases
     agreement  other files, on a bare device: against the default backend with every optimisation off; another float32

@@ -81,9 +81,9 @@ def parse(text: str) -> Budget:
     match = re.fullmatch(r"\s*([a-z0-9-]+)\s*<=?\s*([0-9]*\.?[0-9]+(?:e[+-]?[0-9]+)?)\s*([A-Za-zµ]+)\s*", text)
     units: Mapping[str, float] = _UNITS.get(match[1], {}) if match else {}
     if not match or not units:
-        raise UsageError(f"a budget is such as p90<=15ms, of one of {', '.join(_UNITS)}; came {text!r}")
+        raise UsageError(f"a budget is such as p90<=15ms, of one of {', '.join(_UNITS)}; got {text!r}")
     if match[3] not in units:
-        raise UsageError(f"{match[1]} is given in {', '.join(units)}; came {text!r}")
+        raise UsageError(f"{match[1]} is given in {', '.join(units)}; got {text!r}")
     return Budget(match[1], float(match[2]) * units[match[3]], text.strip())
 
 
@@ -102,7 +102,7 @@ def percent(text: str) -> float:
     except ValueError:
         value = math.nan
     if not 0 <= value < math.inf:
-        raise UsageError(f"a share is such as 3% or 0.03; came {text!r}")
+        raise UsageError(f"a share is such as 3% or 0.03; got {text!r}")
     return value
 
 

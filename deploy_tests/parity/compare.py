@@ -171,9 +171,9 @@ def compare(came: NDArray[Any] | None, case: Case, port: TensorSpec, tolerance: 
     if came is None:
         return fault("the output is missing")
     if came.dtype != np.dtype(port.dtype):
-        return fault(f"wanted {port.dtype}, came {came.dtype}")
+        return fault(f"expected {port.dtype}, got {came.dtype}")
     if came.shape != reference.shape:
-        return fault(f"wanted shape {reference.shape}, came {came.shape}")
+        return fault(f"expected shape {reference.shape}, got {came.shape}")
     strange = ~np.isfinite(came) & np.isfinite(reference)
     if strange.any():
         return fault(f"{int(strange.sum())} of {came.size} values are NaN or infinite where the reference is finite")

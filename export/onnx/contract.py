@@ -59,7 +59,7 @@ def port(value: onnx.ValueInfoProto) -> TensorSpec:
     """Read name, element type and shape of a graph input or output."""
     tensor = value.type.tensor_type
     if tensor.elem_type == TensorProto.UNDEFINED:
-        raise ContractError(f"{value.name!r} is no tensor, or has no element type")
+        raise ContractError(f"{value.name!r} is not a tensor, or has no element type")
     dims = tuple(dim.dim_param or (dim.dim_value if dim.HasField("dim_value") else "?") for dim in tensor.shape.dim)
     return TensorSpec(value.name, str(helper.tensor_dtype_to_np_dtype(tensor.elem_type)), dims)
 

@@ -57,7 +57,7 @@ def read_model(path: Path, *, weights: bool = True) -> ModelProto:
         if weights:
             external_data.load(model, path.parent)
     except SubjectError as error:
-        raise SubjectError(f"{path} is no valid ONNX file: {error}") from error
+        raise SubjectError(f"{path} is not a valid ONNX file: {error}") from error
     return model
 
 

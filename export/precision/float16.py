@@ -87,7 +87,7 @@ def to_float16(
     try:
         onnx.checker.check_model(result, full_check=result.ByteSize() < (1 << 30))
     except Exception as error:  # the checker's exceptions share no base class
-        raise ExportError(f"the float16 rewrite is no valid ONNX: {str(error)[:300]}") from error
+        raise ExportError(f"the float16 rewrite is not valid ONNX: {str(error)[:300]}") from error
     return result, rewriting.report()
 
 

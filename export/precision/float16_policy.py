@@ -174,7 +174,7 @@ def _unable(node: onnx.NodeProto, versions: Mapping[str, int], seen: Mapping[str
     if not floats(node, seen):
         return ""
     if node.domain not in ("", "ai.onnx"):
-        return f"it is no operator of ONNX but of {node.domain}"
+        return f"it is an operator not of ONNX but of {node.domain}"
     if not all(takes_float16(node, versions, i, output=True) for i in range(len(node.output))):
         return "ONNX does not define it for float16"
     main = [i for i, name in enumerate(node.input) if name in seen and seen[name].dtype == np.float32]

@@ -64,7 +64,7 @@ def _safetensors(path: Path) -> object:
     try:
         return load_file(path)
     except Exception as error:  # the library's own class has no public base
-        raise CheckpointError(f"{path} is no safetensors file: {first_line(error)}; {_WAY_OUT}") from error
+        raise CheckpointError(f"{path} is not a safetensors file: {first_line(error)}; {_WAY_OUT}") from error
 
 
 def _look_through(path: Path, size: int) -> None:
@@ -73,7 +73,7 @@ def _look_through(path: Path, size: int) -> None:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
     except Exception as error:  # a damaged archive makes the library raise anything
-        raise CheckpointError(f"{path} is no whole archive of weights ({first_line(error)}); {_WAY_OUT}") from error
+        raise CheckpointError(f"{path} is not a whole archive of weights ({first_line(error)}); {_WAY_OUT}") from error
     unpacked = sum(entry.file_size for entry in entries)
     if len(entries) > MEMBERS or len({entry.filename for entry in entries}) != len(entries):
         raise CheckpointError(f"{path}: expected an archive with each name once, got one with {len(entries)} entries")

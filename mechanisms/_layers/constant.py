@@ -1,6 +1,6 @@
 """Constants that stay exact: buffers computed in float64 and rounded once to the module's dtype, whatever it becomes.
 
-A plain buffer made in float32 keeps its rounding when the module is taken to float64, so the float64 truth would
+A plain buffer made in float32 keeps its rounding when the module is taken to float64, so the float64 reference would
 carry float32 errors.
 """
 

@@ -18,26 +18,26 @@ from attn_export.pipeline.divergence.divergence import Divergence
 from attn_export.reparam.adapters.onnx.nodes import inputs_of
 from attn_export.types import Array
 
-#: Error and bound of a tensor that is there, by name, suspect and truth.
+#: Error and bound of a tensor that is there, by name, suspect and reference.
 Rule = Callable[[str, Array, Array], tuple[float, float]]
 
 
 def bisect(
-    model: onnx.ModelProto, suspect: Probe, truth: Probe, rule: Rule, partners: Container[str] | None = None
+    model: onnx.ModelProto, suspect: Probe, reference: Probe, rule: Rule, partners: Container[str] | None = None
 ) -> Divergence | None:
-    """Return the first divergence of ``suspect`` from ``truth``, or None where the outputs agree.
+    """Return the first divergence of ``suspect`` from ``reference``, or None where the outputs agree.
 
     Args:
         model: the suspect's graph.
         suspect: its run.
-        truth: the run it is held against, on the same inputs.
+        reference: the run it is held against, on the same inputs.
         rule: what counts as an error.
-        partners: names of the tensors that the truth has too; by default it has all.
+        partners: names of the tensors that the reference has too; by default it has all.
 
     Raises:
         ExportError: no output has a partner, so nothing can be compared.
     """
-    search = _Search(model, suspect, truth, rule, partners)
+    search = _Search(model, suspect, reference, rule, partners)
     last = len(search.cuts) - 1
     if not search.departs(last):
         return None
@@ -72,9 +72,9 @@ class _Search:
     """What has been seen so far."""
 
     def __init__(
-        self, model: onnx.ModelProto, suspect: Probe, truth: Probe, rule: Rule, partners: Container[str] | None
+        self, model: onnx.ModelProto, suspect: Probe, reference: Probe, rule: Rule, partners: Container[str] | None
     ) -> None:
-        self.model, self.suspect, self.truth, self.rule, self.partners = model, suspect, truth, rule, partners
+        self.model, self.suspect, self.reference, self.rule, self.partners = model, suspect, reference, rule, partners
         self.cuts = cuts(model, partners)
         if not self.cuts or self.cuts[-1][0] != len(model.graph.node) - 1:
             raise ExportError("the two graphs have no output name in common, so they cannot be compared")
@@ -97,7 +97,7 @@ class _Search:
             return
         self.runs += 1
         got = dict(self.suspect(new))
-        for name, want in self.truth(new):
+        for name, want in self.reference(new):
             value = got.pop(name)
             if value.shape != want.shape:
                 self.seen[name] = (float("inf"), 0.0, value.shape)
@@ -154,14 +154,14 @@ def relative(floor: float) -> Rule:
     return rule
 
 
-def derived(yardstick: Mapping[str, float] | Callable[[str], float], tolerance: float, floor: float) -> Rule:
+def derived(float32_error: Mapping[str, float] | Callable[[str], float], tolerance: float, floor: float) -> Rule:
     """Give the rule for a float32 run: ``tolerance`` times what another float32 run differs by, or times ``floor``.
 
-    ``yardstick`` gives the relative error of a run known to be good, by tensor.
+    ``float32_error`` gives the relative error of a run known to be good, by tensor.
     """
 
     def rule(name: str, value: Array, want: Array) -> tuple[float, float]:
-        stray = yardstick(name) if callable(yardstick) else yardstick[name]
+        stray = float32_error(name) if callable(float32_error) else float32_error[name]
         return relative_error(value, want), tolerance * max(stray, floor)
 
     return rule

@@ -70,5 +70,5 @@ def _pairs(
         other = DEFAULT
     elif other not in BACKENDS:
         BACKENDS.entry(other)  # raises, and says which names are near
-    truth = "model" if isinstance(factory.what, bundle.Bundle) else "original"
-    yield factory.pair(truth, f"model@{other}")
+    reference = "model" if isinstance(factory.what, bundle.Bundle) else "original"
+    yield factory.pair(reference, f"model@{other}")

@@ -73,11 +73,11 @@ def first_divergence(
     Raises:
         UsageError, ExportError, BackendMissingError, BackendError: as ``between``.
     """
-    truth, suspect = in_order(one, other)
+    reference, suspect = in_order(one, other)
     for name, feeds in cases:
         if (found := first_difference(one, other, feeds)) is not None:
             assert suspect.graph is not None
-            between = f"{truth.text} and {suspect.text}"
+            between = f"{reference.text} and {suspect.text}"
             return replace(found, between=between, case=name, origin=origin_of(suspect.graph, found, known))
     return None
 

@@ -27,19 +27,19 @@ def write_repro(
     divergence: Divergence,
     feeds: Feeds,
     folder: Path,
-    truth: Variant | None = None,
+    reference: Variant | None = None,
     backend: str = DEFAULT,
 ) -> int:
     """Write ``part.onnx``, ``inputs.npz`` and ``repro.py`` to ``folder``; return how many nodes the part has.
 
-    The inputs are those that ``truth`` (by default the graph itself) has in float64, rounded to the types the graph
-    declares; ``expected`` is the truth on them.
+    The inputs are those that ``reference`` (by default the graph itself) has in float64, rounded to the types the graph
+    declares; ``expected`` is the reference on them.
 
     Raises:
-        ConversionError: no part can be fed from what the truth has.
+        ConversionError: no part can be fed from what the reference has.
         WriteError: the folder cannot be written.
     """
-    side = truth or Variant("the graph", model)
+    side = reference or Variant("the graph", model)
     right, made = meaning(side, feeds), side.names | set(feeds)
     first = divergence.window[0]
     size = divergence.position + 1 - first
@@ -69,7 +69,7 @@ def write_repro(
     return len(positions)
 
 
-_SCRIPT = '''"""Run this part of the graph and compare it with its float64 truth."""
+_SCRIPT = '''"""Run this part of the graph and compare it with its float64 reference."""
 import sys
 import numpy as np
 {load}

@@ -93,35 +93,35 @@ def first_difference(
         ExportError: a node cannot be evaluated, or no output of theirs has the same name.
         BackendMissingError, BackendError: as the backend.
     """
-    truth, suspect = in_order(one, other)
+    reference, suspect = in_order(one, other)
     if suspect.graph is None:
         raise UsageError(f"expected two different runs, got {one.text} and {other.text}, which are the same")
-    classes = [side.snr for side in (truth, suspect) if side.snr is not None]
+    classes = [side.snr for side in (reference, suspect) if side.snr is not None]
     least = 10 ** (-min(classes) / 20) if classes else floor
-    if truth.rank == suspect.rank == 1:
-        assert truth.graph is not None
-        rule = relative(_noise(truth.graph, suspect.graph) if least is None else least)
+    if reference.rank == suspect.rank == 1:
+        assert reference.graph is not None
+        rule = relative(_noise(reference.graph, suspect.graph) if least is None else least)
         stray = None
     else:
-        tolerance *= 2 if truth.backend else 1  # each of two runs has an error
+        tolerance *= 2 if reference.backend else 1  # each of two runs has an error
         stray = dict[str, float]()
         rule = derived(stray.__getitem__, tolerance, FLOOR if least is None else least / tolerance)
-    yardstick = suspect if truth.backend else truth
-    first, second = meaning(yardstick, feeds), meaning(yardstick, feeds, single=True)
+    float32_error = suspect if reference.backend else reference
+    first, second = meaning(float32_error, feeds), meaning(float32_error, feeds, single=True)
 
-    with _probing(suspect, feeds, threads) as probe, _probing(truth, feeds, threads) as right:
+    with _probing(suspect, feeds, threads) as probe, _probing(reference, feeds, threads) as right:
 
         def true(names: Sequence[str]) -> Iterator[tuple[str, Array]]:
             if stray is not None:
                 singles = dict(second(names))
                 for name, want in first(names):
                     stray[name] = relative_error(singles.pop(name), want)
-                    if not truth.backend:
+                    if not reference.backend:
                         yield name, want
-            if stray is None or truth.backend:
+            if stray is None or reference.backend:
                 yield from right(names)
 
-        return bisect(suspect.graph, probe, true, rule, truth.names)
+        return bisect(suspect.graph, probe, true, rule, reference.names)
 
 
 def meaning(side: Variant, feeds: Feeds, *, single: bool = False) -> Probe:

@@ -108,7 +108,7 @@ def _spatial(lin: LinConv, dims: Sequence[int | None], per_axis: Sequence[int], 
         if dim is not None:
             result[dim] = number
         elif number != default:
-            raise NotFusibleError("it works along an axis of size 1 that is no spatial axis of the root")
+            raise NotFusibleError("it works along an axis of size 1 that is not a spatial axis of the root")
     return result
 
 
@@ -117,7 +117,7 @@ def _padded(state: State, dims: Sequence[int | None], pads: Sequence[tuple[int, 
     for dim, (left, right) in zip(dims, pads, strict=True):
         if left or right:
             if dim is None:
-                raise NotFusibleError("it pads an axis of size 1 that is no spatial axis of the root")
+                raise NotFusibleError("it pads an axis of size 1 that is not a spatial axis of the root")
             lin = linconv.pad(lin, dim, left, right, value)
     return lin
 
@@ -129,7 +129,9 @@ def _kernel(lin: LinConv, dims: Sequence[int | None], weight: Array) -> Array:
     for axis, dim in enumerate(dims):
         if dim is None:
             if weight.shape[axis + 2] != 1:
-                raise NotFusibleError("its kernel reaches along an axis of size 1 that is no spatial axis of the root")
+                raise NotFusibleError(
+                    "its kernel reaches along an axis of size 1 that is not a spatial axis of the root"
+                )
             continue
         sizes[dim] = weight.shape[axis + 2]
         order.append(dim)

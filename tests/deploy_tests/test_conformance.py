@@ -200,7 +200,7 @@ def test_what_cannot_be_is_said_and_nothing_is_written(tmp_path: Path, monkeypat
     out.mkdir()
     with pytest.raises(UsageError, match="exists; a kit is written once"):
         kit.write_kit([one], out, backend="onnxruntime")
-    with pytest.raises(BundleError, match="is no conformance kit"):
+    with pytest.raises(BundleError, match="is not a conformance kit"):
         kit.check_kit(out)
     (out / kit.MANIFEST).write_text(json.dumps({"schema": kit.SCHEMA, "files": {"../twice/x": ""}}))
     with pytest.raises(BundleError, match="lies outside the kit"):

@@ -65,8 +65,8 @@ def test_wrong_values_fail(came: NDArray[Any]) -> None:
     [
         (None, "missing"),
         (REFERENCE.astype(np.float64), "wanted float32, came float64"),
-        (REFERENCE.astype(np.float32)[:1], "wanted shape"),
-        (REFERENCE.astype(np.float32).ravel(), "wanted shape"),
+        (REFERENCE.astype(np.float32)[:1], "expected shape"),
+        (REFERENCE.astype(np.float32).ravel(), "expected shape"),
         (np.where(np.arange(500) == 3, np.nan, REFERENCE).astype(np.float32), "2 of 1000 values are NaN"),
         (np.where(np.arange(500) == 3, np.inf, REFERENCE).astype(np.float32), "2 of 1000 values are NaN"),
     ],

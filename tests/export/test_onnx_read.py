@@ -182,7 +182,7 @@ def test_what_cannot_be_is_refused_in_one_sentence(name: str, tmp_path: Path) ->
     with pytest.raises(SubjectError) as refused:
         read_model(path)
     assert why in str(refused.value)
-    assert str(refused.value).startswith(f"{path} is no valid ONNX file: ")
+    assert str(refused.value).startswith(f"{path} is not a valid ONNX file: ")
     assert "\n" not in str(refused.value)
 
 

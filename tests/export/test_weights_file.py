@@ -69,7 +69,7 @@ REFUSED: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "a packed bomb": ("pt", lambda: archive(b"\x80\x02}.", BOMB, packed=zipfile.ZIP_DEFLATED), "claim to unpack to"),
     "a name twice": ("pt", lambda: archive(b"\x80\x02}.", ("archive/version", b"3\n")), "each name once"),
     "encrypted": ("pt", encrypted, "is encrypted"),
-    "cut short": ("pt", lambda: saved(STATE)[:-100], "no whole archive"),
+    "cut short": ("pt", lambda: saved(STATE)[:-100], "not a whole archive"),
     "itself": ("pt", holding_itself, "holds no tensors"),
     "deep": ("pt", lambda: nested(20_000), "holds no tensors"),
     "code in an archive": ("pt", lambda: archive(CODE), "which only running code could read"),
@@ -85,9 +85,9 @@ REFUSED: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "safetensors of other sizes": (
         "safetensors",
         lambda: safetensors({"w": {"dtype": "F32", "shape": [1 << 40], "data_offsets": [0, 1 << 42]}}),
-        "is no safetensors file",
+        "is not a safetensors file",
     ),
-    "safetensors without end": ("safetensors", lambda: struct.pack("<Q", 1 << 60) + b"{", "is no safetensors file"),
+    "safetensors without end": ("safetensors", lambda: struct.pack("<Q", 1 << 60) + b"{", "is not a safetensors file"),
 }
 
 

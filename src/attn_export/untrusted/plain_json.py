@@ -31,7 +31,7 @@ def read(path: Path, error: type[AttnExportError] = LoadError, most: int = MOST)
     try:
         return parse(content.decode("utf-8"))
     except ValueError as reason:  # UnicodeDecodeError is one
-        raise error(f"{path} is no JSON that can be read: {reason}") from reason
+        raise error(f"{path} is not JSON that can be read: {reason}") from reason
 
 
 def parse(text: str) -> Any:

@@ -64,7 +64,7 @@ def test_wrong_values_fail(came: NDArray[Any]) -> None:
     ("came", "why"),
     [
         (None, "missing"),
-        (REFERENCE.astype(np.float64), "wanted float32, came float64"),
+        (REFERENCE.astype(np.float64), "expected float32, got float64"),
         (REFERENCE.astype(np.float32)[:1], "expected shape"),
         (REFERENCE.astype(np.float32).ravel(), "expected shape"),
         (np.where(np.arange(500) == 3, np.nan, REFERENCE).astype(np.float32), "2 of 1000 values are NaN"),

@@ -69,7 +69,7 @@ def test_outputs_are_named_apart_from_inputs() -> None:
     assert list(flatten(one, ["x"])) == ["y"]
     assert list(flatten((one, [one]), ["x"])) == ["y0", "y1"]
     assert list(flatten({"a": one}, ["y"])) == ["out"]
-    with pytest.raises(SubjectError, match="gives a str"):
+    with pytest.raises(SubjectError, match="got a str"):
         flatten("text", [])
     with pytest.raises(SubjectError, match="gives no tensor"):
         flatten((), [])

@@ -63,6 +63,7 @@ COMMANDS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COMMANDS)
 def test_no_command_leaves_a_file_in_the_home_folder(name: str, tmp_path: Path) -> None:
     (tmp_path / "work").mkdir()

@@ -49,7 +49,7 @@ DEAR = (
     ("attn_export.tools.commands.bench", "compare_latency"),
     ("attn_export.deploy_tests.conformance.kit", "_conform_one"),
     ("attn_export.pipeline.lint", "by_parser"),
-    ("attn_export.pipeline.divergence.variants", "export"),
+    ("attn_export.pipeline.divergence.variants", "build"),
     ("attn_export.deploy_tests.backends.tensorrt.evidence", "compile_only"),
 )
 

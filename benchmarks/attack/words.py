@@ -150,7 +150,8 @@ def table() -> Mapping[str, tuple[Any, ...]]:
     from attn_export.tools import cli
 
     group: Any = typer.main.get_command(cli.app)
-    return {name: tuple(command.params) for name, command in group.commands.items()}
+    inner = {name: getattr(command, "commands", {"": command}).values() for name, command in group.commands.items()}
+    return {name: tuple(option for command in found for option in command.params) for name, found in inner.items()}
 
 
 def hostile_words(work: Path, originals: Path, rng: Random) -> Attempt:

@@ -58,7 +58,7 @@ def outcome(
     """Run one attempt in a worker in which ``harm`` is done where ``list`` would list."""
     inside.prepare(("attn_export.tools.commands.catalogue",))
     if harm is not None:
-        monkeypatch.setattr("attn_export.tools.commands.catalogue.list_", lambda *_: harm())  # type: ignore[operator]
+        monkeypatch.setattr("attn_export.tools.commands.catalogue.list_", lambda *_, **__: harm())  # type: ignore[operator]
     (found,) = Pool({"kind": make}, honest, limit, size=1).run([Task("kind", 1, "in")])  # type: ignore[dict-item]
     return found
 

@@ -111,6 +111,7 @@ def test_what_cannot_be_seen_is_what_unicode_says() -> None:
             assert (text.printable(letter) != letter) is hidden, hex(number)
 
 
+@pytest.mark.slow
 @hostile
 @given(names)
 @example(ALL)

@@ -326,7 +326,7 @@ def test_the_parent_process_knows_what_is_half_and_what_is_written(tmp_path: Pat
     with bundle.writing(tmp_path / "two") as folder:
         assert str(folder) in activity.now().partial
         (folder / "model.onnx").touch()
-        bundle.write_cases(folder / bundle.CASES, ())
+        bundle.write_cases(folder / bundle.CASES, generation(0)[1:])
         bundle.write_manifest(folder, CONTENT)
     assert not activity.now().partial
     assert activity.now().written[-1] == str(tmp_path / "two")

@@ -12,7 +12,8 @@ folder from elsewhere must not say how strictly it is checked.
 
 from __future__ import annotations
 
-import sys
+import importlib
+import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -88,12 +89,11 @@ def _nearest(folder: Path) -> Path | None:
 
 
 def _table(file: Path) -> Mapping[str, Any]:
-    if sys.version_info >= (3, 11):
-        import tomllib
-    else:
-        import tomli as tomllib
+    toml = next((name for name in ("tomllib", "tomli") if importlib.util.find_spec(name)), None)
+    if toml is None:  # Python 3.10, whose standard library reads no TOML
+        raise UsageError(f"{file}: reading [tool.{TABLE}] needs Python 3.11 or newer, or: pip install tomli")
     try:
-        content = tomllib.loads(files.read(file, _MOST, UsageError).decode("utf-8"))
+        content = importlib.import_module(toml).loads(files.read(file, _MOST, UsageError).decode("utf-8"))
     except ValueError as error:  # of TOML, or of UTF-8
         raise UsageError(f"{file} cannot be read: {error}") from error
     table = content.get("tool", {}).get(TABLE, {})

@@ -54,7 +54,8 @@ def runtime(run: Mapping[str, Any]) -> str:
     >>> runtime({"backend": "onnxruntime", "version": "1.32.0", "device": "cpu"})
     'ONNX Runtime 1.32.0 (CPU)'
     """
-    title = f"{backends.title(run['backend'])} {run.get('version') or ''}".rstrip()
+    # Joined and not stripped: a name may end in what a strip would take from it unseen.
+    title = " ".join(filter(None, (backends.title(run["backend"]), str(run.get("version") or ""))))
     device = run.get("device") or ""
     title = f"{title} ({device.upper() if device in ('cpu', 'gpu', 'npu') else device})" if device else title
     artifact = run.get("artifact") or MAIN

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import ast
+import json
 import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -261,3 +262,27 @@ def test_the_map_names_no_folder_that_is_gone() -> None:
         name for row in table.splitlines() for name in re.findall(r"`([^`]+)`", row.partition("|")[2].partition("|")[0])
     }
     assert named == set(packages())
+
+
+def test_every_file_that_is_no_code_is_in_the_wheel() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    table = text[text.index("[tool.setuptools.package-data]") :].split("\n\n")[0]
+    declared = {
+        package.removeprefix("attn_export").lstrip("."): json.loads(patterns)
+        for package, patterns in re.findall(r'^"([\w.]+)" = (\[.*\])$', table, re.MULTILINE)
+    }
+    places = {folder: ROOT / folder for folder in FOLDERS}
+    own = ROOT / "src" / "attn_export"
+    for package, patterns in declared.items():
+        folder = places.get(package.partition(".")[0], own)
+        inner = package.partition(".")[2] if folder is not own else package
+        for pattern in patterns:
+            assert list(folder.joinpath(*filter(None, inner.split("."))).glob(pattern)), f"{package}: {pattern}"
+    known = {
+        f"{package.replace('.', '/')}/{pattern}".lstrip("/") for package, found in declared.items() for pattern in found
+    }
+    for folder in (*places.values(), own):
+        for path in folder.rglob("*"):
+            if path.is_file() and path.suffix not in (".py", ".pyc") and not any(p.is_symlink() for p in path.parents):
+                name = path.relative_to(own if folder is own else ROOT).as_posix()
+                assert any(PurePosixPath(name).match(pattern) for pattern in known), f"{name} is not in the wheel"

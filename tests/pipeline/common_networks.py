@@ -44,7 +44,7 @@ class Pyramid(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         fine = self.fine(x).relu()
         coarse = self.coarse(fine).relu()
-        return self.variant(fine) + F.interpolate(coarse, scale_factor=2.0, mode="bilinear"), coarse
+        return self.side(fine) + F.interpolate(coarse, scale_factor=2.0, mode="bilinear"), coarse
 
 
 class Focus(nn.Module):

@@ -216,6 +216,7 @@ def verify(
         list[str] | None,
         typer.Option(metavar="BACKEND", help="As --backend, but exit 4 when it is not available here."),
     ] = None,
+    artifact: options.ArtifactName = None,
     shapes: options.Shapes = None,
     data: options.Data = None,
     preprocess: Annotated[
@@ -253,6 +254,7 @@ def verify(
             path=path,
             backends=tuple(backend or ()),
             require=tuple(require or ()),
+            artifact=artifact,
             shapes=tuple(shapes or ()),
             data=data,
             preprocess=options.preprocess(preprocess),
@@ -312,6 +314,10 @@ def bench(
     *,
     paths: Annotated[list[Path], typer.Argument(metavar="BUNDLE [BUNDLE2]", help="One bundle, or two to compare.")],
     backend: Annotated[str | None, typer.Option(metavar="BACKEND", help="Where to measure.")] = None,
+    artifact: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Which artifact of the bundles; the first that the backend takes."),
+    ] = None,
     warmup: options.Warmup = 200,
     iterations: options.Iterations = 200,
     duration: options.Duration = 3.0,
@@ -351,6 +357,7 @@ def bench(
         command.BenchOptions(
             paths=tuple(paths),
             backend=backend,
+            artifact=artifact,
             protocol=options.protocol(warmup, iterations, duration),
             threads=threads,
             thorough=thorough,

@@ -25,6 +25,10 @@ Shapes = Annotated[
         help="For runtimes with shape ranges: [input:]min,opt,max, as 1x3x64x64,1x3x64x64,8x3x64x64.",
     ),
 ]
+ArtifactName = Annotated[
+    str | None,
+    typer.Option("--artifact", metavar="NAME", help="Only this artifact of the bundle; all that fit, by default."),
+]
 Threads = Annotated[int, typer.Option(min=1, metavar="N", help="Threads of the runtime.")]
 Atol = Annotated[
     float | None, typer.Option(min=0, metavar="X", help="Your own absolute tolerance, in addition to the derived one.")

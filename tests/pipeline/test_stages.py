@@ -20,6 +20,7 @@ from attn_export.pipeline import deploy, stages
 from attn_export.pipeline.options import BuildOptions, DeployOptions
 from attn_export.pipeline.stage import Made, PipelineState
 from attn_export.reparam.result import Fusion
+from tests.tools.run import run
 
 ALL = BuildOptions(fuse=True, fp16=True, to=("ort",))
 
@@ -149,3 +150,15 @@ def test_a_stage_without_what_it_requires_is_an_error(state: PipelineState, monk
     monkeypatch.setattr(stages, "STAGES", stages.STAGES[1:])
     with pytest.raises(ConversionError, match="simplify: expected an exported model, got none"):
         stages.run(replace(state, made=()), BuildOptions())
+
+
+def test_one_artifact_of_several_is_proven_or_measured_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    made = run("se", "--preset", "test", "--to", "ort", "--no-bench", "--mutants", "none", "-o", "b")
+    assert made.code == 0, made
+    both, alone = run("verify", "b", "--json"), run("verify", "b", "--artifact", "ort", "--json")
+    assert [row["artifact"] for row in both.json["runs"]] == ["model", "ort"]
+    assert [row["artifact"] for row in alone.json["runs"]] == ["ort"]
+    assert "known: model, ort" in run("verify", "b", "--artifact", "nope").err
+    timed = run("bench", "b", "--artifact", "ort", "--duration", "0", "--iterations", "1", "--json")
+    assert [row["artifact"] for row in timed.json["runs"]] == ["ort"]

@@ -25,6 +25,7 @@ class BenchOptions:
 
     paths: tuple[Path, ...]
     backend: str | None = None
+    artifact: str | None = None
     protocol: Protocol = field(default_factory=Protocol)
     threads: int = 1
     thorough: bool = False
@@ -64,7 +65,7 @@ def bench(asked: BenchOptions, *, as_json: bool, verbosity: int) -> None:
     if len(asked.paths) > 2:
         raise UsageError(f"expected one bundle, or two to compare; got {len(asked.paths)}")
     progress = TerminalProgress(verbosity)
-    read = [bundle.read(path) for path in asked.paths]
+    read = [_read(path, asked.artifact) for path in asked.paths]
     faster_than = bundle.read(asked.faster_than) if asked.faster_than else None
     baseline = _baseline(asked.baseline) if asked.baseline else None
     most = budget.percent(asked.max_regression)
@@ -117,6 +118,12 @@ def _regression(
     if isinstance(baseline, bundle.Bundle):
         return budget.regression(_compare(whole, baseline, asked, progress), most)
     return budget.regression_of_reports(now.plain, baseline, most)
+
+
+def _read(path: Path, artifact: str | None) -> bundle.Bundle:
+    """Read a bundle, and of several artifacts leave the one that is named."""
+    whole = bundle.read(path)
+    return whole if artifact is None else whole.only(whole.artifact(artifact))
 
 
 def _baseline(path: Path) -> bundle.Bundle | dict[str, Any]:

@@ -79,6 +79,7 @@ class VerifyOptions:
     path: Path
     backends: tuple[str, ...] = ()
     require: tuple[str, ...] = ()
+    artifact: str | None = None
     shapes: tuple[str, ...] = ()
     data: Path | None = None
     preprocess: images.Preprocess | None = None
@@ -92,6 +93,8 @@ def verify(asked: VerifyOptions, *, as_json: bool) -> None:
     """Prove a bundle on each backend, on its own cases and on ``data``; a missing backend never counts as passed."""
     path, held, required = asked.path, asked.held, asked.require
     whole = bundle.read(path)
+    if asked.artifact is not None:
+        whole = whole.only(whole.artifact(asked.artifact))
     source = _source(whole, held, as_json=as_json)
     if said := held.summary(whole):
         _say(said, as_json=as_json)

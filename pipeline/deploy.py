@@ -179,7 +179,9 @@ def _cases(
 ) -> tuple[tuple[Case, ...], user_inputs.UserInputs | None]:
     """Make the inputs with their float64 reference: those that are drawn, and the user's own."""
     with progress.stage("float64 reference"):
-        cases = (*reference.cases(subject, options.seed), *reference.on(subject, examples.items()))
+        cases = reference.cases(subject, options.seed)
+        if examples:
+            cases += reference.on(subject, examples.items())
         bundle.refuse_loose(cases)
         progress.detail(f"{len(cases)} cases")
     if options.data is None:

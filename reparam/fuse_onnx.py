@@ -85,7 +85,7 @@ def fuse_graph(
         merge = _to_blame(planned.plan, flat, unrounded, examples, planned.bound, folder, writer.arrays)
         if merge is None or len(blamed) == _MOST_BLAMED:
             break
-        blamed.append(rolled_back(merge, "the whole graph's outputs differ, and part there first"))
+        blamed.append(rolled_back(merge, "the whole graph's outputs differ, and they diverge there first"))
         planner.banned |= {(merge.root, target) for target in merge.targets}
     refusals = (*blamed, *planned.refusals)
     return Fusion(writer.write(), planned.sites(reader.graph, quantization_error=quantization_error), result, refusals)

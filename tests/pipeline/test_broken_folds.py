@@ -98,8 +98,8 @@ def test_the_whole_rolls_back_the_site_that_is_to_blame_and_only_that(monkeypatc
     fusion = json.loads(Path("mended/manifest.json").read_text(encoding="utf-8"))["fusion"]
     rolled = [refusal for refusal in fusion["not_fused"] if refusal["kind"] == "rolled back"]
     assert len(rolled) == 1, rolled
-    assert "part there first" in rolled[0]["reason"]
-    assert rolled[0]["name"] not in [site["name"] for site in fusion["sites"]]
+    assert "diverge there first" in rolled[0]["reason"]
+    assert rolled[0]["site"] not in [site["name"] for site in fusion["sites"]]
     assert len(fusion["sites"]) == 5
     assert fusion["certificate"]["worst_error"] <= 1e-12
     assert all(site["structure"] and site["precision"] for site in fusion["sites"])

@@ -26,9 +26,18 @@ def load(options: SourceOptions) -> Subject:
     source = _claiming(options.text)
     if options.weights is None and (options.variant or options.weights_key):
         raise UsageError("--variant and --weights-key say what --weights FILE holds; give the file, too")
+    refuse_without_torch()
+    return source.load(options)
+
+
+def refuse_without_torch() -> None:
+    """Say what to install before any work begins that only the host side can do.
+
+    Raises:
+        SubjectError: PyTorch or ONNX is not installed.
+    """
     if importlib.util.find_spec("torch") is None or importlib.util.find_spec("onnx") is None:
         raise SubjectError("exporting needs PyTorch and ONNX: pip install 'attn-export[export]'")
-    return source.load(options)
 
 
 def _claiming(text: str) -> Source:

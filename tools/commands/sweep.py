@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from attn_export.errors import GateError, UnknownNameError, UsageError
+from attn_export.export import sources
 from attn_export.mechanisms import MECHANISMS
 from attn_export.pipeline.options import Mutants
 from attn_export.pipeline.sweep.jobs import RESULTS, Settings, SweepRow, jobs
@@ -40,6 +41,8 @@ def sweep(asked: SweepOptions, *, as_json: bool, quiet: bool) -> None:
     wanted = jobs(families, presets, fuse=asked.fuse, variants=asked.variants)
     if not wanted:
         raise UsageError(f"no entry has a preset called {' or '.join(presets)}; `attn-export show NAME` lists them")
+
+    sources.refuse_without_torch()  # once, and not by every job
 
     def said(row: SweepRow, done: int, of: int) -> None:
         if not quiet:

@@ -123,7 +123,10 @@ def test_what_a_backend_does_not_take_is_read_whole_and_skipped_with_a_sentence(
     with pytest.raises(BundleError, match=r"expected an artifact of kind pte, got lite \(tflite, int8, for phone\)"):
         mixed.artifact(kinds=("pte",))
     alone = write(tmp_path / "alone", foreign)
-    words = "it takes artifacts of kind onnx or ort, and the bundle holds lite (tflite, int8, for phone), small (ncnn, float16)"
+    words = (
+        "it takes artifacts of kind onnx or ort, and the bundle holds lite (tflite, int8, for phone),"
+        " small (ncnn, float16)"
+    )
     assert open_bundle.missing(alone, "onnxruntime") == words
     with pytest.raises(BackendError, match="onnxruntime cannot run"):
         verify(alone, "onnxruntime")

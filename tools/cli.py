@@ -235,14 +235,8 @@ def verify(
         float | None,
         typer.Option(metavar="DB", help="The smallest signal-to-noise ratio that passes, instead of the bundle's."),
     ] = None,
-    expect: Annotated[
-        str | None,
-        typer.Option(metavar="DIGEST", help="Fail unless the bundle has this digest, sha256:…, as it was printed."),
-    ] = None,
-    signers: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Fail unless one of these signed it: an allowed-signers file of OpenSSH."),
-    ] = None,
+    expect: options.Expect = None,
+    signers: options.Signers = None,
     threads: options.Threads = 1,
     as_json: options.Json = False,
 ) -> None:
@@ -274,14 +268,8 @@ def compile_(
     path: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle's folder.")],
     target: options.Target = "tensorrt_rtx:sm86",
     shapes: options.Shapes = None,
-    expect: Annotated[
-        str | None,
-        typer.Option(metavar="DIGEST", help="Fail unless the bundle has this digest, sha256:…, as it was printed."),
-    ] = None,
-    signers: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Fail unless one of these signed it: an allowed-signers file of OpenSSH."),
-    ] = None,
+    expect: options.Expect = None,
+    signers: options.Signers = None,
     as_json: options.Json = False,
 ) -> None:
     """Compile a bundle for a chip that this machine lacks, and record the result in its report; nothing is run."""

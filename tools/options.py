@@ -91,6 +91,14 @@ Mutants = Annotated[
 Data = Annotated[
     Path | None, typer.Option(metavar="PATH", help="Your own inputs: a .npy, .npz or image file, or a folder.")
 ]
+Expect = Annotated[
+    str | None,
+    typer.Option(metavar="DIGEST", help="Fail unless the bundle has this digest, sha256:…, as it was printed."),
+]
+Signers = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="Fail unless one of these signed it: an allowed-signers file of OpenSSH."),
+]
 Target = Annotated[
     str,
     typer.Option(

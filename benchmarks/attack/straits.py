@@ -96,33 +96,29 @@ def _read_only_target(place: RunFolder) -> None:
 
 
 def _home(what: str) -> Callable[[RunFolder], None]:
-    def narrow(place: RunFolder) -> None:
-        if what == "none":
-            place.home = None
-        elif what == "file":
-            place.home = place.root / "homefile"
-            place.home.write_text("no folder", encoding="utf-8")
-        elif what == "missing":
-            place.home = place.root / "nowhere"
-        else:
-            assert place.home
-            _read_only(place.home)
-
-    return narrow
+    return _folder("home", what)
 
 
 def _tmp(what: str) -> Callable[[RunFolder], None]:
+    return _folder("tmp", what)
+
+
+def _folder(which: str, what: str) -> Callable[[RunFolder], None]:
+    """Take away a folder that the run relies on: none, a file in its place, missing, or read-only."""
+
     def narrow(place: RunFolder) -> None:
         if what == "none":
-            place.tmp = None
+            setattr(place, which, None)
         elif what == "file":
-            place.tmp = place.root / "tmpfile"
-            place.tmp.write_text("no folder", encoding="utf-8")
+            file = place.root / f"{which}file"
+            setattr(place, which, file)
+            file.write_text("no folder", encoding="utf-8")
         elif what == "missing":
-            place.tmp = place.root / "nowhere"
+            setattr(place, which, place.root / "nowhere")
         else:
-            assert place.tmp
-            _read_only(place.tmp)
+            folder = getattr(place, which)
+            assert folder
+            _read_only(folder)
 
     return narrow
 

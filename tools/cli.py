@@ -101,7 +101,7 @@ def export(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="DIR", help="The bundle's folder; its name by default.")
     ] = None,
-    opset: Annotated[int, typer.Option(metavar="N", help="The ONNX opset.")] = 18,
+    opset: Annotated[int, typer.Option(min=1, max=1000, metavar="N", help="The ONNX opset.")] = 18,
     dynamic: Annotated[
         str | None,
         typer.Option(metavar="DIMS", help="What may vary after export: batch, all, none, or names such as b,h,w."),
@@ -125,7 +125,9 @@ def export(
     iterations: options.Iterations = 200,
     duration: options.Duration = 3.0,
     threads: options.Threads = 1,
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of random weights and inputs.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, metavar="N", help="Seed of random weights and inputs.")
+    ] = 0,
     as_json: options.Json = False,
     verbose: options.Verbose = 0,
     quiet: options.Quiet = False,
@@ -327,7 +329,9 @@ def bench(
         str, typer.Option(metavar="PERCENT", help="How much slower than the baseline is still accepted.")
     ] = "3%",
     mlperf: Annotated[bool, typer.Option("--mlperf", help="Also report MLPerf's single-stream latency.")] = False,
-    soak: Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Run for this long and look for drift.")] = 0,
+    soak: Annotated[
+        float, typer.Option(min=0, max=1e7, metavar="SECONDS", help="Run for this long and look for drift.")
+    ] = 0,
     thread_sweep: Annotated[bool, typer.Option("--thread-sweep", help="Latency by number of threads.")] = False,
     batch_sweep: Annotated[
         str | None, typer.Option(metavar="SIZES", help="Latency by batch size, such as 1,2,4,8.")
@@ -545,9 +549,9 @@ def sweep(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Where bundles, logs and the results go.")
     ] = Path("sweep"),
-    workers: Annotated[int, typer.Option(min=1, metavar="N", help="Worker processes.")] = 2,
+    workers: Annotated[int, typer.Option(min=1, max=1024, metavar="N", help="Worker processes.")] = 2,
     job_timeout: Annotated[
-        float, typer.Option(min=1, metavar="SECONDS", help="Seconds that one entry may take.")
+        float, typer.Option(min=1, max=1e6, metavar="SECONDS", help="Seconds that one entry may take.")
     ] = 600,
     bench: Annotated[bool, typer.Option(help="Whether to measure latency.")] = False,
     cache: Annotated[bool, typer.Option(help="Whether to reuse the results of what has not changed.")] = True,

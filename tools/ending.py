@@ -188,8 +188,9 @@ def failed(sentence: str, code: int, kind: str = "") -> int:
 
 
 def _debug() -> None:
-    if "--debug" in sys.argv:
-        traceback.print_exc()
+    if "--debug" in sys.argv:  # names and messages in it are text from elsewhere
+        with contextlib.suppress(OSError):
+            console.say(*traceback.format_exc().splitlines(), err=True)
 
 
 def _ours(error: BaseException) -> int:

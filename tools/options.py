@@ -29,16 +29,16 @@ ArtifactName = Annotated[
     str | None,
     typer.Option("--artifact", metavar="NAME", help="Only this artifact of the bundle; all that fit, by default."),
 ]
-Threads = Annotated[int, typer.Option(min=1, metavar="N", help="Threads of the runtime.")]
+Threads = Annotated[int, typer.Option(min=1, max=1024, metavar="N", help="Threads of the runtime.")]
 Atol = Annotated[
     float | None, typer.Option(min=0, metavar="X", help="Your own absolute tolerance, in addition to the derived one.")
 ]
 Rtol = Annotated[
     float | None, typer.Option(min=0, metavar="X", help="Your own relative tolerance, in addition to the derived one.")
 ]
-Warmup = Annotated[float, typer.Option(min=0, metavar="MS", help="Minimum milliseconds of warm-up.")]
-Iterations = Annotated[int, typer.Option(min=1, metavar="N", help="Minimum number of timed runs.")]
-Duration = Annotated[float, typer.Option(min=0, metavar="SECONDS", help="Minimum seconds of timed runs.")]
+Warmup = Annotated[float, typer.Option(min=0, max=1e7, metavar="MS", help="Minimum milliseconds of warm-up.")]
+Iterations = Annotated[int, typer.Option(min=1, max=10**9, metavar="N", help="Minimum number of timed runs.")]
+Duration = Annotated[float, typer.Option(min=0, max=1e6, metavar="SECONDS", help="Minimum seconds of timed runs.")]
 FuseCost = Annotated[
     str,
     typer.Option(metavar="PROFILE", help="Cost model that decides what is worth fusing: flops, cpu, gpu or npu."),

@@ -23,6 +23,7 @@ import torch
 from attn_export.bundle import Case
 from attn_export.deploy_tests.backend import Options
 from attn_export.deploy_tests.backends import BACKENDS
+from attn_export.deploy_tests.parity import slices
 from attn_export.deploy_tests.parity.compare import prove
 from attn_export.deploy_tests.parity.metrics import RULES, verdicts
 from attn_export.errors import BackendError
@@ -55,13 +56,20 @@ def subject(text: str, seed: int = 0) -> Subject:
 def judge(model: onnx.ModelProto, rows: Sequence[Case], ports: Sequence[TensorSpec]) -> dict[str, bool] | None:
     """Which rules pass the model on all cases; None where the runtime refuses it."""
     passed = dict.fromkeys(COLUMNS, True)
+    shares = slices.shares(rows)
     with tempfile.TemporaryDirectory() as folder:
         save(model, path := Path(folder, "m.onnx"))
         try:
             with BACKENDS["onnxruntime"].open(path, Options()) as run:
                 for case in rows:
                     came = run(case.inputs)
-                    passed[OURS] &= prove(lambda _, came=came: came, [case], ports, backend="").ok  # type: ignore[misc]
+                    passed[OURS] &= prove(
+                        lambda _, came=came: came,  # type: ignore[misc]
+                        [case],
+                        ports,
+                        backend="",
+                        shares=shares,
+                    ).ok
                     for port in ports:
                         for rule, ok in verdicts(came[port.name], case.reference[port.name]).items():
                             passed[rule] &= ok

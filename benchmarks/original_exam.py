@@ -33,6 +33,7 @@ from attn_export.export.onnx.exported import Exported
 from attn_export.export.onnx.save import save
 from attn_export.export.onnx.simplify import simplify
 from attn_export.export.onnx.torch_export import export
+from attn_export.export.outputs import evaluate
 from attn_export.export.sources.catalogue import from_spec
 from attn_export.export.subject import Subject
 from attn_export.export.weights import checkpoint
@@ -158,7 +159,7 @@ def _single(subject: Subject, feed: tuple[str, Mapping[str, Tensor]]) -> list[Ca
     """Where a module cannot run in float64: float32 stands for the truth, and 1e-5 of it is granted."""
     name, inputs = feed
     try:
-        came = reference.evaluate(subject.module, inputs)
+        came = evaluate(subject.module, inputs)
     except AttnExportError:
         return []
     arrays = {key: value.double().numpy() for key, value in came.items()}

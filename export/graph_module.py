@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 import onnx
 import torch
 from torch import Tensor, nn
 
 from attn_export.export.graph.index import graph_inputs
-from attn_export.export.reference import GraphOutputs
+from attn_export.export.outputs import GraphOutputs
+from attn_export.reparam.evaluate import transcendental
 from attn_export.reparam.evaluate.onnx import OnnxEvaluator
 
 
@@ -18,13 +22,29 @@ class GraphModule(nn.Module):
         super().__init__()
         self.model = model
         self.precision = nn.Parameter(torch.zeros(()), requires_grad=False)
-        self._evaluators: dict[torch.dtype, OnnxEvaluator] = {}
+        self._evaluators: dict[tuple[torch.dtype, bool], OnnxEvaluator] = {}
+        self._coarse = False
+
+    @property
+    def has_functions(self) -> bool:
+        """Whether some node is a function that runtimes compute only to a share of its range."""
+        return transcendental.found_in(self.model)
+
+    @contextlib.contextmanager
+    def coarse(self) -> Iterator[None]:
+        """Evaluate such functions as exactly as runtimes do."""
+        self._coarse = True
+        try:
+            yield
+        finally:
+            self._coarse = False
 
     def forward(self, *inputs: Tensor) -> GraphOutputs:
         """Evaluate node by node; outputs by name."""
-        kind = self.precision.dtype
+        kind = self.precision.dtype, self._coarse
         if kind not in self._evaluators:
-            self._evaluators[kind] = OnnxEvaluator(self.model, torch.zeros((), dtype=kind).numpy().dtype.type)
+            dtype = torch.zeros((), dtype=kind[0]).numpy().dtype.type
+            self._evaluators[kind] = OnnxEvaluator(self.model, dtype, coarse=self._coarse)
         feeds = {value.name: x.numpy() for value, x in zip(graph_inputs(self.model), inputs, strict=True)}
         return GraphOutputs(
             {name: torch.from_numpy(value) for name, value in self._evaluators[kind].run(feeds).items()}

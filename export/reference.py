@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import math
-import re
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from attn_export.bundle import Case
-from attn_export.errors import SubjectError
+from attn_export.bundle import Case, case_of
+from attn_export.errors import InconclusiveError
+from attn_export.export.float32_runs import Float32Runs
+from attn_export.export.outputs import evaluate
 from attn_export.export.subject import Subject
 from attn_export.process import activity
-from attn_export.process.guest import guest
 from attn_export.types import Dim
 
 SCALES = (0.05, 8.0)
@@ -54,121 +51,58 @@ def _moved(dim: Dim, traced: int, steps: int, by: int) -> int:
     return next((size for size in candidates if dim.admits(size) and size > 1), traced)
 
 
-def cases(subject: Subject, seed: int = 0) -> tuple[Case, ...]:
-    """Evaluate the subject on its cases: the float64 reference, and the largest float32 error over PyTorch's variants.
+def cases(subject: Subject, seed: int = 0, said: Callable[[str], None] = lambda _: None) -> tuple[Case, ...]:
+    """Evaluate the subject on its cases: the float64 reference, and the largest error of correct float32 runs.
+
+    ``said`` is told what was left out.
 
     Raises:
         SubjectError: the module does not run on its own inputs.
+        InconclusiveError: float32 itself is not finite on any of them.
     """
     planned = plan(subject, seed)
-    return on(subject, ((name, subject.example(seed=n, scale=scale, sizes=sizes)) for name, n, scale, sizes in planned))
+    drawn = ((name, subject.example(seed=n, scale=scale, sizes=sizes)) for name, n, scale, sizes in planned)
+    return on(subject, drawn, said)
 
 
-def on(subject: Subject, feeds: Iterable[tuple[str, Mapping[str, Tensor]]]) -> tuple[Case, ...]:
+def on(
+    subject: Subject,
+    feeds: Iterable[tuple[str, Mapping[str, Tensor]]],
+    said: Callable[[str], None] = lambda _: None,
+) -> tuple[Case, ...]:
     """Evaluate the subject on inputs by name of the case, such as a user's own data.
 
     Raises:
         SubjectError: the module does not run on them.
+        InconclusiveError: float32 itself is not finite on any of them.
     """
     exact = copy.deepcopy(subject.module).double()
-    single = copy.deepcopy(subject.module)
-    result = []
+    single = Float32Runs(copy.deepcopy(subject.module), said)
+    result, lost = [], list[str]()
     for name, inputs in feeds:
         activity.alive()
         reference = evaluate(exact, {k: v.double() if v.is_floating_point() else v for k, v in inputs.items()})
-        float32_error = dict.fromkeys(reference, 0.0)
-        for variant in (_plain, _without_onednn, _channels_last):
-            with variant(single, inputs) as (module, turned):
-                outputs = evaluate(module, turned)
-            for key, value in outputs.items():
-                error = float(torch.linalg.vector_norm(value.double() - reference[key]))
-                if math.isfinite(error):
-                    float32_error[key] = max(float32_error[key], error)
-        result.append(
-            Case(
-                name,
-                {k: v.numpy() for k, v in inputs.items()},
-                {k: v.contiguous().numpy() for k, v in reference.items()},
-                float32_error,
-            )
+        runs = single(inputs)
+        if why := _unbounded(runs[0], reference):
+            lost.append(name)
+            said(f"case {name!r} is left out: {why}, so that no float32 runtime could be held to it")
+            continue
+        truth = {key: value.contiguous().numpy() for key, value in reference.items()}
+        found = [{key: value.numpy() for key, value in run.items()} for run in runs]
+        result.append(case_of(name, {k: v.numpy() for k, v in inputs.items()}, truth, found))
+    if lost and not result:
+        raise InconclusiveError(
+            f"PyTorch's own float32 gives NaN or infinity where float64 is finite, in every case ({', '.join(lost)});"
+            " give inputs as the model will see them (--data)"
         )
     return tuple(result)
 
 
-def evaluate(module: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Run a module without gradients; its outputs by name.
-
-    Raises:
-        SubjectError: it does not run.
-    """
-    shapes = ", ".join(f"{k}:{'x'.join(map(str, v.shape))}" for k, v in inputs.items())
-    with guest(f"{type(module).__name__} does not run on {shapes}"), torch.no_grad():
-        return flatten(module(*inputs.values()), inputs)
-
-
-class GraphOutputs(dict[str, Tensor]):
-    """Outputs that have names of their own, which are kept."""
-
-
-def flatten(outputs: object, inputs: Iterable[str]) -> dict[str, Tensor]:
-    """Name the outputs: ``y``, or ``y0``, ``y1`` … where there are several; ``out`` where an input is called ``y``.
-
-    Raises:
-        SubjectError: an output is no tensor.
-    """
-    if isinstance(outputs, GraphOutputs):
-        return dict(outputs)
-    items = _leaves(outputs)
-    if not items:
-        raise SubjectError("expected forward to give a tensor, or a tuple or dict of tensors; got none")
-    stem = "out" if any(re.fullmatch(r"y\d*", name) for name in inputs) else "y"
-    return {stem if len(items) == 1 else f"{stem}{i}": item for i, item in enumerate(items)}
-
-
-def _leaves(value: object) -> list[Tensor]:
-    match value:
-        case Tensor():
-            return [value]
-        case tuple() | list():
-            return [leaf for item in value for leaf in _leaves(item)]
-        case Mapping():
-            return [leaf for item in value.values() for leaf in _leaves(item)]
-        case _:
-            raise SubjectError(
-                f"expected forward to give tensors in tuples, lists or dicts; got a {type(value).__name__}"
-            )
-
-
-@contextlib.contextmanager
-def _plain(module: nn.Module, inputs: Mapping[str, Tensor]) -> Iterator[tuple[nn.Module, Mapping[str, Tensor]]]:
-    yield module, inputs
-
-
-@contextlib.contextmanager
-def _without_onednn(
-    module: nn.Module, inputs: Mapping[str, Tensor]
-) -> Iterator[tuple[nn.Module, Mapping[str, Tensor]]]:
-    # Not the context manager ``flags``: it also sets the TF32 switch, which warns on machines without it.
-    backend: Any = torch.backends.mkldnn
-    before, backend.enabled = backend.enabled, False
-    try:
-        yield module, inputs
-    finally:
-        backend.enabled = before
-
-
-@contextlib.contextmanager
-def _channels_last(module: nn.Module, inputs: Mapping[str, Tensor]) -> Iterator[tuple[nn.Module, Mapping[str, Tensor]]]:
-    turned = {k: _laid_out(v, torch.channels_last) for k, v in inputs.items()}
-    try:
-        # Not ``module.to(memory_format=...)``, which stumbles over parameters of rank 5.
-        for parameter in module.parameters():
-            parameter.data = _laid_out(parameter.data, torch.channels_last)
-        yield module, turned
-    finally:
-        for parameter in module.parameters():
-            parameter.data = _laid_out(parameter.data, torch.contiguous_format)
-
-
-def _laid_out(value: Tensor, layout: torch.memory_format) -> Tensor:
-    return value.contiguous(memory_format=layout) if value.ndim == 4 else value
+def _unbounded(run: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> str:
+    """Why correct float32 says nothing here, or nothing."""
+    for name, value in run.items():
+        if value.shape == reference[name].shape and value.is_floating_point():
+            count = int((~torch.isfinite(value) & torch.isfinite(reference[name])).sum())
+            if count:
+                return f"{count} of {value.numel()} values of {name} are NaN or infinite in PyTorch's own float32"
+    return ""

@@ -18,7 +18,7 @@ from attn_export.errors import ExportError
 from attn_export.export.graph.origin import Origin, located
 from attn_export.export.onnx.opset import OPSET
 from attn_export.export.onnx.torch_export import traced
-from attn_export.export.reference import evaluate
+from attn_export.export.outputs import evaluate
 from attn_export.export.subject import Subject
 from attn_export.types import Array
 

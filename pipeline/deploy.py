@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -105,9 +105,12 @@ def _deploy(
 ) -> DeployResult:
     folder = places.folder
     began = time.perf_counter()
-    cases, data = _cases(subject, options, progress, examples)
+    left_out: list[str] = []
+    cases, data = _cases(subject, options, progress, examples, left_out.append)
     gate = ParityGate(cases, places.scratch, options.threads)
     state = PipelineState(subject, tuple(case.inputs for case in cases))
+    for text in left_out:
+        state = _warned(state, text, progress)
     if data is not None and data.left:
         text = f"only the first {user_inputs.LIMIT} files of {options.data} are used; {data.left} were skipped"
         state = _warned(state, text, progress)
@@ -175,13 +178,17 @@ def _prove_converted(whole: Bundle, state: PipelineState, options: DeployOptions
 
 
 def _cases(
-    subject: Subject, options: DeployOptions, progress: Progress, examples: Mapping[str, Mapping[str, Tensor]]
+    subject: Subject,
+    options: DeployOptions,
+    progress: Progress,
+    examples: Mapping[str, Mapping[str, Tensor]],
+    said: Callable[[str], None],
 ) -> tuple[tuple[Case, ...], user_inputs.UserInputs | None]:
     """Make the inputs with their float64 reference: those that are drawn, and the user's own."""
     with progress.stage("float64 reference"):
-        cases = reference.cases(subject, options.seed)
+        cases = reference.cases(subject, options.seed, said)
         if examples:
-            cases += reference.on(subject, examples.items())
+            cases += reference.on(subject, examples.items(), said)
         bundle.refuse_loose(cases)
         progress.detail(f"{len(cases)} cases")
     if options.data is None:
@@ -193,7 +200,7 @@ def _cases(
             for name, values in data.feeds.items()
         ]
         progress.detail(f"{len(feeds)} cases")
-        return (*cases, *reference.on(subject, feeds)), data
+        return (*cases, *reference.on(subject, feeds, said)), data
 
 
 def _specs(subject: Subject) -> tuple[TensorSpec, ...]:

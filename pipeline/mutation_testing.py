@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 from attn_export.bundle import Case
 from attn_export.deploy_tests.backend import Options
 from attn_export.deploy_tests.backends import DEFAULT, opened
-from attn_export.deploy_tests.parity.compare import TOLERANCE, prove
+from attn_export.deploy_tests.parity import slices
+from attn_export.deploy_tests.parity.compare import TOLERANCE, OutputComparison, prove
 from attn_export.errors import BackendError, ExportError, InconclusiveError
 from attn_export.export.mutants.catalogue import TRIVIAL, Mutation, mutations
 from attn_export.export.onnx.save import save
@@ -172,6 +173,13 @@ def run_mutants(
     return MutationScore(mode, len(rows), tuple(mutants), time.perf_counter() - began)
 
 
+def _margin(row: OutputComparison) -> float:
+    """How many times its error, or that of its worst slice, goes into its limit."""
+    whole = row.error_limit / row.error if row.error else float("inf")
+    own = row.slice_limit / row.slice_normalized_error if row.slice_normalized_error else float("inf")
+    return min(whole, own)
+
+
 class _Gate:
     """The gate, and the float64 evaluation that tells survivors from equivalents."""
 
@@ -186,6 +194,7 @@ class _Gate:
     ) -> None:
         self.cases, self.outputs, self.tolerance = cases, outputs, tolerance
         self.model, self.told_by, self.backend = model, told_by, backend
+        self.shares = slices.shares(cases)
         self._exact: OnnxEvaluator | None = None
         self._wanted: dict[int, dict[str, NDArray[Any]]] = {}
 
@@ -195,14 +204,13 @@ class _Gate:
         try:
             with opened(self.backend, path, Options()) as run:
                 for case in self.cases:  # the first case that fails settles it
-                    parity = prove(run, [case], self.outputs, backend="", tolerance=self.tolerance)
-                    k = max(k, parity.worst.normalized_error)
+                    parity = prove(run, [case], self.outputs, backend="", tolerance=self.tolerance, shares=self.shares)
+                    worst = parity.worst
+                    k = max(k, worst.normalized_error, worst.slice_normalized_error)
                     if not parity.ok:
-                        why = parity.worst.failure or f"k = {k:.3g} in case '{case.name}'"
+                        why = worst.failure or f"k = {k:.3g} in case '{case.name}'"
                         return MutantResult(mutation.name, mutation.kind, "killed", k, reason=why)
-                    below = min(
-                        below, *(c.error_limit / c.error if c.error else float("inf") for c in parity.comparisons)
-                    )
+                    below = min(below, *map(_margin, parity.comparisons))
         except BackendError as error:
             return MutantResult(mutation.name, mutation.kind, "invalid", 0.0, reason=first_line(error))
         try:

@@ -34,9 +34,17 @@ def model(factor: float, path: Path) -> None:
 
 
 def made(
-    target: Path, *, factor: float = 2.0, cases: Mapping[str, tuple[Array, Any]] | None = None, **changes: object
+    target: Path,
+    *,
+    factor: float = 2.0,
+    cases: Mapping[str, tuple[Array, Any]] | None = None,
+    more: Any = None,
+    **changes: object,
 ) -> Path:
-    """A bundle that claims to be 2 · x, with all hashes right; ``cases`` by name: reference and float32 error."""
+    """A bundle that claims to be 2 · x, with all hashes right.
+
+    ``cases`` by name: reference and float32 error; ``more``: arrays.
+    """
     target.mkdir()
     model(factor, target / bundle.MODEL)
     chosen = cases or {"a": (2.0 * ONES.astype("f8"), 1e-7)}
@@ -46,7 +54,8 @@ def made(
             f"{index}.input.x": ONES,
             f"{index}.reference.y": reference,
             f"{index}.float32_error.y": np.asarray(stray),
-        }
+            f"{index}.slice_error.1.y": np.full(2, np.asarray(stray, "f8") / 2**0.5),
+        } | (more or {})
     np.savez(target / bundle.CASES, **arrays)  # type: ignore[arg-type]
     port = {"name": "x", "dtype": "float32", "shape": ["b", 2]}
     content = {
@@ -58,6 +67,24 @@ def made(
     }
     bundle.write_manifest(target, {**content, **changes})
     return target
+
+
+@pytest.mark.parametrize(
+    ("forged", "why"),
+    [
+        ({"0.slice_error.0.y": np.zeros(1)}, "along 1, got [0, 1]"),
+        ({"0.slice_error.1.y": np.zeros(3)}, "expected 2 float32 errors along axis 1"),
+        ({"0.slice_error.1.y": np.zeros(2, "i8")}, "expected 2 float32 errors along axis 1"),
+        ({"0.slice_error.1.y": np.array([0.0, 1.1e-7])}, "is not between 0 and 1e-07"),
+        ({"0.slice_error.1.y": np.array([0.0, -1e-9])}, "is not between 0 and 1e-07"),
+        ({"0.slice_error.1.y": np.array([0.0, np.nan])}, "is not between 0 and 1e-07"),
+        ({"0.slice_error.1.z": np.zeros(2)}, "which is no output"),
+    ],
+)
+def test_the_float32_errors_of_slices_are_held_to_the_whole(tmp_path: Path, forged: Any, why: str) -> None:
+    came = run("verify", made(tmp_path / "two", more=forged))
+    assert came.code == 3
+    assert why in came.err
 
 
 def test_an_honest_one_is_proven(tmp_path: Path) -> None:

@@ -1,11 +1,12 @@
 """Prove that what a backend computes is the float64 reference, by a tolerance derived from the model itself.
 
-    k = ‖y − y₆₄‖ / max( e, 8 · 2⁻²⁴ · ‖y₆₄‖ )        pass: k ≤ 4, for every case and every output
+    k = ‖y − y₆₄‖ / max( e, 8 · 2⁻²⁴ · ‖y₆₄‖ )        pass: k ≤ 4, for every case, every output and every slice of it
 
-e is the largest error of PyTorch float32 over its own variants, measured when the bundle was written: how much a
-correct float32 run of this very model differs from it. The floor is for models that float32 happens to hit exactly.
+e is the largest error of correct float32 runs of this very model, measured when the bundle was written. The floor is
+for models that float32 happens to hit exactly. Every slice of an output has limits of its own, see ``slices``.
 
-Coarser precisions are measured by their signal-to-noise ratio against the same reference instead, in dB.
+Coarser precisions are measured by their signal-to-noise ratio against the same reference instead, in dB; their slices
+are granted as many times what float32 is as the whole output is.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from numpy.typing import NDArray
 from attn_export import bundle
 from attn_export.bundle import Case
 from attn_export.deploy_tests.backend import Run
-from attn_export.deploy_tests.parity import metrics
+from attn_export.deploy_tests.parity import metrics, slices
 from attn_export.process import activity
 from attn_export.types import Summarised, TensorSpec
 
@@ -41,6 +42,9 @@ class OutputComparison:
         normalized_error: error in units of what float32 is allowed; infinite where values could not be compared.
         snr_db: signal-to-noise ratio against the reference, in dB.
         max_abs_error: largest absolute difference of one element.
+        slice_normalized_error: the same of the worst slice, in units of its own; 0 where no slice is judged by itself.
+        slice_limit: the largest of that which passes.
+        worst_slice: which slice that is; empty where there is none.
         failure: empty, or why values were not even compared (shape, element type, NaN).
         user_tolerance_failure: empty, or how far it lies outside the user's own atol and rtol.
         other_rules: what the usual rules say of the same output, by their names; None where nobody asked.
@@ -54,6 +58,9 @@ class OutputComparison:
     normalized_error: float
     snr_db: float
     max_abs_error: float
+    slice_normalized_error: float = 0.0
+    slice_limit: float = TOLERANCE
+    worst_slice: str = ""
     failure: str = ""
     user_tolerance_failure: str = ""
     other_rules: Mapping[str, bool] | None = None
@@ -76,7 +83,7 @@ class Parity(Summarised):
             self.comparisons,
             key=lambda c: (
                 bool(c.failure or c.user_tolerance_failure),
-                c.normalized_error if self.snr_db_limit is None else -c.snr_db,
+                self._excess(c),
             ),
         )
 
@@ -88,12 +95,30 @@ class Parity(Summarised):
         )
 
     def within(self, row: OutputComparison) -> bool:
-        """Whether the error of one comparison lies within the bound."""
+        """Whether the error of one comparison, and of each of its slices, lies within the bound."""
+        return self._whole_within(row) and row.slice_normalized_error <= row.slice_limit
+
+    def _whole_within(self, row: OutputComparison) -> bool:
         return (
             row.normalized_error <= self.normalized_limit
             if self.snr_db_limit is None
             else row.snr_db >= self.snr_db_limit
         )
+
+    @staticmethod
+    def _one_sided(row: OutputComparison) -> bool:
+        """Whether one slice strays, by its own measure, ten times as far beyond its limit as the whole output."""
+        own = row.slice_normalized_error / row.slice_limit
+        return own > 1 and own * row.error_limit > 10 * row.error
+
+    def _excess(self, row: OutputComparison) -> float:
+        """How many times its bound the error is."""
+        whole = (
+            row.normalized_error / self.normalized_limit
+            if self.snr_db_limit is None
+            else 10 ** ((self.snr_db_limit - row.snr_db) / 20)
+        )
+        return max(whole, row.slice_normalized_error / row.slice_limit)
 
     def summary(self) -> str:
         """Say the verdict in one line."""
@@ -103,6 +128,13 @@ class Parity(Summarised):
         where = f"{worst.output} of case '{worst.case}'"
         if fault := worst.failure or worst.user_tolerance_failure:
             return f"{verdict} on {self.backend}: {where}: {fault}"
+        if self._whole_within(worst) and not self.within(worst):
+            return (
+                f"{verdict} on {self.backend}: {worst.worst_slice} of {where} is off by"
+                f" {worst.slice_normalized_error:.3g}x its float32 noise floor (limit {worst.slice_limit:.3g}x),"
+                " although the output as a whole is not"
+            )
+        where += f", above all {worst.worst_slice}" if self._one_sided(worst) else ""
         if self.snr_db_limit is not None:
             signal = f"signal-to-noise ratio {worst.snr_db:.1f} dB (limit {self.snr_db_limit:g} dB)"
             return f"{verdict} on {self.backend}: {signal} at {where}; {len(self.comparisons)} comparisons"
@@ -129,22 +161,25 @@ def prove(
     atol: float | None = None,
     rtol: float | None = None,
     classics: bool = False,
+    shares: slices.Shares | None = None,
 ) -> Parity:
     """Run every case and compare every output with its reference.
 
     ``snr`` (dB) replaces the bound on k, for precisions below float32; ``atol``/``rtol`` add the user's own
-    element-wise gate; ``classics`` notes what other tools' rules say, which gates nothing.
+    element-wise gate; ``classics`` notes what other tools' rules say, which gates nothing. ``shares`` is what was
+    learnt of the slices from more cases than these.
 
     Raises:
         BackendError: the backend breaks on a case.
     """
-    ports = tuple(outputs)
+    ports, cases = tuple(outputs), tuple(cases)
+    known = slices.shares(cases) if shares is None else shares
     rows = []
     for case in cases:
         with activity.doing(f"running case {case.name!r}"):
             came = run(case.inputs)
         for port in ports:
-            row = compare(came.get(port.name), case, port, tolerance)
+            row = compare(came.get(port.name), case, port, tolerance, shares=known, snr=snr)
             if not row.failure and (atol is not None or rtol is not None):
                 row = _user_gate(row, came[port.name], case.reference[port.name], atol or 0.0, rtol or 0.0)
             if classics and not row.failure:
@@ -154,7 +189,15 @@ def prove(
     return Parity(backend, tolerance, tuple(rows), snr)
 
 
-def compare(came: NDArray[Any] | None, case: Case, port: TensorSpec, tolerance: float) -> OutputComparison:
+def compare(
+    came: NDArray[Any] | None,
+    case: Case,
+    port: TensorSpec,
+    tolerance: float,
+    *,
+    shares: slices.Shares | None = None,
+    snr: float | None = None,
+) -> OutputComparison:
     """Compare one output: element type and shape before values, NaN and infinity before errors.
 
     What of the reference is not finite is compared by itself, and grants no error to the rest.
@@ -164,7 +207,7 @@ def compare(came: NDArray[Any] | None, case: Case, port: TensorSpec, tolerance: 
     unit = max(case.float32_error[name], FLOOR * size)
 
     def fault(why: str) -> OutputComparison:
-        return OutputComparison(case.name, name, math.inf, tolerance * unit, math.inf, -math.inf, math.inf, why)
+        return OutputComparison(case.name, name, math.inf, tolerance * unit, math.inf, -math.inf, math.inf, failure=why)
 
     if not math.isfinite(unit):
         return fault("the reference is too large to compute with")
@@ -183,11 +226,22 @@ def compare(came: NDArray[Any] | None, case: Case, port: TensorSpec, tolerance: 
     error = _norm(difference)
     k = error / unit if unit else (math.inf if error else 0.0)
     if error and size:
-        snr = 20 * (math.log10(size) - math.log10(error))
+        ratio = 20 * (math.log10(size) - math.log10(error))
     else:  # there is no signal: an error that float32 is allowed is no noise, and a larger one is nothing else
-        snr = math.inf if error <= tolerance * unit else -math.inf
-    return OutputComparison(
-        case.name, name, error, tolerance * unit, k, snr, float(np.abs(difference).max(initial=0.0))
+        ratio = math.inf if error <= tolerance * unit else -math.inf
+    row = OutputComparison(
+        case.name, name, error, tolerance * unit, k, ratio, float(np.abs(difference).max(initial=0.0))
+    )
+    found = slices.worst(difference, case, name, shares or {})
+    if found is None:
+        return row
+    # A precision that may stray so many times as far over the whole output may do so in every slice.
+    coarser = 1.0 if snr is None or not unit else max(1.0, 10 ** (-snr / 20) * size / (tolerance * unit))
+    return replace(
+        row,
+        slice_normalized_error=found.normalized_error,
+        slice_limit=tolerance * coarser,
+        worst_slice=found.summary(),
     )
 
 

@@ -18,7 +18,7 @@ from attn_export.export.onnx.epsilons import lost
 from attn_export.export.onnx.exported import Contract, Exported
 from attn_export.export.onnx.gelu import scale_first
 from attn_export.export.onnx.opset import OPSET
-from attn_export.export.reference import flatten
+from attn_export.export.outputs import flatten
 from attn_export.export.subject import Subject
 from attn_export.process import activity
 from attn_export.types import Dim, TensorSpec

@@ -38,6 +38,8 @@ def output(row: Mapping[str, Any], parity: Mapping[str, Any]) -> Recount:
         return Recount(False, "there is neither an error nor a failure")
     if (odd := _normalized(error, limit, normalized, most)) or (odd := _snr(error, limit, snr, most)):
         return Recount(False, odd)
+    if (odd := _slices(row, most, least)) or not _slices_within(row):
+        return Recount(False, odd)
     if least is None:
         return Recount(error <= limit * (1 + SAME))
     return Recount(snr is None or snr >= least)
@@ -70,6 +72,20 @@ def _snr(error: float, limit: float, snr: float | None, normalized_limit: float)
     most = 20 * (math.log10(limit) - math.log10(normalized_limit * bundle.FLOOR) - math.log10(error))
     if snr > most + 20 * SAME:
         return f"a signal-to-noise ratio of {snr:.3g} dB is recorded, but error and limit allow {most:.3g} dB at most"
+    return ""
+
+
+def _slices_within(row: Mapping[str, Any]) -> bool:
+    error, limit = row.get("slice_normalized_error"), row.get("slice_limit")
+    return error is not None and limit is not None and error <= limit * (1 + SAME)
+
+
+def _slices(row: Mapping[str, Any], most: float, least: float | None) -> str:
+    """Say how the limit of the slices departs from what it can be: that of the whole output, at its own precision."""
+    limit = row.get("slice_limit")
+    highest = most if least is None else max(most, 10 ** (-least / 20) / bundle.FLOOR)
+    if limit is None or limit > highest * (1 + SAME):
+        return f"its slices are held to {limit}x their float32 noise floor, and no more than {highest:.3g}x counts"
     return ""
 
 

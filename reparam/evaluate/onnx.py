@@ -25,7 +25,7 @@ from onnx.reference import ReferenceEvaluator
 
 from attn_export.errors import ExportError
 from attn_export.reparam.adapters.onnx.nodes import captured, inputs_of, subgraphs
-from attn_export.reparam.evaluate import claims, control, functions
+from attn_export.reparam.evaluate import claims, control, functions, transcendental
 from attn_export.reparam.evaluate.kernels.table import kernel_of
 from attn_export.types import Array
 
@@ -87,7 +87,7 @@ class OnnxEvaluator:
     """A graph ready to be evaluated; the model given is not changed.
 
     External weights lie in ``folder``; ``arrays`` stand in for initializers of their names; ``local`` are functions
-    beside the model's own.
+    beside the model's own. With ``coarse``, functions such as sigmoid are as exact as runtimes have them.
 
     Raises:
         ExportError: a node cannot be evaluated in this precision.
@@ -101,8 +101,11 @@ class OnnxEvaluator:
         folder: Path | None = None,
         arrays: Mapping[str, Array] | None = None,
         local: functions.Functions | None = None,
+        *,
+        coarse: bool = False,
     ) -> None:
         self.dtype, self._folder = np.dtype(dtype), folder
+        self._coarse = np.random.default_rng(0) if coarse else None
         self.nodes = list(model.graph.node)
         self.inputs = [value.name for value in model.graph.input]
         self.outputs = [value.name for value in model.graph.output]
@@ -165,6 +168,8 @@ class OnnxEvaluator:
         if any(node.output[len(results) :]):
             have, more = len(results), list(node.output[len(results) :])
             raise ExportError(f"{node.op_type} {node.name!r} has {have} outputs; the node asks for {more} as well")
+        if self._coarse is not None:
+            results = transcendental.stray_node(node, self._opset(node), results, arguments, self._coarse)
         return results[: len(node.output)]
 
     def _argument(self, node: onnx.NodeProto, name: str, values: Mapping[str, Array]) -> Any:
@@ -258,7 +263,8 @@ class OnnxEvaluator:
     def _inside(self, graph: onnx.GraphProto, opsets: Iterable[onnx.OperatorSetIdProto]) -> OnnxEvaluator:
         """Make an evaluation of a graph inside this one, which knows the same functions."""
         model = helper.make_model(graph, opset_imports=list(opsets))
-        return OnnxEvaluator(model, self.dtype.type, self._folder, local=self._functions)
+        coarse = self._coarse is not None
+        return OnnxEvaluator(model, self.dtype.type, self._folder, local=self._functions, coarse=coarse)
 
     def _reference(self, node: onnx.NodeProto) -> Runner:
         copy = onnx.NodeProto()

@@ -116,7 +116,7 @@ def test_the_worst_is_the_one_that_decides() -> None:
     rows = [
         OutputComparison("a", "y", 1, 1, 3.0, 1, 1),
         OutputComparison("b", "y", 1, 1, 9.0, 1, 1),
-        OutputComparison("c", "y", 1, 1, 1.0, 1, 1, "f"),
+        OutputComparison("c", "y", 1, 1, 1.0, 1, 1, failure="f"),
     ]
     assert Parity("t", 4, tuple(rows)).worst.case == "c"
     assert Parity("t", 4, tuple(rows[:2])).worst.case == "b"

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from attn_export.errors import SubjectError
-from attn_export.export.reference import cases, evaluate, flatten, plan
+from attn_export.export.outputs import evaluate, flatten
+from attn_export.export.reference import cases, plan
 from attn_export.export.sources.catalogue import from_spec
 from attn_export.export.subject import Subject
 from attn_export.mechanisms import MECHANISMS

@@ -4,27 +4,47 @@ from __future__ import annotations
 
 import math
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
+from attn_export.bundle import slices
 from attn_export.bundle.format import SHARE, Case
 from attn_export.errors import BundleError, InconclusiveError
 from attn_export.types import Array, TensorSpec
 from attn_export.untrusted import arrays
 
-_KEY = re.compile(r"(0|[1-9][0-9]{0,6})\.(input|reference|float32_error)\.(.+)", re.DOTALL)
+_KEY = re.compile(r"(0|[1-9][0-9]{0,6})\.(input|reference|float32_error|slice_error\.[0-9]{1,2})\.(.+)", re.DOTALL)
+#: What adding up squares in another order may move a norm, relative.
+_SAME = 1e-6
 
 
 def write_cases(file: Path, cases: Sequence[Case]) -> None:
-    """Write cases as one npz: ``<i>.input.<name>``, ``<i>.reference.<name>``, ``<i>.float32_error.<name>``."""
+    """Write cases as one npz: ``<i>.input.<name>``, ``<i>.reference.<name>`` and so on, as the format has them.
+
+    Where nobody measured the slices of an output, its error counts as spread evenly.
+    """
     found: dict[str, Array] = {"names": np.array([case.name for case in cases])}
     for index, case in enumerate(cases):
         found |= {f"{index}.input.{name}": value for name, value in case.inputs.items()}
         found |= {f"{index}.reference.{name}": value for name, value in case.reference.items()}
         found |= {f"{index}.float32_error.{name}": np.asarray(value) for name, value in case.float32_error.items()}
+        for name, by_axis in _spread(case).items():
+            found |= {f"{index}.slice_error.{axis}.{name}": value for axis, value in by_axis.items()}
     np.savez(file, **found)  # type: ignore[arg-type]  # the stub reads ** as the keyword allow_pickle
+
+
+def _spread(case: Case) -> dict[str, Mapping[int, Array]]:
+    return {
+        name: case.slice_error.get(name)
+        or {
+            axis: np.full(reference.shape[axis], case.float32_error[name] / math.sqrt(reference.shape[axis] or 1))
+            for axis in slices.axes(reference.ndim)
+        }
+        for name, reference in case.reference.items()
+    }
 
 
 def case_names(file: Path) -> list[str]:
@@ -45,14 +65,27 @@ def read_cases(file: Path) -> tuple[Case, ...]:
         raise BundleError(f"{file} holds no cases, so nothing could be proven with it")
     if names is None or names.dtype.kind != "U" or names.ndim != 1:
         raise BundleError(f"{file} cannot be read: expected a list of the cases' names in it; write the bundle again")
-    parts: list[dict[str, dict[str, Array]]] = [{"input": {}, "reference": {}, "float32_error": {}} for _ in names]
+    parts: list[dict[str, dict[str, Array]]] = [defaultdict(dict) for _ in names]
     for key, value in found.items():
         match = _KEY.fullmatch(key)
         if not match or int(match[1]) >= len(parts):
             raise BundleError(f"{file}: {key[:80]!r} is of no case; write the bundle again")
         parts[int(match[1])][match[2]][match[3]] = value
     pairs = zip(names.tolist(), parts, strict=True)
-    return tuple(Case(name, p["input"], p["reference"], _figures(file, name, p["float32_error"])) for name, p in pairs)
+    return tuple(
+        Case(name, p["input"], p["reference"], _figures(file, name, p["float32_error"]), _by_axis(p))
+        for name, p in pairs
+    )
+
+
+def _by_axis(parts: Mapping[str, Mapping[str, Array]]) -> dict[str, dict[int, Array]]:
+    found: dict[str, dict[int, Array]] = defaultdict(dict)
+    for kind, values in parts.items():
+        part, _, axis = kind.partition(".")
+        if part == "slice_error":
+            for name, value in values.items():
+                found[name][int(axis)] = value
+    return dict(found)
 
 
 def _figures(file: Path, case: str, values: Mapping[str, Array]) -> dict[str, float]:
@@ -83,8 +116,32 @@ def fit(
             raise BundleError(
                 f"{where}: expected one float32 error for every output, and nothing else; write the bundle again"
             )
-        if why := loose(case):
+        if why := _misfit(case) or loose(case):
             raise BundleError(f"{where}: {why}; write the bundle again")
+
+
+def _misfit(case: Case) -> str:
+    """Why the float32 errors of slices are not what an honest bundle has, or nothing.
+
+    A slice never strays further than the whole, so that a forged one grants no more than the whole is granted.
+    """
+    for name, reference in case.reference.items():
+        own = case.slice_error.get(name, {})
+        if set(own) != set(slices.axes(reference.ndim)):
+            axes = ", ".join(map(str, slices.axes(reference.ndim))) or "no axis"
+            return f"expected float32 errors of {name[:80]!r} along {axes}, got {sorted(own)}"
+        for axis, values in own.items():
+            if values.shape != (reference.shape[axis],) or values.dtype.kind != "f":
+                return (
+                    f"expected {reference.shape[axis]} float32 errors along axis {axis} of {name[:80]!r}, got"
+                    f" {values.shape} of {values.dtype}"
+                )
+            most = case.float32_error[name] * (1 + _SAME)
+            if not (np.isfinite(values) & (values >= 0) & (values <= most)).all():
+                return f"a float32 error along axis {axis} of {name[:80]!r} is not between 0 and {most:.3g}"
+    if strange := sorted(set(case.slice_error) - set(case.reference)):
+        return f"it has float32 errors of {strange[0][:80]!r}, which is no output"
+    return ""
 
 
 def _fit(where: str, values: Mapping[str, Array], ports: Sequence[TensorSpec], *, any_type: bool = False) -> None:
@@ -100,6 +157,30 @@ def _fit(where: str, values: Mapping[str, Array], ports: Sequence[TensorSpec], *
         if value.ndim != len(port.shape) or any(isinstance(n, int) and n != came for n, came in fixed):
             wanted = "x".join(map(str, port.shape))[:200] or "one number"
             raise BundleError(f"{place}: expected {wanted}, got the shape {value.shape}; write the bundle again")
+
+
+def case_of(
+    name: str, inputs: Mapping[str, Array], reference: Mapping[str, Array], runs: Sequence[Mapping[str, Array]]
+) -> Case:
+    """Measure how far correct float32 runs stray from the reference, over each output and over each of its slices.
+
+    What is not finite, in the reference or in a run, is no measure of the rest.
+    """
+    whole: dict[str, float] = {}
+    sliced: dict[str, dict[int, Array]] = {}
+    for key, truth in reference.items():
+        strays = [_difference(run[key], truth) for run in runs if run[key].shape == truth.shape]
+        whole[key] = max((norm(stray) for stray in strays), default=0.0)
+        sliced[key] = {
+            axis: np.max([slices.norms(stray, axis) for stray in strays] or [np.zeros(truth.shape[axis])], axis=0)
+            for axis in slices.axes(truth.ndim)
+        }
+    return Case(name, inputs, reference, whole, sliced)
+
+
+def _difference(run: Array, reference: Array) -> Array:
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.asarray(run.astype(np.float64) - reference.astype(np.float64))
 
 
 def norm(values: Array) -> float:

@@ -52,6 +52,10 @@ class OutputComparisonRecord:
         normalized_error: the error divided by what float32 is allowed here; null where it is infinite.
         snr_db: signal-to-noise ratio against the reference; null where it is infinite.
         max_abs_error: largest absolute difference of one element.
+        slice_normalized_error: the error of the worst slice divided by what float32 is allowed in it; null where that
+            is infinite, and 0 where no slice is judged by itself.
+        slice_limit: largest slice_normalized_error that passes.
+        worst_slice: which slice that is; empty where there is none.
         failure: why the values were not even compared (shape, element type, NaN); empty otherwise.
         user_tolerance_failure: how far the output lies outside the user's own atol and rtol; empty otherwise.
         other_rules: by name, whether other tools' rules would pass this output; they decide nothing here.
@@ -65,6 +69,9 @@ class OutputComparisonRecord:
     normalized_error: Size | None
     snr_db: Decibel | None
     max_abs_error: Size | None
+    slice_normalized_error: Size | None
+    slice_limit: Size
+    worst_slice: str = ""
     failure: str = ""
     user_tolerance_failure: str = ""
     other_rules: Mapping[str, bool] | None = None

@@ -62,13 +62,15 @@ class Case:
         name: what kind of input it is, such as ``seed 1, b=3``.
         inputs: by input name.
         reference: by output name, the original module in float64.
-        float32_error: by output name, the largest Euclidean error of PyTorch float32 against the reference.
+        float32_error: by output name, the largest Euclidean error of correct float32 runs against the reference.
+        slice_error: the same of each slice along an axis, by output name and axis; see ``bundle.slices``.
     """
 
     name: str
     inputs: Mapping[str, Array]
     reference: Mapping[str, Array]
     float32_error: Mapping[str, float]
+    slice_error: Mapping[str, Mapping[int, Array]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

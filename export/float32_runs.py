@@ -1,0 +1,147 @@
+"""Correct float32 runs of one module: how far they stray from float64 is what every other correct run is granted.
+
+| run | what differs |
+|---|---|
+| plain | PyTorch as it is |
+| without oneDNN | other kernels for convolutions and products, so another order of sums |
+| channels last | another layout, so another order again |
+| coarse functions | sigmoid, tanh, softmax and their kin as exact as runtimes have them, see ``transcendental`` |
+
+A run other than the plain one that does not work on a module is left out; the module is not to blame.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from attn_export.errors import SubjectError
+from attn_export.export.graph_module import GraphModule
+from attn_export.export.outputs import evaluate
+from attn_export.reparam.evaluate.transcendental import Kind, stray
+
+Inputs = Mapping[str, Tensor]
+Run = Callable[[nn.Module, Inputs], contextlib.AbstractContextManager[tuple[nn.Module, Inputs]]]
+
+#: By PyTorch's operators, without the underscore of those that work in place.
+_KINDS: Mapping[str, Kind] = {
+    **dict.fromkeys(("sigmoid", "tanh", "erf", "sin", "cos", "elu", "hardsigmoid"), "range"),
+    **dict.fromkeys(("_softmax", "_safe_softmax"), "row"),
+    **dict.fromkeys(("silu", "gelu", "mish", "hardswish"), "input"),
+    **dict.fromkeys(("softplus", "log", "_log_softmax", "log_sigmoid_forward"), "one"),
+    "exp": "value",
+}
+#: Kernels that have such functions inside; the coarse run takes them apart.
+_FUSED = re.compile("scaled_dot_product|rnn|lstm|gru|native_multi_head_attention|_transformer_encoder")
+
+
+@contextlib.contextmanager
+def without_onednn(module: nn.Module, inputs: Inputs) -> Iterator[tuple[nn.Module, Inputs]]:
+    """Run it on PyTorch's own kernels."""
+    # Not the context manager ``flags``: it also sets the TF32 switch, which warns on machines without it.
+    backend: Any = torch.backends.mkldnn
+    before, backend.enabled = backend.enabled, False
+    try:
+        yield module, inputs
+    finally:
+        backend.enabled = before
+
+
+@contextlib.contextmanager
+def channels_last(module: nn.Module, inputs: Inputs) -> Iterator[tuple[nn.Module, Inputs]]:
+    """Run it with images and kernels laid out with their channels last."""
+    turned = {k: _laid_out(v, torch.channels_last) for k, v in inputs.items()}
+    try:
+        # Not ``module.to(memory_format=...)``, which stumbles over parameters of rank 5.
+        for parameter in module.parameters():
+            parameter.data = _laid_out(parameter.data, torch.channels_last)
+        yield module, turned
+    finally:
+        for parameter in module.parameters():
+            parameter.data = _laid_out(parameter.data, torch.contiguous_format)
+
+
+@contextlib.contextmanager
+def coarse_functions(module: nn.Module, inputs: Inputs) -> Iterator[tuple[nn.Module, Inputs]]:
+    """Run it with functions that are exact to 2⁻²³ of their range; fused kernels that hold some are taken apart."""
+    if isinstance(module, GraphModule):
+        with module.coarse():
+            yield module, inputs
+    else:
+        with without_onednn(module, inputs), sdpa_kernel(SDPBackend.MATH), _Coarse():
+            yield module, inputs
+
+
+#: By name, beside the plain run.
+RUNS: Mapping[str, Run] = {
+    "without oneDNN": without_onednn,
+    "channels last": channels_last,
+    "coarse functions": coarse_functions,
+}
+
+
+class Float32Runs:
+    """The runs of one module, which is changed meanwhile; ``said`` is told, once, which of them do not work."""
+
+    def __init__(self, module: nn.Module, said: Callable[[str], None]) -> None:
+        self._module, self._said = module, said
+        self._left = dict(RUNS)
+
+    def __call__(self, inputs: Inputs) -> list[dict[str, Tensor]]:
+        """Run the module on inputs, the plain way first.
+
+        Raises:
+            SubjectError: the plain run does not work.
+        """
+        with _Coarse(by=0) as seen:
+            found = [evaluate(self._module, inputs)]
+        for name, run in tuple(self._left.items()):
+            if run is coarse_functions and not self._has_functions(seen):
+                continue
+            try:
+                with run(self._module, inputs) as (module, turned):
+                    found.append(evaluate(module, turned))
+            except SubjectError as error:
+                del self._left[name]
+                self._said(f"float32 is measured without the run {name!r}, which does not work here: {error}")
+        return found
+
+    def _has_functions(self, seen: _Coarse) -> bool:
+        return self._module.has_functions if isinstance(self._module, GraphModule) else seen.met
+
+
+class _Coarse(TorchDispatchMode):
+    """Move the result of every function in the table, or (by 0) only see whether there is one."""
+
+    def __init__(self, by: int = 1) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.by, self.met = by, False
+        self.random = np.random.default_rng(0)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Call an operator."""
+        name = str(func.overloadpacket.__name__)
+        kind = _KINDS.get(name) or _KINDS.get(name.removesuffix("_"))
+        self.met |= kind is not None or _FUSED.search(name) is not None
+        if kind is None or not self.by:
+            return func(*args, **(kwargs or {}))
+        given = args[0].clone()  # which an operator in place overwrites
+        made = func(*args, **(kwargs or {}))
+        result: Tensor = made[0] if isinstance(made, tuple) else made
+        if result.dtype == torch.float32:
+            axis = int(args[1]) if kind == "row" else -1
+            moved = stray(kind, result.detach().numpy(), given.detach().numpy(), axis, self.random)
+            result.copy_(torch.from_numpy(moved))
+        return made
+
+
+def _laid_out(value: Tensor, layout: torch.memory_format) -> Tensor:
+    return value.contiguous(memory_format=layout) if value.ndim == 4 else value

@@ -21,6 +21,7 @@ import onnx
 from torch import nn
 
 from attn_export.export.audit.attributes import audit_attributes
+from attn_export.export.audit.defaults import floats, held
 from attn_export.export.audit.findings import Audit, AuditFinding
 from attn_export.export.graph.index import GraphIndex
 from attn_export.types import Array
@@ -46,8 +47,7 @@ class Known:
     def also(self, model: onnx.ModelProto) -> Known:
         """With the constants of an earlier stage of the same model, which was audited itself."""
         index = GraphIndex(model)
-        tensors = {**{name: index.array(name) for name in index.floats()}, **self.tensors}
-        return Known(tensors, self.norms, frozenset(index.tensors))
+        return Known({**floats(index), **self.tensors}, self.norms, held(index))
 
 
 def known(module: nn.Module) -> Known:
@@ -59,15 +59,14 @@ def known(module: nn.Module) -> Known:
 
 
 def audit_initializers(model: onnx.ModelProto, wanted: Known) -> Audit:
-    """Account for every floating-point initializer of more than one element that some node reads."""
+    """Account for every floating-point constant of more than one element that some node reads."""
     index = GraphIndex(model)
-    names = [name for name in index.floats() if np.prod(index.tensors[name].dims, dtype=np.int64) > 1]
-    values = {name: index.array(name) for name in names}
+    values = {name: value for name, value in floats(index).items() if value.size > 1}
     by_size: dict[int, list[tuple[str, Array]]] = {}
     for name, value in wanted.tensors.items():
         by_size.setdefault(value.size, []).append((name, value))
     left, found = [], set[str]()
-    for name in names:
+    for name in values:
         own = wanted.tensors.get(name)  # a constant that kept its name must be that very tensor
         same = by_size.get(values[name].size, []) if own is None or own.size != values[name].size else [(name, own)]
         transposed = any(node.op_type == "ConvTranspose" for node in index.readers[name])
@@ -84,7 +83,7 @@ def audit_initializers(model: onnx.ModelProto, wanted: Known) -> Audit:
         near, count = min(((key, _differing(values[name], v)) for key, v in missing), key=lambda pair: pair[1])
         detail = f"{count} of {values[name].size} values differ from {near}, which is nowhere in the graph"
         findings.append(AuditFinding("initializer", name, detail))
-    return Audit(len(names), tuple(findings), tuple(unaccounted))
+    return Audit(len(values), tuple(findings), tuple(unaccounted))
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import onnx
 
 from attn_export.export.audit.attributes import audit_attributes
 from attn_export.export.audit.constants import Auditor, Known, audit_initializers
+from attn_export.export.audit.defaults import held
 from attn_export.export.audit.findings import Audit, AuditFinding
 from attn_export.export.graph.index import GraphIndex
 
@@ -35,12 +36,11 @@ def audit_outside(fused: onnx.ModelProto, plain: onnx.ModelProto, wanted: Known,
     # A module tensor that went into a site is nowhere in the rest, and that is no mismatch: only a constant that
     # has a name it had before can be one.
     before = GraphIndex(plain)
-    tensors = {**{name: before.array(name) for name in before.floats()}, **wanted.tensors}
-    constant = audit_initializers(rest, Known(tensors, wanted.norms, frozenset(before.tensors)))
+    constant = audit_initializers(rest, wanted.also(plain))
     strange = [
         AuditFinding("initializer", name, "is read outside the fused sites, and no earlier stage has it")
         for name in GraphIndex(rest).floats()
-        if name not in before.tensors
+        if name not in held(before)
     ]
     attribute = audit_attributes(rest, plain)
     return Audit(
@@ -59,7 +59,7 @@ def auditor_of_fused(wanted: Known, plain: onnx.ModelProto, fused: onnx.ModelPro
 def written(fused: onnx.ModelProto, plain: onnx.ModelProto) -> frozenset[str]:
     """First outputs of the nodes that read a constant which only the fused graph has: the fuser's own."""
     index, before = GraphIndex(fused), GraphIndex(plain)
-    new = index.tensors.keys() - before.tensors.keys()
+    new = index.tensors.keys() - held(before)
     return frozenset(str(node.output[0]) for node in index.nodes if new.intersection(node.input))
 
 

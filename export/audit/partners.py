@@ -1,0 +1,81 @@
+"""Which node of one graph is which of another, by the tensors they make; and what a stage may have done to one.
+
+by name         both make a tensor of one name and shape, by the same operator
+by place        the stage gave the tensor another name: the same operator on inputs that are partners themselves,
+                and no other node of either graph is that
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import onnx
+
+from attn_export.export.graph.index import GraphIndex
+
+#: To take these in, or to put them in between, changes no attribute.
+_PASSING = {"Identity", "Dropout", "Cast"}
+
+
+def partners(index: GraphIndex, before: GraphIndex) -> dict[str, onnx.NodeProto]:
+    """Find for the nodes of ``index``, by their first output, the nodes of ``before`` that they were."""
+    found, same = dict[str, onnx.NodeProto](), dict[str, str]()
+    by_place = _by_place(before)
+    for node in index.nodes:
+        partner = before.maker.get(node.output[0])
+        if partner is None and (key := _key(index, node, same)) is not None:
+            partner = by_place.get(key)
+        if partner is None or not _alike(index, before, node, partner):
+            continue
+        found[node.output[0]] = partner
+        same |= {name: old for name, old in zip(node.output, partner.output, strict=False) if name and old}
+    return found
+
+
+def _alike(index: GraphIndex, before: GraphIndex, node: onnx.NodeProto, partner: onnx.NodeProto) -> bool:
+    shapes = index.shape(node.output[0]), before.shape(partner.output[0])
+    return (node.op_type, node.domain) == (partner.op_type, partner.domain) and shapes[0] == shapes[1]
+
+
+_Key = tuple[str, tuple[str, ...]]
+
+
+def _key(graph: GraphIndex, node: onnx.NodeProto, same: Mapping[str, str]) -> _Key | None:
+    """Operator and computed inputs, by the names they had; None where there is no such input."""
+    names = tuple(same.get(name, name) for name in node.input if graph.computed(name))
+    return (node.op_type, names) if names else None
+
+
+def _by_place(before: GraphIndex) -> dict[_Key, onnx.NodeProto]:
+    """Find the nodes that are the only ones with their operator and inputs."""
+    found, twice = dict[_Key, onnx.NodeProto](), set[_Key]()
+    for node in before.nodes:
+        if (key := _key(before, node, {})) is not None:
+            twice |= {key} & found.keys()
+            found[key] = node
+    return {key: node for key, node in found.items() if key not in twice}
+
+
+def rewritten(index: GraphIndex, before: GraphIndex, node: onnx.NodeProto, partner: onnx.NodeProto) -> bool:
+    """Whether the node does what its partner and others did, or only a part of that: its attributes may differ.
+
+    Unsqueeze 1 → Unsqueeze 2  ─►  Unsqueeze 1, 2       ReduceMean 2, 3  ─►  ReduceMean 2 → ReduceMean 3
+    """
+    return _took_in(index, before, node, partner) or _took_in(before, index, partner, node)
+
+
+def _took_in(index: GraphIndex, before: GraphIndex, node: onnx.NodeProto, partner: onnx.NodeProto) -> bool:
+    """Whether the node reads what lies before its partner's input, and that input is made no more: it does both."""
+    actual, tensor, absorbed = _first(index, node), _first(before, partner), list[str]()
+    while actual and tensor and tensor != actual:
+        maker = before.maker.get(tensor)
+        if maker is None or tensor in index.maker:
+            return False
+        absorbed.append(maker.op_type)
+        tensor = _first(before, maker)
+    return bool(tensor) and not set(absorbed) <= _PASSING
+
+
+def _first(graph: GraphIndex, node: onnx.NodeProto) -> str:
+    """Name the first input that is computed."""
+    return next((name for name in node.input if graph.computed(name)), "")

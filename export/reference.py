@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 from collections.abc import Callable, Iterable, Mapping
 
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 
 from attn_export.bundle import Case, case_of
 from attn_export.errors import InconclusiveError
+from attn_export.export.determinism import two_runs
 from attn_export.export.float32_runs import Float32Runs
 from attn_export.export.outputs import evaluate
 from attn_export.export.subject import Subject
@@ -81,7 +83,8 @@ def on(
     result, lost = [], list[str]()
     for name, inputs in feeds:
         activity.alive()
-        reference = evaluate(exact, {k: v.double() if v.is_floating_point() else v for k, v in inputs.items()})
+        wide = {k: v.double() if v.is_floating_point() else v for k, v in inputs.items()}
+        reference = two_runs.twice(exact, functools.partial(evaluate, exact, wide))
         runs = single(inputs)
         if why := _unbounded(runs[0], reference):
             lost.append(name)
@@ -106,3 +109,17 @@ def _unbounded(run: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> st
             if count:
                 return f"{count} of {value.numel()} values of {name} are NaN or infinite in PyTorch's own float32"
     return ""
+
+
+def refuse_dice(subject: Subject, seed: int = 0) -> None:
+    """Refuse what is no function of its inputs, before anything else is blamed for it.
+
+    Raises:
+        GateError: two runs differ, the module changes itself, or a node of the graph draws random numbers.
+        SubjectError: the module does not run on its own inputs.
+    """
+    if subject.graph is not None:
+        two_runs.refuse_random_nodes(subject.graph, subject.name)
+        return
+    inputs = subject.example(seed=seed, sizes=plan(subject)[0][3])
+    two_runs.check(subject.module, lambda module: evaluate(module, inputs))

@@ -105,6 +105,8 @@ def _deploy(
 ) -> DeployResult:
     folder = places.folder
     began = time.perf_counter()
+    with progress.stage("two runs agree"):
+        reference.refuse_dice(subject, options.seed)
     left_out: list[str] = []
     cases, data = _cases(subject, options, progress, examples, left_out.append)
     gate = ParityGate(cases, places.scratch, options.threads)

@@ -116,13 +116,18 @@ def refused(node: NodeProto, opset: int, refusal: UnclaimedOperator, dtype: str)
     return RefusedOperatorError(said, full_name(node), opset, str(refusal))
 
 
+def draws(node: NodeProto) -> bool:
+    """Whether a node draws random numbers, whatever it is asked to do."""
+    return REFUSED.get(full_name(node)) == _DICE
+
+
 def random_operators(model: onnx.ModelProto) -> list[str]:
     """Operators of the graph, its sub-graphs and functions that draw random numbers, each once."""
     found: dict[str, None] = {}
     todo = [*model.graph.node, *(node for function in model.functions for node in function.node)]
     while todo:
         node = todo.pop()
-        if REFUSED.get(full_name(node)) == _DICE:
+        if draws(node):
             found[node.op_type] = None
         for graph in subgraphs(node):
             todo.extend(graph.node)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 import torch
 from torch import Tensor
 
-from attn_export.bundle import Case, case_of
+from attn_export.bundle import Case, case_of, loose
 from attn_export.errors import InconclusiveError
 from attn_export.export.determinism import two_runs
 from attn_export.export.float32_runs import Float32Runs
@@ -60,7 +60,7 @@ def cases(subject: Subject, seed: int = 0, said: Callable[[str], None] = lambda 
 
     Raises:
         SubjectError: the module does not run on its own inputs.
-        InconclusiveError: float32 itself is not finite on any of them.
+        InconclusiveError: float32 itself is not finite, or strays too far, on every one of them.
     """
     planned = plan(subject, seed)
     drawn = ((name, subject.example(seed=n, scale=scale, sizes=sizes)) for name, n, scale, sizes in planned)
@@ -76,28 +76,31 @@ def on(
 
     Raises:
         SubjectError: the module does not run on them.
-        InconclusiveError: float32 itself is not finite on any of them.
+        InconclusiveError: float32 itself is not finite, or strays too far, on every one of them.
     """
     exact = copy.deepcopy(subject.module).double()
     single = Float32Runs(copy.deepcopy(subject.module), said)
-    result, lost = [], list[str]()
+    result, lost = [], list[tuple[str, str]]()
     for name, inputs in feeds:
         activity.alive()
         wide = {k: v.double() if v.is_floating_point() else v for k, v in inputs.items()}
         reference = two_runs.twice(exact, functools.partial(evaluate, exact, wide))
         runs = single(inputs)
-        if why := _unbounded(runs[0], reference):
-            lost.append(name)
-            said(f"case {name!r} is left out: {why}, so that no float32 runtime could be held to it")
-            continue
         truth = {key: value.contiguous().numpy() for key, value in reference.items()}
         found = [{key: value.numpy() for key, value in run.items()} for run in runs]
-        result.append(case_of(name, {k: v.numpy() for k, v in inputs.items()}, truth, found))
+        case = case_of(name, {k: v.numpy() for k, v in inputs.items()}, truth, found)
+        if why := _unbounded(runs[0], reference) or loose(case):
+            lost.append((name, why))
+        else:
+            result.append(case)
     if lost and not result:
+        name, why = lost[0]
         raise InconclusiveError(
-            f"PyTorch's own float32 gives NaN or infinity where float64 is finite, in every case ({', '.join(lost)});"
-            " give inputs as the model will see them (--data)"
+            f"case {name!r}: {why}, and likewise in every case; look for randomness, or use other weights and inputs"
+            " (--weights, --data)"
         )
+    for name, why in lost:
+        said(f"case {name!r} is left out: {why}")
     return tuple(result)
 
 
@@ -107,7 +110,10 @@ def _unbounded(run: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> st
         if value.shape == reference[name].shape and value.is_floating_point():
             count = int((~torch.isfinite(value) & torch.isfinite(reference[name])).sum())
             if count:
-                return f"{count} of {value.numel()} values of {name} are NaN or infinite in PyTorch's own float32"
+                return (
+                    f"{count} of {value.numel()} values of {name} are NaN or infinite in PyTorch's own float32, so that"
+                    " no runtime could be held to it"
+                )
     return ""
 
 

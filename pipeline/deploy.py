@@ -191,7 +191,6 @@ def _cases(
         cases = reference.cases(subject, options.seed, said)
         if examples:
             cases += reference.on(subject, examples.items(), said)
-        bundle.refuse_loose(cases)
         progress.detail(f"{len(cases)} cases")
     if options.data is None:
         return cases, None

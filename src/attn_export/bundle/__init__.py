@@ -14,7 +14,7 @@ holds the hash of everything else, the manifest's own hash is the bundle's diges
 
 from __future__ import annotations
 
-from attn_export.bundle.cases import case_of, idle, norm, read_cases, refuse_loose, write_cases
+from attn_export.bundle.cases import case_of, idle, loose, norm, read_cases, refuse_loose, write_cases
 from attn_export.bundle.format import (
     CASES,
     FLOOR,
@@ -59,6 +59,7 @@ __all__ = [
     "case_of",
     "digest",
     "idle",
+    "loose",
     "may_write",
     "norm",
     "once",

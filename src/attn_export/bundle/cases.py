@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from attn_export.bundle import slices
-from attn_export.bundle.format import SHARE, Case
+from attn_export.bundle.format import PER_ELEMENT, SHARE, Case
 from attn_export.errors import BundleError, InconclusiveError
 from attn_export.types import Array, TensorSpec
 from attn_export.untrusted import arrays
@@ -196,7 +196,7 @@ def loose(case: Case) -> str:
         size = norm(case.reference[name])
         if not math.isfinite(size):
             return f"the reference of {name[:80]!r} is too large to compute with"
-        if not stray <= SHARE * size:
+        if not stray <= max(SHARE * size, min(size / 8, PER_ELEMENT * math.sqrt(case.reference[name].size))):
             came = f"{stray / size:.2g} of its norm" if size else "its reference is zero"
             return (
                 f"the float32 error of {name[:80]!r} is {stray:.3g}, {came}, and at most {SHARE:g} of it is believed:"

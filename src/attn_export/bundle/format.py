@@ -29,6 +29,10 @@ SNR: Mapping[str, float] = {"float32": 110.0, "float16": 40.0, "bfloat16": 20.0}
 #: outputs of 148 bundles of the catalogue, float32 and float16, the largest is 8.0e-5 (EMSA at a scale of 0.05) and
 #: the next 1.0e-6; at a share of 1/4 a model of zeros would pass with k = 4.
 SHARE = 0.01
+#: Where an output is next to nothing, such as a detector's scores on an image without objects, what runtimes' own
+#: functions leave of it may be more than that share: so much per element is believed as well, four times 2⁻²³ of a
+#: range of 1 (see ``reparam.evaluate.transcendental``), as long as a model of zeros still has k >= 8.
+PER_ELEMENT = 4 * 2.0**-23
 
 #: Kinds of artifact that are known, with the suffixes of the files that one must have, the one to open first. Others
 #: are listed and carried, for backends that know them.

@@ -27,10 +27,11 @@ def exposed(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
             needed.append(node)
             live |= set(inputs_of(node))
     made = {name for node in needed for name in node.output}
+    real = {value.name for value in index.inputs}  # old producers list constants as well, and here some of those go
     graph = helper.make_graph(
         needed[::-1],
         model.graph.name,
-        list(model.graph.input),
+        [value for value in model.graph.input if value.name in real or value.name in live],
         [_value(name, index.declared(name)) for name in wanted if name in made],
         [tensor for tensor in model.graph.initializer if tensor.name in live],
     )

@@ -11,6 +11,7 @@ from attn_export.deploy_tests.backends import BACKENDS, DEFAULT
 from attn_export.errors import UsageError
 from attn_export.pipeline.divergence.divergence import Divergence
 from attn_export.pipeline.divergence.locate import first_divergence
+from attn_export.pipeline.divergence.ports import aligned
 from attn_export.pipeline.divergence.runs import Variant, in_order
 from attn_export.pipeline.divergence.variants import VariantFactory
 
@@ -24,12 +25,16 @@ class Found:
         suspect: the other.
         cases: how many inputs were looked at.
         divergence: None where there is none.
+        interface: inputs and outputs that only one of them has, and another order, in words.
+        notes: inputs and outputs that were paired in spite of their names, in words.
     """
 
     reference: Variant
     suspect: Variant
     cases: int
     divergence: Divergence | None
+    interface: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, str]:
@@ -47,10 +52,14 @@ def find(factory: VariantFactory, other: str | None = None, between: tuple[str, 
     """
     pairs = list(_pairs(factory, other, between))
     cases = factory.seen
+    notes: tuple[str, ...] = ()
     for pair in pairs:
-        if (hit := first_divergence(*pair, cases.items(), factory.known)) is not None:
-            return Found(*in_order(*pair), len(cases), hit)
-    return Found(*pairs[0], len(cases), None)
+        both = aligned(*in_order(*pair), tuple(cases.values()))
+        sides, notes = (both.reference, both.suspect), notes + both.notes
+        hit = first_divergence(*sides, cases.items(), factory.known) if both.comparable else None
+        if hit is not None or both.differences:
+            return Found(*sides, len(cases), hit, both.differences, notes)
+    return Found(*pairs[0], len(cases), None, notes=notes)
 
 
 def _pairs(

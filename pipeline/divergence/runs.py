@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 
 from attn_export.deploy_tests.backend import Options
 from attn_export.deploy_tests.backends import opened
 from attn_export.deploy_tests.parity.compare import FLOOR, TOLERANCE
-from attn_export.errors import UsageError
+from attn_export.errors import ExportError, UsageError
 from attn_export.export.graph.cut import Probe, exposed
 from attn_export.export.onnx.save import save
 from attn_export.pipeline.divergence.bisect import bisect, derived, relative, relative_error
 from attn_export.pipeline.divergence.divergence import Divergence
+from attn_export.pipeline.divergence.pairing import false_partners
+from attn_export.pipeline.divergence.rounding import new_constants, rounded
+from attn_export.reparam.evaluate import transcendental
 from attn_export.reparam.evaluate.onnx import OnnxEvaluator
 from attn_export.types import Array, Feeds
 
@@ -84,9 +87,9 @@ def first_difference(
 ) -> Divergence | None:
     """Find the first tensor at which two runs differ by more than correct ones do, or None.
 
-    ``floor`` is the relative error that is none. By default that is float64 noise between two graphs (float32 rounding
-    where one's constants are recomputed from the other's), what the coarser side's precision is held to, or else what
-    a second float32 evaluation differs by at each tensor.
+    ``floor`` is the relative error that is none. By default that is what the coarser side's precision is held to;
+    between two graphs what rounding does that only one of them had done to its constants, tensor by tensor, or float64
+    noise; else what a second float32 evaluation differs by at each tensor.
 
     Raises:
         UsageError: neither has a graph to walk.
@@ -98,42 +101,83 @@ def first_difference(
         raise UsageError(f"expected two different runs, got {one.text} and {other.text}, which are the same")
     classes = [side.snr for side in (reference, suspect) if side.snr is not None]
     least = 10 ** (-min(classes) / 20) if classes else floor
-    if reference.rank == suspect.rank == 1:
-        assert reference.graph is not None
-        rule = relative(_noise(reference.graph, suspect.graph) if least is None else least)
-        stray = None
-    else:
+    stray, doubts = dict[str, float](), list[tuple[Variant, Probe]]()
+    if suspect.rank > 1 or reference.rank < 1:
         tolerance *= 2 if reference.backend else 1  # each of two runs has an error
-        stray = dict[str, float]()
         rule = derived(stray.__getitem__, tolerance, FLOOR if least is None else least / tolerance)
-    float32_error = suspect if reference.backend else reference
-    first, second = meaning(float32_error, feeds), meaning(float32_error, feeds, single=True)
+        doubtful = suspect if reference.backend else reference
+        doubts = [(doubtful, run) for run in float32_runs(doubtful, feeds)]
+    elif least is not None:
+        rule = relative(least)
+    else:
+        doubts = list(_roundings(reference, suspect, feeds))
+        rule = derived(lambda name: stray.get(name, 0.0), TOLERANCE, SAME / TOLERANCE)
 
     with _probing(suspect, feeds, threads) as probe, _probing(reference, feeds, threads) as right:
 
         def true(names: Sequence[str]) -> Iterator[tuple[str, Array]]:
-            if stray is not None:
-                singles = dict(second(names))
-                for name, want in first(names):
-                    stray[name] = relative_error(singles.pop(name), want)
-                    if not reference.backend:
-                        yield name, want
-            if stray is None or reference.backend:
-                yield from right(names)
+            values = dict(right(names))
+            for side, other_run in doubts:
+                exact = values if side is reference and not side.backend else dict(meaning(side, feeds)(names))
+                for name, value in other_run(names):
+                    stray[name] = max(stray.get(name, 0.0), relative_error(value, exact[name]))
+            yield from values.items()
 
-        return bisect(suspect.graph, probe, true, rule, reference.names)
+        found = bisect(suspect.graph, probe, true, rule, reference.names)
+        if found is not None and reference.graph is not None and (false := _false(reference, suspect, feeds)):
+            return bisect(suspect.graph, probe, true, rule, reference.names - false)
+        return found
 
 
-def meaning(side: Variant, feeds: Feeds, *, single: bool = False) -> Probe:
-    """Its tensors in float64, or in float32 by other kernels than a backend's."""
+def _false(reference: Variant, suspect: Variant, feeds: Feeds) -> set[str]:
+    """Find names that do not mean the same in two graphs; none where they are one, or cannot be evaluated."""
+    assert suspect.graph is not None
+    assert reference.graph is not None
+    if reference.graph is suspect.graph:
+        return set()
+    with suppress(ExportError):
+        return false_partners(suspect.graph, reference.graph, feeds)
+    return set()
+
+
+def _roundings(reference: Variant, suspect: Variant, feeds: Feeds) -> Iterator[tuple[Variant, Probe]]:
+    """Give each of two graphs that has constants of its own, with a run in which those are rounded another way."""
+    for side, other in ((reference, suspect), (suspect, reference)):
+        assert side.graph is not None
+        assert other.graph is not None
+        if new := new_constants(side.graph, other.graph):
+            run = rounded(side.graph, new)
+            yield side, partial(run.visit, feeds)
+
+
+def meaning(side: Variant, feeds: Feeds) -> Probe:
+    """Its tensors in float64."""
+    if side.graph is None:
+        assert side.original is not None
+        return partial(side.original.visit, feeds)
+    return partial(OnnxEvaluator(side.graph).visit, feeds)
+
+
+def float32_runs(side: Variant, feeds: Feeds) -> Iterator[Probe]:
+    """Give runs in float32 that are right, by other kernels than a backend's: one, and one with coarse functions."""
     if side.graph is None:
         import torch
 
-        assert side.original is not None
-        original, dtype = side.original, torch.float32 if single else torch.float64
-        return lambda names: original.visit(feeds, names, dtype)
-    exact = OnnxEvaluator(side.graph, np.float32 if single else np.float64)
-    return lambda names: exact.visit(feeds, names)
+        from attn_export.export.float32_runs import coarse_functions
+
+        original = side.original
+        assert original is not None
+
+        def coarse(names: Sequence[str]) -> list[tuple[str, Array]]:
+            with coarse_functions(original.subject.module, {}):
+                return list(original.visit(feeds, names, torch.float32))
+
+        yield lambda names: original.visit(feeds, names, torch.float32)
+        yield coarse
+        return
+    yield partial(OnnxEvaluator(side.graph, np.float32).visit, feeds)
+    if transcendental.found_in(side.graph):
+        yield partial(OnnxEvaluator(side.graph, np.float32, coarse=True).visit, feeds)
 
 
 @contextmanager
@@ -160,12 +204,3 @@ def probing(model: onnx.ModelProto, backend: str, feeds: Feeds, threads: int = 1
                 return list(run({name: value for name, value in feeds.items() if name in read}).items())
 
         yield probe
-
-
-def _noise(reference: onnx.ModelProto, suspect: onnx.ModelProto) -> float:
-    """Float64 noise, unless more than one constant, and more than one in ten, is not bit for bit one of the other's."""
-    known = {numpy_helper.to_array(tensor).tobytes() for tensor in reference.graph.initializer}
-    own = [numpy_helper.to_array(tensor) for tensor in suspect.graph.initializer]
-    floats = [value for value in own if value.dtype.kind == "f"]
-    other = sum(value.tobytes() not in known for value in floats)
-    return TOLERANCE * FLOOR if other > max(1, len(floats) / 10) else SAME

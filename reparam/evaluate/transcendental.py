@@ -47,6 +47,11 @@ OPERATORS: Mapping[str, Kind] = {
 }
 
 
+def amount(kind: Kind, result: Array, argument: Array, axis: int = -1) -> Any:
+    """Give what a function is right to 2⁻²³ of, element by element or one for several; arguments as ``stray`` has."""
+    return _AMOUNTS[kind](result, argument, axis)
+
+
 def stray(kind: Kind, result: Array, argument: Array, axis: int, random: np.random.Generator) -> Array:
     """Move every element of a float32 result up or down by what a correct runtime may be off.
 
@@ -57,9 +62,8 @@ def stray(kind: Kind, result: Array, argument: Array, axis: int, random: np.rand
         axis: of the row where ``kind`` is ``row``.
         random: draws the signs.
     """
-    amount = _AMOUNTS[kind](result, argument, axis)
     signs = random.integers(0, 2, result.shape, np.int8) * np.float32(2) - np.float32(1)
-    return np.asarray(result + signs * (np.float32(ACCURACY) * amount), result.dtype)
+    return np.asarray(result + signs * (np.float32(ACCURACY) * amount(kind, result, argument, axis)), result.dtype)
 
 
 def stray_node(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import onnx
@@ -68,3 +68,89 @@ def test_another_shape_or_nan_is_infinitely_wrong() -> None:
     values["pool"] = values["pool"] * np.float32(np.nan)
     rows = {row.tensor: row for row in local_errors(rich(), lambda want: [(n, values[n]) for n in want], FEEDS)}
     assert rows["softmax"].error == rows["pool"].error == float("inf")
+
+
+#: Functions and how they are written; each is tried on numbers that lie densely in [−100, 100].
+FUNCTIONS = (
+    *(
+        "Sigmoid",
+        "Tanh",
+        "Erf",
+        "Sin",
+        "Cos",
+        "Elu",
+        "Selu",
+        "Celu",
+        "Softsign",
+        "HardSigmoid",
+        "Softmax",
+        "LogSoftmax",
+    ),
+    *("Gelu", "HardSwish", "Mish", "Softplus", "Exp"),
+)
+DENSE = np.linspace(-100, 100, 64 * 64 * 49, dtype=np.float32).reshape(49, 64, 64)
+
+
+def one(op: str, x: Array) -> onnx.ModelProto:
+    ports = [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, x.shape) for n in ("x", "y")]
+    graph = onnx.helper.make_graph([onnx.helper.make_node(op, ["x"], ["y"])], "g", ports[:1], ports[1:])
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 22)], ir_version=10)
+
+
+@pytest.mark.parametrize("op", FUNCTIONS)
+@pytest.mark.parametrize("part", ["all", "far below", "near zero"])
+def test_onnxruntime_is_right_about_every_function_wherever_it_is_asked(op: str, part: str) -> None:
+    """Also where a sigmoid is 1e-12, as at the heads of detectors: it is right to a share of its range."""
+    finite = DENSE[:46] if op == "Exp" else DENSE
+    x = {"all": finite, "far below": DENSE[:2] if op == "Exp" else DENSE[:20], "near zero": DENSE * np.float32(1e-4)}
+    model, feeds = one(op, x[part]), {"x": x[part]}
+    with probing(model, "onnxruntime", feeds) as runtime:
+        (row,) = local_errors(model, runtime, feeds)
+    assert row.ok, row
+
+
+@pytest.mark.parametrize(
+    ("op", "wrong"),
+    [
+        ("Sigmoid", lambda x, y: y + np.float32(1e-4)),
+        ("Sigmoid", lambda x, y: np.clip(x / 6 + 0.5, 0, 1)),
+        ("Erf", lambda x, y: np.tanh(x)),
+        ("Gelu", lambda x, y: 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))),
+        ("Softmax", lambda x, y: np.exp(x) / np.exp(x).sum()),
+        ("Softplus", lambda x, y: np.maximum(x, 0)),
+        ("Exp", lambda x, y: y * np.float32(1 + 1e-5)),
+    ],
+)
+def test_another_function_shows(op: str, wrong: Callable[[Array, Array], Array]) -> None:
+    x = np.linspace(-3, 3, 64 * 64, dtype=np.float32).reshape(1, 64, 64)
+    model = one(op, x)
+    y = wrong(x, OnnxEvaluator(model, np.float32).run({"x": x})["y"]).astype(np.float32)
+    (row,) = local_errors(model, lambda names: [("y", y)], {"x": x})
+    assert row.error > 3 * LOCAL, row
+
+
+@pytest.mark.parametrize("op", ["RNN", "GRU", "LSTM"])
+@pytest.mark.parametrize("scale", [0.1, 1.0, 10.0])
+def test_recurrent_layers_have_gates_and_sums_inside(op: str, scale: float) -> None:
+    gates, random = {"RNN": 1, "GRU": 3, "LSTM": 4}[op], np.random.default_rng(0)
+    x, *weights = (
+        (random.standard_normal(shape) * by).astype(np.float32)
+        for shape, by in (((40, 2, 16), scale), ((1, gates * 16, 16), 0.3), ((1, gates * 16, 16), 0.2))
+    )
+    ports = [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in ("x", "y")]
+    held = [onnx.numpy_helper.from_array(value, name) for value, name in zip(weights, "wr", strict=True)]
+    layer = onnx.helper.make_node(op, ["x", "w", "r"], ["y"], hidden_size=16)
+    graph = onnx.helper.make_graph([layer], "g", ports[:1], ports[1:], held)
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
+    with probing(model, "onnxruntime", {"x": x}) as runtime:
+        (row,) = local_errors(model, runtime, {"x": x})
+    assert row.ok, row
+    held[1].CopyFrom(onnx.numpy_helper.from_array(weights[1] * np.float32(1.01), "r"))
+    faulty = onnx.helper.make_model(
+        onnx.helper.make_graph([layer], "g", ports[:1], ports[1:], held),
+        opset_imports=[onnx.helper.make_opsetid("", 18)],
+        ir_version=10,
+    )
+    with probing(faulty, "onnxruntime", {"x": x}) as runtime:
+        (row,) = local_errors(model, runtime, {"x": x})
+    assert row.error > 3 * LOCAL, row

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from attn_export import bundle
 from attn_export.deploy_tests.backends import DEFAULT
@@ -36,7 +37,7 @@ def diff(asked: DiffOptions, *, as_json: bool) -> None:
     """Say where two runs diverge; with ``output``, write the smallest subgraph that still shows it.
 
     Raises:
-        GateError: they diverge.
+        GateError: they diverge, or one has an input or output that the other has not, or in another place.
         UsageError, LoadError, ConversionError, BackendError: one of them is nothing, or cannot be read, made or run.
     """
     path = Path(asked.source.text)
@@ -44,22 +45,44 @@ def diff(asked: DiffOptions, *, as_json: bool) -> None:
         target.folder(asked.output, FILES, "what diff writes")
     factory = VariantFactory(_named(asked), fused=asked.fuse, snr=asked.snr)
     found = find(factory, asked.other, _two(asked.between) if asked.between is not None else None)
-    hit, names = found.divergence, list(found.names)
-    if hit is None:
-        if as_json:
-            console.emit({"subject": str(path), "between": names, "divergence": None})
-        else:
-            console.say(f"No divergence between {' and '.join(names)} ({found.cases} cases).")
-        return
-    nodes = _write(factory, found, hit, asked.output, as_json=as_json) if asked.output else 0
+    hit = found.divergence
     if as_json:
-        console.emit({"subject": str(path), "between": names, "divergence": hit.to_dict()})
+        nodes = _write(factory, found, hit, asked.output, as_json=True) if asked.output and hit else 0
+        console.emit(_row(path, found))
     else:
-        console.say(hit.summary())
-        console.say("relative error along the graph: " + ", ".join(f"{name} {error:.1e}" for name, error in hit.growth))
-        if nodes:
-            console.say(f"{asked.output}/: the {nodes} nodes that show it; run repro.py there")
-    raise GateError(f"{' and '.join(names)} diverge at {hit.node!r}")
+        for text in (*found.notes, *found.interface):
+            console.say(text)
+        nodes = _write(factory, found, hit, asked.output, as_json=False) if asked.output and hit else 0
+        _say(found, asked.output if nodes else None, nodes)
+    names = " and ".join(found.names)
+    if hit is not None:
+        raise GateError(f"{names} diverge at {hit.node!r}")
+    if found.interface:
+        raise GateError(f"{names} differ: {found.interface[0]}")
+
+
+def _row(path: Path, found: Found) -> dict[str, Any]:
+    """Give what was found as plain data."""
+    return {
+        "subject": str(path),
+        "between": list(found.names),
+        "interface": list(found.interface),
+        "notes": list(found.notes),
+        "divergence": None if found.divergence is None else found.divergence.to_dict(),
+    }
+
+
+def _say(found: Found, folder: Path | None, nodes: int) -> None:
+    """Say where they diverge, how the error grows, and what was written."""
+    hit = found.divergence
+    if hit is None:
+        common = "what both have" if found.interface else f"{' and '.join(found.names)}"
+        console.say(f"No divergence between {common} ({found.cases} cases).")
+        return
+    console.say(hit.summary())
+    console.say("relative error along the graph: " + ", ".join(f"{name} {error:.1e}" for name, error in hit.growth))
+    if folder:
+        console.say(f"{folder}/: the {nodes} nodes that show it; run repro.py there")
 
 
 def _named(asked: DiffOptions) -> bundle.Bundle | Subject:

@@ -49,6 +49,8 @@ from attn_export.pipeline.stage import PipelineState
 from attn_export.reparam.result import Fusion
 from attn_export.types import TensorSpec
 
+#: Bytes of the model before any stage, up to which the bundle holds it as well.
+ORIGINAL_BYTES = 256_000_000
 #: Seconds that injecting faults may take where nothing else took any.
 LEAST = 1.0
 
@@ -125,6 +127,7 @@ def _deploy(
         save(state.model.model, folder / bundle.MODEL)
         for name, content in ((name, content) for one in state.converted for name, content in one.files.items()):
             (folder / name).write_bytes(content)
+        state = _keep_original(folder, state, options, progress)
         facts = _manifest(folder, state, options, cases, audited, score, data)
         bundle.write_cases(folder / bundle.CASES, cases)
         bundle.write_manifest(folder, facts)
@@ -160,6 +163,19 @@ def _deploy(
         state.warnings,
         progress.seconds,
     )
+
+
+def _keep_original(folder: Path, state: PipelineState, options: DeployOptions, progress: Progress) -> PipelineState:
+    """Write the model before any stage changed it, for ``verify --fresh``, unless it is not wanted or large."""
+    first = state.made[0].exported
+    if not options.original:
+        return state
+    if first.bytes > ORIGINAL_BYTES:
+        size = f"{first.bytes / 1e6:.0f} MB"
+        text = f"the model before any stage ({size}) is not kept in the bundle, so `verify --fresh` cannot be run on it"
+        return _warned(state, text, progress)
+    save(first.model, folder / bundle.ORIGINAL)
+    return state
 
 
 def _prove_converted(whole: Bundle, state: PipelineState, options: DeployOptions) -> dict[str, tuple[str, Parity]]:
@@ -341,6 +357,7 @@ def _manifest(
             manifest.artifact(folder, build.precision),
             *(manifest.converted(one, build.precision) for one in state.converted),
         ],
+        "original": bundle.ORIGINAL if (folder / bundle.ORIGINAL).exists() else None,
         "fusion": manifest.fusion(fusion, build.fuse_cost, build.keep_branches, build.border_maps) if fusion else None,
         "audits": manifest.audits(audited.audits, audited.layers),
         "mutation": score.to_dict() if score else None,

@@ -63,6 +63,7 @@ class DeployOptions:
         mutants: how many faults are injected to check the check.
         data: the user's own inputs.
         preprocess: how images among them become inputs.
+        original: whether the bundle holds the model before any stage changed it, for ``verify --fresh``.
         bench: whether to measure latency.
         protocol: how long to warm up and to sample.
         rules: how the comparison of two models is played.
@@ -78,6 +79,7 @@ class DeployOptions:
     mutants: Mutants = "fast"
     data: Path | None = None
     preprocess: Preprocess | None = None
+    original: bool = True
     bench: bool = True
     protocol: Protocol = field(default_factory=Protocol)
     rules: Rules = field(default_factory=Rules)

@@ -118,6 +118,9 @@ def export(
         str | None,
         typer.Option(metavar="RULE", help="For images: size=224x224,mean=0.485/0.456/0.406,std=0.229/0.224/0.225."),
     ] = None,
+    original: Annotated[
+        bool, typer.Option(help="Whether to keep the model before any stage, for `verify --fresh`.")
+    ] = True,
     bench: Annotated[bool, typer.Option(help="Whether to measure latency.")] = True,
     atol: options.Atol = None,
     rtol: options.Rtol = None,
@@ -171,6 +174,7 @@ def export(
             mutants=options.mutants(mutants),
             data=data,
             preprocess=options.preprocess(preprocess),
+            original=original,
             bench=bench,
             protocol=options.protocol(warmup, iterations, duration),
             command=tuple(sys.argv[1:]),
@@ -225,6 +229,20 @@ def verify(
         str | None,
         typer.Option(metavar="RULE", help="For images, where the bundle has not recorded how to prepare them."),
     ] = None,
+    fresh: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=10**6,
+            metavar="N",
+            help="Also draw N inputs that the bundle has never seen, and hold it to its original in float64;"
+            " needs the export side.",
+        ),
+    ] = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, max=2**32 - 1, metavar="N", help="Of --fresh; another one each time, by default."),
+    ] = None,
     atol: options.Atol = None,
     rtol: options.Rtol = None,
     tolerance: Annotated[
@@ -242,7 +260,7 @@ def verify(
     threads: options.Threads = 1,
     as_json: options.Json = False,
 ) -> None:
-    """Verify a bundle on this machine. Needs neither torch nor onnx."""
+    """Verify a bundle on this machine. Needs neither torch nor onnx, but for --fresh."""
     from attn_export.tools.commands import device
 
     device.verify(
@@ -254,6 +272,8 @@ def verify(
             shapes=tuple(shapes or ()),
             data=data,
             preprocess=options.preprocess(preprocess),
+            fresh=fresh,
+            seed=seed,
             atol=atol,
             rtol=rtol,
             held=device.Held(expect, signers, tolerance, snr),

@@ -2,10 +2,14 @@
 
     stored     the very files the bundle was made with: their inputs are made again, must be those that are stored bit
                for bit, and are held against the stored reference, the original module in float64
-    meaning    other files, where onnx and torch are installed: against the deployed graph evaluated in float64; that
-               this graph is the original module was proven when the bundle was written, on its own cases
+    original   other files, where onnx and torch are installed: against the model before any stage changed it, which the
+               bundle holds, evaluated in float64
+    meaning    the same where the bundle does not hold it: against the deployed graph in float64; that this graph is the
+               original module was proven when the bundle was written, on its own cases
     agreement  other files, on a bare device: against the default backend with every optimisation off; another float32
                evaluation of the same graph and no reference, so an error that both make is not seen
+
+    fresh      inputs drawn anew (``--fresh``), against that model before any stage as well
 
 Each case is judged by the same bound; what it is worth is the level, which is said with the verdict.
 """
@@ -27,10 +31,12 @@ from attn_export.deploy_tests.data.images import Preprocess
 from attn_export.errors import BackendError, BundleError, GateError, LoadError, UsageError
 from attn_export.types import Array, Feeds
 
-STORED, MEANING, AGREEMENT = "stored", "meaning", "agreement"
+STORED, ORIGINAL, MEANING, AGREEMENT, FRESH = "stored", "original", "meaning", "agreement", "fresh"
 
 SENTENCES: Mapping[str, str] = {
     STORED: "the files it was made with, against the original module in float64",
+    ORIGINAL: "new data, against the model before any stage changed it, in float64",
+    FRESH: "inputs drawn anew, against the model before any stage changed it, in float64",
     MEANING: "new data, against the deployed graph in float64",
     AGREEMENT: f"new data, against {backends.DEFAULT} without optimisations: agreement, and no reference (that takes"
     " torch and onnx)",
@@ -84,7 +90,8 @@ def read(whole: Bundle, path: Path, declared: Preprocess | None = None, *, evalu
             new[name] = feeds
     cases: dict[str, tuple[Case, ...]] = {STORED: tuple(old)} if old else {}
     if new and evaluate is not None:
-        cases[MEANING] = tuple(evaluate(whole.model, new))
+        level, model = (MEANING, whole.model) if whole.original is None else (ORIGINAL, whole.original)
+        cases[level] = tuple(evaluate(model, new))
     elif new:
         cases[AGREEMENT] = tuple(_agreements(whole.model, new))
     for made in cases.values():

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from attn_export.bundle import Bundle, Case, idle
 from attn_export.deploy_tests.open_bundle import chosen, opened
+from attn_export.deploy_tests.parity import slices
 from attn_export.deploy_tests.parity.compare import Parity, prove
 from attn_export.errors import InconclusiveError
 from attn_export.types import ShapeRange
@@ -47,6 +48,7 @@ def verify(
             atol=atol,
             rtol=rtol,
             classics=True,
+            shares=slices.shares((*bundle.cases, *(() if cases is None else cases))),
         )
 
 

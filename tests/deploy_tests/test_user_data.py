@@ -86,7 +86,7 @@ def test_the_recorded_preprocessing_is_applied_and_no_other(made: Path, files: P
         user_data.read(bundle.read(changed), files)
 
 
-@pytest.mark.parametrize(("bare", "level"), [(False, user_data.MEANING), (True, user_data.AGREEMENT)])
+@pytest.mark.parametrize(("bare", "level"), [(False, user_data.ORIGINAL), (True, user_data.AGREEMENT)])
 def test_new_files_say_what_they_are_held_against(
     made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bare: bool, level: str
 ) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -83,6 +84,8 @@ class VerifyOptions:
     shapes: tuple[str, ...] = ()
     data: Path | None = None
     preprocess: images.Preprocess | None = None
+    fresh: int = 0
+    seed: int | None = None
     atol: float | None = None
     rtol: float | None = None
     held: Held = field(default_factory=Held)
@@ -105,7 +108,7 @@ def verify(asked: VerifyOptions, *, as_json: bool) -> None:
         )
     chosen = tuple(dict.fromkeys((*required, *asked.backends))) or (backends.DEFAULT,)
     prepared = shape_ranges.asked(whole, asked.shapes, chosen)
-    more = _own_data(whole, asked, as_json=as_json)
+    more = {**_own_data(whole, asked, as_json=as_json), **_fresh(whole, asked, as_json=as_json)}
     rows: list[dict[str, Any]] = []
     missing: list[str] = []
     for name in chosen:
@@ -163,6 +166,23 @@ def _own_data(whole: bundle.Bundle, asked: VerifyOptions, *, as_json: bool) -> M
     if found.left:
         _say(f"{found.left} files of {path} were skipped", as_json=as_json)
     return found.cases
+
+
+def _fresh(whole: bundle.Bundle, asked: VerifyOptions, *, as_json: bool) -> Mapping[str, Sequence[bundle.Case]]:
+    """Draw cases that the bundle has never seen; the seed is said, so that they can be drawn again."""
+    if not asked.fresh:
+        return {}
+    if missing := [name for name in ("torch", "onnx") if importlib.util.find_spec(name) is None]:
+        raise BackendMissingError(
+            f"--fresh evaluates the original model in float64, which takes {' and '.join(missing)}:"
+            " pip install 'attn-export[export]'"
+        )
+    from attn_export.pipeline import fresh
+
+    seed = secrets.randbelow(1 << 32) if asked.seed is None else asked.seed
+    _say(f"fresh inputs: {asked.fresh}, --seed {seed}", as_json=as_json)
+    made = fresh.cases(whole, asked.fresh, seed, lambda text: _say(f"warning: {text}", as_json=as_json))
+    return {user_data.FRESH: made}
 
 
 def compile_(path: Path, target: str, *, shapes: tuple[str, ...], held: Held, as_json: bool) -> None:

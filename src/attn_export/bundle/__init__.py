@@ -1,6 +1,7 @@
 """The bundle, schema version 3: a folder that holds deployed models and everything needed to prove it again.
 
     model.onnx          what is deployed (plus model.onnx.data when large); other artifacts may lie beside it
+    original.onnx       the model before any stage changed it, unless it is large or was left out
     cases.npz           inputs, and for each the float64 reference and the error of PyTorch float32 against it
     report.json         parity and latency as measured, raw samples included
     report.html         the same for people
@@ -22,6 +23,7 @@ from attn_export.bundle.format import (
     MAIN,
     MANIFEST,
     MODEL,
+    ORIGINAL,
     PAGE,
     REPORT,
     SCHEMA_VERSION,
@@ -45,6 +47,7 @@ __all__ = [
     "MAIN",
     "MANIFEST",
     "MODEL",
+    "ORIGINAL",
     "PAGE",
     "REPORT",
     "SCHEMA_VERSION",

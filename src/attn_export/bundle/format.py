@@ -14,6 +14,8 @@ from attn_export.types import Array, Dim, TensorSpec
 #: Versions 1 and 2 were never released: 2 holds one ONNX file, and other names.
 SCHEMA_VERSION = 3
 MODEL, CASES, MANIFEST, REPORT, PAGE = "model.onnx", "cases.npz", "manifest.json", "report.json", "report.html"
+#: The model before any stage changed it, for ``verify --fresh``; no artifact, for nothing runs it on a device.
+ORIGINAL = "original.onnx"
 #: What the artifact of the main job is called.
 MAIN = "model"
 #: The one file that a manifest does not list, since it is of the manifest.
@@ -161,6 +163,12 @@ class Bundle:
     def only(self, artifact: Artifact) -> Bundle:
         """Give the same bundle as if it held one artifact alone, for what measures or proves that one."""
         return replace(self, artifacts=(artifact,))
+
+    @property
+    def original(self) -> Path | None:
+        """The file of the model before any stage changed it, if the bundle holds it."""
+        name = self.manifest.get("original")
+        return None if name is None else self.path / str(name)
 
     @property
     def signature(self) -> Path:

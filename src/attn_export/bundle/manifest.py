@@ -454,6 +454,7 @@ class ManifestRecord:
         dynamic_dims: dimensions that may vary.
         artifacts: models that it holds, all proven on the same cases; the main job wrote the first.
         cases: names of the cases in ``cases.npz``, in order.
+        original: file of the model before any stage changed it, ONNX; null where it was left out.
         attn_export: version of attn-export that wrote it.
         opset: ONNX opset of the first artifact.
         ir_version: ONNX IR version of the first artifact.
@@ -478,6 +479,7 @@ class ManifestRecord:
     dynamic_dims: tuple[Dim, ...]
     artifacts: Annotated[tuple[ArtifactRecord, ...], Within(1)]
     cases: Annotated[tuple[str, ...], Within(1)]
+    original: Text | None = None
     attn_export: str = ""
     opset: Count = 0
     ir_version: Count = 0
@@ -508,6 +510,8 @@ def check(plain: object, whose: str) -> ManifestRecord:
         _ports(made)
         _artifacts(made)
         _unique("case", made.cases)
+        if made.original is not None and made.original not in made.files:
+            raise ValueError(f"original: expected one of files, got {made.original!r}")
         if made.data and made.data.preprocess and not all(made.data.preprocess.std):
             raise ValueError("data.preprocess.std: expected numbers that are not zero")
     except ValueError as error:

@@ -35,7 +35,7 @@ def plan(subject: Subject, seed: int = 0) -> list[tuple[str, int, float, dict[st
     single = {"b": 1} if 1 in batches else {}
     rows: list[tuple[str, float, dict[str, int]]] = [("b=1", 1.0, single)] if single else []
     rows.append(("as traced", 1.0, {}))
-    if any(item.dtype == "float32" for item in subject.inputs):
+    if any(item.dtype == "float32" for item in subject.inputs) and not subject.fixed_scale:
         rows += [(f"scale {scale:g}", scale, single) for scale in SCALES]
     rows += [(f"b={size}", 1.0, {"b": size}) for size in batches if size != 1]
     spatial = [dim for name, dim in free.items() if name != "b"]

@@ -30,6 +30,8 @@ class Subject:
         random: whether the weights were drawn: what is shown is the conversion, not a trained model.
         graph: the ONNX graph that the subject is, where it is one: nothing is left to export, and the module
             evaluates it.
+        fixed_scale: whether its numbers hold for inputs of one scale only, as those of a quantised graph.
+        notes: what was done to it before it went down the pipeline, in sentences that the user should read.
     """
 
     name: str
@@ -40,30 +42,47 @@ class Subject:
     weights: str = ""
     random: bool = False
     graph: onnx.ModelProto | None = None
+    notes: tuple[str, ...] = ()
+    fixed_scale: bool = False
 
     def example(
         self, *, seed: int = 0, scale: float = 1.0, sizes: Mapping[str, int] | None = None
     ) -> dict[str, Tensor]:
         """Draw inputs: normal floats times ``scale``, uniform integers, booleans true one time in four.
 
+        Numbers that have a range are drawn from it evenly, whatever the scale.
         ``sizes`` replaces the traced sizes of the dimensions it names.
         """
         known = {**self.sizes, **(sizes or {})}
         return {item.name: draw(item, known, seed, scale) for item in self.inputs}
 
 
+#: Types that hold so few numbers that all of them are drawn.
+_SMALL = ("int8", "uint8")
+
+
 def draw(item: Input, sizes: Mapping[str, int], seed: int, scale: float = 1.0) -> Tensor:
     """Draw one input tensor; the same arguments give the same values on every machine."""
     shape = tuple(sizes[dim] if isinstance(dim, str) else dim for dim in item.shape)
     random = np.random.default_rng([seed, zlib.crc32(item.name.encode())])
-    match item.dtype:
-        case "float32":
-            return torch.from_numpy(np.asarray(random.standard_normal(shape) * scale, np.float32))
-        case "int64":
-            assert isinstance(item.high, int)
-            return torch.from_numpy(np.asarray(random.integers(0, item.high, shape)))
-        case "bool":
-            return torch.from_numpy(np.asarray(random.random(shape) < 0.25))
+    if item.dtype == "bool":
+        return torch.from_numpy(np.asarray(random.random(shape) < 0.25))
+    if item.dtype.startswith("float"):
+        values = random.standard_normal(shape) * scale if item.within is None else random.uniform(*item.within, shape)
+        return torch.from_numpy(np.asarray(values, item.dtype))
+    low, high = _whole(item)
+    return torch.from_numpy(np.asarray(random.integers(low, high, shape), item.dtype))
+
+
+def _whole(item: Input) -> tuple[int, int]:
+    """From where and up to where, that end left out, whole numbers are drawn."""
+    if item.within is not None:
+        return int(item.within[0]), int(item.within[1]) + 1
+    if item.dtype in _SMALL:
+        limits = np.iinfo(item.dtype)
+        return int(limits.min), int(limits.max) + 1
+    assert isinstance(item.high, int)
+    return 0, item.high
 
 
 def with_dynamic(subject: Subject, wanted: str) -> Subject:

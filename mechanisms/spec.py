@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from attn_export.types import Dim as Dim
 
-Dtype = Literal["float32", "int64", "bool"]
+Dtype = Literal["float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool"]
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,14 @@ class Input:
     """One input tensor: its name, its shape by numbers and dimension names, and its element type.
 
     ``high`` bounds integer inputs (values lie in ``[0, high)``): a number, or the name of a constructor argument.
+    ``within`` bounds numbers of any type, both ends included, and goes before ``high``.
     """
 
     name: str
     shape: tuple[int | str, ...]
     dtype: Dtype = "float32"
     high: int | str = 2
+    within: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)

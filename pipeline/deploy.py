@@ -247,7 +247,8 @@ def _audit(state: PipelineState, progress: Progress) -> Audited:
         else:
             auditor = constants.auditor(wanted, plain.model)
         audits = auditor.audits(final.model)
-        layers = layer_errors(final.model, state.feeds[0])
+        # A layer is judged in roundings of float32: what rounds further by itself has no such measure.
+        layers = layer_errors(final.model, state.feeds[0]) if state.made[0].snr is None else ()
         count = sum(found.checked for found in audits.values())
         progress.detail(f"{count} constants and attributes, {len(layers)} layers")
     if finding := first_of(audits):
@@ -263,7 +264,9 @@ def _audit(state: PipelineState, progress: Progress) -> Audited:
 
 def _float32(state: PipelineState) -> Exported:
     """Return the last model before the precision was lowered: what audits and injected faults look at."""
-    return next(made.exported for made in reversed(state.made) if made.snr is None)
+    names = [made.stage for made in state.made]
+    count = names.index(stages.PRECISION.name) if stages.PRECISION.name in names else len(names)
+    return state.made[count - 1].exported
 
 
 def _mutants(
@@ -280,7 +283,8 @@ def _mutants(
     final = _float32(state)
     with progress.stage("inject faults"):
         budget = max(LEAST, FAST_SHARE * spent) if options.mutants == "fast" else None
-        score = run_mutants(final.model, cases, final.contract.outputs, budget=budget, second=auditor)
+        held = state.made[0].snr
+        score = run_mutants(final.model, cases, final.contract.outputs, budget=budget, second=auditor, snr=held)
         progress.detail(score.summary())
     refuse_vacuous(score)
     return score
@@ -354,8 +358,8 @@ def _manifest(
         },
         "command": list(options.command),
         "artifacts": [
-            manifest.artifact(folder, build.precision),
-            *(manifest.converted(one, build.precision) for one in state.converted),
+            manifest.artifact(folder, state.precision),
+            *(manifest.converted(one, state.precision) for one in state.converted),
         ],
         "original": bundle.ORIGINAL if (folder / bundle.ORIGINAL).exists() else None,
         "fusion": manifest.fusion(fusion, build.fuse_cost, build.keep_branches, build.border_maps) if fusion else None,

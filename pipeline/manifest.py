@@ -22,6 +22,7 @@ from attn_export.export.audit.findings import Audit
 from attn_export.export.audit.layers import LOCAL, Local
 from attn_export.export.converters import Converted
 from attn_export.export.onnx.exported import Exported
+from attn_export.export.precision.classes import PrecisionClass
 from attn_export.export.subject import Subject
 from attn_export.reparam.result import Fusion
 
@@ -76,29 +77,29 @@ def tolerance(precision: str, snr: float | None = None) -> dict[str, Any]:
     return {**limits, "snr_db_limit": least, "rule": f"signal-to-noise ratio >= {least:g} dB"}
 
 
-def artifact(folder: Path, precision: str) -> dict[str, Any]:
+def artifact(folder: Path, precision: PrecisionClass) -> dict[str, Any]:
     """Give the manifest's record of the ONNX file that the main job has written, with the weights beside it."""
     return {
         "name": bundle.MAIN,
         "kind": "onnx",
         "files": sorted(file.name for file in folder.glob(f"{bundle.MODEL}*")),
-        "precision": precision,
+        "precision": precision.name,
         "target": "",
         "produced_by": f"attn-export {__version__}",
-        "tolerance": tolerance(precision),
+        "tolerance": tolerance(precision.name, precision.snr),
     }
 
 
-def converted(made: Converted, precision: str) -> dict[str, Any]:
+def converted(made: Converted, precision: PrecisionClass) -> dict[str, Any]:
     """Give the manifest's record of the model in another format."""
     return {
         "name": made.name,
         "kind": made.kind,
         "files": list(made.files),
-        "precision": precision,
+        "precision": precision.name,
         "target": made.target,
         "produced_by": made.produced_by,
-        "tolerance": tolerance(precision),
+        "tolerance": tolerance(precision.name, precision.snr),
     }
 
 

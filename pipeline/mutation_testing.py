@@ -139,6 +139,7 @@ def run_mutants(
     second: Callable[[onnx.ModelProto], str] | None = None,
     faults: Sequence[Mutation] | None = None,
     backend: str = DEFAULT,
+    snr: float | None = None,
 ) -> MutationScore:
     """Run every mutant of ``model`` through the gate on a backend.
 
@@ -151,10 +152,11 @@ def run_mutants(
         second: given a mutant, names the graph audit that notices it, or gives an empty string.
         faults: what to try; by default all that can be made.
         backend: what runs them.
+        snr: the gate of a precision below float32, in dB, in place of ``tolerance``.
     """
     began = time.perf_counter()
     rows = mutations(model) if faults is None else list(faults)
-    judge = _Gate(model, cases, outputs, tolerance, len(cases) if budget is None else FAST_CASES, backend)
+    judge = _Gate(model, cases, outputs, tolerance, len(cases) if budget is None else FAST_CASES, backend, snr)
     mutants: list[MutantResult] = []
     tried: set[str] = set()
     with tempfile.TemporaryDirectory() as folder:
@@ -191,8 +193,9 @@ class _Gate:
         tolerance: float,
         told_by: int,
         backend: str,
+        snr: float | None,
     ) -> None:
-        self.cases, self.outputs, self.tolerance = cases, outputs, tolerance
+        self.cases, self.outputs, self.tolerance, self.snr = cases, outputs, tolerance, snr
         self.model, self.told_by, self.backend = model, told_by, backend
         self.shares = slices.shares(cases)
         self._exact: OnnxEvaluator | None = None
@@ -204,7 +207,15 @@ class _Gate:
         try:
             with opened(self.backend, path, Options()) as run:
                 for case in self.cases:  # the first case that fails settles it
-                    parity = prove(run, [case], self.outputs, backend="", tolerance=self.tolerance, shares=self.shares)
+                    parity = prove(
+                        run,
+                        [case],
+                        self.outputs,
+                        backend="",
+                        tolerance=self.tolerance,
+                        snr=self.snr,
+                        shares=self.shares,
+                    )
                     worst = parity.worst
                     k = max(k, worst.normalized_error, worst.slice_normalized_error)
                     if not parity.ok:

@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from attn_export.export.converters import Converted
 from attn_export.export.onnx.exported import Exported
+from attn_export.export.precision.classes import PrecisionClass
 from attn_export.export.subject import Subject
 from attn_export.pipeline.manifest import StageResult
 from attn_export.pipeline.options import BuildOptions
@@ -29,6 +30,7 @@ class Made:
         stage: its name.
         exported: the model, with its contract.
         account: what it did, in the type of the stage (``Fusion``, ``Float16Report``), or None.
+        precision: the element type that it computes in.
         snr: the signal-to-noise ratio in dB that its precision is held to; None for float32.
         detail: a word for the line of progress.
         warnings: what the user should know although it is no failure.
@@ -39,6 +41,7 @@ class Made:
     stage: str
     exported: Exported
     account: object = None
+    precision: str = "float32"
     snr: float | None = None
     detail: str = ""
     warnings: tuple[str, ...] = ()
@@ -66,6 +69,11 @@ class PipelineState:
     def model(self) -> Exported:
         """The newest model."""
         return self.made[-1].exported
+
+    @property
+    def precision(self) -> PrecisionClass:
+        """What the newest model computes in."""
+        return PrecisionClass(self.made[-1].precision, self.made[-1].snr)
 
     @property
     def converted(self) -> tuple[Converted, ...]:

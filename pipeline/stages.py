@@ -6,7 +6,7 @@ The main job, its unfused baseline, ``diff --between``, the compile table and th
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Protocol
+from typing import Any, Protocol
 
 import onnx
 
@@ -18,6 +18,7 @@ from attn_export.export.exporting import export_subject
 from attn_export.export.onnx import contract
 from attn_export.export.onnx.exported import Exported
 from attn_export.export.onnx.simplify import simplify
+from attn_export.export.precision import classes
 from attn_export.export.precision.float16 import to_float16
 from attn_export.export.subject import Subject
 from attn_export.pipeline.options import BuildOptions
@@ -116,6 +117,12 @@ def _nothing_made(state: PipelineState) -> str:
     return "" if state.made else "expected an exported model, got none; run the stage 'export' first"
 
 
+def _is_float32(state: PipelineState) -> str:
+    if state.made and state.made[0].snr is not None:
+        return f"expected a float32 model, got one that computes in {state.made[0].precision}; leave out --fp16"
+    return _nothing_made(state)
+
+
 def _keeps_contract(state: PipelineState, made: Made) -> None:
     contract.check(made.exported.model, state.model.contract)
 
@@ -130,7 +137,10 @@ def _draws_nothing(state: PipelineState, made: Made) -> None:
 
 
 def _export(state: PipelineState, options: BuildOptions) -> Made:
-    return Made("export", export_subject(state.subject, options.opset))
+    subject, exported = state.subject, export_subject(state.subject, options.opset)
+    found = classes.of(exported.model) if subject.graph is not None else classes.PrecisionClass()
+    notes = (*subject.notes, *filter(None, [found.note()]))
+    return Made("export", exported, precision=found.name, snr=found.snr, warnings=notes)
 
 
 def _fuse(state: PipelineState, options: BuildOptions) -> Made:
@@ -155,7 +165,13 @@ def _fuse(state: PipelineState, options: BuildOptions) -> Made:
     warnings += map(str, fusion.rolled_back)
     fused = Exported(fusion.model, state.model.contract)
     detail = f"{len(fusion.sites)} regions, {state.model.nodes} → {fused.nodes} nodes"
-    return Made("fuse", fused, fusion, detail=detail, warnings=tuple(warnings))
+    return _made("fuse", state, fused, fusion, detail=detail, warnings=tuple(warnings))
+
+
+def _made(stage: str, state: PipelineState, exported: Exported, account: object = None, **more: Any) -> Made:
+    """Give what a stage made that leaves the precision as it is."""
+    now = state.precision
+    return Made(stage, exported, account, now.name, now.snr, **more)
 
 
 def _is_certified(state: PipelineState, made: Made) -> None:
@@ -175,7 +191,7 @@ def fusion_of(made: Made) -> Fusion[onnx.ModelProto]:
 
 
 def _simplify(state: PipelineState, _options: BuildOptions) -> Made:
-    return Made("simplify", simplify(state.model))
+    return _made("simplify", state, simplify(state.model))
 
 
 def _lower_precision(state: PipelineState, options: BuildOptions) -> Made:
@@ -184,6 +200,7 @@ def _lower_precision(state: PipelineState, options: BuildOptions) -> Made:
         "precision",
         replace(state.model, model=model),
         report,
+        precision=options.precision,
         snr=SNR[options.precision],
         detail=report.summary(),
         warnings=(
@@ -203,7 +220,7 @@ def _convert(state: PipelineState, options: BuildOptions) -> Made:
         with activity.doing(f"converting the model to {name}", who=name, model=""):
             made.append(converter.convert(state.model))
     detail = ", ".join(f"{one.kind}, {one.bytes} bytes" for one in made)
-    return Made("convert", state.model, snr=state.made[-1].snr, detail=detail, converted=tuple(made))
+    return _made("convert", state, state.model, detail=detail, converted=tuple(made))
 
 
 def _all_there(_state: PipelineState, made: Made) -> None:
@@ -217,9 +234,7 @@ FUSE = Stage("fuse", "fused", lambda options: options.fuse, _nothing_made, _fuse
 SIMPLIFY = Stage(
     "simplify", "simplified", lambda options: options.simplify, _nothing_made, _simplify, _asserted, optional=True
 )
-PRECISION = Stage(
-    "precision", "float16", lambda options: options.fp16, _nothing_made, _lower_precision, _keeps_contract
-)
+PRECISION = Stage("precision", "float16", lambda options: options.fp16, _is_float32, _lower_precision, _keeps_contract)
 CONVERT = Stage("convert", "converted", lambda options: bool(options.to), _nothing_made, _convert, _all_there)
 
 STAGES = (EXPORT, FUSE, SIMPLIFY, PRECISION, CONVERT)

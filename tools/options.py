@@ -61,7 +61,8 @@ Inputs = Annotated[
     typer.Option(
         "--input",
         metavar="SHAPE",
-        help="An input's shape: x:1x3x224x224, [1,3,224,224], or b=2x3x224x224 to let b vary.",
+        help="An input: x:1x3x224x224 or [1,3,224,224]; b=2x3xh=320%32xw=64..640 to let sizes vary, freely, by steps"
+        " or in a range; ids:1x77:int64[0,49407] for another type and its values.",
     ),
 ]
 Arguments = Annotated[str, typer.Option(metavar="JSON", help="Constructor arguments as a JSON object.")]

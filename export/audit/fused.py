@@ -64,7 +64,8 @@ def written(fused: onnx.ModelProto, plain: onnx.ModelProto) -> frozenset[str]:
 
 
 def _without(model: onnx.ModelProto, outputs: frozenset[str], constants: set[str]) -> onnx.ModelProto:
-    """Take some nodes and constants out of the graph; what the nodes made comes from outside."""
+    """Take some nodes and constants out of the graph; what the nodes made comes from outside, as large as it was."""
+    index = GraphIndex(model)
     rest = onnx.ModelProto()
     rest.CopyFrom(model)
     nodes = [node for node in model.graph.node if node.output[0] not in outputs]
@@ -72,4 +73,6 @@ def _without(model: onnx.ModelProto, outputs: frozenset[str], constants: set[str
     del rest.graph.node[:], rest.graph.initializer[:]
     rest.graph.node.extend(nodes)
     rest.graph.initializer.extend(tensors)
+    known = {value.name for value in (*rest.graph.value_info, *rest.graph.output)}
+    rest.graph.value_info.extend(filter(None, map(index.declared, sorted(outputs - known))))
     return rest

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import GraphProto, ModelProto, SparseTensorProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, SparseTensorProto, TensorProto, numpy_helper
 
 from attn_export.errors import SubjectError
 from attn_export.export.graph.light import skeleton
-from attn_export.export.onnx import external_data, order, soundness
+from attn_export.export.onnx import external_data, order, soundness, withdrawn
 from attn_export.export.onnx.walk import graphs
 from attn_export.untrusted import files
 from attn_export.untrusted.text import first_line, one_line
@@ -29,7 +29,6 @@ MOST = 2 * files.GB - 1
 _DENSE = files.GB
 #: From this version of the format on, constants need not be listed among the inputs.
 _NOT_LISTED = 4
-_WITHDRAWN = "withdrawn"
 
 
 def read_model(path: Path, *, weights: bool = True) -> ModelProto:
@@ -136,27 +135,8 @@ def _valid(light: ModelProto) -> None:
             kind = getattr(kind, kind.WhichOneof("value")).elem_type
         if kind.WhichOneof("value") == "tensor_type":
             kind.tensor_type.shape.SetInParent()
-    _leave_out(asked)
+    withdrawn.set_aside(asked)
     try:
         onnx.checker.check_model(asked)
     except Exception as error:  # the checker's errors share no public base
         raise SubjectError(first_line(error)) from error
-
-
-def _leave_out(asked: ModelProto) -> None:
-    """Take operators that the standard has withdrawn for those of another domain: runtimes still run them."""
-    opset = next((entry.version for entry in asked.opset_import if entry.domain in ("", "ai.onnx")), 1)
-    kinds = {node.op_type for node in asked.graph.node if node.domain in ("", "ai.onnx")}
-    old = {kind for kind in kinds if onnx.defs.has(kind) and _withdrawn(kind, opset)}
-    for node in asked.graph.node if old else ():
-        if node.op_type in old and node.domain in ("", "ai.onnx"):
-            node.domain = _WITHDRAWN
-    if old:
-        asked.opset_import.append(helper.make_opsetid(_WITHDRAWN, 1))
-
-
-def _withdrawn(kind: str, opset: int) -> bool:
-    try:
-        return bool(onnx.defs.get_schema(kind, opset).deprecated)
-    except onnx.defs.SchemaError:  # newer than the opset: the checker says so
-        return False

@@ -12,10 +12,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from attn_export.errors import SubjectError, UnknownNameError, UsageError
-from attn_export.export.input_shapes import inputs_of
+from attn_export.export.input_shapes import described
 from attn_export.export.source import Source, SourceOptions, refuse_catalogue_options
 from attn_export.process.guest import guest
-from attn_export.types import Dim
 
 if TYPE_CHECKING:
     from torch import nn
@@ -101,9 +100,9 @@ def from_code(
         origin = f"random, seed {seed}"
     else:
         origin = f"as the constructor gave them, seed {seed}"
-    inputs, sizes = inputs_of(shapes, _parameters(module))
-    named = dict.fromkeys(dim for item in inputs for dim in item.shape if isinstance(dim, str))
-    return Subject(name, module, inputs, sizes, tuple(Dim(dim) for dim in named), origin, random=random)
+    given = described(shapes, _parameters(module))
+    dims = tuple(given.dims.values())
+    return Subject(name, module, given.items, given.sizes, dims, origin, random=random)
 
 
 def _import(source: str) -> ModuleType:

@@ -18,11 +18,10 @@ import onnx
 
 from attn_export import bundle
 from attn_export.deploy_tests.backends import BACKENDS
-from attn_export.deploy_tests.parity.compare import FLOOR, SNR, TOLERANCE
+from attn_export.deploy_tests.parity.compare import FLOOR, TOLERANCE
 from attn_export.errors import ExportError, UnknownNameError, UsageError
 from attn_export.export import reference
 from attn_export.export.graph.origin import Origin, origins, recall
-from attn_export.export.onnx.exported import Exported
 from attn_export.export.onnx.read import read_model
 from attn_export.export.precision.float16 import QUANTISED
 from attn_export.export.subject import Subject
@@ -98,7 +97,7 @@ class VariantFactory:
         self.quantised |= quantised
         if self.snr is not None:
             snr = self.snr
-        elif snr is None and quantised:
+        elif snr is None and quantised and not self._own(stage):
             raise UsageError(
                 f"{text} is quantised, so a required signal-to-noise ratio is needed: add for example --snr 20"
             )
@@ -136,7 +135,8 @@ class VariantFactory:
         if stage == "model":
             stage = "exported" if isinstance(self.what, Subject) and self.what.graph is not None else "simplified"
         if stage in RESULTS:
-            return self._stages(stage).model, SNR["float16"] if stage == PRECISION.result else None
+            state = self._stages(stage)
+            return state.model.model, state.precision.snr
         path = Path(stage)
         if path.is_dir():
             return self._of_bundle(bundle.read(path))
@@ -146,12 +146,16 @@ class VariantFactory:
         self.known = {**origins(graph), **self.known}
         return graph, None
 
+    def _own(self, stage: str) -> bool:
+        """Whether a side is the file that was named first: its own float64 meaning has the same codes."""
+        return isinstance(self.what, Subject) and self.what.graph is not None and stage in ("model", *RESULTS)
+
     def _of_bundle(self, whole: bundle.Bundle) -> tuple[onnx.ModelProto, float | None]:
         self.known |= recall(whole.manifest.get("source_locations") or {})
         artifact = whole.artifact(kinds=("onnx",))
         return read_model(artifact.path), artifact.snr_db_limit
 
-    def _stages(self, stage: str) -> Exported:
+    def _stages(self, stage: str) -> PipelineState:
         if isinstance(self.what, bundle.Bundle):
             raise UsageError(
                 f"a bundle holds only its last stage, which is called model; name its subject to get {stage}:"
@@ -167,7 +171,7 @@ class VariantFactory:
             state = self._made[key]
         if state.made[-1].stage != last.name:
             raise ExportError(state.warnings[-1])
-        return state.model
+        return state
 
     @cached_property
     def _exported(self) -> PipelineState:

@@ -15,6 +15,7 @@ from attn_export.errors import SubjectError, UsageError
 from attn_export.export.exporting import export_subject
 from attn_export.export.reference import cases
 from attn_export.export.sources.onnx_file import read
+from attn_export.types import Dim
 from tests.tools.run import run
 
 
@@ -67,13 +68,119 @@ def test_the_whole_job_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert "net.onnx sha256" in whole.manifest["subject"]["weights"]
 
 
-def test_open_sizes_must_be_given(tmp_path: Path) -> None:
-    path = save(tmp_path / "net.onnx", ("N", 3, "H", "W"))
-    with pytest.raises(UsageError, match=r"leaves 'H' of 'image' open; say --input image:1x3x224x224"):
-        read(path)
-    subject = read(path, ["2x3x8x10"])
-    assert subject.sizes == {"b": 2, "H": 8, "W": 10}
+def test_open_sizes_are_tried(tmp_path: Path) -> None:
+    subject = read(save(tmp_path / "net.onnx", ("N", 3, "H", "W")))
+    assert subject.sizes == {"b": 2, "H": 224, "W": 224}
+    assert [dim.name for dim in subject.dynamic] == ["b", "H", "W"]
+    assert not subject.notes
     assert export_subject(subject).contract.inputs[0].shape == ("N", 3, "H", "W")
+
+
+def test_a_number_fixes_an_open_size_and_a_name_lets_it_vary(tmp_path: Path) -> None:
+    path = save(tmp_path / "net.onnx", ("N", 3, "H", "W"))
+    subject = read(path, ["1x3x8x10"])
+    assert subject.sizes == {}
+    assert subject.dynamic == ()
+    assert subject.inputs[0].shape == (1, 3, 8, 10)
+    contract = export_subject(subject).contract
+    assert contract.inputs[0].shape == (1, 3, 8, 10)
+    assert contract.outputs[0].shape == (1, 4, 8, 10)
+    subject = read(path, ["b=2x3xH=16..64%16x10"])
+    assert subject.sizes == {"b": 2, "H": 16}
+    assert subject.dynamic == (Dim("b"), Dim("H", 16, 64, 16))
+
+
+def joined(path: Path, halvings: int) -> Path:
+    """A network that halves its input, doubles it again, and adds it to the input."""
+    nodes, last = [], "x"
+    for index in range(halvings):
+        nodes.append(helper.make_node("AveragePool", [last], [f"p{index}"], kernel_shape=[2, 2], strides=[2, 2]))
+        last = f"p{index}"
+    scales = numpy_helper.from_array(np.array([1, 1, 2**halvings, 2**halvings], np.float32), "scales")
+    nodes.append(helper.make_node("Resize", [last, "", "scales"], ["up"], mode="nearest"))
+    nodes.append(helper.make_node("Add", ["up", "x"], ["y"]))
+    dims = ["n", 3, "height", "width"]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, dims) for name in "xy"]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], [scales])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def test_sizes_that_break_are_narrowed_to_a_step_and_said(tmp_path: Path) -> None:
+    subject = read(joined(tmp_path / "net.onnx", 3))
+    assert subject.dynamic == (Dim("b"), Dim("height", step=8), Dim("width", step=8))
+    assert [note.partition(" (")[0] for note in subject.notes] == [
+        "'height' is narrowed to multiples of 8: 225 breaks",
+        "'width' is narrowed to multiples of 8: 225 breaks",
+    ]
+    assert {case.inputs["x"].shape[2] % 8 for case in cases(subject)} == {0}
+
+
+def test_a_size_that_cannot_vary_is_fixed_and_said(tmp_path: Path) -> None:
+    flat = [helper.make_node("Reshape", ["x", "shape"], ["y"])]
+    constants = [numpy_helper.from_array(np.array([2, 12]), "shape")]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, 4])]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["n", 12])]
+    graph = helper.make_graph(flat, "g", inputs, outputs, constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "n.onnx")
+    subject = read(tmp_path / "n.onnx")
+    assert subject.dynamic == ()
+    assert subject.inputs[0].shape == (2, 3, 4)
+    assert subject.notes[0].startswith("'b' is fixed at 2: 3 breaks (Reshape")
+    assert export_subject(subject).contract.outputs[0].shape == (2, 12)
+
+
+def two_inputs(path: Path, first: list[str | None], second: list[str | None]) -> Path:
+    inputs = [helper.make_tensor_value_info("ids", TensorProto.INT64, first)]
+    inputs.append(helper.make_tensor_value_info("mask", TensorProto.INT64, second))
+    table = numpy_helper.from_array(np.random.default_rng(0).normal(size=(50, 8)).astype(np.float32), "table")
+    nodes = [
+        helper.make_node("Gather", ["table", "ids"], ["words"]),
+        helper.make_node("Cast", ["mask"], ["kept"], to=1),
+        helper.make_node("Unsqueeze", ["kept", "axis"], ["wide"]),
+        helper.make_node("Mul", ["words", "wide"], ["y"]),
+    ]
+    constants = [table, numpy_helper.from_array(np.array([2]), "axis")]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, None, 8])]
+    graph = helper.make_graph(nodes, "g", inputs, outputs, constants)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def test_sizes_that_must_be_equal_vary_together(tmp_path: Path) -> None:
+    subject = read(two_inputs(tmp_path / "net.onnx", [None, None], [None, None]))
+    assert subject.inputs[0].shape == subject.inputs[1].shape == ("b", "ids_1")
+    assert subject.notes == ("'ids_1' and 'mask_1' must have one size, and vary together",)
+    assert [dim.name for dim in subject.dynamic] == ["b", "ids_1"]
+
+
+def test_what_is_looked_up_in_a_table_is_drawn_from_all_of_its_rows(tmp_path: Path) -> None:
+    subject = read(two_inputs(tmp_path / "net.onnx", ["n", "t"], ["n", "t"]))
+    drawn = subject.example(sizes={"t": 1000})
+    assert (int(drawn["ids"].min()), int(drawn["ids"].max())) == (0, 49)
+    assert set(drawn["mask"].unique().tolist()) == {0, 1}
+    narrowed = read(tmp_path / "net.onnx", ["ids:b=2xt=4:int64[10,12]"]).example(sizes={"t": 1000})
+    assert set(narrowed["ids"].unique().tolist()) == {10, 11, 12}
+
+
+def test_a_file_that_runs_at_no_size_gets_a_template(tmp_path: Path) -> None:
+    inputs = [helper.make_tensor_value_info("x:0", TensorProto.FLOAT, ["n", "h", "w"])]
+    inputs.append(helper.make_tensor_value_info("k", TensorProto.INT64, [2]))
+    wrong = numpy_helper.from_array(np.ones((7, 5), np.float32), "w")
+    wide = numpy_helper.from_array(np.array([0, 0, 11]), "shape")
+    nodes = [
+        helper.make_node("Reshape", ["x:0", "shape"], ["r"]),
+        helper.make_node("Gather", ["r", "k"], ["g"], axis=2),
+        helper.make_node("Slice", ["g", "k", "k"], ["s"]),
+        helper.make_node("MatMul", ["s", "w"], ["y"]),
+    ]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)]
+    graph = helper.make_graph(nodes, "g", inputs, outputs, [wrong, wide])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "n.onnx")
+    with pytest.raises(
+        UsageError, match=r"ran at none that were tried \(.*--input x:0:b=2xh=16xw=16 --input k:2:int64\[0,1\]"
+    ):
+        read(tmp_path / "n.onnx")
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,8 @@ import onnx
 from attn_export import bundle
 from attn_export.deploy_tests import backends
 from attn_export.errors import GateError, WriteError
+from attn_export.export.onnx import weights
+from attn_export.export.onnx.normalise import normalise, overridable
 from attn_export.export.onnx.read import parse, read_model
 from attn_export.export.onnx.save import save
 from attn_export.pipeline import lint as linting
@@ -26,7 +28,10 @@ from attn_export.tools.commands import output as places
 def fuse(file: Path, output: Path, asked: BuildOptions, *, as_json: bool) -> None:
     """Collapse what pays in an ONNX file; write the result only with its certificate."""
     # External data stays where it is until it is needed: a model beyond 2 GB is no message that could be copied.
-    model = read_model(file, weights=False)
+    made = normalise(read_model(file, weights=False), file.parent)
+    model = made.model
+    for note in filter(None, (*made.notes, overridable(model), weights.check(model))):
+        console.warn(note)
     place = places.file(output, places.is_onnx, "an ONNX file")
     if place == file.resolve():
         console.say(f"note: {file} will be replaced by its fused version", err=True)

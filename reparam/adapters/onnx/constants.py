@@ -25,6 +25,10 @@ _NEVER = {
     "Multinomial",
     "DequantizeLinear",
 }
+_FLOATS = frozenset(
+    helper.tensor_dtype_to_np_dtype(kind)
+    for kind in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.BFLOAT16)
+)
 #: Larger results are not folded: they are no weights of an operator.
 _MOST_BYTES = 1 << 28
 
@@ -37,6 +41,7 @@ class Constants:
         self._tensors = {t.name: t for t in model.graph.initializer if t.name not in overridable}
         self._model, self._opset, self._folder = model, opset, folder
         self._cache: dict[str, NDArray[Any] | None] = {}
+        self._exact: dict[str, NDArray[Any] | None] = {}
         self._producer: dict[str, NodeProto] = {}
         self._shapes = shapes
         for node in model.graph.node:
@@ -78,20 +83,29 @@ class Constants:
         return name in self._tensors or name in self._producer
 
     def get(self, name: str) -> NDArray[Any] | None:
-        """Return the constant; None if it is none, or cannot be folded."""
+        """Return the constant in its own type; None if it is none, or cannot be folded."""
+        return self._get(name, self._cache, exact=False)
+
+    def exact(self, name: str) -> NDArray[Any] | None:
+        """Return the constant computed in float64, as whoever evaluates the graph in float64 computes it."""
+        array = self._get(name, self._exact, exact=True)
+        return self.get(name) if array is None else array
+
+    def _get(self, name: str, cache: dict[str, NDArray[Any] | None], *, exact: bool) -> NDArray[Any] | None:
         if name in self._tensors:  # not kept: whoever needs them again reads them again
-            return numpy_helper.to_array(self._tensors[name], base_dir=str(self._folder or ""))
+            array = numpy_helper.to_array(self._tensors[name], base_dir=str(self._folder or ""))
+            return _wide(array) if exact else array
         left = [name]
         while left:  # what it is computed from comes first, by a list of our own: a chain may be long
             last = left[-1]
-            before = [n for n in self._reads(last) if n not in self._cache and n not in self._tensors]
-            if last in self._cache or not before:
+            before = [n for n in self._reads(last) if n not in cache and n not in self._tensors]
+            if last in cache or not before:
                 left.pop()
-                if last not in self._cache:
-                    self._cache[last] = self._compute(last)
+                if last not in cache:
+                    cache[last] = self._compute(last, cache, exact=exact)
             else:
                 left += before
-        return self._cache[name]
+        return cache[name]
 
     def _reads(self, name: str) -> list[str]:
         """List what the node that makes a constant needs the values of."""
@@ -100,7 +114,7 @@ class Constants:
             return []
         return [n for n in (node.input[:1] if node.op_type == "CastLike" else node.input) if n]
 
-    def _compute(self, name: str) -> NDArray[Any] | None:
+    def _compute(self, name: str, cache: dict[str, NDArray[Any] | None], *, exact: bool) -> NDArray[Any] | None:
         if name not in self._producer:
             return None
         node = self._producer[name]
@@ -110,22 +124,41 @@ class Constants:
             at = {a.name: a.i for a in node.attribute}
             return np.array(shape[at.get("start", 0) : at.get("end", len(shape))], dtype=np.int64)
         if node.op_type == "CastLike":
-            array = self.get(node.input[0])
+            array = self._get(node.input[0], cache, exact=exact)
             kind = helper.tensor_dtype_to_np_dtype(self._shapes.dtype(node.input[1]))
-            return None if array is None else array.astype(kind)
-        feeds = {n: self.get(n) for n in node.input if n}
+            return None if array is None else _wide(array.astype(kind)) if exact else array.astype(kind)
+        feeds = {n: self._get(n, cache, exact=exact) for n in node.input if n}
         if any(a is None or a.nbytes > _MOST_BYTES for a in feeds.values()):
             return None
         inputs = [helper.make_tensor_value_info(n, 0, None) for n in feeds]
         outputs = [helper.make_tensor_value_info(n, 0, None) for n in node.output]
-        graph = helper.make_graph([node], "constant", inputs, outputs)
+        graph = helper.make_graph([_widened(node) if exact else node], "constant", inputs, outputs)
         small = helper.make_model(graph, opset_imports=[helper.make_opsetid("", self._opset)])
         try:
             results = ReferenceEvaluator(small).run(None, feeds)
         except Exception:  # whatever the reference cannot run is left as it is
             return None
-        self._cache |= dict(zip(node.output, results, strict=True))
-        return np.asarray(self._cache[name])
+        made = [
+            _wide(np.asarray(one)) if exact and isinstance(one, np.ndarray | np.generic) else one for one in results
+        ]
+        cache |= dict(zip(node.output, made, strict=True))
+        return np.asarray(cache[name])
+
+
+def _wide(array: NDArray[Any]) -> NDArray[Any]:
+    return array.astype(np.float64) if array.dtype in _FLOATS else array
+
+
+def _widened(node: NodeProto) -> NodeProto:
+    """Let a cast to a narrower floating type cast to float64."""
+    if node.op_type != "Cast":
+        return node
+    copy = NodeProto()
+    copy.CopyFrom(node)
+    for attribute in copy.attribute:
+        if attribute.name == "to" and helper.tensor_dtype_to_np_dtype(attribute.i) in _FLOATS:
+            attribute.i = onnx.TensorProto.DOUBLE
+    return copy
 
 
 def alive(graph: onnx.GraphProto, constants: Constants) -> frozenset[int]:

@@ -22,6 +22,8 @@ from attn_export.reparam.types import Dim
 from attn_export.types import Array
 
 At = Mapping[str, Any]
+#: The default of batch norms, which the standard writes in float32.
+_EPSILON = float(np.float32(1e-5))
 _PREFER_FLOOR = b"round_prefer_floor"
 _FLOATS: dict[int, str] = {
     TensorProto.FLOAT: "float32",
@@ -97,7 +99,7 @@ class OnnxReader:
         """Return a floating constant in float64; None if absent, not constant, empty or not finite."""
         if len(node.input) <= place or not node.input[place]:
             return None
-        array = self.constants.get(node.input[place])
+        array = self.constants.exact(node.input[place])
         if array is None:
             return None
         wide = np.asarray(array).astype(np.float64)
@@ -173,7 +175,7 @@ class OnnxReader:
             return None
         if len({array.shape for array in (gamma, beta, mean, var)}) > 1 or gamma.ndim != 1:
             return None
-        factor = gamma / np.sqrt(var + at.get("epsilon", 1e-5))
+        factor = gamma / np.sqrt(var + at.get("epsilon", _EPSILON))
         if not np.isfinite(factor).all():
             return None
         return ir.Affine(factor, beta - mean * factor, axis=1)

@@ -40,7 +40,8 @@ from attn_export.pipeline import manifest, stages
 from attn_export.pipeline.divergence.locate import layer_errors
 from attn_export.pipeline.gate import ParityGate
 from attn_export.pipeline.manifest import StageResult
-from attn_export.pipeline.mutation_testing import FAST_SHARE, MutationScore, refuse_vacuous, run_mutants
+from attn_export.pipeline.mutation_score import MutationScore, refuse_vacuous
+from attn_export.pipeline.mutation_testing import FAST_SHARE, run_mutants
 from attn_export.pipeline.options import DeployOptions
 from attn_export.pipeline.outcome import DeployResult
 from attn_export.pipeline.progress import Progress

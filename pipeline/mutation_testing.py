@@ -1,7 +1,8 @@
 """Check the check: inject faults into a model, one at a time, and see whether the parity gate notices.
 
 The share noticed is the mutation score. A fault that is still there in a float64 evaluation but stays under the bound
-has survived; one that changes nothing even in float64 is equivalent, and counts for neither side.
+has survived; one that changes nothing even in float64 is equivalent, and counts for neither side. A fault that shows on
+some inputs only is never equivalent: where no case has such inputs it has survived, and that is said.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import onnx
@@ -22,12 +23,13 @@ from attn_export.deploy_tests.backend import Options
 from attn_export.deploy_tests.backends import DEFAULT, opened
 from attn_export.deploy_tests.parity import slices
 from attn_export.deploy_tests.parity.compare import TOLERANCE, OutputComparison, prove
-from attn_export.errors import BackendError, ExportError, InconclusiveError
-from attn_export.export.mutants.catalogue import TRIVIAL, Mutation, mutations
+from attn_export.errors import BackendError, ExportError
+from attn_export.export.mutants.catalogue import Mutation, mutations
 from attn_export.export.onnx.save import save
+from attn_export.pipeline.mutation_score import MutantResult, MutationScore
 from attn_export.process import activity
 from attn_export.reparam.evaluate.onnx import OnnxEvaluator
-from attn_export.types import Summarised, TensorSpec
+from attn_export.types import TensorSpec
 from attn_export.untrusted.text import first_line
 
 #: Two models are the same where their float64 evaluations differ by no more, relative to the output's norm.
@@ -37,96 +39,8 @@ FAST_SHARE = 0.25
 #: Cases on which ``fast`` tells survivors from equivalents.
 FAST_CASES = 2
 
-Verdict = Literal["killed", "survived", "equivalent", "invalid"]
-
-
-@dataclass(frozen=True)
-class MutantResult:
-    """What became of one mutant.
-
-    Attributes:
-        name: kind and place of the fault.
-        kind: kind alone.
-        verdict: ``killed`` by the gate; ``survived`` it; ``equivalent`` to the model in float64; ``invalid``: the
-            runtime refused it before anything could be compared.
-        normalized_error: largest error in units of what float32 is allowed; infinite where nothing could be compared.
-        margin: how many times below its bound a survivor's error stays.
-        float64_distance: a survivor's true distance from the model, evaluated in float64, relative to the output.
-        caught_by_audit: the graph audit that notices a survivor; empty where none does.
-        reason: how it was decided, in words.
-    """
-
-    name: str
-    kind: str
-    verdict: Verdict
-    normalized_error: float
-    margin: float = 0.0
-    float64_distance: float = 0.0
-    caught_by_audit: str = ""
-    reason: str = ""
-
-
-@dataclass(frozen=True)
-class MutationScore(Summarised):
-    """What became of the mutants that were tried, out of all that could be made."""
-
-    mode: str
-    possible: int
-    mutants: tuple[MutantResult, ...]
-    duration_s: float
-
-    def count(self, verdict: Verdict) -> int:
-        """How many mutants have this verdict."""
-        return sum(result.verdict == verdict for result in self.mutants)
-
-    @property
-    def score(self) -> float:
-        """Killed among those killed or survived; NaN where there is none."""
-        judged = self.count("killed") + self.count("survived")
-        return self.count("killed") / judged if judged else float("nan")
-
-    @property
-    def vacuous(self) -> tuple[str, ...]:
-        """The trivial mutants that were not killed."""
-        return tuple(result.name for result in self.mutants if result.kind in TRIVIAL and result.verdict != "killed")
-
-    def summary(self) -> str:
-        """Say the score in one line."""
-        judged = self.count("killed") + self.count("survived")
-        text = f"mutation score {self.score:.0%}: {self.count('killed')} of {judged} injected faults caught"
-        if seen := sum(bool(result.caught_by_audit) for result in self.mutants):
-            others = self.count("survived")
-            text += f", {'' if seen == others else f'{seen} of '}the other {others} by the graph audit"
-        if equal := self.count("equivalent"):
-            text += f", {equal} equivalent"
-        return f"{text} ({len(self.mutants)} of {self.possible} tried, {self.duration_s:.1f} s)"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Give the score as plain data, for the manifest."""
-        rows = [{k: None if v == float("inf") else v for k, v in asdict(result).items()} for result in self.mutants]
-        return {
-            "mode": self.mode,
-            "possible": self.possible,
-            "tried": len(self.mutants),
-            **{verdict: self.count(verdict) for verdict in ("killed", "survived", "equivalent", "invalid")},
-            "score": self.score if self.score == self.score else None,
-            "vacuous": list(self.vacuous),
-            "duration_s": self.duration_s,
-            "mutants": rows,
-        }
-
-
-def refuse_vacuous(score: MutationScore) -> None:
-    """Refuse a gate that the input itself or zeros pass.
-
-    Raises:
-        InconclusiveError: it is vacuous.
-    """
-    if score.vacuous:
-        raise InconclusiveError(
-            f"the parity check is vacuous: it lets '{score.vacuous[0]}' pass, so its verdict says nothing;"
-            " use weights and inputs on which the model does something (--weights, --data)"
-        )
+#: Before the condition under which a survivor would show.
+_UNTRIGGERED = "no case triggers it: "
 
 
 def run_mutants(
@@ -206,7 +120,7 @@ class _Gate:
         k, below = 0.0, float("inf")
         try:
             with opened(self.backend, path, Options()) as run:
-                for case in self.cases:  # the first case that fails settles it
+                for case in self._in_order(mutation):  # the first case that fails settles it
                     parity = prove(
                         run,
                         [case],
@@ -224,22 +138,44 @@ class _Gate:
                     below = min(below, *map(_margin, parity.comparisons))
         except BackendError as error:
             return MutantResult(mutation.name, mutation.kind, "invalid", 0.0, reason=first_line(error))
-        try:
-            distance = self._distance(mutant)
-        except ExportError as error:
-            why = f"whether it is equivalent is not known: {error}"
-            return MutantResult(mutation.name, mutation.kind, "survived", k, below, reason=why)
-        if distance <= EQUIVALENT:
-            told = min(self.told_by, len(self.cases))
-            why = f"differs by {distance:.1e} in float64, bound {EQUIVALENT:g}, on {told} cases"
-            return MutantResult(mutation.name, mutation.kind, "equivalent", k, below, distance, reason=why)
-        why = f"stays {below:.3g} times below the bound; differs by {distance:.1e} in float64"
-        return MutantResult(mutation.name, mutation.kind, "survived", k, below, distance, reason=why)
+        return self._passed(mutation, mutant, MutantResult(mutation.name, mutation.kind, "survived", k, below))
 
-    def _distance(self, mutant: onnx.ModelProto) -> float:
+    def _passed(self, mutation: Mutation, mutant: onnx.ModelProto, result: MutantResult) -> MutantResult:
+        """Say why no case caught it: none triggers it, it is the same function, or its error is too small."""
+        condition = mutation.condition
+        if condition and not self._triggered(mutation):
+            return replace(result, reason=_UNTRIGGERED + condition.text)
+        told = len(self.cases) if condition else min(self.told_by, len(self.cases))
+        try:
+            distance = self._distance(mutant, told)
+        except ExportError as error:
+            return replace(result, reason=f"whether it is equivalent is not known: {error}")
+        result = replace(result, float64_distance=distance)
+        if distance <= EQUIVALENT and condition:  # on other inputs it is no equal
+            return replace(result, reason=_UNTRIGGERED + condition.text)
+        if distance <= EQUIVALENT:
+            why = f"differs by {distance:.1e} in float64, bound {EQUIVALENT:g}, on {told} cases"
+            return replace(result, verdict="equivalent", reason=why)
+        why = f"stays {result.margin:.3g} times below the bound; differs by {distance:.1e} in float64"
+        return replace(result, reason=why)
+
+    def _triggered(self, mutation: Mutation) -> bool:
+        """Whether some case has inputs on which the fault shows, as far as inputs tell."""
+        met = mutation.condition.met if mutation.condition else None
+        return met is None or any(met(case.inputs) for case in self.cases)
+
+    def _in_order(self, mutation: Mutation) -> list[Case]:
+        """Order the cases, first those on which the fault shows; where it shows on none, one is enough for ``fast``."""
+        met = mutation.condition.met if mutation.condition else None
+        if met is None:
+            return list(self.cases)
+        rows = sorted(self.cases, key=lambda case: not met(case.inputs))
+        return rows if self._triggered(mutation) or self.told_by >= len(rows) else rows[:1]
+
+    def _distance(self, mutant: onnx.ModelProto, told_by: int) -> float:
         """Relative difference of mutant and model in float64, in the first case that shows one; 0 if none does."""
         changed, worst = OnnxEvaluator(mutant), 0.0
-        for index, case in enumerate(self.cases[: self.told_by]):
+        for index, case in enumerate(self.cases[:told_by]):
             if index not in self._wanted:
                 self._exact = self._exact or OnnxEvaluator(self.model)
                 self._wanted[index] = self._exact.run(case.inputs)

@@ -18,7 +18,7 @@ from attn_export.deploy_tests.latency.measure import Latency
 from attn_export.deploy_tests.parity.compare import Parity
 from attn_export.export.subject import Subject
 from attn_export.pipeline.manifest import StageResult
-from attn_export.pipeline.mutation_testing import MutationScore
+from attn_export.pipeline.mutation_score import MutationScore
 from attn_export.reparam.result import Fusion
 
 

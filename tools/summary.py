@@ -11,7 +11,7 @@ from attn_export.deploy_tests.latency.comparison import LatencyComparison
 from attn_export.deploy_tests.latency.measure import Latency
 from attn_export.deploy_tests.parity.compare import Parity
 from attn_export.pipeline.manifest import StageResult
-from attn_export.pipeline.mutation_testing import MutantResult
+from attn_export.pipeline.mutation_score import MutantResult
 from attn_export.pipeline.outcome import DeployResult
 from attn_export.pipeline.report.units import size
 from attn_export.reparam.result import Refusal

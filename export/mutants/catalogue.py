@@ -4,8 +4,10 @@
         mutant = mutation.of(model)        one fault, everything else bit for bit
 
 The kinds are those that happen: a tensor forgotten, one weight off by 1 %, channels swapped, a bias dropped, an
-epsilon or a padding copied wrongly, another softmax axis, tanh for erf, a weight not transposed, a branch lost; and
-the two that no check may pass, the input itself and zeros.
+epsilon or a padding copied wrongly, another softmax axis, tanh for erf, a weight not transposed, a branch lost; in the
+outputs a class zeroed, two swapped, a channel off by 1 %, a corner; those that show on some inputs only, such as beyond
+a batch size, on images without negative numbers, in one row of an embedding; and the two that no check may pass, the
+input itself and zeros.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ import onnx
 
 from attn_export import bundle
 from attn_export.export.graph.index import GraphIndex
-from attn_export.export.mutants import nodes, weights
+from attn_export.export.mutants import channels, conditional, nodes, weights
+from attn_export.export.mutants.conditional import Condition
 
 #: What no gate may pass: the kinds that decide whether a check is vacuous.
 TRIVIAL = bundle.TRIVIAL
@@ -32,12 +35,15 @@ class Mutation:
         kind: what is done, such as ``weight zeroed``.
         where: the tensor or node it is done to.
         node: the first node whose result it changes; empty where it is the whole graph.
+        change: puts the fault into a graph.
+        condition: when it shows; None where always.
     """
 
     kind: str
     where: str
     node: str
     change: Callable[[onnx.GraphProto], None]
+    condition: Condition | None = None
 
     @property
     def name(self) -> str:
@@ -57,9 +63,9 @@ def mutations(model: onnx.ModelProto) -> list[Mutation]:
     """List every fault that can be injected into ``model``, the trivial ones first, then one of each kind in turn."""
     index = GraphIndex(model)
     kinds: dict[str, list[Mutation]] = {}
-    for function in (*nodes.WHOLE, *weights.KINDS, *nodes.KINDS):
-        for kind, where, node, change in function(index):
-            kinds.setdefault(kind, []).append(Mutation(kind, where, node, change))
+    for function in (*nodes.WHOLE, *weights.KINDS, *nodes.KINDS, *channels.KINDS, *conditional.KINDS):
+        for fault in function(index):
+            kinds.setdefault(fault[0], []).append(Mutation(*fault))
     trivial = [mutation for kind in TRIVIAL for mutation in kinds.pop(kind, [])]
     return trivial + list(_in_turn(_spread(rows) for rows in kinds.values()))
 

@@ -10,6 +10,7 @@ import onnx
 from onnx import helper
 
 from attn_export.export.graph.index import GraphIndex, attribute, find, insert, set_attribute, set_tensor
+from attn_export.export.mutants.outputs import detach
 from attn_export.export.mutants.weights import Change, Fault
 
 _POOLS = ("AveragePool", "MaxPool", "LpPool")
@@ -21,7 +22,7 @@ def zeros(index: GraphIndex) -> Iterator[Fault]:
 
     def change(graph: onnx.GraphProto) -> None:
         for value in graph.output:
-            inner = _detach(graph, value.name)
+            inner = detach(graph, value.name)
             graph.node.append(helper.make_node("Sub", [inner, inner], [value.name], f"mutant_{value.name}"))
 
     if all(value.type.tensor_type.elem_type != onnx.TensorProto.BOOL for value in index.graph.output):
@@ -37,7 +38,7 @@ def identity(index: GraphIndex) -> Iterator[Fault]:
         if same and index.maker.get(output.name, onnx.NodeProto()).op_type != "Identity":
 
             def change(graph: onnx.GraphProto, name: str = value.name) -> None:
-                _detach(graph, output.name)
+                detach(graph, output.name)
                 graph.node.append(helper.make_node("Identity", [name], [output.name], "mutant_identity"))
 
             yield "identity", value.name, "", change
@@ -164,14 +165,3 @@ def _tanh(node: onnx.NodeProto) -> Change:
         insert(graph, position, [helper.make_node(op, ins, [out], out) for op, ins, out in steps])
 
     return change
-
-
-def _detach(graph: onnx.GraphProto, name: str) -> str:
-    """Let whoever makes the output ``name`` make an inner tensor instead; its name is returned."""
-    inner = f"{name}.before"
-    for node in graph.node:
-        for names in (node.input, node.output):
-            for index, item in enumerate(names):
-                if item == name:
-                    names[index] = inner
-    return inner

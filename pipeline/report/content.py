@@ -115,6 +115,8 @@ def _latency(run: Mapping[str, Any], backend: str) -> list[Check]:
 def _mutation(mutation: Mapping[str, Any]) -> Check:
     killed, survived, passed, odd = recount.mutation(mutation)
     text = f"{killed} of {killed + survived} injected faults were caught"
+    if missed := recount.missed(mutation):
+        text += f"; not caught: {', '.join(missed)}"
     if passed:
         text += f"; the gate passes {', '.join(passed)}, so it proves nothing"
     answer = "failed" if odd else "inconclusive" if passed or not killed else "passed"

@@ -182,3 +182,11 @@ def mutation(found: Mapping[str, Any]) -> tuple[int, int, tuple[str, ...], str]:
     elif set(vacuous) - set(said[2]):
         odd = f"the record does not say that {vacuous[-1]} passes"
     return killed, survived, vacuous, odd
+
+
+def missed(found: Mapping[str, Any]) -> tuple[str, ...]:
+    """Name the kinds of injected faults of which something survives that no graph audit sees."""
+    rows = (
+        row for row in found.get("mutants") or () if row["verdict"] == "survived" and not row.get("caught_by_audit")
+    )
+    return tuple(dict.fromkeys(str(row["kind"]) for row in rows))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -14,7 +15,11 @@ from attn_export.bundle import Case
 from attn_export.errors import InconclusiveError
 from attn_export.export.graph.index import set_tensor
 from attn_export.export.mutants.catalogue import Mutation, mutations
-from attn_export.pipeline.mutation_testing import MutantResult, MutationScore, refuse_vacuous, run_mutants
+from attn_export.export.mutants.conditional import Condition
+from attn_export.pipeline.mutation_score import MutantResult, MutationScore, refuse_vacuous
+from attn_export.pipeline.mutation_testing import run_mutants
+from attn_export.pipeline.report import content, recount
+from attn_export.reparam.evaluate.onnx import OnnxEvaluator
 from tests.export.models import PORTS, cases, rich
 
 MODEL = rich()
@@ -34,13 +39,71 @@ def nothing() -> Mutation:
     return Mutation("nothing", "", "", lambda graph: None)
 
 
+#: What only cases of other kinds could notice, and why it survives.
+UNTRIGGERED = {
+    "wrong beyond a batch of 8": "no case triggers it: wrong only beyond batch 8",
+    "wrong on non-negative inputs": "no case triggers it: wrong only where 'x' is nowhere negative",
+    "wrong on constant inputs": "no case triggers it: wrong only where 'x' is one number throughout",
+}
+
+
+def test_what_no_case_triggers_has_survived_and_is_not_equivalent() -> None:
+    score = run_mutants(MODEL, CASES, PORTS, budget=0.0)
+    found = {fate.kind: fate for fate in score.mutants}
+    for kind, why in UNTRIGGERED.items():
+        assert (found[kind].verdict, found[kind].reason) == ("survived", why)
+
+
+@pytest.mark.parametrize("kind", UNTRIGGERED)
+def test_a_case_that_triggers_it_kills_it(kind: str) -> None:
+    """The very same gate: one case more."""
+    x = CASES[0].inputs["x"]
+    more = {
+        "wrong beyond a batch of 8": np.repeat(x, 9, axis=0),
+        "wrong on non-negative inputs": np.abs(x),
+        "wrong on constant inputs": np.full_like(x, -0.3),
+    }[kind]
+    truth, single = (OnnxEvaluator(MODEL, dtype).run({"x": more})["y"] for dtype in (np.float64, np.float32))
+    case = Case("more", {"x": more}, {"y": truth}, {"y": float(np.linalg.norm(single - truth))})
+    score = run_mutants(MODEL, [*CASES, case], PORTS)
+    fate = next(fate for fate in score.mutants if fate.kind == kind)
+    assert fate.verdict == "killed"
+    assert "in case 'more'" in fate.reason
+    assert kind not in score.missed
+
+
+def test_where_only_a_run_can_tell_all_cases_are_asked() -> None:
+    """The condition cannot be read off the inputs, and no case differs: still no equivalent."""
+    fault = replace(nothing(), kind="hidden", condition=Condition("wrong only on Sundays"))
+    score = run_mutants(MODEL, CASES, PORTS, faults=[fault])
+    assert (score.mutants[0].verdict, score.mutants[0].reason) == (
+        "survived",
+        "no case triggers it: wrong only on Sundays",
+    )
+    assert score.score == 0
+
+
+def test_the_report_names_the_kinds_that_survive() -> None:
+    rows = [MutantResult("a: 1", "a", "survived", 1.0), MutantResult("b: 1", "b", "killed", 9.0)]
+    rows += [
+        MutantResult("c: 1", "c", "survived", 1.0, caught_by_audit="x"),
+        MutantResult("a: 2", "a", "survived", 1.0),
+    ]
+    score = MutationScore("full", 4, tuple(rows), 0.1)
+    assert score.missed == recount.missed(score.to_dict()) == ("a",)
+    assert "; not caught: a (" in score.summary()
+    assert "not caught: a" in content._mutation(score.to_dict()).text
+
+
 def test_the_gate_catches_what_is_planted() -> None:
     score = run_mutants(MODEL, CASES, PORTS)
     assert score.possible == len(score.mutants) == len(mutations(MODEL))
-    assert score.score >= 0.95
+    assert score.missed == tuple(UNTRIGGERED)
+    assert score.count("survived") == len(UNTRIGGERED)
     assert not score.vacuous
     refuse_vacuous(score)
     assert "injected faults caught" in score.summary()
+    assert score.summary().partition("; not caught: ")[2].startswith(", ".join(UNTRIGGERED))
     json.dumps(score.to_dict(), allow_nan=False)
 
 

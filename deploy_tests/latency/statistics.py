@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike
 
 #: What is stated of a latency.
 PERCENTILES = (50, 90, 95, 99)
+#: Two-sided 95 % quantile of the normal distribution.
+_NORMAL = 1.959963984540054
 #: Two-sided 95 % quantiles of Student's t for 1 to 30 degrees of freedom.
 _STUDENT = (
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
@@ -71,7 +73,7 @@ def quantile(samples: ArrayLike, share: float) -> Interval:
     """
     values = np.sort(np.asarray(samples, dtype=np.float64))
     n, p = len(values), share / 100
-    reach = 1.96 * math.sqrt(n * p * (1 - p))
+    reach = _NORMAL * math.sqrt(n * p * (1 - p))
     low, high = max(0, math.floor(n * p - reach) - 1), math.ceil(n * p + reach)
     return Interval(percentile(values, share), float(values[low]), float(values[high]) if high < n else math.inf)
 
@@ -86,6 +88,16 @@ def ratio(logarithms: Sequence[float]) -> Interval:
     n = len(values)
     if n < 2:
         raise ValueError(f"an interval needs two ratios at least, got {n}")
-    quantile = _STUDENT[n - 2] if n - 2 < len(_STUDENT) else 1.96
-    mean, reach = float(values.mean()), quantile * float(values.std(ddof=1)) / math.sqrt(n)
+    mean, reach = float(values.mean()), _student(n - 1) * float(values.std(ddof=1)) / math.sqrt(n)
     return Interval(math.exp(mean), math.exp(mean - reach), math.exp(mean + reach))
+
+
+def _student(freedom: int) -> float:
+    """Take the two-sided 95 % quantile of Student's t: from the table, beyond it by its expansion.
+
+    The expansion is Cornish's and Fisher's (Abramowitz and Stegun, Handbook of Mathematical Functions, 26.7.5).
+    """
+    if freedom <= len(_STUDENT):
+        return _STUDENT[freedom - 1]
+    z = _NORMAL
+    return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)

@@ -6,6 +6,8 @@ an attribute written as a 1-tuple, functions and private domains that a target d
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import onnx
 from onnx import TensorProto, helper
 
@@ -56,9 +58,16 @@ def check(model: onnx.ModelProto, contract: Contract) -> Exported:
 
 
 def of(model: onnx.ModelProto) -> Contract:
-    """Read the contract that a model would keep by staying what it is."""
+    """Read the contract that a model would keep by staying what it is.
+
+    A name in an output's shape that no input has is its writer's word for a size that it did not work out.
+    """
     opset = next((entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx")), 0)
-    return Contract(opset, tuple(map(port, graph_inputs(model))), tuple(map(port, model.graph.output)))
+    inputs = tuple(map(port, graph_inputs(model)))
+    known = {dim for item in inputs for dim in item.shape}
+    outputs = [port(value) for value in model.graph.output]
+    open_ = [tuple(dim if isinstance(dim, int) or dim in known else "?" for dim in item.shape) for item in outputs]
+    return Contract(opset, inputs, tuple(replace(item, shape=dims) for item, dims in zip(outputs, open_, strict=True)))
 
 
 def port(value: onnx.ValueInfoProto) -> TensorSpec:

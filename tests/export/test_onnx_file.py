@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from attn_export import bundle
 from attn_export.errors import SubjectError, UsageError
 from attn_export.export.exporting import export_subject
+from attn_export.export.onnx.simplify import simplify
 from attn_export.export.reference import cases
 from attn_export.export.sources.onnx_file import read
 from attn_export.types import Dim
@@ -202,3 +203,13 @@ def test_what_is_no_model_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "text.onnx").write_text("not a model")
     with pytest.raises(SubjectError, match="is not an ONNX file"):
         read(tmp_path / "text.onnx")
+
+
+def test_a_word_for_a_size_that_nobody_worked_out_may_become_a_number(tmp_path: Path) -> None:
+    path = save(tmp_path / "net.onnx", ("N", 3, 8, 8))
+    model = onnx.load(path)
+    model.graph.output[0].type.tensor_type.shape.dim[1].dim_param = "Conv_1_o0__d1"
+    onnx.save(model, path)
+    exported = export_subject(read(path))
+    assert exported.contract.outputs[0].shape == ("N", "?", 8, 8)
+    assert simplify(exported).model.graph.output[0].type.tensor_type.shape.dim[1].dim_value == 4

@@ -68,9 +68,10 @@ def drawn(whole: Bundle, count: int, seed: int) -> Iterator[tuple[str, Feeds]]:
     random = np.random.default_rng(seed)
     ranges = {port.name: _whole_numbers(whole, port.name) for port in whole.inputs if _is_whole(port)}
     for index in range(count):
-        sizes = {dim.name: _size(dim, whole, random, index) for dim in whole.dynamic_dims}
+        free = {dim.name: _size(dim, whole, random, index) for dim in whole.dynamic_dims}
+        sizes = {**_fixed(whole), **free}
         kind = list(KINDS)[index % len(KINDS)]
-        words = ", ".join(f"{name}={size}" for name, size in sizes.items())
+        words = ", ".join(f"{name}={size}" for name, size in free.items())
         feeds = {port.name: _values(port, sizes, kind, ranges.get(port.name), random) for port in whole.inputs}
         yield f"fresh {index}: {kind}{f', {words}' if words else ''}", feeds
 
@@ -90,6 +91,15 @@ def _size(dim: Dim, whole: Bundle, random: np.random.Generator, index: int) -> i
         most = max(least, min(most, dim.max // dim.step))
     steps = {0: least, 1: most}.get(index, int(random.integers(least, most + 1)))
     return steps * dim.step
+
+
+def _fixed(whole: Bundle) -> dict[str, int]:
+    """Take sizes that the model leaves open and the bundle does not promise from its first case."""
+    inputs = whole.cases[0].inputs
+    pairs = (
+        (name, size) for port in whole.inputs for name, size in zip(port.shape, inputs[port.name].shape, strict=True)
+    )
+    return {name: size for name, size in pairs if isinstance(name, str)}
 
 
 def _is_whole(port: TensorSpec) -> bool:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,11 @@ from attn_export.deploy_tests.parity.compare import SNR, TOLERANCE, Parity
 from attn_export.export.audit.findings import Audit
 from attn_export.export.audit.layers import LOCAL, Local
 from attn_export.export.converters import Converted
-from attn_export.export.onnx.exported import Exported
+from attn_export.export.onnx.exported import Contract, Exported
 from attn_export.export.precision.classes import PrecisionClass
 from attn_export.export.subject import Subject
 from attn_export.reparam.result import Fusion
+from attn_export.types import Dim
 
 #: Layers that are recorded of the layer-local check, the worst first.
 WORST = 5
@@ -123,7 +125,8 @@ def fusion(made: Fusion[onnx.ModelProto], cost: str, keep: Sequence[str], repair
 
 def audits(found: Mapping[str, Audit], layers: Sequence[Local]) -> dict[str, Any]:
     """Give what was audited bit by bit, and the layers that were computed worst."""
-    worst = [{**asdict(layer), "error_ulp": layer.error} for layer in layers[:WORST]]
+    most = sys.float_info.max  # in JSON there is no infinity, as of a layer of another shape
+    worst = [{**asdict(layer), "error_ulp": min(layer.error, most)} for layer in layers[:WORST]]
     return {
         **{name: audit.to_dict() for name, audit in found.items()},
         "layers": {
@@ -144,12 +147,23 @@ def manifest(
         "ir_version": final.model.ir_version,
         "inputs": [asdict(port) for port in contract.inputs],
         "outputs": [asdict(port) for port in contract.outputs],
-        "dynamic_dims": [asdict(dim) for dim in subject.dynamic],
+        "dynamic_dims": [asdict(dim) for dim in _named(subject, contract)],
         "stages": [step.to_dict() for step in steps],
         "operators": final.operators,
         "environment": environment.describe(),
         **more,
     }
+
+
+def _named(subject: Subject, contract: Contract) -> list[Dim]:
+    """Give the dimensions the names that they have in the model's own shapes: those of a file are its own."""
+    names = {
+        ours: its
+        for item, port in zip(subject.inputs, contract.inputs, strict=True)
+        for ours, its in zip(item.shape, port.shape, strict=True)
+        if isinstance(ours, str) and isinstance(its, str)
+    }
+    return [replace(dim, name=names.get(dim.name, dim.name)) for dim in subject.dynamic]
 
 
 def report(

@@ -291,6 +291,23 @@ def variance_of_zero() -> ModelProto:
     return with_weight("block0.v", np.zeros(CHANNELS))
 
 
+@kind
+def boolean_output() -> ModelProto:
+    nodes, weights = blocks(y="map")
+    over = helper.make_node("Greater", ["map", "limit"], ["y"])
+    return model(
+        [*nodes, over], [*weights, scalar("limit", np.float32(0))], outputs=[port("y", dtype=TensorProto.BOOL)]
+    )
+
+
+@kind
+def infinite_mask() -> ModelProto:
+    nodes, weights = blocks(y="map")
+    mask = np.triu(np.full((SIZE, SIZE), -np.inf, np.float32), 1)
+    nodes += [helper.make_node("Add", ["map", "mask"], ["masked"]), helper.make_node("Softmax", ["masked"], ["y"])]
+    return model(nodes, [*weights, scalar("mask", mask)])
+
+
 def with_weight(name: str, array: Any) -> ModelProto:
     """The plain one with another weight."""
     made = model(*blocks())

@@ -41,7 +41,8 @@ def cosine(came: Array, reference: Array) -> float:
 def psnr(came: Array, reference: Array) -> float:
     """Peak signal-to-noise ratio in dB, the peak being the reference's range."""
     error = float(np.mean((came.astype(np.float64) - reference) ** 2))
-    peak = float(reference.max() - reference.min()) if reference.size else 0.0
+    wide = reference.astype(np.float64)  # of booleans there is no difference
+    peak = float(wide.max() - wide.min()) if wide.size else 0.0
     return _decibels(peak**2, error)
 
 

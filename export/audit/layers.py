@@ -79,7 +79,9 @@ def _local(exact: OnnxEvaluator, index: int, values: Mapping[str, Array]) -> Loc
     if actual.shape != expected.shape:
         return Local(node.output[0], node.op_type, node.name, 0, float("inf"))
     inputs = [values.get(name, exact.constants.get(name)) for name in node.input if name]
-    scale, axis = natural(node, [np.asarray(v, np.float64) for v in inputs if v is not None], expected)
+    same = actual == expected  # so are infinities of one sign, such as those of a mask, of which no size is taken
+    actual, expected = (np.where(same & ~np.isfinite(expected), 0.0, v) for v in (actual, expected))
+    scale, axis = natural(node, [_finite(v) for v in inputs if v is not None], expected)
     around = tuple(a for a in range(expected.ndim) if a != axis)
     error, size = (np.sqrt(np.mean(v**2, axis=None if axis is None else around)) for v in (actual - expected, expected))
     scale = np.maximum(np.maximum(scale, size), _FLUSHED)  # a sum of one sign is larger than its random walk
@@ -88,6 +90,12 @@ def _local(exact: OnnxEvaluator, index: int, values: Mapping[str, Array]) -> Loc
     ratio = np.where(np.isnan(ratio), np.inf, ratio)
     worst = int(ratio.argmax())
     return Local(node.output[0], node.op_type, node.name, worst, float(ratio[worst]))
+
+
+def _finite(value: Array) -> Array:
+    """Give an operand as float64, without the infinities of a mask."""
+    wide = np.asarray(value, np.float64)
+    return np.where(np.isfinite(wide), wide, 0.0)
 
 
 def natural(node: onnx.NodeProto, inputs: Sequence[Array], expected: Array) -> tuple[Array | float, int | None]:

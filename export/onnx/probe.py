@@ -24,6 +24,8 @@ SECONDS = 20.0
 IMAGES = (224, 320, 64, 640, 256, 32, 128, 96, 48, 512, 416, 112, 608, 384, 299, 28, 16, 8)
 OTHERS = (16, 64, 128, 256, 512, 1024, 32, 77, 80, 100, 1, 2, 3, 4, 8, 1536, 4000, 16000)
 STEPS = (2, 4, 8, 16, 32, 64, 128)
+#: Steps beyond the usual size that the cases go.
+_BEYOND = 4
 _BATCHES = (2, 1, 4, 8, 16)
 
 Sizes = Mapping[str, int]
@@ -147,7 +149,8 @@ def _narrowed(probe: Probe, found: Found, name: str) -> Found:
         why = why or reason
         if not reason:
             note = f"{name!r} is narrowed to multiples of {step}: {_other(size, dim)} breaks ({why})"
-            return _with(found, replace(dim, step=step), *([note] if step != dim.step else []))
+            whole, more = _ended(probe, found, replace(dim, step=step))
+            return _with(found, whole, *([note] if step != dim.step else []), *more)
     for other in found.dims:
         same = other.name != name and found.sizes[other.name] == size
         if same and not probe.late and not _moves(probe, found, [name, other.name], dim):
@@ -157,6 +160,25 @@ def _narrowed(probe: Probe, found: Found, name: str) -> Found:
     left = tuple(d for d in found.dims if d.name != name)
     note = f"{name!r} is fixed at {size}: {_other(size, dim)} breaks ({why})"
     return replace(found, dims=left, notes=(*found.notes, note))
+
+
+def _ended(probe: Probe, found: Found, dim: Dim) -> tuple[Dim, list[str]]:
+    """Find the smallest size of a dimension, and whether twice the usual one works; what was given stays."""
+    if dim.min > 1 or dim.max is not None:
+        return dim, []
+    notes, size = [], found.sizes[dim.name]
+    tied = [dim.name, *(name for name, to in found.equal.items() if to == dim.name)]
+    least = dim.step
+    while least < size and not probe.late and (why := probe.breaks({**found.sizes, **dict.fromkeys(tied, least)})):
+        notes = [f"{dim.name!r} is at least {min(2 * least, size)}: {least} breaks ({why})"]
+        least *= 2
+    if least > dim.step:
+        dim = replace(dim, min=min(least, size))
+    most = 2 * (size + _BEYOND * dim.step)
+    if not probe.late and (why := probe.breaks({**found.sizes, **dict.fromkeys(tied, most)})):
+        dim = replace(dim, max=size + _BEYOND * dim.step)
+        notes.append(f"{dim.name!r} is at most {dim.max}: {most} breaks ({why})")
+    return dim, notes
 
 
 def _with(found: Found, dim: Dim, *notes: str) -> Found:

@@ -216,7 +216,7 @@ def template(opened: _Open) -> str:
 def _settle(model: onnx.ModelProto, opened: _Open) -> None:
     """Write what was found into the inputs of the graph: numbers that are fixed, and names where there were none."""
     values = {value.name: value for value in model.graph.input}
-    numbers: dict[str, int] = {}
+    numbers, names = dict[str, int](), dict[str, str]()
     for item in opened.items:
         tensor = values[item.name].type.tensor_type
         tensor.shape.SetInParent()
@@ -224,7 +224,7 @@ def _settle(model: onnx.ModelProto, opened: _Open) -> None:
             tensor.shape.dim.add()
         for dim, size in zip(tensor.shape.dim, item.shape, strict=True):
             if isinstance(size, str):
-                dim.dim_param = dim.dim_param or size
+                dim.dim_param = names.setdefault(size, dim.dim_param or size)
             else:
                 numbers |= {dim.dim_param: size} if dim.dim_param else {}
                 dim.dim_value = size

@@ -66,6 +66,8 @@ def test_the_whole_job_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert whole.manifest["operators"] == {"Conv": 1}
     assert whole.manifest["opset"] == 13
     assert whole.inputs[0].shape == ("N", 3, 8, 8)
+    assert whole.dynamic_dims == (Dim("N"),)
+    assert run("verify", "out", "--fresh", "3").code == 0
     assert "net.onnx sha256" in whole.manifest["subject"]["weights"]
 
 
@@ -129,6 +131,31 @@ def test_a_size_that_cannot_vary_is_fixed_and_said(tmp_path: Path) -> None:
     assert subject.inputs[0].shape == (2, 3, 4)
     assert subject.notes[0].startswith("'b' is fixed at 2: 3 breaks (Reshape")
     assert export_subject(subject).contract.outputs[0].shape == (2, 12)
+
+
+def test_the_smallest_and_the_largest_size_are_found(tmp_path: Path) -> None:
+    """A window of five rows, and a table of 40 positions."""
+    table = numpy_helper.from_array(np.ones((1, 1, 40, 4), np.float32), "table")
+    ends = [numpy_helper.from_array(np.array([n]), name) for n, name in ((0, "zero"), (2, "axis"))]
+    nodes = [
+        helper.make_node("AveragePool", ["x"], ["pooled"], kernel_shape=[5, 1]),
+        helper.make_node("Shape", ["x"], ["length"], start=2, end=3),
+        helper.make_node("Slice", ["table", "zero", "length", "axis"], ["positions"]),
+        helper.make_node("Add", ["x", "positions"], ["y"]),
+    ]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 1, "t", 4])]
+    outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 1, None, 4]) for name in ("y", "pooled")]
+    graph = helper.make_graph(nodes, "g", inputs, outputs, [table, *ends])
+    path = tmp_path / "n.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    subject = read(path)
+    assert subject.sizes == {"t": 32}
+    assert subject.dynamic == (Dim("t", 4, 36),)
+    assert [note.partition(" (")[0] for note in subject.notes] == [
+        "'t' is left open and is taken at 32, where it runs",
+        "'t' is at least 4: 2 breaks",
+        "'t' is at most 36: 72 breaks",
+    ]
 
 
 def two_inputs(path: Path, first: list[str | None], second: list[str | None]) -> Path:

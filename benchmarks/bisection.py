@@ -36,6 +36,7 @@ def plantings(name: str, per: int, random_: random.Random, runtime: bool) -> Ite
     rows, clean = cases(subject), build(subject, BuildOptions()).model.model
     faults = [m for kind in in_graph(clean).values() for m in kind if m.node and m.kind != "two tensors swapped"]
     random_.shuffle(faults)
+    outputs = {value.name for value in clean.graph.output}
     for fault in faults:
         if per == 0:
             return
@@ -52,7 +53,8 @@ def plantings(name: str, per: int, random_: random.Random, runtime: bool) -> Ite
             continue
         per -= 1
         made = {name for position in found.window for name in mutant.graph.node[position].output}
-        exact = found.tensor == fault.node and (len(found.window) == 1 or fault.kind == "tanh for erf")
+        several = fault.kind == "tanh for erf" or fault.node in outputs  # nodes that the clean graph lacks
+        exact = found.tensor == fault.node and (len(found.window) == 1 or several)
         yield f"{fault.name} ({found.tensor}, {len(made)})", exact, found.runs, len(mutant.graph.node)
 
 

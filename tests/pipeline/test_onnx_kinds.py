@@ -90,6 +90,26 @@ def test_what_cannot_be_proven_is_refused_in_a_sentence(name: str) -> None:
     assert not Path("out").exists()
 
 
+@pytest.mark.rtx
+@pytest.mark.parametrize(
+    ("name", "shapes"),
+    [
+        ("plain", ""),
+        ("negative_size", "1x3x6x6, 2x3x6x6, 4x3x6x6"),
+        ("only_the_rank", "1x3x1x1, 2x3x224x224, 4x3x448x448"),
+        ("no_shape_at_all", "1x3x1x1, 2x3x224x224, 4x3x448x448"),
+        ("output_without_type", ""),
+        ("own_function", ""),
+    ],
+)
+def test_lint_gives_the_parser_the_ranges_of_what_is_open(name: str, shapes: str) -> None:
+    onnx.save(kinds.KINDS[name](), "net.onnx")
+    done = run("lint", "net.onnx", "--target", "tensorrt")
+    assert done.code == 0, done.out
+    assert "net.onnx: 0 findings for tensorrt, by rules and parser" in done.out
+    assert (f"shapes of x: {shapes} (smallest" in done.err) == bool(shapes)
+
+
 def test_whole_numbers_are_drawn_from_all_that_a_small_type_holds() -> None:
     assert deploy(kinds.int8_input()).code == 0
     values = np.concatenate([case.inputs["x"].reshape(-1) for case in bundle.read(Path("out")).cases])

@@ -11,13 +11,14 @@ import onnx
 
 from attn_export import bundle
 from attn_export.deploy_tests import backends
+from attn_export.deploy_tests import shapes as ranges
 from attn_export.errors import GateError, WriteError
 from attn_export.export.onnx import weights
 from attn_export.export.onnx.normalise import normalise, overridable
 from attn_export.export.onnx.read import parse, read_model
 from attn_export.export.onnx.save import save
 from attn_export.pipeline import lint as linting
-from attn_export.pipeline import manifest
+from attn_export.pipeline import lint_form, manifest
 from attn_export.pipeline.options import BuildOptions
 from attn_export.reparam.fuse_onnx import fuse_graph
 from attn_export.reparam.result import Fusion, Precision
@@ -114,18 +115,37 @@ def _loss(loss: Precision | None) -> str:
     )
 
 
+def _compiled(
+    file: Path, path: Path, graph: onnx.ModelProto, target: str, *, compiler: str, chip: str
+) -> list[linting.LintFinding]:
+    """Ask rules and parser about a model in the form for a compiler, with the ranges of its open sizes."""
+    with tempfile.TemporaryDirectory() as scratch:
+        if file.is_dir():
+            form = lint_form.Form(path, ranges.of(bundle.read(file)))
+        else:
+            form = lint_form.form(path, graph, Path(scratch))
+        for note in form.notes:
+            console.warn(note)
+        for name, shapes in form.shapes.items():
+            sizes = ", ".join("x".join(map(str, shape)) for shape in (shapes.min, shapes.opt, shapes.max))
+            console.say(f"shapes of {name}: {sizes} (smallest, usual, largest)", err=True)
+        found = linting.by_rules(graph if form.model is None else form.model, target)
+        return found + linting.by_parser(form.path, compiler, device=chip, shapes=form.shapes)
+
+
 def lint(file: Path, place: str, *, as_json: bool) -> None:
     """List what a target will not take as it is: by our rules, and by its parser where that is installed."""
     model = file / bundle.MODEL if file.is_dir() else file
     target, chip = options.chip(place)
-    findings = linting.by_rules(linting.load(model), target)
-    spoke = "rules"
-    if compiler := backends.compiler_for(target):
-        if why := backends.missing_compiler(compiler):
-            console.say(f"the parser was not run: {why}", err=True)
-        else:
-            findings += linting.by_parser(model, compiler, device=chip)
-            spoke = "rules and parser"
+    graph, spoke = linting.load(model), "rules"
+    compiler = backends.compiler_for(target)
+    if compiler and (why := backends.missing_compiler(compiler)):
+        console.say(f"the parser was not run: {why}", err=True)
+        compiler = None
+    if compiler:
+        findings, spoke = _compiled(file, model, graph, target, compiler=compiler, chip=chip), "rules and parser"
+    else:
+        findings = linting.by_rules(graph, target)
     if as_json:
         console.emit({"model": str(model), "target": target, "findings": [asdict(f) for f in findings]})
     else:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 
 from attn_export.reparam.algebra import compose, linconv, sums
+from attn_export.reparam.algebra.border_map import Lazy
 from attn_export.reparam.algebra.linconv import LinConv, NotFusibleError
 from tests.reparam.test_linconv import apply, evaluate, plain
 
@@ -88,3 +90,71 @@ def test_what_was_relied_on_and_whether_there_is_a_bias_is_kept() -> None:
     np.testing.assert_array_equal(sums.add([shifted, shifted]).bias, [2.0, -4.0])
     np.testing.assert_array_equal(sums.add([shifted, shifted]).bias_magnitude, [2.0, 4.0])
     np.testing.assert_array_equal(sums.concat([v, shifted]).bias_magnitude, [0.0, 0.0, 1.0, 2.0])
+
+
+def reading(channels: list[list[int]], root: int = 5) -> LinConv:
+    """A value of which each output reads the root channels of its row, with the weights 1, 2, 3, …"""
+    wide = max(map(len, channels))
+    table = np.array([row + [-1] * (wide - len(row)) for row in channels])
+    kernel = np.where(table >= 0, np.arange(1.0, wide + 1), 0.0)
+    base = linconv.identity(root, [])
+    bias = np.zeros(len(channels))
+    return replace(
+        base, src=table, grp=np.arange(len(channels)), kernel=Lazy(lambda: kernel), bias=bias, bias_magnitude=bias
+    )
+
+
+def matrix(v: LinConv) -> np.ndarray[Any, Any]:
+    """The value as the matrix that it is where there is no space."""
+    return evaluate(v, np.eye(v.channels)).T
+
+
+@pytest.mark.parametrize(
+    ("one", "two"),
+    [
+        ([[0], [1]], [[2], [3]]),  # nothing in common
+        ([[0, 2], [1, 3]], [[2], [1]]),  # one holds the other
+        ([[2], [1]], [[0, 2], [1, 3]]),
+        ([[0, 2], [1, 3]], [[1], [4]]),  # in between, and beyond the end
+        ([[0, 1, 4], [2]], [[3], [0, 4]]),  # short rows
+        ([[0, 1], [0, 1]], [[0, 1], [0, 1]]),
+        ([[0], [0]], [[0], [1]]),
+    ],
+)
+def test_branches_that_read_other_channels_are_added_over_the_union(one: list[list[int]], two: list[list[int]]) -> None:
+    v, w = reading(one), reading(two)
+    for values in ((v, w), (w, v)):
+        total = sums.add(values)
+        np.testing.assert_array_equal(matrix(total), matrix(v) + matrix(w))
+        unions = [{*a, *b} for a, b in zip(one, two, strict=True)]
+        assert [set(total.src[group]) - {-1} for group in total.grp] == unions, "what is read, and nothing else"
+        assert total.width == max(map(len, unions))
+    np.testing.assert_array_equal(matrix(sums.concat([v, w])), np.concatenate([matrix(v), matrix(w)]))
+    np.testing.assert_array_equal(matrix(sums.add([v, w, v])), 2 * matrix(v) + matrix(w))
+
+
+def test_rows_that_one_of_them_holds_are_not_made_again() -> None:
+    widest = np.array([0, 2, 5])
+    assert sums._join([np.array([2]), widest, np.array([0, 5])]) is widest
+    assert sums._join([widest, np.array([], dtype=int)]) is widest
+    np.testing.assert_array_equal(sums._join([widest, np.array([5, 7])]), [0, 2, 5, 7])
+    np.testing.assert_array_equal(sums._join([widest, np.array([1])]), [0, 1, 2, 5])
+
+
+def test_classes_that_read_alike_are_one() -> None:
+    v = reading([[0, 1], [0, 1], [2, 3]])
+    assert len(sums.add([v, reading([[1], [0], [2]])]).src) == 2
+    assert len(sums.concat([v, v]).src) == 2
+
+
+def test_a_sum_is_no_wider_than_what_is_read() -> None:
+    v = reading([[0], [1]])
+    turned = replace(v, src=v.src[::-1], grp=np.array([1, 0]))
+    total = sums.add([v, turned])
+    assert total.width == 1
+    np.testing.assert_array_equal(matrix(total), 2 * matrix(v))
+    nothing = [replace(v, src=np.full((n, 1), -1), grp=np.array(grp)) for n, grp in ((1, [0, 0]), (2, [0, 1]))]
+    nothing = [replace(one, kernel=Lazy(lambda: np.zeros((2, 1)))) for one in nothing]
+    total = sums.add(nothing)
+    assert total.width == 1, "an axis of length zero is no kernel"
+    np.testing.assert_array_equal(matrix(total), np.zeros((2, 5)))

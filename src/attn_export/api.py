@@ -262,6 +262,7 @@ def diff(one: PathLike, other: str | None = None, *, between: tuple[str, str] | 
         The first tensor that differs by more than correct runs do, with its node and source line; None where none is.
 
     Raises:
+        GateError: only one of them has some input or output, or they stand in another order; what both have is equal.
         UsageError, LoadError, ConversionError, BackendError: one of them is nothing, or cannot be made or run.
     """
     from attn_export import bundle
@@ -270,7 +271,10 @@ def diff(one: PathLike, other: str | None = None, *, between: tuple[str, str] | 
 
     path = Path(one)
     what = bundle.read(path) if path.is_dir() else load(one)
-    return find(VariantFactory(what), other, between).divergence
+    found = find(VariantFactory(what), other, between)
+    if found.divergence is None and found.interface:
+        raise GateError(f"{' and '.join(found.names)} differ: {'; '.join(found.interface)}")
+    return found.divergence
 
 
 def assert_parity(

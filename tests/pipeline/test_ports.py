@@ -9,6 +9,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+import attn_export
+from attn_export.errors import GateError
 from attn_export.export.audit.defaults import floats
 from attn_export.export.graph.index import GraphIndex, set_tensor
 from attn_export.export.graph.rename import narrowed, renamed
@@ -131,6 +133,8 @@ def test_the_command_ends_with_1_in_both_directions(tmp_path: Path) -> None:
         assert "output 'q' of " in came.out
         assert "is missing in" in came.out
         assert "No divergence between what both have" in came.out
+    with pytest.raises(GateError, match="output 'q' of model is missing in"):
+        attn_export.diff(tmp_path / "a.onnx", str(tmp_path / "b.onnx"))
     came = run("diff", tmp_path / "a.onnx", tmp_path / "b.onnx", "--json")
     assert came.code == 1
     assert '"interface": ["output \'q\' of model is missing in' in came.out

@@ -18,7 +18,7 @@ from attn_export.export.onnx.epsilons import lost
 from attn_export.export.onnx.exported import Contract, Exported
 from attn_export.export.onnx.gelu import scale_first
 from attn_export.export.onnx.opset import OPSET
-from attn_export.export.outputs import flatten
+from attn_export.export.outputs import bound, evaluate
 from attn_export.export.subject import Subject
 from attn_export.process import activity
 from attn_export.types import Dim, TensorSpec
@@ -55,8 +55,7 @@ def traced(subject: Subject, opset: int = OPSET) -> torch.export.ExportedProgram
 def _promise(subject: Subject, opset: int) -> Contract:
     """Write down what is asked for; only running the module tells what it gives."""
     inputs, named = subject.example(), {dim.name: dim for dim in subject.dynamic}
-    with torch.no_grad():
-        outputs = flatten(subject.module(*inputs.values()), inputs)
+    outputs = evaluate(subject.module, inputs)
     return Contract(
         opset,
         tuple(
@@ -72,15 +71,20 @@ def _promise(subject: Subject, opset: int) -> Contract:
 
 def _convert(subject: Subject, promised: Contract) -> torch.onnx.ONNXProgram:
     symbols = {dim.name: _symbol(dim) for dim in subject.dynamic}
-    shapes = tuple(
-        {axis: symbols[dim] for axis, dim in enumerate(item.shape) if isinstance(dim, str) and dim in symbols}
+    free = {
+        item.name: {
+            axis: symbols[dim] for axis, dim in enumerate(item.shape) if isinstance(dim, str) and dim in symbols
+        }
         for item in subject.inputs
-    )
+    }
+    positional, keywords = bound(subject.module, subject.example())
+    shapes = free if keywords else tuple(free.values())
     with _quiet() as said, activity.doing("exporting the module", who="PyTorch's exporter"):
         try:
             program = torch.onnx.export(
                 subject.module,
-                tuple(subject.example().values()),
+                positional,
+                kwargs=keywords or None,
                 dynamo=True,
                 opset_version=promised.opset,
                 input_names=[p.name for p in promised.inputs],

@@ -7,12 +7,13 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from attn_export.errors import SubjectError, UnknownNameError, UsageError
-from attn_export.export.input_shapes import described
+from attn_export.export.input_shapes import Described, described
 from attn_export.export.source import Source, SourceOptions, refuse_catalogue_options
 from attn_export.process.guest import guest
 
@@ -78,6 +79,7 @@ def from_code(
     from torch import nn
 
     from attn_export.export.subject import Subject
+    from attn_export.export.unwrapped import unwrapped
     from attn_export.export.weights import checkpoint
     from attn_export.export.weights.randomize import randomize
 
@@ -92,6 +94,7 @@ def from_code(
         module = _built(text, found, arguments or {}, seed)
     else:
         raise SubjectError(f"expected a class or function that gives a module, got {text}, a {type(found).__name__}")
+    module = unwrapped(module, text).eval()
     random = weights is None and random_weights
     if weights is not None:
         origin = checkpoint.into(module, weights, weights_key, strict=strict)
@@ -100,9 +103,40 @@ def from_code(
         origin = f"random, seed {seed}"
     else:
         origin = f"as the constructor gave them, seed {seed}"
-    given = described(shapes, _parameters(module))
+    given = _in_order(described(shapes, _parameters(module)), module)
     dims = tuple(given.dims.values())
     return Subject(name, module, given.items, given.sizes, dims, origin, random=random)
+
+
+def _in_order(given: Described, module: nn.Module) -> Described:
+    """Hold names that are typed to ``forward``'s parameters; those that are its own go to these, in its order.
+
+    Raises:
+        UsageError: some names are its parameters and others are not, or a parameter that it needs is not given.
+    """
+    known = _parameters(module)
+    names = [item.name for item in given.items]
+    strange = [name for name in names if name not in known]
+    if strange and len(strange) < len(names) and len(names) <= len(known):
+        raise UsageError(
+            f"--input names {strange[0]!r}; {type(module).__name__}.forward takes {', '.join(known)}: give those names,"
+            " or names of your own for all of them"
+        )
+    if strange:
+        return given
+    if missing := [name for name in _needed(module) if name not in names]:
+        raise UsageError(
+            f"{type(module).__name__}.forward needs {missing[0]!r} as well; add for example --input"
+            f" {missing[0]}:1x3x224x224"
+        )
+    return replace(given, items=tuple(sorted(given.items, key=lambda item: known.index(item.name))))
+
+
+def _needed(module: nn.Module) -> list[str]:
+    """Parameters of ``forward`` without a default."""
+    parameters = inspect.signature(module.forward).parameters.values()
+    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return [p.name for p in parameters if p.default is p.empty and p.kind not in variable]
 
 
 def _import(source: str) -> ModuleType:

@@ -1,0 +1,46 @@
+"""Make a user's module one that can be copied, run in another precision and exported."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from attn_export.errors import SubjectError
+
+#: Classes that wrap a module, each with the attribute that holds it.
+_WRAPPERS = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module"}
+
+
+def unwrapped(module: nn.Module, called: str) -> nn.Module:
+    """Take a module out of what was put around it for speed or training, and detach what gradients hang on.
+
+    ``torch.compile`` and ``DataParallel`` wrap; the old ``weight_norm`` keeps a computed weight, which cannot be
+    copied.
+
+    Raises:
+        SubjectError: it is TorchScript, which has no source to trace.
+    """
+    while isinstance(inner := getattr(module, _WRAPPERS.get(type(module).__name__, ""), None), nn.Module):
+        module = inner
+    if type(module).__module__.startswith("torch.jit"):
+        raise SubjectError(
+            f"expected a module with its Python code, got {called}, which is TorchScript (torch.jit.trace or script);"
+            " PyTorch's exporter takes none: give the class that it was made of, with its weights by --weights"
+        )
+    for part in module.modules():
+        for name, value in vars(part).items():
+            if not name.startswith("_"):
+                vars(part)[name] = tree_map(_detached, value) if _hangs(value) else value
+    return module.requires_grad_(False)  # a hook that computes a weight would hang it on a graph again
+
+
+def _hangs(value: object) -> bool:
+    if isinstance(value, (list, tuple)):
+        return any(map(_hangs, value))
+    if isinstance(value, dict):
+        return any(map(_hangs, value.values()))
+    return isinstance(value, Tensor) and not value.is_leaf
+
+
+def _detached(value: object) -> object:
+    return value.detach() if isinstance(value, Tensor) and not value.is_leaf else value

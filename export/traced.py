@@ -6,7 +6,6 @@ too. That a trace computes what the module does is checked, not believed: ``agre
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, fx
 
 from attn_export.errors import ExportError
+from attn_export.export.float64_run import doubled, in_float64
 from attn_export.export.graph.origin import Origin, located
 from attn_export.export.onnx.opset import OPSET
 from attn_export.export.onnx.torch_export import traced
@@ -76,7 +76,8 @@ class Traced:
         inputs = {name: torch.from_numpy(np.asarray(feeds[name])) for name in self.takes}
         float64 = {name: _cast(value, torch.float64) for name, value in inputs.items()}
         worst = 0.0
-        expected = evaluate(copy.deepcopy(self.subject.module).double(), float64)
+        with in_float64():
+            expected = evaluate(doubled(self.subject.module), float64)
         for name, actual in self.visit(feeds, expected):
             reference = expected[name].numpy()
             if actual.shape != reference.shape:

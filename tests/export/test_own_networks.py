@@ -103,7 +103,10 @@ class Norm(nn.Module):
             self.a = nn.utils.weight_norm(nn.Conv1d(4, 8, 3))
     def forward(self, x):
         return self.a(x)
-def Compiled(): return torch.compile(nn.Conv2d(3, 4, 1))
+def Compiled():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return torch.compile(nn.Conv2d(3, 4, 1))
 def Parallel(): return nn.DataParallel(nn.Conv2d(3, 4, 1))
 def Traced():
     with warnings.catch_warnings():

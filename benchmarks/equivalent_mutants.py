@@ -46,4 +46,10 @@ EQUIVALENT: tuple[Equivalent, ...] = (
         "inverse.reshape(-2)[grp],",
         "NumPy takes any negative length for the one that is not known",
     ),
+    Equivalent(
+        "reparam/algebra/compose.py",
+        "if not sizes and flat == 1:",
+        "if not sizes and flat <= 1:",
+        "it counts taps, and every axis has one at least",
+    ),
 )

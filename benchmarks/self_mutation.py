@@ -27,7 +27,7 @@ from pathlib import Path
 from benchmarks.mutant_sample import Mutant, Tried, placed, sample, table, verdict
 
 ROOT = Path(__file__).parents[1]
-_ALGEBRA = ("tests/reparam/test_sums.py", "tests/reparam/test_linconv.py")
+_ALGEBRA = ("tests/reparam/test_sums.py", "tests/reparam/test_transfer.py", "tests/reparam/test_linconv.py")
 _PARITY = (
     "tests/deploy_tests/test_parity_verdict.py",
     "tests/deploy_tests/test_slice_limits.py",
@@ -35,7 +35,6 @@ _PARITY = (
     "tests/deploy_tests/test_snr.py",
     "tests/deploy_tests/test_parity.py",
 )
-_FUSED = (*_ALGEBRA, "tests/reparam/test_onnx_graphs.py", "tests/reparam/test_blocks.py")
 #: Modules, and the tests that hold each, the fastest first.
 HELD_BY: dict[str, tuple[str, ...]] = {
     "deploy_tests/parity/compare.py": _PARITY,
@@ -52,8 +51,8 @@ HELD_BY: dict[str, tuple[str, ...]] = {
     "reparam/algebra/sums.py": _ALGEBRA,
     "reparam/algebra/compose.py": _ALGEBRA,
     "reparam/algebra/linconv.py": _ALGEBRA,
-    "reparam/algebra/positions.py": ("tests/reparam/test_border_maps.py",),
-    "reparam/algebra/transfer.py": _FUSED,
+    "reparam/algebra/positions.py": ("tests/reparam/test_transfer.py", "tests/reparam/test_border_maps.py"),
+    "reparam/algebra/transfer.py": ("tests/reparam/test_transfer.py", "tests/reparam/test_guards.py"),
 }
 #: What a run under a mutant may take, relative to the run without, and at least, in seconds.
 PATIENCE, LEAST = 5.0, 60.0

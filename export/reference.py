@@ -43,6 +43,7 @@ def plan(subject: Subject, seed: int = 0) -> list[tuple[str, int, float, dict[st
         # Each dimension moves by a different amount, so that a height taken for a width shows.
         sizes = {dim.name: _moved(dim, subject.sizes[dim.name], steps, by) for by, dim in enumerate(spatial)}
         rows.append((", ".join(f"{name}={size}" for name, size in sizes.items()), 1.0, single | sizes))
+    rows = list({name: (name, scale, sizes) for name, scale, sizes in rows}.values())  # a short range has few sizes
     return [(name, seed + index, scale, sizes) for index, (name, scale, sizes) in enumerate(rows)]
 
 

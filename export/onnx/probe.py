@@ -136,6 +136,10 @@ def _starts(sizes: Sizes, guessed: Mapping[str, bool]) -> Iterator[Sizes]:
         for one in OTHERS if others else (0,):
             for size in IMAGES if images else (0,):
                 yield {**sizes, **batch, **dict.fromkeys(images, size), **dict.fromkeys(others, one)}
+    for batch in batches if len(others) > 1 else ():  # a batch may stand on another axis, as of a state
+        for name in others:
+            for one in OTHERS:
+                yield {**sizes, **batch, **dict.fromkeys(others, one), name: {**sizes, **batch}.get("b", 1)}
     for count in _BATCHES[2:] if "b" in guessed else ():
         yield {**sizes, "b": count}
 

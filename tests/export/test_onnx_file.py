@@ -156,6 +156,8 @@ def test_the_smallest_and_the_largest_size_are_found(tmp_path: Path) -> None:
         "'t' is at least 4: 2 breaks",
         "'t' is at most 36: 72 breaks",
     ]
+    narrow = read(path, ["1x1xt=32..33x4"])
+    assert [case.name for case in cases(narrow)].count("t=33") == 1
 
 
 def two_inputs(path: Path, first: list[str | None], second: list[str | None]) -> Path:
@@ -240,3 +242,24 @@ def test_a_word_for_a_size_that_nobody_worked_out_may_become_a_number(tmp_path: 
     exported = export_subject(read(path))
     assert exported.contract.outputs[0].shape == ("N", "?", 8, 8)
     assert simplify(exported).model.graph.output[0].type.tensor_type.shape.dim[1].dim_value == 4
+
+
+def test_a_batch_that_stands_on_another_axis_is_found(tmp_path: Path) -> None:
+    state = numpy_helper.from_array(np.ones((1, 4), np.float32), "w")
+    nodes = [
+        helper.make_node("ReduceMean", ["x"], ["mean"], axes=[1], keepdims=1),
+        helper.make_node("MatMul", ["mean", "w"], ["row"]),
+        helper.make_node("Unsqueeze", ["row", "zero"], ["layer"]),
+        helper.make_node("Concat", ["state", "layer"], ["y"], axis=0),
+    ]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, None])]
+    inputs.append(helper.make_tensor_value_info("state", TensorProto.FLOAT, [3, None, 4]))
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [4, None, 4])]
+    zero = numpy_helper.from_array(np.array([0]), "zero")
+    graph = helper.make_graph(nodes, "g", inputs, outputs, [state, zero])
+    path = tmp_path / "n.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    subject = read(path)
+    assert subject.inputs[1].shape == (3, "b", 4)
+    assert [dim.name for dim in subject.dynamic] == ["b", "x_1"]
+    assert "'b' and 'state_1' must have one size, and vary together" in subject.notes

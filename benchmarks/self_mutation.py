@@ -27,7 +27,12 @@ from pathlib import Path
 from benchmarks.mutant_sample import Mutant, Tried, placed, sample, table, verdict
 
 ROOT = Path(__file__).parents[1]
-_ALGEBRA = ("tests/reparam/test_sums.py", "tests/reparam/test_transfer.py", "tests/reparam/test_linconv.py")
+_ALGEBRA = (
+    "tests/reparam/test_sums.py",
+    "tests/reparam/test_compose.py",
+    "tests/reparam/test_transfer.py",
+    "tests/reparam/test_linconv.py",
+)
 _PARITY = (
     "tests/deploy_tests/test_parity_verdict.py",
     "tests/deploy_tests/test_slice_limits.py",

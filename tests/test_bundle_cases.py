@@ -139,6 +139,16 @@ def test_a_case_that_fits_passes_up_to_rounding_and_in_any_type_of_reference(tmp
         cases.fit(tmp_path, [GOOD], ["one", "two"], [X], [Y])
 
 
+def test_a_name_of_any_length_is_shown_up_to_80_letters(tmp_path: Path) -> None:
+    name = "n" * 200
+    long = Case("c" * 200, GOOD.inputs, {name: np.ones((1, 3))}, {name: 1e-7}, {name: {1: np.zeros(2)}})
+    with pytest.raises(BundleError) as caught:
+        cases.fit(tmp_path, [long], [long.name], [X], [TensorSpec(name, "float32", ("b", 3))])
+    said = str(caught.value)
+    assert f"case '{'c' * 80}':" in said
+    assert f"of '{'n' * 80}', got (2,)" in said
+
+
 def test_how_far_float32_strays_is_the_worst_of_its_runs_over_the_whole_and_every_slice() -> None:
     truth = np.array([[1.0, np.inf], [2.0, 3.0]])
     runs = [

@@ -117,6 +117,7 @@ def matrix(v: LinConv) -> np.ndarray[Any, Any]:
         ([[2], [1]], [[0, 2], [1, 3]]),
         ([[0, 2], [1, 3]], [[1], [4]]),  # in between, and beyond the end
         ([[0, 1, 4], [2]], [[3], [0, 4]]),  # short rows
+        ([[1, 2], [2]], [[3], [3]]),
         ([[0, 1], [0, 1]], [[0, 1], [0, 1]]),
         ([[0], [0]], [[0], [1]]),
     ],
@@ -129,7 +130,9 @@ def test_branches_that_read_other_channels_are_added_over_the_union(one: list[li
         unions = [{*a, *b} for a, b in zip(one, two, strict=True)]
         assert [set(total.src[group]) - {-1} for group in total.grp] == unions, "what is read, and nothing else"
         assert total.width == max(map(len, unions))
-    np.testing.assert_array_equal(matrix(sums.concat([v, w])), np.concatenate([matrix(v), matrix(w)]))
+    joined = sums.concat([v, w])
+    assert [set(joined.src[group]) - {-1} for group in joined.grp] == [set(row) for row in one + two]
+    np.testing.assert_array_equal(matrix(joined), np.concatenate([matrix(v), matrix(w)]))
     np.testing.assert_array_equal(matrix(sums.add([v, w, v])), 2 * matrix(v) + matrix(w))
 
 

@@ -123,7 +123,7 @@ def tried(bench: Bench, module: str, each: int, seed: int) -> Iterator[Tried]:
 
 
 def main() -> None:
-    """Try, and print each as it is done, then the table and the survivors."""
+    """Try, and print each as it is done, with what it changed where it survived; then the table."""
     words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     words.add_argument("modules", nargs="*", metavar="MODULE", help=f"any of {', '.join(HELD_BY)}; by default all")
     words.add_argument("--each", type=int, default=12, help="mutants of each module")
@@ -139,10 +139,9 @@ def main() -> None:
             for one in tried(bench, module, asked.each, asked.seed):
                 found.append(one)
                 print(f"{one.outcome:10} {module}:{one.mutant.line} {one.mutant.operator}", flush=True)
+                if one.outcome == "survived":
+                    print(f"    - {one.old}\n    + {one.new}", flush=True)
     print(table(found))
-    for one in found:
-        if one.outcome == "survived":
-            print(f"\n{one.module}:{one.mutant.line} ({one.mutant.operator})\n- {one.old}\n+ {one.new}")
 
 
 if __name__ == "__main__":

@@ -147,6 +147,9 @@ def test_a_name_of_any_length_is_shown_up_to_80_letters(tmp_path: Path) -> None:
     said = str(caught.value)
     assert f"case '{'c' * 80}':" in said
     assert f"of '{'n' * 80}', got (2,)" in said
+    with pytest.raises(BundleError, match=f"of '{'n' * 80}' is not between"):
+        far = replace(long, slice_error={name: {1: np.ones(3)}})
+        cases.fit(tmp_path, [far], [long.name], [X], [TensorSpec(name, "float32", ("b", 3))])
 
 
 def test_how_far_float32_strays_is_the_worst_of_its_runs_over_the_whole_and_every_slice() -> None:

@@ -55,7 +55,7 @@ def test_the_whole_job() -> None:
     assert len(contest["pairs"]) >= 5
 
     whole = bundle.read(Path("repvgg-test"))
-    files = {"model.onnx", "cases.npz", "manifest.json", "report.json", "report.html"}
+    files = {"model.onnx", "original.onnx", "cases.npz", "manifest.json", "report.json", "report.html"}
     assert {path.name for path in whole.path.iterdir()} == files
     model = onnx.load(whole.model)
     assert not any(node.op_type == "BatchNormalization" for node in model.graph.node)

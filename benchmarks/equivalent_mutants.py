@@ -43,7 +43,7 @@ EQUIVALENT: tuple[Equivalent, ...] = (
     Equivalent(
         "reparam/algebra/sums.py",
         "inverse.reshape(-1)[grp],",
-        "inverse.reshape(-2)[grp],",
+        "inverse.reshape(- 2)[grp],",
         "NumPy takes any negative length for the one that is not known",
     ),
     Equivalent(

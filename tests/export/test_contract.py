@@ -65,6 +65,11 @@ def test_an_output_is_held_as_an_input_is() -> None:
     assert broken(model(), want) == "output 'y0': expected float16, got float32; cast it in forward"
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float64"])
+def test_a_type_is_another_whichever_is_first_by_name(dtype: str) -> None:
+    assert broken(model(), asked(dtype=dtype)).startswith(f"input 'x': expected {dtype}, got float32;")
+
+
 def test_names_and_their_order_are_held() -> None:
     assert broken(model(outputs=2), asked()).startswith("expected outputs y0, got y0, y1;")
     none = Contract(18, asked().inputs, ())

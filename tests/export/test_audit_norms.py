@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -68,3 +69,13 @@ def folded_weight(ulps: float) -> bool:
 def test_a_folded_constant_may_be_off_by_a_few_units_in_the_last_place(ulps: float, fine: bool) -> None:
     assert ULPS == 4
     assert folded_weight(ulps) is fine
+
+
+def test_a_constant_of_which_nothing_is_known_hides_none_that_comes_after() -> None:
+    model = rich()
+    kernel = next(t for t in model.graph.initializer if t.name == "linear.weight")
+    true = onnx.numpy_helper.to_array(kernel)
+    set_tensor(model.graph, "linear.weight", true * np.float32(1.01))
+    audit = audit_initializers(model, Known({"linear.weight": true}))
+    assert "conv.weight" in audit.unmatched
+    assert [finding.where for finding in audit.findings] == ["linear.weight"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from attn_export.export.onnx import contract, torch_export
 from attn_export.export.onnx.exported import Exported
 from attn_export.export.onnx.opset import OPSET
@@ -16,5 +18,5 @@ def export_subject(subject: Subject, opset: int = OPSET) -> Exported:
         ContractError: what came is not valid, or not what was asked for.
     """
     if subject.graph is not None:
-        return contract.check(subject.graph, contract.of(subject.graph))
+        return contract.check(subject.graph, replace(contract.of(subject.graph), dims=subject.dynamic))
     return torch_export.export(subject, opset)

@@ -10,91 +10,127 @@ import torch
 from torch import Tensor
 
 from attn_export.bundle import Case, case_of, loose
-from attn_export.errors import InconclusiveError
+from attn_export.errors import InconclusiveError, SubjectError
+from attn_export.export.cases.doubt import doubtful
+from attn_export.export.cases.plan import CasePlan, left_out, plan, single
+from attn_export.export.cases.work import measure
 from attn_export.export.determinism import two_runs
 from attn_export.export.float32_runs import Float32Runs
 from attn_export.export.outputs import evaluate
 from attn_export.export.subject import Subject
 from attn_export.process import activity
-from attn_export.types import Dim
 
-SCALES = (0.05, 8.0)
-BATCHES = (1, 3, 4)
-MOVES = (1, -1, 3)
+Said = Callable[[str], None]
 
 
-def plan(subject: Subject, seed: int = 0) -> list[tuple[str, int, float, dict[str, int]]]:
-    """Choose the cases: name, seed, scale and sizes of each.
-
-    The first is the one that latency is measured on, with a batch of one where that may vary. Then the traced
-    sizes, two other scales, and for the batch and for the other dynamic dimensions three sizes each that the
-    exporter has not seen.
-    """
-    free = {dim.name: dim for dim in subject.dynamic}
-    batches = [size for size in BATCHES if "b" in free and free["b"].admits(size) and size != subject.sizes["b"]]
-    single = {"b": 1} if 1 in batches else {}
-    rows: list[tuple[str, float, dict[str, int]]] = [("b=1", 1.0, single)] if single else []
-    rows.append(("as traced", 1.0, {}))
-    if any(item.dtype == "float32" for item in subject.inputs) and not subject.fixed_scale:
-        rows += [(f"scale {scale:g}", scale, single) for scale in SCALES]
-    rows += [(f"b={size}", 1.0, {"b": size}) for size in batches if size != 1]
-    spatial = [dim for name, dim in free.items() if name != "b"]
-    for steps in MOVES if spatial else ():
-        # Each dimension moves by a different amount, so that a height taken for a width shows.
-        sizes = {dim.name: _moved(dim, subject.sizes[dim.name], steps, by) for by, dim in enumerate(spatial)}
-        rows.append((", ".join(f"{name}={size}" for name, size in sizes.items()), 1.0, single | sizes))
-    rows = list({name: (name, scale, sizes) for name, scale, sizes in rows}.values())  # a short range has few sizes
-    return [(name, seed + index, scale, sizes) for index, (name, scale, sizes) in enumerate(rows)]
+def _nobody(_: str) -> None:
+    """Tell nobody."""
 
 
-def _moved(dim: Dim, traced: int, steps: int, by: int) -> int:
-    """Move the traced size by some steps, and one more for each dimension before this one; else the other way."""
-    far = steps + (by if steps > 0 else -by)
-    candidates = [traced + n * dim.step for n in (far, steps, -steps, -far, 2 * abs(far))]
-    return next((size for size in candidates if dim.admits(size) and size > 1), traced)
-
-
-def cases(subject: Subject, seed: int = 0, said: Callable[[str], None] = lambda _: None) -> tuple[Case, ...]:
+def cases(subject: Subject, seed: int = 0, said: Said = _nobody, noted: Said = _nobody) -> tuple[Case, ...]:
     """Evaluate the subject on its cases: the float64 reference, and the largest error of correct float32 runs.
 
-    ``said`` is told what was left out.
+    ``said`` is told what the user should know; ``noted``, which of the optional cases there are not, and why.
 
     Raises:
         SubjectError: the module does not run on its own inputs.
         InconclusiveError: float32 itself is not finite, or strays too far, on every one of them.
     """
-    planned = plan(subject, seed)
-    drawn = ((name, subject.example(seed=n, scale=scale, sizes=sizes)) for name, n, scale, sizes in planned)
-    return on(subject, drawn, said)
+    work = measure(subject, single(subject))
+    runs, made, gone = _Runs(subject, said), list[tuple[str, Case | str]](), dict[str, list[str]]()
+    for row in plan(subject, seed, work):
+        if not row.optional:
+            made.append((row.name, runs.case(row.name, row.inputs(subject))))
+        elif usual := next((case for _, case in made if isinstance(case, Case)), None):
+            case = _optional(runs, row, usual)
+            if isinstance(case, str):
+                gone.setdefault(case, []).append(row.name)
+            else:
+                made.append((row.name, case))
+    if dear := left_out(subject, work):
+        noted(f"cases that were not tried, as the model is large: {', '.join(dear)}")
+    for why, names in gone.items():
+        noted(f"cases that are left out, as {why}: {', '.join(names)}")
+    return _held(made, said)
 
 
-def on(
-    subject: Subject,
-    feeds: Iterable[tuple[str, Mapping[str, Tensor]]],
-    said: Callable[[str], None] = lambda _: None,
-) -> tuple[Case, ...]:
+def on(subject: Subject, feeds: Iterable[tuple[str, Mapping[str, Tensor]]], said: Said = _nobody) -> tuple[Case, ...]:
     """Evaluate the subject on inputs by name of the case, such as a user's own data.
 
     Raises:
         SubjectError: the module does not run on them.
         InconclusiveError: float32 itself is not finite, or strays too far, on every one of them.
     """
-    exact = copy.deepcopy(subject.module).double()
-    single = Float32Runs(copy.deepcopy(subject.module), said)
-    result, lost = [], list[tuple[str, str]]()
-    for name, inputs in feeds:
+    runs = _Runs(subject, said)
+    return _held([(name, runs.case(name, inputs)) for name, inputs in feeds], said)
+
+
+def refuse_dice(subject: Subject, seed: int = 0) -> None:
+    """Refuse what is no function of its inputs, before anything else is blamed for it.
+
+    Raises:
+        GateError: two runs differ, the module changes itself, or a node of the graph draws random numbers.
+        SubjectError: the module does not run on its own inputs.
+        ExportError: an operator of the graph is none that the evaluation knows.
+    """
+    inputs = subject.example(seed=seed, sizes=single(subject))
+    if subject.graph is not None:
+        two_runs.refuse_random_nodes(subject.graph, subject.name)
+        _Runs(subject, _nobody).exact_run(inputs)
+        return
+    two_runs.check(subject.module, lambda module: evaluate(module, inputs))
+
+
+class _Runs:
+    """One subject in float64 and in float32."""
+
+    def __init__(self, subject: Subject, said: Said) -> None:
+        self.subject = subject
+        self.exact = copy.deepcopy(subject.module).double()
+        self.plain = copy.deepcopy(subject.module)
+        self.single = Float32Runs(self.plain, said)
+
+    def exact_run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Run in float64."""
+        return evaluate(self.exact, {k: v.double() if v.is_floating_point() else v for k, v in inputs.items()})
+
+    def case(self, name: str, inputs: Mapping[str, Tensor]) -> Case | str:
+        """Make a case, or say why correct float32 is no measure there.
+
+        Raises:
+            SubjectError: the module does not run on these inputs.
+        """
         activity.alive()
-        wide = {k: v.double() if v.is_floating_point() else v for k, v in inputs.items()}
-        reference = two_runs.twice(exact, functools.partial(evaluate, exact, wide))
-        runs = single(inputs)
+        reference = two_runs.twice(self.exact, functools.partial(self.exact_run, inputs))
+        runs = self.single(inputs)
         truth = {key: value.contiguous().numpy() for key, value in reference.items()}
         found = [{key: value.numpy() for key, value in run.items()} for run in runs]
         case = case_of(name, {k: v.numpy() for k, v in inputs.items()}, truth, found)
-        if why := _unbounded(runs[0], reference) or loose(case):
-            lost.append((name, why))
-        else:
-            result.append(case)
-    if lost and not result:
+        return _unbounded(runs[0], reference) or loose(case) or case
+
+
+def _optional(runs: _Runs, row: CasePlan, usual: Case) -> Case | str:
+    """Make a case, or say why correct runs say nothing on it."""
+    inputs = row.inputs(runs.subject)
+    try:
+        case = runs.case(row.name, inputs)
+    except SubjectError:
+        return "the module does not run there"
+    if isinstance(case, str):
+        return "correct float32 runs are no measure there"
+    return doubtful(case, row.kind, usual, lambda feeds: evaluate(runs.plain, feeds)) or case
+
+
+def _held(made: Iterable[tuple[str, Case | str]], said: Said) -> tuple[Case, ...]:
+    """Keep the cases, and say what became of the others.
+
+    Raises:
+        InconclusiveError: there are only others.
+    """
+    rows = list(made)
+    found = tuple(case for _, case in rows if isinstance(case, Case))
+    lost = [(name, why) for name, why in rows if isinstance(why, str)]
+    if lost and not found:
         name, why = lost[0]
         raise InconclusiveError(
             f"case {name!r}: {why}, and likewise in every case; look for randomness, or use other weights and inputs"
@@ -102,7 +138,7 @@ def on(
         )
     for name, why in lost:
         said(f"case {name!r} is left out: {why}")
-    return tuple(result)
+    return found
 
 
 def _unbounded(run: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> str:
@@ -116,17 +152,3 @@ def _unbounded(run: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> st
                     " no runtime could be held to it"
                 )
     return ""
-
-
-def refuse_dice(subject: Subject, seed: int = 0) -> None:
-    """Refuse what is no function of its inputs, before anything else is blamed for it.
-
-    Raises:
-        GateError: two runs differ, the module changes itself, or a node of the graph draws random numbers.
-        SubjectError: the module does not run on its own inputs.
-    """
-    if subject.graph is not None:
-        two_runs.refuse_random_nodes(subject.graph, subject.name)
-        return
-    inputs = subject.example(seed=seed, sizes=plan(subject)[0][3])
-    two_runs.check(subject.module, lambda module: evaluate(module, inputs))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -48,7 +49,7 @@ class Subject:
     def example(
         self, *, seed: int = 0, scale: float = 1.0, sizes: Mapping[str, int] | None = None
     ) -> dict[str, Tensor]:
-        """Draw inputs: normal floats times ``scale``, uniform integers, booleans true one time in four.
+        """Draw inputs: normal floats times ``scale``, uniform integers, booleans true one time in four, masks.
 
         Numbers that have a range are drawn from it evenly, whatever the scale.
         ``sizes`` replaces the traced sizes of the dimensions it names.
@@ -62,20 +63,27 @@ _SMALL = ("int8", "uint8")
 
 
 def draw(item: Input, sizes: Mapping[str, int], seed: int, scale: float = 1.0) -> Tensor:
-    """Draw one input tensor; the same arguments give the same values on every machine."""
+    """Draw one input tensor; the same arguments give the same values on every machine.
+
+    What is a mask by its name is 1 up to some length and 0 behind it, whatever its element type.
+    """
     shape = tuple(sizes[dim] if isinstance(dim, str) else dim for dim in item.shape)
     random = np.random.default_rng([seed, zlib.crc32(item.name.encode())])
     if item.dtype == "bool":
         return torch.from_numpy(np.asarray(random.random(shape) < 0.25))
+    if is_mask(item) and item.within is None:
+        lengths = random.integers(1, shape[-1] + 1, (*shape[:-1], 1)) if shape and shape[-1] else np.ones(shape)
+        made = np.arange(shape[-1] if shape else 1) < lengths
+        return torch.from_numpy(np.broadcast_to(made, shape).astype(item.dtype))
     if item.dtype.startswith("float"):
         values = random.standard_normal(shape) * scale if item.within is None else random.uniform(*item.within, shape)
         return torch.from_numpy(np.asarray(values, item.dtype))
-    low, high = _whole(item)
+    low, high = whole(item)
     return torch.from_numpy(np.asarray(random.integers(low, high, shape), item.dtype))
 
 
-def _whole(item: Input) -> tuple[int, int]:
-    """From where and up to where, that end left out, whole numbers are drawn."""
+def whole(item: Input) -> tuple[int, int]:
+    """Say from where and up to where, that end left out, whole numbers are drawn."""
     if item.within is not None:
         return int(item.within[0]), int(item.within[1]) + 1
     if item.dtype in _SMALL:
@@ -83,6 +91,11 @@ def _whole(item: Input) -> tuple[int, int]:
         return int(limits.min), int(limits.max) + 1
     assert isinstance(item.high, int)
     return 0, item.high
+
+
+def is_mask(item: Input) -> bool:
+    """Whether an input says what counts: by its type, or by its name."""
+    return item.dtype == "bool" or re.search(r"mask\d*(_|$)", item.name.lower()) is not None
 
 
 def with_dynamic(subject: Subject, wanted: str) -> Subject:

@@ -26,7 +26,7 @@ from attn_export.deploy_tests.measurement import Measurement, MeasureOptions, me
 from attn_export.deploy_tests.parity.compare import Parity
 from attn_export.deploy_tests.parity.verify import verify
 from attn_export.errors import ConversionError, GateError
-from attn_export.export import reference
+from attn_export.export import promise, reference
 from attn_export.export.audit import constants
 from attn_export.export.audit.constants import Auditor, first_of
 from attn_export.export.audit.findings import Audit
@@ -110,15 +110,24 @@ def _deploy(
     began = time.perf_counter()
     with progress.stage("two runs agree"):
         reference.refuse_dice(subject, options.seed)
-    left_out: list[str] = []
-    cases, data = _cases(subject, options, progress, examples, left_out.append)
+    # The export comes first: it tells what sizes can be promised, and the cases are what proves them.
+    state = stages.run(PipelineState(subject, ()), options.build, through=stages.EXPORT.name, progress=progress)
+    subject, narrowed = promise.kept(subject, state.model)
+    left_out, notes = list(narrowed), list[str]()
+    cases, data = _cases(subject, options, progress, examples, left_out.append, notes.append)
     gate = ParityGate(cases, places.scratch, options.threads)
-    state = PipelineState(subject, tuple(case.inputs for case in cases))
+    state = replace(state, subject=subject, feeds=tuple(case.inputs for case in cases))
     for text in left_out:
         state = _warned(state, text, progress)
+    for text in notes:
+        state = state.with_warning(text)
     if data is not None and data.left:
         text = f"only the first {user_inputs.LIMIT} files of {options.data} are used; {data.left} were skipped"
         state = _warned(state, text, progress)
+    with progress.stage("prove the export"):
+        state = stages.proven(state, gate)
+        if (proof := state.made[-1].result) is not None:
+            progress.detail(proof.summary())
     state = stages.run(state, options.build, gate=gate, progress=progress)
     audited = _audit(state, progress)
     for warning in audited.warnings:
@@ -202,10 +211,11 @@ def _cases(
     progress: Progress,
     examples: Mapping[str, Mapping[str, Tensor]],
     said: Callable[[str], None],
+    noted: Callable[[str], None],
 ) -> tuple[tuple[Case, ...], user_inputs.UserInputs | None]:
     """Make the inputs with their float64 reference: those that are drawn, and the user's own."""
     with progress.stage("float64 reference"):
-        cases = reference.cases(subject, options.seed, said)
+        cases = reference.cases(subject, options.seed, said, noted)
         if examples:
             cases += reference.on(subject, examples.items(), said)
         progress.detail(f"{len(cases)} cases")

@@ -80,6 +80,24 @@ def build(
     return run(PipelineState(subject, own), options, through=through)
 
 
+def proven(state: PipelineState, gate: Gate) -> PipelineState:
+    """Hold the newest model against the gate: of an export it is known only afterwards what can be asked of it.
+
+    Raises:
+        GateError: it does not pass.
+    """
+    before, made = replace(state, made=state.made[:-1]), state.made[-1]
+    made = gate.check(before, made)
+    if why := gate.refuse(before, made):
+        raise _refused(made, why)
+    return replace(state, made=(*before.made, made))
+
+
+def _refused(made: Made, why: str) -> GateError:
+    parity = made.result.parity if made.result else None
+    return GateError(f"after '{made.stage}': {why}; nothing was written", parity=parity, stage=made.stage)
+
+
 def _step(
     stage: Stage, state: PipelineState, options: BuildOptions, gate: Gate | None, progress: Progress
 ) -> PipelineState:
@@ -100,8 +118,7 @@ def _step(
     if gate is not None and (why := gate.refuse(state, made)):
         if stage.optional:
             return _rolled_back(stage, state, why, progress)
-        parity = made.result.parity if made.result else None
-        raise GateError(f"after '{stage.name}': {why}; nothing was written", parity=parity, stage=stage.name)
+        raise _refused(made, why)
     for warning in made.warnings:
         progress.warn(warning)
     return state.with_made(made)

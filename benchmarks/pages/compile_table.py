@@ -70,11 +70,11 @@ class CompileRow:
 
 
 def ranges(subject: Subject) -> dict[str, ShapeRange]:
-    """Return the optimisation profile that covers a subject's cases; empty where nothing is dynamic."""
-    from attn_export.export import reference
+    """Return the optimisation profile that covers a subject's first cases; empty where nothing is dynamic."""
+    from attn_export.export.cases.plan import plan
 
     free = {dim.name for dim in subject.dynamic}
-    known = [{**subject.sizes, **sizes} for *_, sizes in reference.plan(subject)]
+    known = [{**subject.sizes, **row.sizes} for row in plan(subject) if not row.optional]
     found = {}
     for item in subject.inputs:
         if not free & set(item.shape):

@@ -8,16 +8,24 @@ from dataclasses import dataclass
 import onnx
 
 from attn_export.export.graph.light import HEAVY
-from attn_export.types import TensorSpec
+from attn_export.types import Dim, TensorSpec
 
 
 @dataclass(frozen=True)
 class Contract:
-    """What was asked for, and is asserted on every model that claims to be the answer."""
+    """What was asked for, and is asserted on every model that claims to be the answer.
+
+    Attributes:
+        opset: of the ONNX standard.
+        inputs: with the names of dimensions that may vary.
+        outputs: likewise.
+        dims: those dimensions, in the range that the export holds for.
+    """
 
     opset: int
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
+    dims: tuple[Dim, ...] = ()
 
 
 @dataclass(frozen=True)

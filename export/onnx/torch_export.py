@@ -7,13 +7,15 @@ import io
 import logging
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import onnx
 import torch
 
 from attn_export.errors import ContractError, ExportError
 from attn_export.export.onnx import contract
+from attn_export.export.onnx.assumed import narrowed
+from attn_export.export.onnx.beyond import compared
 from attn_export.export.onnx.epsilons import lost
 from attn_export.export.onnx.exported import Contract, Exported
 from attn_export.export.onnx.gelu import scale_first
@@ -28,17 +30,32 @@ from attn_export.untrusted.text import first_line
 def export(subject: Subject, opset: int = OPSET) -> Exported:
     """Export ``subject`` with exactly its dynamic dimensions, and assert the contract on the result.
 
+    Their ranges in the contract are what tracing held for, which may be less than was asked for.
+
     Raises:
         ExportError: the exporter cannot convert the module; the message is its reason.
         ContractError: it gave something else than was asked for.
     """
     promised = _promise(subject, opset)
-    model = _convert(subject, promised).model_proto
+    program = _convert(subject, promised)
+    model = program.model_proto
     _name_dimensions(model, promised)
     scale_first(model)
     checked = contract.check(model, promised)
     # From here on the outputs' shapes are promised too: what simplifies the graph must not fix a free size.
-    return Exported(model, Contract(opset, promised.inputs, tuple(map(contract.port, checked.model.graph.output))))
+    assert program.exported_program is not None
+    known: dict[str, bool] = {}
+
+    def agrees(sizes: Mapping[str, int]) -> bool:
+        key = str(sizes)
+        if key not in known:
+            known[key] = not compared(subject, model, sizes)
+        return known[key]
+
+    dims = narrowed(program.exported_program, subject, agrees)
+    return Exported(
+        model, Contract(opset, promised.inputs, tuple(map(contract.port, checked.model.graph.output)), dims)
+    )
 
 
 def traced(subject: Subject, opset: int = OPSET) -> torch.export.ExportedProgram:

@@ -20,7 +20,8 @@ from attn_export import bundle
 from attn_export.deploy_tests.backends import BACKENDS
 from attn_export.deploy_tests.parity.compare import FLOOR, TOLERANCE
 from attn_export.errors import ExportError, UnknownNameError, UsageError
-from attn_export.export import reference
+from attn_export.export.cases.kinds import BRIGHT
+from attn_export.export.cases.plan import plan
 from attn_export.export.graph.origin import Origin, origins, recall
 from attn_export.export.onnx.read import read_model
 from attn_export.export.precision.float16 import QUANTISED
@@ -48,19 +49,19 @@ class VariantFactory:
 
     @cached_property
     def cases(self) -> Mapping[str, Feeds]:
-        """The inputs to look at: a bundle's own, or those that the main job would choose."""
+        """The inputs to look at: a bundle's own, or those that the main job chooses for every model."""
         if isinstance(self.what, bundle.Bundle):
             return {case.name: case.inputs for case in self.what.cases}
         subject, found = self.what, dict[str, Feeds]()
-        for name, seed, scale, sizes in reference.plan(subject):
-            drawn = subject.example(seed=seed, scale=scale, sizes=sizes)
-            found[name] = {item: value.numpy() for item, value in drawn.items()}
+        for row in plan(subject):
+            if not row.optional:
+                found[row.name] = {item: value.numpy() for item, value in row.inputs(subject).items()}
         return found
 
     @property
     def seen(self) -> Mapping[str, Feeds]:
         """The cases that both sides are meant for: fixed ranges of a quantised one hold for inputs of one scale."""
-        scaled = [name for name in self.cases if name.startswith("scale ")] if self.quantised else []
+        scaled = [name for name in self.cases if name.startswith("scale ") or name == BRIGHT] if self.quantised else []
         return {name: feeds for name, feeds in self.cases.items() if name not in scaled}
 
     def pair(self, one: str, other: str) -> tuple[Variant, Variant]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from attn_export.bundle import Case, case_of, loose
 from attn_export.errors import InconclusiveError, SubjectError
 from attn_export.export.cases.doubt import doubtful
+from attn_export.export.cases.kinds import UNSTEADY
 from attn_export.export.cases.plan import CasePlan, left_out, plan, single
 from attn_export.export.cases.work import measure
 from attn_export.export.determinism import two_runs
@@ -27,10 +28,13 @@ def _nobody(_: str) -> None:
     """Tell nobody."""
 
 
-def cases(subject: Subject, seed: int = 0, said: Said = _nobody, noted: Said = _nobody) -> tuple[Case, ...]:
+def cases(
+    subject: Subject, seed: int = 0, said: Said = _nobody, noted: Said = _nobody, *, float16: bool = False
+) -> tuple[Case, ...]:
     """Evaluate the subject on its cases: the float64 reference, and the largest error of correct float32 runs.
 
     ``said`` is told what the user should know; ``noted``, which of the optional cases there are not, and why.
+    What is to be computed in ``float16`` is not asked for what only float32 can hold.
 
     Raises:
         SubjectError: the module does not run on its own inputs.
@@ -39,7 +43,9 @@ def cases(subject: Subject, seed: int = 0, said: Said = _nobody, noted: Said = _
     work = measure(subject, single(subject))
     runs, made, gone = _Runs(subject, said), list[tuple[str, Case | str]](), dict[str, list[str]]()
     for row in plan(subject, seed, work):
-        if not row.optional:
+        if float16 and row.kind in UNSTEADY:
+            gone.setdefault("float16 holds no such numbers, or not well enough", []).append(row.name)
+        elif not row.optional:
             made.append((row.name, runs.case(row.name, row.inputs(subject))))
         elif usual := next((case for _, case in made if isinstance(case, Case)), None):
             case = _optional(runs, row, usual)

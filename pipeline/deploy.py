@@ -215,7 +215,7 @@ def _cases(
 ) -> tuple[tuple[Case, ...], user_inputs.UserInputs | None]:
     """Make the inputs with their float64 reference: those that are drawn, and the user's own."""
     with progress.stage("float64 reference"):
-        cases = reference.cases(subject, options.seed, said, noted)
+        cases = reference.cases(subject, options.seed, said, noted, float16=options.build.fp16)
         if examples:
             cases += reference.on(subject, examples.items(), said)
         progress.detail(f"{len(cases)} cases")

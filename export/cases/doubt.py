@@ -14,6 +14,8 @@ from attn_export.export.cases.kinds import UNSTEADY
 Run = Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]]
 #: How far inputs are moved, as a share of themselves and by itself, and how far outputs may then move.
 _SHARE, _STEP, _MOST = 1e-5, 1e-6, 2e-4
+#: How many times less exact than usually float32 may be.
+_WORSE = 4
 #: How far float32 rounds.
 _ROUNDING = 6e-8
 
@@ -27,9 +29,21 @@ def doubtful(case: Case, kind: str, usual: Case, run: Run) -> str:
     """
     if any(v.dtype.kind == "f" and not np.isfinite(v).all() for v in case.reference.values()):
         return "the reference itself is not finite there"
+    if kind in UNSTEADY and _strays(case, usual):
+        return "rounding is magnified there"
     if kind in UNSTEADY and _moves(case, usual, run):
         return "the smallest change of an input changes the outputs there"
     return ""
+
+
+def _strays(case: Case, usual: Case) -> bool:
+    """Whether float32 is several times less exact than usually: then runtimes differ by as much among themselves."""
+
+    def share(of: Case, name: str) -> float:
+        size = norm(of.reference[name])
+        return max(of.float32_error[name] / size, FLOOR / 8) if size else 0.0
+
+    return any(share(case, name) > _WORSE * share(usual, name) for name in case.reference if share(usual, name))
 
 
 def _moves(case: Case, usual: Case, run: Run) -> bool:

@@ -37,13 +37,17 @@ def doubtful(case: Case, kind: str, usual: Case, run: Run) -> str:
 
 
 def _strays(case: Case, usual: Case) -> bool:
-    """Whether float32 is several times less exact than usually: then runtimes differ by as much among themselves."""
+    """Whether float32 is several times less exact than usually, or not exact anyway: then runtimes differ likewise."""
 
     def share(of: Case, name: str) -> float:
         size = norm(of.reference[name])
         return max(of.float32_error[name] / size, FLOOR / 8) if size else 0.0
 
-    return any(share(case, name) > _WORSE * share(usual, name) for name in case.reference if share(usual, name))
+    return any(
+        share(usual, name) > FLOOR or share(case, name) > _WORSE * share(usual, name)
+        for name in case.reference
+        if share(usual, name)
+    )
 
 
 def _moves(case: Case, usual: Case, run: Run) -> bool:

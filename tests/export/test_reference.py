@@ -170,7 +170,7 @@ class Masked(nn.Module):
 
 def test_a_case_at_which_float32_itself_is_not_finite_is_left_out_and_said() -> None:
     said: list[str] = []
-    found = cases(_subject(Masked(), "x:2x8", "mask:2x8"), said=said.append)
+    found = cases(_subject(Masked(), "x:2x8", "keep:2x8"), said=said.append)  # no mask by its name
     assert found
     assert "scale 8" not in {case.name for case in found}
     assert any("'scale 8' is left out" in text and "PyTorch's own float32" in text for text in said)

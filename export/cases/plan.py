@@ -65,7 +65,7 @@ def single(subject: Subject) -> dict[str, int]:
 
 def plan(subject: Subject, seed: int = 0, work: Work | None = None) -> list[CasePlan]:
     """Choose the cases that ``work`` of one run allows; all of them where it is not given."""
-    found = list(_first(subject))
+    found = list({row.name: row for row in _first(subject)}.values())  # a short range has few sizes
     known = {_at(subject, row) for row in found if row.scale == 1.0}
     found += _kinds(subject, work)
     for row in _sizes(subject, work):

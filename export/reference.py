@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 from collections.abc import Callable, Iterable, Mapping
@@ -17,6 +18,7 @@ from attn_export.export.cases.plan import CasePlan, left_out, plan, single
 from attn_export.export.cases.work import measure
 from attn_export.export.determinism import two_runs
 from attn_export.export.float32_runs import Float32Runs
+from attn_export.export.float64_run import double_inputs, doubled, in_float64
 from attn_export.export.outputs import evaluate
 from attn_export.export.subject import Subject
 from attn_export.process import activity
@@ -92,13 +94,14 @@ class _Runs:
 
     def __init__(self, subject: Subject, said: Said) -> None:
         self.subject = subject
-        self.exact = copy.deepcopy(subject.module).double()
+        self.exact = doubled(subject.module)
         self.plain = copy.deepcopy(subject.module)
         self.single = Float32Runs(self.plain, said)
 
     def exact_run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Run in float64."""
-        return evaluate(self.exact, {k: v.double() if v.is_floating_point() else v for k, v in inputs.items()})
+        with in_float64() if self.subject.graph is None else contextlib.nullcontext():
+            return evaluate(self.exact, double_inputs(inputs))
 
     def case(self, name: str, inputs: Mapping[str, Tensor]) -> Case | str:
         """Make a case, or say why correct float32 is no measure there.

@@ -81,7 +81,8 @@ def test_outputs_are_named_apart_from_inputs() -> None:
     one = torch.zeros(1)
     assert list(flatten(one, ["x"])) == ["y"]
     assert list(flatten((one, [one]), ["x"])) == ["y0", "y1"]
-    assert list(flatten({"a": one}, ["y"])) == ["out"]
+    assert list(flatten({"a": one}, ["y"])) == ["a"], "a key is a name"
+    assert list(flatten([one], ["y"])) == ["out"]
     with pytest.raises(SubjectError, match="got a str"):
         flatten("text", [])
     with pytest.raises(SubjectError, match="got none"):

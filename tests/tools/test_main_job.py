@@ -380,7 +380,7 @@ def test_a_run_killed_at_any_stage_leaves_nothing_or_the_older_bundle() -> None:
 
 
 def test_an_interrupt_is_exit_130(monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: Any) -> Any:
+    def interrupted(*_: Any, **__: Any) -> Any:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(deploy.reference, "cases", interrupted)

@@ -455,6 +455,9 @@ def _quantised(name: str, random: Random) -> Draw:
         return Draw(name, [a, scales[0], zeros[0], b, scales[1], zeros[1], np.float32(0.7), y], 10)
     x, group = random.integers(0, 255, (1, 4, 6, 5)).astype(np.uint8), _one(random, 1, 2)
     w = _bytes(random, 4, 4 // group, 3, 2)
+    # Without VNNI, ONNX Runtime adds two products of an unsigned and a signed byte in 16 bits, which saturate; with
+    # weights of seven bits they cannot (255 · 64 · 2 < 32767), so that the draw asks the same of every processor.
+    w = w // 2 if w.dtype == np.int8 else w
     attributes = {"group": group, **_some(random, {"strides": [2, 1], "pads": [1, 0, 1, 1], "dilations": [1, 2]})}
     if name == "ConvInteger":
         return Draw(name, [x, w, _zero(random, x), _zero(random, w)], 10, attributes)

@@ -63,7 +63,10 @@ def stray(kind: Kind, result: Array, argument: Array, axis: int, random: np.rand
         random: draws the signs.
     """
     signs = random.integers(0, 2, result.shape, np.int8) * np.float32(2) - np.float32(1)
-    return np.asarray(result + signs * (np.float32(ACCURACY) * amount(kind, result, argument, axis)), result.dtype)
+    size = np.asarray(amount(kind, result, argument, axis), np.float32)
+    size = np.where(np.isfinite(size), size, np.float32(0))  # what is infinite or NaN stays so
+    with np.errstate(all="ignore"):
+        return np.asarray(result + signs * (np.float32(ACCURACY) * size), result.dtype)
 
 
 def stray_node(

@@ -33,4 +33,5 @@ def test_no_gate_cries_wolf(name: str, fuse: bool, tmp_path: Path) -> None:
         Progress(),
     )
     assert outcome.stages[-1].parity.ok
-    assert [warning for warning in outcome.warnings if "nothing was fused" not in warning] == []
+    usual = ("nothing was fused", "cases that are left out")
+    assert [warning for warning in outcome.warnings if not warning.startswith(usual)] == []

@@ -1,0 +1,63 @@
+"""Functions as exact as runtimes compute them: moved by a share of their range, and by nothing else."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from attn_export.reparam.evaluate.onnx import OnnxEvaluator
+from attn_export.reparam.evaluate.transcendental import ACCURACY, Kind, found_in, stray
+
+X = np.linspace(0.01, 0.99, 1000, dtype=np.float32).reshape(10, 100)
+
+
+@pytest.mark.parametrize(
+    ("kind", "amount"),
+    [
+        ("range", np.ones_like(X)),
+        ("row", np.broadcast_to(X.max(1, keepdims=True), X.shape)),
+        ("input", np.abs(2 * X)),
+        ("one", np.maximum(np.abs(X), 1)),
+        ("value", np.abs(X)),
+    ],
+)
+def test_every_number_moves_by_its_share(kind: Kind, amount: np.ndarray) -> None:
+    moved = stray(kind, X.copy(), 2 * X, 1, np.random.default_rng(0)).astype(np.float64) - X
+    assert np.abs(moved) == pytest.approx(ACCURACY * amount, abs=2.0**-25)
+    assert 0.4 < float(np.mean(moved > 0)) < 0.6, "up or down"
+
+
+@pytest.mark.parametrize("kind", ["range", "row", "input", "one", "value"])
+def test_what_is_not_finite_stays_so(kind: Kind) -> None:
+    odd = np.array([[np.inf, -np.inf, np.nan, 1.0]], np.float32)
+    moved = stray(kind, odd, odd, 1, np.random.default_rng(0))
+    assert moved[0, :2].tolist() == [np.inf, -np.inf]
+    assert np.isnan(moved[0, 2])
+    assert np.isfinite(moved[0, 3])
+
+
+def graph(op: str, **attributes: object) -> onnx.ModelProto:
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [10, 100]) for name in "xy"]
+    nodes = [helper.make_node(op, ["x"], ["y"], **attributes)]
+    return helper.make_model(
+        helper.make_graph(nodes, "g", ports[:1], ports[1:]), opset_imports=[helper.make_opsetid("", 18)], ir_version=9
+    )
+
+
+def test_a_graph_is_evaluated_coarsely_only_where_asked_and_only_in_such_functions() -> None:
+    for op, there in (("Sigmoid", True), ("Relu", False)):
+        model = graph(op)
+        assert found_in(model) is there
+        usual = OnnxEvaluator(model, np.float32).run({"x": X})["y"]
+        coarse = OnnxEvaluator(model, np.float32, coarse=True).run({"x": X})["y"]
+        assert np.array_equal(usual, coarse) is not there
+        assert float(np.abs(coarse - usual).max()) < 2 * ACCURACY
+
+
+def test_a_softmax_moves_by_its_own_rows() -> None:
+    model = graph("Softmax", axis=0)
+    usual = OnnxEvaluator(model).run({"x": X})["y"]
+    coarse = OnnxEvaluator(model, np.float32, coarse=True).run({"x": X})["y"]
+    assert float((np.abs(coarse - usual) / usual.max(0)).max()) < 3 * ACCURACY

@@ -81,6 +81,10 @@ def _at_batch(op: str, size: int) -> Callable[[Tamper, tuple[int, ...]], str]:
     return lambda t, _: t.where(t.node(op, t.batch(), t.constant(size, np.int64)))
 
 
+def _not_negative(t: Tamper, _: tuple[int, ...]) -> str:
+    return t.where(t.node("Not", t.node("Less", t.extreme("ReduceMin"), t.constant(0.0))))
+
+
 def _is_constant(t: Tamper, _: tuple[int, ...]) -> str:
     return t.where(t.node("Equal", t.extreme("ReduceMin"), t.extreme("ReduceMax")))
 
@@ -138,7 +142,7 @@ TAMPERS: Mapping[str, tuple[bool, Callable[[Tamper, tuple[int, ...]], str]]] = {
     "wrong at batch 5": (True, _at_batch("Equal", 5)),
     "wrong at batch 6": (True, _at_batch("Equal", 6)),
     "wrong where all is negative": (False, _compared("Less", "ReduceMax", 0.0)),
-    "wrong where nothing is negative": (False, _compared("GreaterOrEqual", "ReduceMin", 0.0)),
+    "wrong where nothing is negative": (False, _not_negative),
     "wrong on constant frames": (False, _is_constant),
     "wrong above 50": (False, _compared("Greater", "ReduceMax", 50.0)),
     "NaN above 10,000": (False, _nan),

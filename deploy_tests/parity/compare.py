@@ -6,7 +6,7 @@ e is the largest error of correct float32 runs of this very model, measured when
 for models that float32 happens to hit exactly. Every slice of an output has limits of its own, see ``slices``.
 
 Coarser precisions are measured by their signal-to-noise ratio against the same reference instead, in dB; their slices
-are granted as many times what float32 is as the whole output is.
+are granted four times as many times what float32 is as the whole output is.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from attn_export.types import Summarised, TensorSpec
 
 #: The limits are the bundle's too, which may not claim more.
 TOLERANCE, FLOOR, SNR = bundle.TOLERANCE, bundle.FLOOR, bundle.SNR
+UNEVEN = bundle.UNEVEN
 
 
 @dataclass(frozen=True)
@@ -235,8 +236,9 @@ def compare(
     found = slices.worst(difference, case, name, shares or {})
     if found is None:
         return row
-    # A precision that may stray so many times as far over the whole output may do so in every slice.
-    coarser = 1.0 if snr is None or not unit else max(1.0, 10 ** (-snr / 20) * size / (tolerance * unit))
+    # A precision that may stray so many times as far over the whole output may do so in every slice; and its errors do
+    # not lie where float32's do, so that a slice gets some of what others leave.
+    coarser = 1.0 if snr is None or not unit else UNEVEN * max(1.0, 10 ** (-snr / 20) * size / (tolerance * unit))
     return replace(
         row,
         slice_normalized_error=found.normalized_error,

@@ -27,6 +27,8 @@ TOLERANCE = 4.0
 FLOOR = 8 * 2.0**-24
 #: The least signal-to-noise ratio of a correct model in each precision, in dB; for INT8 the user says, by the model.
 SNR: Mapping[str, float] = {"float32": 110.0, "float16": 40.0, "bfloat16": 20.0}
+#: How many times as far a slice may stray as the whole output, in precisions that are held to a ratio.
+UNEVEN = 4.0
 #: The most that correct float32 evaluations may stray, as a share of the reference's norm. Over the 1,256 cases and
 #: outputs of 148 bundles of the catalogue, float32 and float16, the largest is 8.0e-5 (EMSA at a scale of 0.05) and
 #: the next 1.0e-6; at a share of 1/4 a model of zeros would pass with k = 4.

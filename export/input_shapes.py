@@ -18,8 +18,9 @@ _LONGEST, _MOST, _AXES = 1000, 1 << 31, 64
 _EXPECTED = "expected [name:]shape[:dtype] such as x:1x3x224x224, [1,3,224,224], b=2x3x224x224 or ids:1x77:int64[0,99]"
 _NUMBER = r"[-+]?(?:\d+\.?\d*|\.\d+)(?:[eE][-+]?\d+)?"
 _TEXT = re.compile(
-    r"(?:(?P<name>[^\s,=\[\]]+?):)?(?P<shape>\[\]|\[?[\w=,\s%.]+?\]?)"
-    rf"(?::(?P<dtype>\w+)?(?:\[(?P<low>{_NUMBER})\s*,\s*(?P<high>{_NUMBER})\])?)?"
+    # A shape is no plain word: in 1x3x8x8:int64 the word behind the colon is the type.
+    r"(?:(?P<name>[^\s,=\[\]]+?):)?(?P<shape>\[\]|(?![A-Za-z_]\w*(?:[:\[]|$))\[?[\w=,\s%.]+?\]?)"
+    rf"(?::(?P<dtype>[A-Za-z]\w*)?(?:\[(?P<low>{_NUMBER})\s*,\s*(?P<high>{_NUMBER})\])?)?"
 )
 _SIZE = re.compile(r"(?:(?P<dim>\w+)=)?(?P<from>[0-9]{1,18})(?:\.\.(?P<to>[0-9]{1,18}))?(?:%(?P<step>[0-9]{1,18}))?")
 

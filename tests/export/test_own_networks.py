@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from attn_export.errors import SubjectError, UsageError
 from attn_export.export.exporting import export_subject
 from attn_export.export.float64_run import double_inputs, doubled, in_float64
+from attn_export.export.input_shapes import parse_input
 from attn_export.export.outputs import bound, evaluate, flatten, left_out
 from attn_export.export.sources.user_code import from_code
 from attn_export.export.unwrapped import unwrapped
@@ -207,3 +208,24 @@ def test_a_module_in_its_own_hands_is_not_changed() -> None:
     doubled(module)
     assert module.basis[0].dtype == torch.float32
     assert unwrapped(module, "m") is module
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "shape", "dtype"),
+    [
+        ("1x3x8x8", "", (1, 3, 8, 8), "float32"),
+        ("1x3x8x8:float32", "", (1, 3, 8, 8), "float32"),
+        ("1x77:int64[0,9]", "", (1, 77), "int64"),
+        ("[1,3]:bool", "", (1, 3), "bool"),
+        ("1,3,4,4:uint8", "", (1, 3, 4, 4), "uint8"),
+        ("b=2x3:int32", "", ("b", 3), "int32"),
+        ("images:0:1x3", "images:0", (1, 3), "float32"),
+        ("float32:1x3", "float32", (1, 3), "float32"),
+        ("s:[]", "s", (), "float32"),
+        ("x:[b=2, 3]:bool", "x", ("b", 3), "bool"),
+    ],
+)
+def test_an_input_is_read_with_and_without_a_name_and_a_type(
+    text: str, name: str, shape: tuple[int | str, ...], dtype: str
+) -> None:
+    assert parse_input(text)[:3] == (name, shape, dtype)

@@ -199,7 +199,7 @@ def _add(holder: Any, step: Any, rng: Random) -> None:
 
 def _twice(holder: Any, step: Any, rng: Random) -> None:
     if isinstance(holder, dict):
-        holder[Raw(json.dumps(step))] = rng.choice([holder[step], scalar(rng)])
+        holder[Raw(step.text if isinstance(step, Raw) else json.dumps(step))] = rng.choice([holder[step], scalar(rng)])
     else:
         holder.extend([holder[step]] * rng.choice([1, 3, 500]))
 

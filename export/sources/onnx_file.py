@@ -104,7 +104,7 @@ def _deployable(model: onnx.ModelProto) -> tuple[onnx.ModelProto, str]:
 
     if not narrow.is_wide(model) or "NOT_IMPLEMENTED" not in narrow.refused(model):
         return model, ""
-    note = "the graph computes in float64, for which ONNX Runtime lacks kernels: it is deployed in float32"
+    note = "the graph computes in float64, for which the runtime lacks kernels: it is deployed in float32"
     return narrow.narrowed(model), f"{note}, between casts, and proven against its float64 meaning"
 
 

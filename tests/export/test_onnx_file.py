@@ -46,7 +46,7 @@ def test_the_truth_is_the_graph_in_float64(tmp_path: Path) -> None:
     subject = read(save(tmp_path / "net.onnx"))
     assert subject.sizes == {"b": 2}
     made = cases(subject)
-    assert {case.inputs["image"].shape[0] for case in made} == {1, 2, 3, 4}
+    assert {case.inputs["image"].shape[0] for case in made} >= {1, 2, 3, 4, 9, 17}
     model = onnx.load(tmp_path / "net.onnx")
     tensors = {t.name: torch.from_numpy(numpy_helper.to_array(t).copy()).double() for t in model.graph.initializer}
     for case in made:
@@ -54,7 +54,7 @@ def test_the_truth_is_the_graph_in_float64(tmp_path: Path) -> None:
         y = torch.conv2d(x, tensors["w3"], tensors["b3"], padding=1) + torch.conv2d(x, tensors["w1"])
         y = torch.nn.functional.batch_norm(y, tensors["m"], tensors["v"], tensors["g"], tensors["b"])
         np.testing.assert_allclose(case.reference["logits"], y.numpy(), rtol=1e-12, atol=1e-12)
-        assert 0 < case.float32_error["logits"] < 1e-5 * np.linalg.norm(case.reference["logits"])
+        assert 0 <= case.float32_error["logits"] < 1e-5 * np.linalg.norm(case.reference["logits"])
 
 
 def test_the_whole_job_from_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

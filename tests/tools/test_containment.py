@@ -156,6 +156,7 @@ def test_a_bundle_whose_model_never_ends_or_takes_all_is_stopped(
         "inputs": [port],
         "outputs": [{**port, "name": "y"}],
         "dynamic_dims": [],
+        "original": None,
         "cases": 1,
     }
     with bundle.writing(tmp_path / "bad") as folder:

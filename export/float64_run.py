@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 #: Floating-point types that float64 stands for.
 _NARROW = frozenset({torch.float32, torch.float16, torch.bfloat16})
@@ -68,11 +68,7 @@ def _type(value: Any) -> Any:
 
 
 def _holds_tensors(value: object) -> bool:
-    if isinstance(value, (list, tuple)):
-        return any(map(_holds_tensors, value))
-    if isinstance(value, dict):
-        return any(map(_holds_tensors, value.values()))
-    return isinstance(value, Tensor)
+    return any(isinstance(leaf, Tensor) for leaf in tree_leaves(value))
 
 
 def _double(value: Any) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 from attn_export.errors import SubjectError
 
@@ -35,11 +35,7 @@ def unwrapped(module: nn.Module, called: str) -> nn.Module:
 
 
 def _hangs(value: object) -> bool:
-    if isinstance(value, (list, tuple)):
-        return any(map(_hangs, value))
-    if isinstance(value, dict):
-        return any(map(_hangs, value.values()))
-    return isinstance(value, Tensor) and not value.is_leaf
+    return any(isinstance(leaf, Tensor) and not leaf.is_leaf for leaf in tree_leaves(value))
 
 
 def _detached(value: object) -> object:

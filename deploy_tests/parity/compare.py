@@ -27,8 +27,7 @@ from attn_export.process import activity
 from attn_export.types import Summarised, TensorSpec
 
 #: The limits are the bundle's too, which may not claim more.
-TOLERANCE, FLOOR, SNR = bundle.TOLERANCE, bundle.FLOOR, bundle.SNR
-UNEVEN = bundle.UNEVEN
+TOLERANCE, FLOOR, SNR, UNEVEN = bundle.TOLERANCE, bundle.FLOOR, bundle.SNR, bundle.UNEVEN
 
 
 @dataclass(frozen=True)
@@ -205,7 +204,7 @@ def compare(
     """
     reference, name = case.reference[port.name], port.name
     both, size = np.isfinite(reference), bundle.norm(reference)
-    unit = max(case.float32_error[name], FLOOR * size)
+    unit = slices.unit(case, name)
 
     def fault(why: str) -> OutputComparison:
         return OutputComparison(case.name, name, math.inf, tolerance * unit, math.inf, -math.inf, math.inf, failure=why)

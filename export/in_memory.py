@@ -10,6 +10,7 @@ from typing import get_args
 from torch import Tensor, nn
 
 from attn_export.errors import UsageError
+from attn_export.export.chosen import settle
 from attn_export.export.subject import Subject
 from attn_export.export.weights.randomize import randomize
 from attn_export.mechanisms.spec import Dtype, Input
@@ -27,6 +28,7 @@ def from_module(
     name: str | None = None,
     randomize_weights: bool = False,
     seed: int = 0,
+    outputs: Sequence[str] = (),
 ) -> Subject:
     """Describe a copy of ``module`` as what goes down the pipeline; ``module`` is not changed.
 
@@ -37,6 +39,7 @@ def from_module(
         name: what the subject is called; by default its class's name.
         randomize_weights: draw seeded random values for those that a fresh module leaves at 0 or 1.
         seed: of that.
+        outputs: those to give, as ``chosen.choose`` reads them; all that are tensors without any.
 
     Raises:
         UsageError: the module is in training mode, an argument is no tensor or of a type that is not drawn, or
@@ -58,6 +61,7 @@ def from_module(
     if randomize_weights:
         randomize(own, seed)
     weights = f"random, seed {seed}" if randomize_weights else "as the module had them"
+    chosen, notes = settle(own, dict(zip(names, args, strict=True)), outputs)
     return Subject(
         name or type(module).__name__,
         own,
@@ -66,6 +70,8 @@ def from_module(
         tuple(dims.values()),
         weights,
         random=randomize_weights,
+        notes=notes,
+        outputs=chosen,
     )
 
 

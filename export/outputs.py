@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 from attn_export.errors import SubjectError
 from attn_export.process.guest import guest
@@ -19,12 +20,21 @@ def evaluate(module: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tenso
     """Run a module without gradients; its outputs by name.
 
     Raises:
+        SubjectError: it does not run, or gives no tensor.
+    """
+    return flatten(called(module, inputs), inputs)
+
+
+def called(module: nn.Module, inputs: Mapping[str, Tensor]) -> object:
+    """Run a module without gradients; what it gives, as it gives it.
+
+    Raises:
         SubjectError: it does not run.
     """
     shapes = ", ".join(f"{k}:{'x'.join(map(str, v.shape))}" for k, v in inputs.items())
     with guest(f"{type(module).__name__} does not run on {shapes}"), torch.no_grad():
         positional, keywords = bound(module, inputs)
-        return flatten(module(*positional, **keywords), inputs)
+        return module(*positional, **keywords)
 
 
 def bound(module: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
@@ -55,21 +65,24 @@ class GraphOutputs(dict[str, Tensor]):
 
 
 def flatten(outputs: object, inputs: Iterable[str]) -> dict[str, Tensor]:
-    """Name the outputs, and leave out what is None.
+    """Name the outputs, and leave out what is no tensor.
 
     Keys of dicts and fields of dataclasses and named tuples are names, joined by dots where they are nested. Without
     any, a single tensor is ``y`` and several are ``y0``, ``y1`` …; ``out`` where an input is called ``y``.
 
     Raises:
-        SubjectError: an output is no tensor.
+        SubjectError: none is a tensor.
     """
     if isinstance(outputs, GraphOutputs):
         return dict(outputs)
     taken = set(inputs)
     stem = "out" if any(re.fullmatch(r"y\d*", name) for name in taken) else "y"
-    leaves = list(_leaves(outputs, ()))
+    leaves = [(path, value) for path, value in _walk(outputs, ()) if isinstance(value, Tensor)]
     if not leaves:
-        raise SubjectError("expected forward to give a tensor, or a tuple or dict of tensors; got none")
+        given = ", ".join(left_out(outputs)) or "nothing"
+        raise SubjectError(
+            f"expected forward to give tensors, alone or in tuples, lists, dicts or dataclasses; got {given}"
+        )
     if not any(isinstance(part, str) for path, _ in leaves for part in path):
         items = [item for _, item in leaves]
         return {stem if len(items) == 1 else f"{stem}{i}": item for i, item in enumerate(items)}
@@ -82,20 +95,20 @@ def flatten(outputs: object, inputs: Iterable[str]) -> dict[str, Tensor]:
 
 
 def left_out(outputs: object) -> list[str]:
-    """Say which places of the outputs hold None, so that no output is made of them."""
-    return [".".join(map(str, path)) or "the output" for path, value in _walk(outputs, ()) if value is None]
+    """Say which places of the outputs hold no tensor, and what they hold: no output is made of them."""
+    rows = [(".".join(map(str, path)), value) for path, value in _walk(outputs, ()) if not isinstance(value, Tensor)]
+    return [f"{place} ({_kind(value)})" if place else _kind(value) for place, value in rows]
 
 
-def _leaves(value: object, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], Tensor]]:
-    for place, leaf in _walk(value, path):
-        if isinstance(leaf, Tensor):
-            yield place, leaf
-        elif leaf is not None:
-            where = f" at {'.'.join(map(str, place))}" if place else ""
-            raise SubjectError(
-                f"expected forward to give tensors in tuples, lists, dicts or dataclasses; got a"
-                f" {type(leaf).__name__}{where}"
-            )
+def exportable(outputs: object) -> bool:
+    """Whether the exporter takes what forward gives: tensors alone, in containers that it knows."""
+    return all(isinstance(leaf, Tensor) for leaf in tree_leaves(outputs))
+
+
+def _kind(value: object) -> str:
+    if value is None:
+        return "None"
+    return f"{type(value).__name__} {value}" if isinstance(value, (bool, int, float)) else type(value).__name__
 
 
 def _walk(value: object, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], Any]]:

@@ -28,6 +28,7 @@ class SourceOptions:
         strict: whether names that do not fit are an error.
         randomize: whether code without a checkpoint gets random weights instead of its constructor's.
         dynamic: the dimensions that may vary; None leaves the choice to the source.
+        outputs: those to give, as ``chosen.choose`` reads them; all of them without any.
         seed: for whatever is drawn.
     """
 
@@ -41,6 +42,7 @@ class SourceOptions:
     strict: bool = True
     randomize: bool = True
     dynamic: str | None = None
+    outputs: tuple[str, ...] = ()
     seed: int = 0
 
 

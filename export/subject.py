@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import onnx
@@ -31,6 +31,7 @@ class Subject:
         random: whether the weights were drawn: what is shown is the conversion, not a trained model.
         graph: the ONNX graph that the subject is, where it is one: nothing is left to export, and the module
             evaluates it.
+        outputs: where outputs were chosen, by new name the old one.
         fixed_scale: whether its numbers hold for inputs of one scale only, as those of a quantised graph.
         notes: what was done to it before it went down the pipeline, in sentences that the user should read.
     """
@@ -45,6 +46,7 @@ class Subject:
     graph: onnx.ModelProto | None = None
     notes: tuple[str, ...] = ()
     fixed_scale: bool = False
+    outputs: Mapping[str, str] = field(default_factory=dict)
 
     def example(
         self, *, seed: int = 0, scale: float = 1.0, sizes: Mapping[str, int] | None = None

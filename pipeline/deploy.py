@@ -366,6 +366,7 @@ def _manifest(
             "weights": subject.weights,
             "fused": fusion is not None,
             "seed": options.seed,
+            "outputs": dict(subject.outputs),
         },
         "command": list(options.command),
         "artifacts": [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
@@ -65,6 +66,13 @@ Inputs = Annotated[
         " or in a range; ids:1x77:int64[0,49407] for another type and its values.",
     ),
 ]
+Outputs = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAMES",
+        help="Which outputs to give, in this order, by name or position from 0, as boxes,scores; new=old renames one.",
+    ),
+]
 Arguments = Annotated[str, typer.Option(metavar="JSON", help="Constructor arguments as a JSON object.")]
 Weights = Annotated[Path | None, typer.Option(metavar="FILE", help="A checkpoint: safetensors, or a plain torch file.")]
 Variant = Annotated[
@@ -107,6 +115,8 @@ Target = Annotated[
     ),
 ]
 
+#: An output, perhaps with its new name before it.
+_OUTPUT = re.compile(r"[^\s=]{1,200}(=[^\s=]{1,200})?")
 #: Letters of ``--kwargs``.
 _LONGEST = 1_000_000
 
@@ -134,6 +144,23 @@ def preprocess(text: str | None) -> Preprocess | None:
     from attn_export.deploy_tests.data.images import parse_preprocess
 
     return parse_preprocess(text) if text else None
+
+
+def outputs(text: str | None) -> tuple[str, ...]:
+    """Read ``--outputs``.
+
+    Raises:
+        UsageError: a name is missing, or is none.
+
+    >>> outputs("boxes, scores=1")
+    ('boxes', 'scores=1')
+    """
+    from attn_export.errors import UsageError
+
+    words = () if text is None else tuple(word.strip() for word in text.split(","))
+    if wrong := [word for word in words if not _OUTPUT.fullmatch(word)]:
+        raise UsageError(f"--outputs: expected names such as boxes,scores or boxes=0,scores=1; got {wrong[0][:200]!r}")
+    return words
 
 
 def formats(text: str | None) -> tuple[str, ...]:

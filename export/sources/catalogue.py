@@ -22,9 +22,9 @@ class _Catalogue:
         from attn_export.export.subject import with_dynamic
 
         name = options.text
-        if options.inputs or options.arguments:
+        if options.inputs or options.arguments or options.outputs:
             raise UsageError(
-                f"{name} is a catalogue entry: choose --preset; --input and --kwargs are for your own code"
+                f"{name} is a catalogue entry: choose --preset; --outputs, --input and --kwargs are for your own code"
             )
         built = from_spec(
             name,

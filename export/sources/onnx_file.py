@@ -35,7 +35,7 @@ class _OnnxFile:
         refuse_catalogue_options(options)
         if options.arguments or options.weights:
             raise UsageError(f"{options.text} is built and has its weights: --kwargs and --weights are for code")
-        return with_dynamic(read(Path(options.text), options.inputs), options.dynamic or "all")
+        return with_dynamic(read(Path(options.text), options.inputs, options.outputs), options.dynamic or "all")
 
 
 SOURCE: Source = _OnnxFile()
@@ -58,28 +58,28 @@ class _Open:
     guessed: Mapping[str, bool]
 
 
-def read(path: Path, shapes: Sequence[str] = ()) -> Subject:
-    """Read an ONNX file; ``shapes`` describe its inputs beyond what it says itself.
+def read(path: Path, shapes: Sequence[str] = (), outputs: Sequence[str] = ()) -> Subject:
+    """Read an ONNX file; ``shapes`` describe its inputs beyond what it says itself, ``outputs`` choose among its own.
 
     A size that the file leaves open is what ``shapes`` say: a number fixes it, a name lets it vary. Where they say
     nothing it may vary, as far as the file runs: sizes are tried, and what breaks is narrowed, which is noted.
 
     Raises:
         SubjectError: it cannot be read, or holds what has no float64 evaluation or no input of a known type.
-        UsageError: the sizes contradict the file, or it runs at none that were tried.
+        UsageError: the sizes contradict the file, or it runs at none that were tried; or there is no such output.
     """
     from attn_export.export.graph_module import GraphModule
-    from attn_export.export.onnx import ends, weights
+    from attn_export.export.onnx import ends, outputs_of, weights
     from attn_export.export.onnx.normalise import normalise, overridable
     from attn_export.export.onnx.read import read_model
     from attn_export.export.precision import classes
     from attn_export.export.subject import Subject
 
     made = normalise(read_model(path), path.parent)
-    model = made.model
+    model, chosen, left = outputs_of.chosen(made.model, outputs, path.name)
     ends.check_operators(model)
     ends.check_outputs(model)
-    notes = (*made.notes, overridable(model), weights.check(model))
+    notes = (*made.notes, left, overridable(model), weights.check(model))
     opened = _opened(path, ends.inputs(model), shapes)
     deployed, narrow_note = _deployable(model)
     opened, more = _probed(path, deployed, opened)
@@ -95,6 +95,7 @@ def read(path: Path, shapes: Sequence[str] = ()) -> Subject:
         graph=deployed,
         fixed_scale=classes.of(model).quantised,
         notes=tuple(filter(None, (*notes, narrow_note, *more))),
+        outputs=chosen,
     )
 
 

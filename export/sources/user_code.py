@@ -40,6 +40,7 @@ class _UserCode:
             random_weights=options.randomize,
             seed=options.seed,
             weights_key=options.weights_key,
+            outputs=options.outputs,
         )
         return with_dynamic(built, options.dynamic or "all")
 
@@ -57,6 +58,7 @@ def from_code(
     random_weights: bool = True,
     seed: int = 0,
     weights_key: str | None = None,
+    outputs: Sequence[str] = (),
 ) -> Subject:
     """Import, build and describe a network of the user's.
 
@@ -70,14 +72,16 @@ def from_code(
         random_weights: without a checkpoint, draw the weights anew instead of keeping those of the constructor.
         seed: for the constructor and for the random weights.
         weights_key: the part of the checkpoint to take, keys joined by dots.
+        outputs: those to give, as ``chosen.choose`` reads them; all that are tensors without any.
 
     Raises:
-        SubjectError: it cannot be imported or found.
+        SubjectError: it cannot be imported or found, or does not run.
         UsageError: no shapes, or shapes that cannot be read.
         CheckpointError: the weights do not fit.
     """
     from torch import nn
 
+    from attn_export.export.chosen import settle
     from attn_export.export.subject import Subject
     from attn_export.export.unwrapped import unwrapped
     from attn_export.export.weights import checkpoint
@@ -105,7 +109,9 @@ def from_code(
         origin = f"as the constructor gave them, seed {seed}"
     given = _in_order(described(shapes, _parameters(module)), module)
     dims = tuple(given.dims.values())
-    return Subject(name, module, given.items, given.sizes, dims, origin, random=random)
+    made = Subject(name, module, given.items, given.sizes, dims, origin, random=random)
+    chosen, notes = settle(module, made.example(seed=seed), outputs)
+    return replace(made, outputs=chosen, notes=notes)
 
 
 def _in_order(given: Described, module: nn.Module) -> Described:

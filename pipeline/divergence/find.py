@@ -52,7 +52,7 @@ def find(factory: VariantFactory, other: str | None = None, between: tuple[str, 
     """
     pairs = list(_pairs(factory, other, between))
     cases = factory.seen
-    notes: tuple[str, ...] = ()
+    notes = tuple(factory.notes)
     for pair in pairs:
         both = aligned(*in_order(*pair), tuple(cases.values()))
         sides, notes = (both.reference, both.suspect), notes + both.notes

@@ -22,7 +22,9 @@ from attn_export.deploy_tests.parity.compare import FLOOR, TOLERANCE
 from attn_export.errors import ExportError, UnknownNameError, UsageError
 from attn_export.export.cases.kinds import BRIGHT
 from attn_export.export.cases.plan import plan
+from attn_export.export.chosen import unchosen
 from attn_export.export.graph.origin import Origin, origins, recall
+from attn_export.export.onnx.outputs_of import taken
 from attn_export.export.onnx.read import read_model
 from attn_export.export.precision.float16 import QUANTISED
 from attn_export.export.subject import Subject
@@ -45,6 +47,8 @@ class VariantFactory:
         self.quantised = False
         #: Where tensors come from, as far as anything that was made or read has said.
         self.known: dict[str, Origin] = {}
+        #: What was left out of a side before it was looked at, in words.
+        self.notes: list[str] = []
         self._made: dict[tuple[bool, str], PipelineState] = {}
 
     @cached_property
@@ -145,7 +149,17 @@ class VariantFactory:
             raise UnknownNameError("side", stage, ("original", *RESULTS, "model", *BACKENDS))
         graph = read_model(path)
         self.known = {**origins(graph), **self.known}
-        return graph, None
+        return self._as_chosen(graph, stage), None
+
+    def _as_chosen(self, graph: onnx.ModelProto, text: str) -> onnx.ModelProto:
+        """Give a file the outputs that the bundle was made with by ``--outputs``, where it has them."""
+        recorded = self.what.manifest["subject"]["outputs"] if isinstance(self.what, bundle.Bundle) else {}
+        names = [value.name for value in graph.graph.output]
+        if not recorded or not set(names).issuperset(recorded.values()):
+            return graph
+        if left := unchosen(names, recorded):
+            self.notes.append(f"{text}: {left}")
+        return taken(graph, recorded)
 
     def _own(self, stage: str) -> bool:
         """Whether a side is the file that was named first: its own float64 meaning has the same codes."""

@@ -14,7 +14,7 @@ from attn_export.errors import SubjectError, UsageError
 from attn_export.export.exporting import export_subject
 from attn_export.export.float64_run import double_inputs, doubled, in_float64
 from attn_export.export.input_shapes import parse_input
-from attn_export.export.outputs import bound, evaluate, flatten, left_out
+from attn_export.export.outputs import bound, evaluate, flatten
 from attn_export.export.sources.user_code import from_code
 from attn_export.export.unwrapped import unwrapped
 
@@ -76,12 +76,6 @@ class Output:
 )
 def test_outputs_keep_their_keys(outputs: object, names: list[str]) -> None:
     assert list(flatten(outputs, ["x"])) == names
-
-
-def test_what_holds_none_is_listed() -> None:
-    assert left_out((ONE, None, {"a": None, "b": ONE})) == ["1", "2.a"]
-    with pytest.raises(SubjectError, match=r"got a str at 1\.a"):
-        flatten((ONE, {"a": "text"}), [])
 
 
 SOURCE = """

@@ -46,12 +46,14 @@ class SubjectRecord:
         weights: where they are from.
         fused: whether it went through the fuser.
         seed: of whatever was random.
+        outputs: where outputs were chosen, by the name of each the name that it had.
     """
 
     name: Text
     weights: str = ""
     fused: bool = False
     seed: Count = 0
+    outputs: Mapping[str, Text] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -164,8 +164,8 @@ def noticed(path: Path, name: str) -> str:
     model = onnx.load(whole.model)
     tamper = Tamper(model)
     needs_batch, change = TAMPERS[name]
-    shape = next(iter(whole.cases[0].reference.values())).shape
-    if (needs_batch and not tamper.batch_is_free) or len(shape) < 2:
+    shape = whole.cases[0].reference[tamper.name].shape
+    if (needs_batch and not tamper.batch_is_free) or len(shape) < 2 or (change is _swapped and shape[1] < 2):
         return "-"
     tamper.end(change(tamper, shape))
     with tempfile.TemporaryDirectory() as folder:

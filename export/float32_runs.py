@@ -6,6 +6,8 @@
 | without oneDNN | other kernels for convolutions and products, so another order of sums |
 | channels last | another layout, so another order again |
 | coarse functions | sigmoid, tanh, softmax and their kin as exact as runtimes have them, see ``transcendental`` |
+| coarse functions, one way | the same, all of them too large |
+| rounded | the weights and the input moved by as much as float32 rounds, see ``rounded_runs`` |
 
 A run other than the plain one that does not work on a module is left out; the module is not to blame.
 """
@@ -13,11 +15,11 @@ A run other than the plain one that does not work on a module is left out; the m
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -26,7 +28,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from attn_export.errors import SubjectError
 from attn_export.export.graph_module import GraphModule
 from attn_export.export.outputs import evaluate
-from attn_export.reparam.evaluate.transcendental import Kind, stray
+from attn_export.export.rounded_runs import RoundedRuns
+from attn_export.reparam.evaluate.transcendental import Kind, Signs, Way, stray
 
 Inputs = Mapping[str, Tensor]
 Run = Callable[[nn.Module, Inputs], contextlib.AbstractContextManager[tuple[nn.Module, Inputs]]]
@@ -70,13 +73,13 @@ def channels_last(module: nn.Module, inputs: Inputs) -> Iterator[tuple[nn.Module
 
 
 @contextlib.contextmanager
-def coarse_functions(module: nn.Module, inputs: Inputs) -> Iterator[tuple[nn.Module, Inputs]]:
+def coarse_functions(module: nn.Module, inputs: Inputs, way: Way = "either") -> Iterator[tuple[nn.Module, Inputs]]:
     """Run it with functions that are exact to 2⁻²³ of their range; fused kernels that hold some are taken apart."""
     if isinstance(module, GraphModule):
-        with module.coarse():
+        with module.coarse(way):
             yield module, inputs
     else:
-        with without_onednn(module, inputs), sdpa_kernel(SDPBackend.MATH), _Coarse():
+        with without_onednn(module, inputs), sdpa_kernel(SDPBackend.MATH), _Coarse(Signs(way)):
             yield module, inputs
 
 
@@ -85,7 +88,10 @@ RUNS: Mapping[str, Run] = {
     "without oneDNN": without_onednn,
     "channels last": channels_last,
     "coarse functions": coarse_functions,
+    "coarse functions, one way": functools.partial(coarse_functions, way="up"),
 }
+#: Those of modules that have such functions, and those of modules alone: a graph has no layout.
+_COARSE, _MODULES = frozenset({"coarse functions", "coarse functions, one way"}), frozenset({"channels last"})
 
 
 class Float32Runs:
@@ -93,18 +99,20 @@ class Float32Runs:
 
     def __init__(self, module: nn.Module, said: Callable[[str], None]) -> None:
         self._module, self._said = module, said
-        self._left = dict(RUNS)
+        self._rounded = RoundedRuns(module)
+        graph = isinstance(module, GraphModule)
+        self._left = {name: run for name, run in RUNS.items() if not (graph and name in _MODULES)}
 
-    def __call__(self, inputs: Inputs) -> list[dict[str, Tensor]]:
-        """Run the module on inputs, the plain way first.
+    def __call__(self, inputs: Inputs, *, unsteady: bool = False) -> list[dict[str, Tensor]]:
+        """Run the module on inputs, the plain way first; ``unsteady`` ones are rounded more than once.
 
         Raises:
             SubjectError: the plain run does not work.
         """
-        with _Coarse(by=0) as seen:
+        with _Coarse() as seen:
             found = [evaluate(self._module, inputs)]
         for name, run in tuple(self._left.items()):
-            if run is coarse_functions and not self._has_functions(seen):
+            if name in _COARSE and not self._has_functions(seen):
                 continue
             try:
                 with run(self._module, inputs) as (module, turned):
@@ -112,33 +120,32 @@ class Float32Runs:
             except SubjectError as error:
                 del self._left[name]
                 self._said(f"float32 is measured without the run {name!r}, which does not work here: {error}")
-        return found
+        return found + self._rounded(inputs, unsteady=unsteady)
 
     def _has_functions(self, seen: _Coarse) -> bool:
         return self._module.has_functions if isinstance(self._module, GraphModule) else seen.met
 
 
 class _Coarse(TorchDispatchMode):
-    """Move the result of every function in the table, or (by 0) only see whether there is one."""
+    """Move the result of every function in the table, or without signs only see whether there is one."""
 
-    def __init__(self, by: int = 1) -> None:
+    def __init__(self, signs: Signs | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.by, self.met = by, False
-        self.random = np.random.default_rng(0)
+        self.signs, self.met = signs, False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call an operator."""
         name = str(func.overloadpacket.__name__)
         kind = _KINDS.get(name) or _KINDS.get(name.removesuffix("_"))
         self.met |= kind is not None or _FUSED.search(name) is not None
-        if kind is None or not self.by:
+        if kind is None or self.signs is None:
             return func(*args, **(kwargs or {}))
         given = args[0].clone()  # which an operator in place overwrites
         made = func(*args, **(kwargs or {}))
         result: Tensor = made[0] if isinstance(made, tuple) else made
         if result.dtype == torch.float32:
             axis = int(args[1]) if kind == "row" else -1
-            moved = stray(kind, result.detach().numpy(), given.detach().numpy(), axis, self.random)
+            moved = stray(kind, result.detach().numpy(), given.detach().numpy(), axis, self.signs)
             result.copy_(torch.from_numpy(moved))
         return made
 

@@ -22,8 +22,8 @@ class GraphModule(nn.Module):
         super().__init__()
         self.model = model
         self.precision = nn.Parameter(torch.zeros(()), requires_grad=False)
-        self._evaluators: dict[tuple[torch.dtype, bool], OnnxEvaluator] = {}
-        self._coarse = False
+        self._evaluators: dict[tuple[torch.dtype, transcendental.Way | None], OnnxEvaluator] = {}
+        self._coarse: transcendental.Way | None = None
 
     @property
     def has_functions(self) -> bool:
@@ -31,13 +31,13 @@ class GraphModule(nn.Module):
         return transcendental.found_in(self.model)
 
     @contextlib.contextmanager
-    def coarse(self) -> Iterator[None]:
+    def coarse(self, way: transcendental.Way) -> Iterator[None]:
         """Evaluate such functions as exactly as runtimes do."""
-        self._coarse = True
+        self._coarse = way
         try:
             yield
         finally:
-            self._coarse = False
+            self._coarse = None
 
     def forward(self, *inputs: Tensor) -> GraphOutputs:
         """Evaluate node by node; outputs by name."""

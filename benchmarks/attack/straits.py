@@ -70,7 +70,7 @@ def _full_target(place: RunFolder) -> None:
 
 
 def _full_target_older(place: RunFolder) -> None:
-    """The older bundle fits, and half of a second one beside it."""
+    """Make room for the older bundle, and for half of a second one beside it."""
     older = place.honest / "bundle"
     pages = sum(-(-file.stat().st_size // 4096) for file in older.iterdir())
     _disk(place.work / "disk", f"{6 * pages}k")

@@ -26,7 +26,7 @@ PROBES = (9, 5, 17, 33, 6, 8, 16, 7, 2, 1)
 #: Operations that kinds and sizes may take beside the first few cases, each, and bytes of a bundle.
 KINDS, SIZES, BYTES = 8_000_000_000, 8_000_000_000, 8 << 20
 #: Kinds that every model is proven on, whatever it costs.
-LEAST = 3
+LEAST = 4
 
 
 @dataclass(frozen=True)

@@ -159,7 +159,7 @@ def meaning(side: Variant, feeds: Feeds) -> Probe:
 
 
 def float32_runs(side: Variant, feeds: Feeds) -> Iterator[Probe]:
-    """Give runs in float32 that are right, by other kernels than a backend's: one, and one with coarse functions."""
+    """Give runs in float32 that are right, by other kernels than a backend's: one, and some with coarse functions."""
     if side.graph is None:
         import torch
 
@@ -168,16 +168,18 @@ def float32_runs(side: Variant, feeds: Feeds) -> Iterator[Probe]:
         original = side.original
         assert original is not None
 
-        def coarse(names: Sequence[str]) -> list[tuple[str, Array]]:
-            with coarse_functions(original.subject.module, {}):
+        def coarse(way: transcendental.Way, names: Sequence[str]) -> list[tuple[str, Array]]:
+            with coarse_functions(original.subject.module, {}, way):
                 return list(original.visit(feeds, names, torch.float32))
 
         yield lambda names: original.visit(feeds, names, torch.float32)
-        yield coarse
+        yield partial(coarse, "either")
+        yield partial(coarse, "up")
         return
     yield partial(OnnxEvaluator(side.graph, np.float32).visit, feeds)
     if transcendental.found_in(side.graph):
-        yield partial(OnnxEvaluator(side.graph, np.float32, coarse=True).visit, feeds)
+        yield partial(OnnxEvaluator(side.graph, np.float32, coarse="either").visit, feeds)
+        yield partial(OnnxEvaluator(side.graph, np.float32, coarse="up").visit, feeds)
 
 
 @contextmanager

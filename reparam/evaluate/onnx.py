@@ -102,10 +102,10 @@ class OnnxEvaluator:
         arrays: Mapping[str, Array] | None = None,
         local: functions.Functions | None = None,
         *,
-        coarse: bool = False,
+        coarse: transcendental.Way | None = None,
     ) -> None:
         self.dtype, self._folder = np.dtype(dtype), folder
-        self._coarse = np.random.default_rng(0) if coarse else None
+        self._coarse, self._signs = coarse, transcendental.Signs(coarse or "up")
         self.nodes = list(model.graph.node)
         self.inputs = [value.name for value in model.graph.input]
         self.outputs = [value.name for value in model.graph.output]
@@ -169,7 +169,7 @@ class OnnxEvaluator:
             have, more = len(results), list(node.output[len(results) :])
             raise ExportError(f"{node.op_type} {node.name!r} has {have} outputs; the node asks for {more} as well")
         if self._coarse is not None:
-            results = transcendental.stray_node(node, self._opset(node), results, arguments, self._coarse)
+            results = transcendental.stray_node(node, self._opset(node), results, arguments, self._signs)
         return results[: len(node.output)]
 
     def _argument(self, node: onnx.NodeProto, name: str, values: Mapping[str, Array]) -> Any:
@@ -263,8 +263,7 @@ class OnnxEvaluator:
     def _inside(self, graph: onnx.GraphProto, opsets: Iterable[onnx.OperatorSetIdProto]) -> OnnxEvaluator:
         """Make an evaluation of a graph inside this one, which knows the same functions."""
         model = helper.make_model(graph, opset_imports=list(opsets))
-        coarse = self._coarse is not None
-        return OnnxEvaluator(model, self.dtype.type, self._folder, local=self._functions, coarse=coarse)
+        return OnnxEvaluator(model, self.dtype.type, self._folder, local=self._functions, coarse=self._coarse)
 
     def _reference(self, node: onnx.NodeProto) -> Runner:
         copy = onnx.NodeProto()

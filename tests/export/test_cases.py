@@ -140,8 +140,8 @@ def test_a_limit_is_tried_although_it_is_dear() -> None:
 def test_a_large_model_is_proven_on_fewer_cases_and_that_is_said() -> None:
     subject, large = image(), Work(0, plan.KINDS * 2, 1000)
     rows = [row for row in plan.plan(subject, work=large) if row.optional]
-    assert [row.name for row in rows] == ["natural image", "constant frames", "one bright pixel"]
-    assert {"zeros", "b=9", kinds.LARGE} <= set(plan.left_out(subject, large))
+    assert [row.name for row in rows] == ["natural image", "negative", "zeros", kinds.LARGE]
+    assert {"ones", "b=9", "one bright pixel"} <= set(plan.left_out(subject, large))
     assert not plan.left_out(subject, TINY)
 
 

@@ -1,0 +1,83 @@
+"""Float32 runs of one module whose weights and inputs are moved by as much as float32 rounds.
+
+A correct sum in float32 is the exact sum of operands that were moved by a few roundings each (Higham, Accuracy and
+Stability of Numerical Algorithms, section 3.1). Where inputs are of one piece (zeros, constant frames), other runs
+round alike, whatever they magnify: a norm over equal numbers is exactly zero in all of them. There inputs are moved by
+a step as well, more than once.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+import torch
+from onnx import numpy_helper
+from torch import Tensor, nn
+
+from attn_export.export.graph_module import GraphModule
+from attn_export.export.outputs import evaluate
+
+#: How far float32 rounds.
+ROUNDING = 2.0**-24
+#: Draws where rounding may be magnified.
+_DRAWS = 2
+
+
+class RoundedRuns:
+    """Such runs of a module, which is copied when it is first asked for them."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._moved: nn.Module | None = None
+
+    def __call__(self, inputs: Mapping[str, Tensor], *, unsteady: bool = False) -> list[dict[str, Tensor]]:
+        """Run on inputs; on ``unsteady`` ones more than once, and moved by a step as well.
+
+        Raises:
+            SubjectError: the module does not run on them.
+        """
+        if self._moved is None:
+            self._moved = _moved(self._module)
+        draws, step = (_DRAWS, ROUNDING) if unsteady else (1, 0.0)
+        return [evaluate(self._moved, shifted(inputs, ROUNDING, step, seed)) for seed in range(draws)]
+
+
+def shifted(inputs: Mapping[str, Tensor], share: float, step: float, seed: int) -> dict[str, Tensor]:
+    """Move floating-point inputs by a share of themselves and by a step, both times normal numbers, in their type."""
+    random = np.random.default_rng(seed)
+    found = {}
+    for name, value in inputs.items():
+        if value.is_floating_point():
+            noise = torch.from_numpy(random.standard_normal((2, *value.shape)))
+            found[name] = (value.double() * (1 + share * noise[0]) + step * noise[1]).to(value.dtype)
+        else:
+            found[name] = value
+    return found
+
+
+def _moved(module: nn.Module) -> nn.Module:
+    """Copy a module with its matrices and kernels moved; vectors and scalars may be sizes, bounds and scales."""
+    if isinstance(module, GraphModule):
+        return GraphModule(_moved_graph(module.model))
+    found = copy.deepcopy(module)
+    random = np.random.default_rng(0)
+    with torch.no_grad():
+        for value in found.parameters():
+            if value.ndim > 1 and value.is_floating_point():
+                value.mul_(1 + ROUNDING * torch.from_numpy(random.standard_normal(value.shape)).to(value.dtype))
+    return found
+
+
+def _moved_graph(model: onnx.ModelProto) -> onnx.ModelProto:
+    found = onnx.ModelProto()
+    found.CopyFrom(model)
+    random = np.random.default_rng(0)
+    for weight in found.graph.initializer:
+        if len(weight.dims) > 1 and weight.data_type == onnx.TensorProto.FLOAT:
+            value = numpy_helper.to_array(weight)
+            moved = value * (1 + ROUNDING * random.standard_normal(value.shape))
+            weight.CopyFrom(numpy_helper.from_array(moved.astype(np.float32), weight.name))
+    return found

@@ -85,7 +85,7 @@ def test_outputs_are_named_apart_from_inputs() -> None:
     assert list(flatten([one], ["y"])) == ["out"]
     with pytest.raises(SubjectError, match="got str"):
         flatten("text", [])
-    with pytest.raises(SubjectError, match="got none"):
+    with pytest.raises(SubjectError, match="got nothing"):
         flatten((), [])
 
 

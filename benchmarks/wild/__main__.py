@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import subprocess
-import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -61,10 +60,9 @@ def _tell(environments: Mapping[str, Path]) -> None:
     ABOUT.write_text(json.dumps(about, indent=1, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def write_page() -> None:
+def rendered(file: Path, about: Path) -> str:
     """Render what was kept."""
-    about = json.loads(ABOUT.read_text(encoding="utf-8"))
-    PAGE.write_text(page(rows.read(ROWS).values(), about), encoding="utf-8")
+    return page(rows.read(file).values(), json.loads(about.read_text(encoding="utf-8")))
 
 
 def main() -> None:
@@ -87,9 +85,9 @@ def main() -> None:
         said = f"exit {found.exit}, {found.seconds} s {found.message[:120]}"
         print(f"{number}/{len(chosen)} {network.library} {network.name}: {said}", flush=True)
     rows.write(ROWS, rows.read(ROWS).values())
-    write_page()
+    PAGE.write_text(rendered(ROWS, ABOUT), encoding="utf-8")
     print(PAGE)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -19,6 +19,7 @@ import onnx
 from attn_export import bundle
 from benchmarks.wild import own_fuse
 from benchmarks.wild.network import FILE, Network
+from benchmarks.wild.own_fuse import OWN
 from benchmarks.wild.row import Row
 
 #: The folder that the bundle is written to, beside the file.
@@ -44,8 +45,8 @@ def attempt(network: Network, python: Path, limit: float) -> Row:
         if network.file is None:
             (folder / FILE).write_text(network.source, encoding="utf-8")
         done = run([str(python), "-m", "attn_export", *network.words, "--json", "-o", OUT], folder, limit)
-        before, own = (None, None) if network.file else own_fuse.norms(network, python, folder, limit)
-        return _row(network, done, folder, before, own)
+        counted = own_fuse.norms(network, python, folder, limit) if network.library in OWN else (None, None)
+        return _row(network, done, folder, *counted)
 
 
 def run(command: list[str], folder: Path, limit: float) -> Done:
@@ -115,4 +116,5 @@ def _rounded(seconds: float | None) -> float | None:
 def _norms(file: Path) -> int | None:
     if not file.is_file():
         return None
-    return sum(node.op_type == "BatchNormalization" for node in onnx.load(file, load_external_data=False).graph.node)
+    graph = onnx.load(file, load_external_data=False).graph
+    return len([node for node in graph.node if node.op_type == "BatchNormalization"])

@@ -24,19 +24,17 @@ def norms(module):
     return sum(isinstance(part, _BatchNorm) for part in module.modules())
 module = make().eval()
 before = norms(module)
-fused = None
 {lines}
-print(json.dumps([before, None if fused is None else norms(fused)]))
+print(json.dumps([before, norms(fused)]))
 """
 
 
-def norms(network: Network, python: Path, folder: Path, limit: float) -> tuple[int | None, int | None]:
+def norms(network: Network, python: Path, folder: Path, limit: float) -> tuple[int, int] | tuple[None, None]:
     """Count the batch norms of the module in ``folder``, before and after its library's own fuse.
 
-    None stands for what cannot be counted: the module cannot be built, or its library has no fuse.
+    None stands for what cannot be counted, as the module cannot be built.
     """
-    lines = OWN[network.library][1] if network.library in OWN else ""
-    command = [str(python), "-c", _SCRIPT.format(lines=lines)]
+    command = [str(python), "-c", _SCRIPT.format(lines=OWN[network.library][1])]
     try:
         done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=limit)
     except subprocess.TimeoutExpired:

@@ -79,6 +79,10 @@ class Layout:
             _signature(a) == _signature(b) for a, b in zip(self.axes, other.axes, strict=True)
         )
 
+    def same_order(self, other: Layout) -> bool:
+        """Whether both put the same things in the same order, however they are grouped into axes."""
+        return _signature(tuple(self.atoms)) == _signature(tuple(other.atoms))
+
     def resized(self, shape: Sequence[Dim] | None) -> Layout:
         """Take sizes of batch and space from a tensor's shape where one atom fills an axis."""
         if shape is None or len(shape) != len(self.axes):

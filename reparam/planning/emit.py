@@ -40,6 +40,8 @@ def lower(root: ir.Value, root_layout: Layout, state: State, target: ir.Value, p
         return _affine(state, root)
     if _is_product(state, root_layout):
         return _linear(lin, root, target)
+    if _is_regrouped_product(state, root_layout):
+        return _linear_regrouped(lin, root, target)
     if not lin.axes and len(root_layout.axes) > 2:
         return _over_all(lin, root, target)
     if not 1 <= len(lin.axes) <= 3:
@@ -63,6 +65,12 @@ def _is_product(state: State, root_layout: Layout) -> bool:
         return holds_all and (last == 1 or (bool(second) and second[0].kind != "c"))
     channels_first = bool(second) and second[0].kind == "c" and last > 1
     return state.layout.same(root_layout.with_width(last, state.lin.outputs)) and not channels_first
+
+
+def _is_regrouped_product(state: State, root_layout: Layout) -> bool:
+    """Whether the value is such a product, whose axes are then merged or cut, and nothing is moved."""
+    plain = root_layout.with_width(len(root_layout.axes) - 1, state.lin.outputs)
+    return state.layout.same_order(plain) and _is_product(replace(state, layout=plain), root_layout)
 
 
 def _is_pointwise(lin: LinConv) -> bool:
@@ -92,6 +100,8 @@ def _with_border_map(
     steps = lower(root, root_layout, State(bare, place), target, profile).steps
     number = max((n for n, step in enumerate(steps) if step.work.macs), default=len(steps) - 1) + 1
     sizes, turned = steps[number - 1].sizes, number < len(steps)
+    if turned and steps[number - 1].work.kind == cost.PRODUCT:  # its channels are last, and only then regrouped
+        turned, place = False, root_layout.with_width(len(root_layout.axes) - 1, lin.outputs)
     if not turned:
         positions.check(place)
 
@@ -217,6 +227,24 @@ def _linear(lin: LinConv, root: ir.Value, target: ir.Value) -> Lowering:
     return Lowering((LoweringStep(build, work, shape, sizes, stored + (lin.outputs if lin.biased else 0)),))
 
 
+def _linear_regrouped(lin: LinConv, root: ir.Value, target: ir.Value) -> Lowering:
+    shape, sizes = _known(root)
+    plain = ir.Value(target.name, (*shape[:-1], lin.outputs), (*sizes[:-1], lin.outputs))
+    return Lowering((*_linear(lin, root, plain).steps, _reshaped(target)))
+
+
+def _reshaped(target: ir.Value) -> LoweringStep:
+    """Make the last step, which groups the axes as the target has them.
+
+    Raises:
+        NotFusibleError: more than one of its sizes is dynamic.
+    """
+    shape, sizes = _known(target)
+    if sum(not isinstance(d, int) for d in shape) > 1:
+        raise NotFusibleError("its layout cannot be rebuilt with several dynamic axes", "export a fixed size")
+    return _step(ir.Reshape(), Work(0, 0, free=True), shape, sizes)
+
+
 def _convs(root: ir.Value, root_layout: Layout, state: State, target: ir.Value) -> Iterator[Lowering]:
     """Yield every way to write the state as one convolution: on all channels, or on those it reads."""
     before: list[LoweringStep] = []
@@ -308,7 +336,7 @@ def _from_canonical(state: State, sizes: Sizes, target: ir.Value) -> list[Loweri
         NotFusibleError: the layout needs more than a permutation and merging.
     """
     lin, place = state.lin, state.layout
-    target_shape, target_sizes = _known(target)
+    target_sizes = _known(target)[1]
     canonical = channels_first([1, lin.outputs, *(2 for _ in lin.axes)])
     assert canonical is not None
     if place.same(canonical):
@@ -321,9 +349,7 @@ def _from_canonical(state: State, sizes: Sizes, target: ir.Value) -> list[Loweri
     if order != list(range(len(order))):
         steps.append(_step(ir.Transpose(tuple(order)), Work(0, 2 * prod(moved)), (None,) * len(order), moved))
     if moved != target_sizes or _merged(place):
-        if sum(not isinstance(d, int) for d in target_shape) > 1:
-            raise NotFusibleError("its layout cannot be rebuilt with several dynamic axes", "export a fixed size")
-        steps.append(_step(ir.Reshape(), Work(0, 0, free=True), target_shape, target_sizes))
+        steps.append(_reshaped(target))
     return steps
 
 
@@ -340,6 +366,8 @@ def _order(lin: LinConv, place: Layout) -> list[int]:
             continue
         order.append(position)
     order += [n + 2 for n, axis in enumerate(lin.axes) if n + 2 not in order]
+    if 0 not in order:  # a batch of one, which was merged away
+        order.insert(0, 0)
     if sorted(order) != list(range(len(lin.axes) + 2)):
         raise NotFusibleError("its channels are spread over several places", "put the layout change behind it")
     return order

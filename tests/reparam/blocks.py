@@ -384,14 +384,15 @@ def repnext(channels: int) -> nn.Module:
 class LinearNorm(nn.Module):
     """LeViT: a linear layer on tokens and a batch norm over all tokens."""
 
-    def __init__(self, cin: int, cout: int) -> None:
+    def __init__(self, cin: int, cout: int, heads: int = 1) -> None:
         super().__init__()
-        self.linear, self.norm = nn.Linear(cin, cout, bias=False), nn.BatchNorm1d(cout)
+        self.linear, self.norm, self.heads = nn.Linear(cin, cout, bias=False), nn.BatchNorm1d(cout), heads
 
     def forward(self, x: Tensor) -> Tensor:
-        """Flatten batch and tokens for the norm."""
+        """Flatten batch and tokens for the norm, and cut the channels into heads."""
         y = self.linear(x)
-        return torch.relu(self.norm(y.flatten(0, 1)).reshape_as(y))
+        y = self.norm(y.flatten(0, 1)).view(*y.shape[:2], self.heads, -1)
+        return torch.relu(y.transpose(1, 2))
 
 
 class ConvNext(nn.Module):
@@ -501,6 +502,8 @@ BLOCKS = [
     Block("vanillanet-linear", lambda: vanillanet(8, 1.0), _IMAGE, before=2),
     Block("repnext", lambda: repnext(8), _IMAGE, before=7),
     Block("levit-linear", lambda: LinearNorm(8, 12), (2, 9, 8), convs=0, linears=1, before=0),
+    Block("levit-heads", lambda: LinearNorm(8, 12, 3), (2, 9, 8), convs=0, linears=1, before=0),
+    Block("levit-batch-1", lambda: LinearNorm(8, 12, 3), (1, 9, 8), convs=0, linears=1, before=0, dynamic=False),
     Block("convnext", lambda: ConvNext(8), _IMAGE, convs=1, linears=2, before=1),
     Block("starnet", lambda: StarNet(8), _IMAGE, convs=5, before=5, products=1),
     Block("hgnet-affine", lambda: Affine(8, 8), _IMAGE, convs=2, before=2),

@@ -79,6 +79,12 @@ class Layout:
             _signature(a) == _signature(b) for a, b in zip(self.axes, other.axes, strict=True)
         )
 
+    def is_channels_first(self, channels: int) -> bool:
+        """Whether the tensor is ``(b, c, *space)``; where an axis has size 1, nothing else can be told of it."""
+        space = [("s", n, 0) for n in range(len(self.axes) - 2)]
+        plain = [("b", 0, 0), ("c", 0, channels), *space]
+        return len(self.axes) >= 2 and all(_signature(a) in ([], [k]) for a, k in zip(self.axes, plain, strict=True))
+
     def same_order(self, other: Layout) -> bool:
         """Whether both put the same things in the same order, however they are grouped into axes."""
         return _signature(tuple(self.atoms)) == _signature(tuple(other.atoms))

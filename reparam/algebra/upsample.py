@@ -31,9 +31,7 @@ def begin(op: ir.DepthToSpace | ir.Upsample | ir.ConvTranspose, state: State) ->
         NotFusibleError: it is no ``(b, c, *space)``, or it would be padded where its bias is not zero.
     """
     lin, rank = state.lin, len(state.lin.axes)
-    plain = channels_first([2, lin.outputs, *(2,) * rank])
-    assert plain is not None
-    if not state.layout.same(plain):
+    if len(state.layout.axes) != rank + 2 or not state.layout.is_channels_first(lin.outputs):
         raise NotFusibleError("it enlarges a tensor that is not (batch, channels, space)", "keep space apart and last")
     match op:
         case ir.Upsample():

@@ -64,8 +64,9 @@ def enlarged(draw: Any) -> Made:
     kind = draw(st.sampled_from(["deconv", "deconv", "shuffle", "repeat"]))
     if kind == "shuffle":
         rank, channels = 2, 4 * draw(st.integers(1, 2))
-    sizes = [draw(st.integers(4, 7)) for _ in range(rank)]
-    x = np.random.default_rng(draw(st.integers(0, 2**16))).standard_normal((2, channels, *sizes))
+    sizes = [draw(st.sampled_from([1, 4, 5, 6, 7])) for _ in range(rank)]
+    batch = draw(st.integers(1, 2))
+    x = np.random.default_rng(draw(st.integers(0, 2**16))).standard_normal((batch, channels, *sizes))
     op: ir.DepthToSpace | ir.Upsample | ir.ConvTranspose
     if kind == "deconv":
         op = enlarge = draw(deconvolutions(channels, rank))

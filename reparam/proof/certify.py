@@ -122,7 +122,7 @@ def _shapes(
 def _is_fixed(graph: ir.Graph, merge: Merge, region: Sequence[ir.Node], space: Sequence[int]) -> bool:
     """Whether the merge holds at the traced size only, or its reshapes are known there only."""
     shape = graph.values[merge.root].shape or ()
-    reshapes = [node for node in region if isinstance(node.op, ir.Reshape)]
+    reshapes = [node for node in (*region, *merge.added) if isinstance(node.op, ir.Reshape)]
     return "static" in merge.notes or any(not _free_of_space(graph, node, shape, space) for node in reshapes)
 
 
@@ -133,8 +133,8 @@ def _is_cheap(graph: ir.Graph, region: Sequence[ir.Node]) -> bool:
 
 def _free_of_space(graph: ir.Graph, node: ir.Node, shape: Sequence[Dim], space: Sequence[int]) -> bool:
     """Whether a reshape's sizes follow from symbols when the root's size changes."""
-    value = graph.values[node.output]
-    return value.shape is not None and all(isinstance(shape[axis], str) for axis in space)
+    value = graph.values.get(node.output)
+    return value is not None and value.shape is not None and all(isinstance(shape[axis], str) for axis in space)
 
 
 def _reach(op: ir.Op) -> int:

@@ -80,7 +80,7 @@ CLASSES = {
     ),
     "CvtForImageClassification": (
         "CvtConfig",
-        "embed_dim=[16, 32, 64], num_heads=[1, 2, 4], depth=[1, 1, 2]",
+        "embed_dim=[16, 32, 64], num_heads=[1, 2, 4], depth=[1, 2, 3]",
         PIXELS.format(64),
     ),
     "FocalNetModel": ("FocalNetConfig", "image_size=64, embed_dim=24, depths=[1, 1, 1, 1]", PIXELS.format(64)),

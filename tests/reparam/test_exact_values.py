@@ -163,6 +163,13 @@ def test_places_of_columns_and_behind_padding() -> None:
     assert padded.tolist() == [[[0, 1, 1]]]
 
 
+def test_a_window_far_beyond_what_it_slides_over_costs_nothing() -> None:
+    """EfficientNet of transformers pools its last map by a window of as many positions as channels, rounded up."""
+    x = np.float32([[[[1, 2], [3, 6]]]])
+    named: dict[str, Any] = {"kernel_shape": [99_999, 99_999], "ceil_mode": 1}
+    assert one("AveragePool", [x], **named)[0].tolist() == [[[[3]]]]
+
+
 def test_global_pools_of_any_rank() -> None:
     x = drawn(2, 3, 5)
     assert np.array_equal(one("GlobalMaxPool", [x])[0], x.max(2, keepdims=True))

@@ -6,7 +6,8 @@ the number of channels, a pooling whose last window starts in the padding).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -75,17 +76,13 @@ def _crop(
 def average(attributes: Mapping[str, Any], arguments: Sequence[Array | None]) -> Array:
     """AveragePool; padding counts if it is to be included, what rounding up adds behind it never does."""
     x = tensor_of(arguments[0])
-    ones = torch.ones((1, 1, *x.shape[2:]), dtype=x.dtype)
-    count = _summed(attributes, ones, float(attributes.get("count_include_pad", 0)))
-    total = _summed(attributes, x.flatten(0, 1).unsqueeze(1), 0.0) / count
-    return array_of(total.reshape(*x.shape[:2], *total.shape[2:]))
+    return array_of(_summed(attributes, x) / _counted(attributes, x))
 
 
 def power(attributes: Mapping[str, Any], arguments: Sequence[Array | None]) -> Array:
     """LpPool: (Σ |x|ᵖ)^(1/p) over each window."""
     x, p = tensor_of(arguments[0]), attributes.get("p", 2)
-    total = _summed(attributes, (x.abs() ** p).flatten(0, 1).unsqueeze(1), 0.0) ** (1 / p)
-    return array_of(total.reshape(*x.shape[:2], *total.shape[2:]))
+    return array_of(_summed(attributes, x.abs() ** p) ** (1 / p))
 
 
 def power_global(attributes: Mapping[str, Any], arguments: Sequence[Array | None]) -> Array:
@@ -108,13 +105,38 @@ def maximum_global(_: Mapping[str, Any], arguments: Sequence[Array | None]) -> A
     return np.asarray(x.max(tuple(range(2, x.ndim)), keepdims=True))
 
 
-def _summed(attributes: Mapping[str, Any], x: torch.Tensor, pad: float) -> torch.Tensor:
-    """Sum over windows of x [n, 1, *spatial]."""
-    kernel = attributes["kernel_shape"]
+def _summed(attributes: Mapping[str, Any], x: torch.Tensor) -> torch.Tensor:
+    """Sum over windows of x [n, c, *spatial], axis by axis: a window may be far larger than what it slides over."""
+    for axis, slide in enumerate(_slides(attributes, x)):
+        x = slide(x, axis + 2, 0.0)
+    return x
+
+
+def _counted(attributes: Mapping[str, Any], x: torch.Tensor) -> torch.Tensor:
+    """Count what each window holds."""
+    count, inside = torch.ones((), dtype=x.dtype), float(attributes.get("count_include_pad", 0))
+    for size, slide in zip(x.shape[2:], _slides(attributes, x), strict=True):
+        count = count.unsqueeze(-1) * slide(torch.ones(size, dtype=x.dtype), 0, inside)
+    return count
+
+
+def _slides(attributes: Mapping[str, Any], x: torch.Tensor) -> list[Callable[[torch.Tensor, int, float], torch.Tensor]]:
+    """For each spatial axis, how windows are summed along it."""
+    kernel, rank = attributes["kernel_shape"], x.ndim - 2
     steps, gaps, pads = _window(attributes, x, kernel)
-    padded = _pad(_pad(x, pads, pad), _beyond(attributes, x.shape[2:], kernel), 0.0)
-    kind = (F.conv1d, F.conv2d, F.conv3d)[x.ndim - 3]
-    return kind(padded, torch.ones((1, 1, *kernel), dtype=x.dtype), None, steps, 0, gaps)
+    beyond = _beyond(attributes, x.shape[2:], kernel)[rank:]
+    around = zip(pads[:rank], pads[rank:], beyond, strict=True)
+    return [partial(_slide, *row) for row in zip(kernel, steps, gaps, around, strict=True)]
+
+
+def _slide(
+    size: int, step: int, gap: int, around: tuple[int, int, int], x: torch.Tensor, axis: int, value: float
+) -> torch.Tensor:
+    """Pad along an axis, with ``value`` and then behind with 0, and sum over windows."""
+    before, after, beyond = around
+    others = (0, 0) * (x.ndim - 1 - axis)
+    padded = F.pad(F.pad(x, (*others, before, after), value=value), (*others, 0, beyond))
+    return padded.unfold(axis, gap * (size - 1) + 1, step)[..., ::gap].sum(-1)
 
 
 def maximum(attributes: Mapping[str, Any], arguments: Sequence[Array | None]) -> Array:

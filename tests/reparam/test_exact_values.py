@@ -166,7 +166,7 @@ def test_places_of_columns_and_behind_padding() -> None:
 def test_a_window_far_beyond_what_it_slides_over_costs_nothing() -> None:
     """EfficientNet of transformers pools its last map by a window of as many positions as channels, rounded up."""
     x = np.float32([[[[1, 2], [3, 6]]]])
-    named: dict[str, Any] = {"kernel_shape": [99_999, 99_999], "ceil_mode": 1}
+    named: dict[str, Any] = {"kernel_shape": [99_999] * 2, "strides": [99_999] * 2, "ceil_mode": 1}
     assert one("AveragePool", [x], **named)[0].tolist() == [[[[3]]]]
 
 

@@ -82,7 +82,7 @@ def test_functions_that_do_not_fit_their_calls_are_refused() -> None:
 
 
 def test_a_transpose_that_only_regroups_a_batch_of_one_may_go() -> None:
-    """PyTorch's own attention turns tokens to the front; what is written instead holds at that size, and is proven so."""
+    """PyTorch's own attention turns tokens to the front; what is written instead holds at that size only."""
     text = """<ir_version: 8, opset_import: ["": 17]> turned (float[1, 3, 2] x) => (float[3, 1, 2] y)
         <float[2, 2] w = {2, 1, 3, 5}, float[2] b = {3, 7}>
         { r = Relu(x)  t = Transpose <perm = [1, 0, 2]> (r)  p = MatMul(t, w)  a = Add(p, b)  y = Relu(a) }"""

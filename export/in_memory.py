@@ -5,11 +5,12 @@ from __future__ import annotations
 import copy
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import get_args
+from typing import Any, get_args
 
 from torch import Tensor, nn
 
 from attn_export.errors import UsageError
+from attn_export.export.binding import tensors
 from attn_export.export.chosen import settle
 from attn_export.export.subject import Subject
 from attn_export.export.weights.randomize import randomize
@@ -22,7 +23,7 @@ DynamicShapes = Mapping[str, Mapping[int, Dim]]
 
 def from_module(
     module: nn.Module,
-    args: Sequence[Tensor],
+    args: Sequence[Any],
     *,
     dynamic: DynamicShapes | None = None,
     name: str | None = None,
@@ -34,7 +35,8 @@ def from_module(
 
     Args:
         module: in evaluation mode.
-        args: what ``forward`` takes, in its order; the sizes at which the module is traced.
+        args: what ``forward`` takes, in its order: tensors, or lists, tuples and dicts of them; the sizes at which the
+            module is traced.
         dynamic: which axes of which input may vary, and in what range.
         name: what the subject is called; by default its class's name.
         randomize_weights: draw seeded random values for those that a fresh module leaves at 0 or 1.
@@ -48,20 +50,21 @@ def from_module(
     training = [inner or type(module).__name__ for inner, part in module.named_modules() if part.training]
     if training:
         raise UsageError(f"expected a module in evaluation mode, got {training[0]} in training mode; call .eval()")
-    names = _names(module, len(args))
+    given = tensors(_names(module, len(args)), args)
+    names = list(given)
     free = dynamic or {}
     if unknown := sorted(set(free) - set(names)):
         raise UsageError(f"dynamic: expected inputs out of {', '.join(names)}, got {unknown[0]!r}")
     sizes: dict[str, int] = {}
     dims: dict[str, Dim] = {}
     inputs = []
-    for key, value in zip(names, args, strict=True):
+    for key, value in given.items():
         inputs.append(_input(key, value, free.get(key, {}), sizes, dims))
     own = copy.deepcopy(module)
     if randomize_weights:
         randomize(own, seed)
     weights = f"random, seed {seed}" if randomize_weights else "as the module had them"
-    chosen, notes = settle(own, dict(zip(names, args, strict=True)), outputs)
+    chosen, notes = settle(own, given, outputs)
     return Subject(
         name or type(module).__name__,
         own,

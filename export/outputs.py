@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from attn_export.errors import SubjectError
+from attn_export.export.binding import bound
 from attn_export.process.guest import guest
 
 
@@ -35,29 +35,6 @@ def called(module: nn.Module, inputs: Mapping[str, Tensor]) -> object:
     with guest(f"{type(module).__name__} does not run on {shapes}"), torch.no_grad():
         positional, keywords = bound(module, inputs)
         return module(*positional, **keywords)
-
-
-def bound(module: nn.Module, inputs: Mapping[str, Tensor]) -> tuple[tuple[Tensor, ...], dict[str, Tensor]]:
-    """Split inputs into those given by position and those given by name.
-
-    Inputs whose names are ``forward``'s own parameters go to these. Names that are the user's go by position, all of
-    them.
-    """
-    parameters = _parameters(module)
-    by_position = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
-    by_name = {p.name for p in parameters if p.kind in (p.KEYWORD_ONLY, p.POSITIONAL_OR_KEYWORD)}
-    names = list(inputs)
-    first = next((i for i, name in enumerate(names) if by_position[i : i + 1] != [name]), len(names))
-    if by_name.issuperset(names[first:]):
-        return tuple(inputs[name] for name in names[:first]), {name: inputs[name] for name in names[first:]}
-    return tuple(inputs.values()), {}
-
-
-def _parameters(module: nn.Module) -> list[inspect.Parameter]:
-    try:
-        return list(inspect.signature(module.forward).parameters.values())
-    except (TypeError, ValueError):  # compiled code has none
-        return []
 
 
 class GraphOutputs(dict[str, Tensor]):

@@ -63,7 +63,8 @@ Inputs = Annotated[
         "--input",
         metavar="SHAPE",
         help="An input: x:1x3x224x224 or [1,3,224,224]; b=2x3xh=320%32xw=64..640 to let sizes vary, freely, by steps"
-        " or in a range; ids:1x77:int64[0,49407] for another type and its values.",
+        " or in a range; ids:1x77:int64[0,49407] for another type and its values; feats.0:1x8x7x7 or"
+        " batch.image:1x3x224x224 inside a list or dict.",
     ),
 ]
 Outputs = Annotated[

@@ -13,6 +13,7 @@ import onnx
 import torch
 
 from attn_export.errors import ContractError, ExportError
+from attn_export.export.binding import bound, shapes
 from attn_export.export.onnx import contract
 from attn_export.export.onnx.assumed import narrowed
 from attn_export.export.onnx.beyond import compared
@@ -20,7 +21,7 @@ from attn_export.export.onnx.epsilons import lost
 from attn_export.export.onnx.exported import Contract, Exported
 from attn_export.export.onnx.gelu import scale_first
 from attn_export.export.onnx.opset import OPSET
-from attn_export.export.outputs import bound, evaluate
+from attn_export.export.outputs import evaluate
 from attn_export.export.subject import Subject
 from attn_export.process import activity
 from attn_export.types import Dim, TensorSpec
@@ -95,7 +96,6 @@ def _convert(subject: Subject, promised: Contract) -> torch.onnx.ONNXProgram:
         for item in subject.inputs
     }
     positional, keywords = bound(subject.module, subject.example())
-    shapes = free if keywords else tuple(free.values())
     with _quiet() as said, activity.doing("exporting the module", who="PyTorch's exporter"):
         try:
             program = torch.onnx.export(
@@ -106,7 +106,7 @@ def _convert(subject: Subject, promised: Contract) -> torch.onnx.ONNXProgram:
                 opset_version=promised.opset,
                 input_names=[p.name for p in promised.inputs],
                 output_names=[p.name for p in promised.outputs],
-                dynamic_shapes=shapes if symbols else None,
+                dynamic_shapes=shapes(subject.module, free) if symbols else None,
                 verbose=False,
                 external_data=False,
             )

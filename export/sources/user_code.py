@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
-import inspect
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,6 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from attn_export.errors import SubjectError, UnknownNameError, UsageError
+from attn_export.export.binding import misplaced, needed, ordered, owner, parameters
 from attn_export.export.input_shapes import Described, described
 from attn_export.export.source import Source, SourceOptions, refuse_catalogue_options
 from attn_export.process.guest import guest
@@ -81,14 +81,13 @@ def from_code(
     """
     from torch import nn
 
+    from attn_export.export.asking import template
     from attn_export.export.chosen import settle
     from attn_export.export.subject import Subject
     from attn_export.export.unwrapped import unwrapped
     from attn_export.export.weights import checkpoint
     from attn_export.export.weights.randomize import randomize
 
-    if not shapes:
-        raise UsageError(f"{text}: input shape required: add for example --input 1x3x224x224")
     source, _, name = text.rpartition(":")
     found = _find(_import(source), source, name)
     if isinstance(found, nn.Module):
@@ -99,6 +98,9 @@ def from_code(
     else:
         raise SubjectError(f"expected a class or function that gives a module, got {text}, a {type(found).__name__}")
     module = unwrapped(module, text).eval()
+    if not shapes:
+        raise UsageError(f"{text}: input shapes are required; {template(module)}")
+    given = _in_order(described(shapes, _parameters(module)), module)
     random = weights is None and random_weights
     if weights is not None:
         origin = checkpoint.into(module, weights, weights_key, strict=strict)
@@ -107,7 +109,6 @@ def from_code(
         origin = f"random, seed {seed}"
     else:
         origin = f"as the constructor gave them, seed {seed}"
-    given = _in_order(described(shapes, _parameters(module)), module)
     dims = tuple(given.dims.values())
     made = Subject(name, module, given.items, given.sizes, dims, origin, random=random)
     chosen, notes = settle(module, made.example(seed=seed), outputs)
@@ -120,9 +121,13 @@ def _in_order(given: Described, module: nn.Module) -> Described:
     Raises:
         UsageError: some names are its parameters and others are not, or a parameter that it needs is not given.
     """
+    from attn_export.export.asking import scalar, template
+
     known = _parameters(module)
     names = [item.name for item in given.items]
-    strange = [name for name in names if name not in known]
+    strange = [name for name in names if owner(name, known) not in known]
+    if strange and _takes_more(module):
+        strange = [] if len(strange) < len(names) else strange
     if strange and len(strange) < len(names) and len(names) <= len(known):
         raise UsageError(
             f"--input names {strange[0]!r}; {type(module).__name__}.forward takes {', '.join(known)}: give those names,"
@@ -130,19 +135,18 @@ def _in_order(given: Described, module: nn.Module) -> Described:
         )
     if strange:
         return given
-    if missing := [name for name in _needed(module) if name not in names]:
-        raise UsageError(
-            f"{type(module).__name__}.forward needs {missing[0]!r} as well; add for example --input"
-            f" {missing[0]}:1x3x224x224"
-        )
-    return replace(given, items=tuple(sorted(given.items, key=lambda item: known.index(item.name))))
+    if why := misplaced(names, known):
+        raise UsageError(f"--input: {why}")
+    given_ones = {owner(name, known) for name in names}
+    if missing := [name for name in needed(module) if name not in given_ones]:
+        why = scalar(module, missing[0]) or template(module, missing)
+        raise UsageError(f"{type(module).__name__}.forward needs {missing[0]!r} as well; {why}")
+    by_name = {item.name: item for item in given.items}
+    return replace(given, items=tuple(by_name[name] for name in ordered(module, names)))
 
 
-def _needed(module: nn.Module) -> list[str]:
-    """Parameters of ``forward`` without a default."""
-    parameters = inspect.signature(module.forward).parameters.values()
-    variable = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    return [p.name for p in parameters if p.default is p.empty and p.kind not in variable]
+def _takes_more(module: nn.Module) -> bool:
+    return any(p.kind is p.VAR_KEYWORD for p in parameters(module))
 
 
 def _import(source: str) -> ModuleType:
@@ -202,5 +206,4 @@ def _built(text: str, factory: object, arguments: Mapping[str, object], seed: in
 
 
 def _parameters(module: nn.Module) -> list[str]:
-    with guest(f"the parameters of {type(module).__name__}.forward cannot be read"):
-        return [p.name for p in inspect.signature(module.forward).parameters.values() if p.kind is not p.VAR_KEYWORD]
+    return [p.name for p in parameters(module) if p.kind is not p.VAR_KEYWORD]

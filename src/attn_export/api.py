@@ -36,14 +36,16 @@ PathLike = Union[str, "os.PathLike[str]"]
 Model = Union["nn.Module", "onnx.ModelProto", str, "os.PathLike[str]"]
 
 
-def load(model: Model, args: Sequence[Tensor] = (), **source: Any) -> Subject:
+def load(model: Model, args: Sequence[Any] = (), **source: Any) -> Subject:
     """Make a subject: what goes down the pipeline, with its inputs, sizes and dynamic dimensions.
 
     Args:
         model: a module in evaluation mode, or a text as the command line takes it.
-        args: of a module, what ``forward`` takes, in its order; the sizes at which it is traced.
-        source: of a module ``dynamic``, ``name``, ``randomize_weights`` and ``seed`` (``export.in_memory``); of a text
-            the fields of ``export.source.SourceOptions``, such as ``preset``, ``inputs``, ``weights``, ``dynamic``.
+        args: of a module, what ``forward`` takes, in its order: tensors, or lists, tuples and dicts of them; the sizes
+            at which it is traced.
+        source: of a module ``dynamic``, ``name``, ``randomize_weights``, ``outputs`` and ``seed``
+            (``export.in_memory``); of a text the fields of ``export.source.SourceOptions``, such as ``preset``,
+            ``inputs``, ``weights``, ``dynamic``.
 
     Raises:
         UsageError, SubjectError, CheckpointError: it is none, cannot be loaded, or the arguments do not fit.
@@ -66,7 +68,7 @@ def load(model: Model, args: Sequence[Tensor] = (), **source: Any) -> Subject:
 
 def deploy(
     model: Model,
-    args: Sequence[Tensor] = (),
+    args: Sequence[Any] = (),
     *,
     output: PathLike | None = None,
     dynamic: Mapping[str, Mapping[int, Dim]] | str | None = None,
@@ -125,7 +127,7 @@ def deploy(
         threads=threads,
         **rest,
     )
-    examples = {"your example": dict(zip((item.name for item in subject.inputs), args, strict=True))} if args else {}
+    examples = {"your example": _example(subject, args)} if args else {}
     return pipeline.deploy(subject, options, progress, examples=examples)
 
 
@@ -280,7 +282,7 @@ def diff(one: PathLike, other: str | None = None, *, between: tuple[str, str] | 
 def assert_parity(
     model: nn.Module,
     deployed: PathLike | onnx.ModelProto,
-    args: Sequence[Tensor],
+    args: Sequence[Any],
     *,
     dynamic: Mapping[str, Mapping[int, Dim]] | None = None,
     backend: str | None = None,
@@ -337,10 +339,16 @@ def assert_parity(
     return _checked(parity, check=True)
 
 
-def _cases(subject: Subject, args: Sequence[Tensor]) -> tuple[Case, ...]:
+def _example(subject: Subject, args: Sequence[Any]) -> dict[str, Tensor]:
+    from attn_export.export.binding import leaves
+
+    return dict(zip((item.name for item in subject.inputs), leaves(args), strict=True))
+
+
+def _cases(subject: Subject, args: Sequence[Any]) -> tuple[Case, ...]:
     from attn_export.export import reference
 
-    example = dict(zip((item.name for item in subject.inputs), args, strict=True))
+    example = _example(subject, args)
     return (*reference.on(subject, [("your example", example)]), *reference.cases(subject))
 
 

@@ -42,7 +42,7 @@ def test_every_source_is_tried() -> None:
         (SourceOptions(text="net.py:Net", preset="test"), UsageError, "--preset is for catalogue entries"),
         (SourceOptions(text="a.onnx", variant="x", weights=Path("w")), UsageError, "--variant is for catalogue"),
         (SourceOptions(text="a.onnx", arguments={"a": 1}), UsageError, "--kwargs and --weights are for code"),
-        (SourceOptions(text="net.py:Net"), UsageError, "--input 1x3x224x224"),
+        (SourceOptions(text="torch.nn:ReLU"), UsageError, "--input input:1x3x224x224"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_words(

@@ -174,7 +174,7 @@ class TestSubjects:
             2,
             "No such option",
         ),
-        ((f"{NETS}:Net",), 2, "input shape required: add for example --input 1x3x224x224"),
+        ((f"{NETS}:Net",), 2, "input shapes are required; add, at which it runs: --input image:1x3x224x224"),
         ((f"{NETS}:Net", "--input", "1x3xQ"), 2, "expected [name:]shape[:dtype]"),
         ((f"{NETS}:Net", "--input", "1x3x8x8:float8"), 2, "there is no input type 'float8'"),
         ((f"{NETS}:Net", "--input", "1x3x8x8", "--kwargs", "{"), 2, "--kwargs: expected a JSON object"),

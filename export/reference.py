@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from attn_export.bundle import Case, case_of, loose
-from attn_export.errors import InconclusiveError, SubjectError
+from attn_export.errors import ExportError, InconclusiveError, SubjectError
 from attn_export.export.cases.doubt import doubtful
 from attn_export.export.cases.kinds import UNSTEADY
 from attn_export.export.cases.plan import CasePlan, left_out, plan, single
@@ -123,7 +123,7 @@ def _optional(runs: _Runs, row: CasePlan) -> Case | str:
     inputs = row.inputs(runs.subject)
     try:
         case = runs.case(row.name, inputs, unsteady=row.kind in UNSTEADY)
-    except SubjectError:
+    except (SubjectError, ExportError):
         return "the module does not run there"
     if isinstance(case, str):
         return "correct float32 runs are no measure there"

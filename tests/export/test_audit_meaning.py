@@ -169,3 +169,17 @@ def test_an_addend_that_was_taken_in_is_no_finding_and_a_lost_one_is() -> None:
         == []
     )
     assert said(bare, full) == ["expected B (b) an input, got None"]
+
+
+def test_one_of_many_inputs_may_be_folded_and_a_folded_one_may_not_change() -> None:
+    def joined(*sizes: int | None) -> onnx.ModelProto:
+        """Reshape by a list of sizes, of which ``None`` is read off the input."""
+        held = {f"n{place}": np.int64([size]) for place, size in enumerate(sizes) if size is not None}
+        names = [f"n{place}" if size is not None else "batch" for place, size in enumerate(sizes)]
+        nodes = [node("Shape", ["x"], ["batch"], start=0, end=1)] if None in sizes else []
+        nodes += [node("Concat", names, ["size"], "joined", axis=0), node("Reshape", ["x", "size"], ["y"])]
+        return graph(nodes, rank=2, **held)
+
+    assert said(joined(1, 256), joined(None, 256)) == []
+    assert said(joined(None, 256), joined(1, 256)) == []
+    assert said(joined(1, 128), joined(None, 256)) == ["expected input 1 (n1) [256], got [128]"]

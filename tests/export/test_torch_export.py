@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from attn_export.errors import ContractError, ExportError
 from attn_export.export.onnx import contract
-from attn_export.export.onnx.exported import Contract
+from attn_export.export.onnx.exported import Contract, Exported
 from attn_export.export.onnx.simplify import simplify
 from attn_export.export.onnx.torch_export import export
 from attn_export.export.sources.catalogue import from_spec
@@ -117,6 +117,17 @@ def test_an_ir_version_that_runtimes_do_not_read_is_refused() -> None:
     new.ir_version = 12
     with pytest.raises(ContractError, match="expected IR version 10 or older, got 12"):
         contract.check(new, ASKED)
+
+
+def test_simplifying_adds_no_nodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A product of three axes and its bias stay two nodes, also where the simplifier has a process of its own."""
+    text = """<ir_version: 8, opset_import: ["": 17]> layers (float[1, 3, 2] x) => (float[1, 3, 2] y)
+        <float[2, 2] w = {2, 1, 3, 5}, float[2] b = {3, 7}> { p = MatMul(x, w)  a = Add(p, b)  y = Relu(a) }"""
+    model = onnx.parser.parse_model(text)
+    layers = Exported(model, contract.of(model))
+    assert simplify(layers).operators == layers.operators
+    monkeypatch.setattr("attn_export.export.onnx.simplify.LARGE", 1)
+    assert simplify(layers).operators == layers.operators
 
 
 def test_simplifying_keeps_the_contract_and_its_input(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -335,6 +335,10 @@ def dying(graph: ir.Graph, region: list[ir.Node], targets: tuple[str, ...]) -> l
     return dead[::-1]
 
 
-def _order(candidate: Candidate) -> tuple[float, int]:
-    """By gain, to nine digits, then by nodes written anew: part of a split that others read is not gone when taken."""
-    return -float(f"{candidate.gain:.9g}"), sum(len(lowering.steps) for lowering in candidate.lowerings.values())
+def _order(candidate: Candidate) -> tuple[float, int, int]:
+    """By gain, to nine digits; then by nodes written anew: part of a split that others read is not gone when taken.
+
+    Then by nodes that it passes over and that stay, as others read them: what leads to those may itself be collapsed.
+    """
+    steps = sum(len(lowering.steps) for lowering in candidate.lowerings.values())
+    return -float(f"{candidate.gain:.9g}"), steps, len(candidate.region) - len(candidate.dead)

@@ -390,9 +390,29 @@ class LinearNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Flatten batch and tokens for the norm, and cut the channels into heads."""
+        y = self.normed(x)
+        return torch.relu(y.view(*y.shape[:2], self.heads, -1).transpose(1, 2))
+
+    def normed(self, x: Tensor) -> Tensor:
+        """Only the norm."""
         y = self.linear(x)
-        y = self.norm(y.flatten(0, 1)).view(*y.shape[:2], self.heads, -1)
-        return torch.relu(y.transpose(1, 2))
+        out: Tensor = self.norm(y.flatten(0, 1)).reshape_as(y)
+        return out
+
+
+class LevitMlp(nn.Module):
+    """LeViT: what a norm gives is read by a residual and by a wider linear layer with a norm of its own."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.first, self.up = LinearNorm(2 * channels, channels), LinearNorm(channels, 2 * channels)
+        self.down = nn.Linear(2 * channels, channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Residual."""
+        y = self.first.normed(x)
+        out: Tensor = y + self.down(torch.relu(self.up.normed(y)))
+        return out
 
 
 class ConvNext(nn.Module):
@@ -504,6 +524,7 @@ BLOCKS = [
     Block("levit-linear", lambda: LinearNorm(8, 12), (2, 9, 8), convs=0, linears=1, before=0),
     Block("levit-heads", lambda: LinearNorm(8, 12, 3), (2, 9, 8), convs=0, linears=1, before=0),
     Block("levit-batch-1", lambda: LinearNorm(8, 12, 3), (1, 9, 8), convs=0, linears=1, before=0, dynamic=False),
+    Block("levit-mlp", lambda: LevitMlp(8), (1, 9, 16), convs=0, linears=3, before=0, dynamic=False),
     Block("convnext", lambda: ConvNext(8), _IMAGE, convs=1, linears=2, before=1),
     Block("starnet", lambda: StarNet(8), _IMAGE, convs=5, before=5, products=1),
     Block("hgnet-affine", lambda: Affine(8, 8), _IMAGE, convs=2, before=2),

@@ -94,7 +94,8 @@ CLASSES = {
     ),
     "DPTForDepthEstimation": (
         "DPTConfig",
-        f"{_VISION}, backbone_out_indices=[0, 0, 1, 1], neck_hidden_sizes=[16, 32, 48, 64], fusion_hidden_size=32",
+        f"{_VISION.replace('layers=2', 'layers=4')}, backbone_out_indices=[0, 1, 2, 3],"
+        " neck_hidden_sizes=[16, 32, 48, 64], fusion_hidden_size=32",
         PIXELS.format(64),
     ),
     "YolosForObjectDetection": ("YolosConfig", f"{_SMALL}, image_size=[64, 64], patch_size=16", PIXELS.format(64)),

@@ -21,6 +21,7 @@ from attn_export.export.onnx.simplify import simplify
 from attn_export.export.precision import classes
 from attn_export.export.precision.float16 import to_float16
 from attn_export.export.subject import Subject
+from attn_export.pipeline.folded_norms import folded_norms
 from attn_export.pipeline.options import BuildOptions
 from attn_export.pipeline.progress import Progress
 from attn_export.pipeline.stage import Made, PipelineState, Stage
@@ -176,13 +177,19 @@ def _fuse(state: PipelineState, options: BuildOptions) -> Made:
             f"{len(fusion.rolled_back)} regions were rolled back, and --fail-on-rollback is set;"
             f" nothing was written: {fusion.rolled_back[0]}"
         )
-    warnings = [] if fusion.sites else ["nothing was fused: found no region that can be collapsed and is worth it"]
+    warnings = [] if fusion.sites else [_nothing_fused(state)]
     if fusion.certificate.left_out and options.certify:
         warnings.append(fusion.certificate.left_out)
     warnings += map(str, fusion.rolled_back)
     fused = Exported(fusion.model, state.model.contract)
     detail = f"{len(fusion.sites)} regions, {state.model.nodes} → {fused.nodes} nodes"
     return _made("fuse", state, fused, fusion, detail=detail, warnings=tuple(warnings))
+
+
+def _nothing_fused(state: PipelineState) -> str:
+    text = "nothing was fused: found no region that can be collapsed and is worth it"
+    folded = folded_norms(state.subject.module, state.made[0].exported)
+    return f"{text}; {folded}" if folded else text
 
 
 def _made(stage: str, state: PipelineState, exported: Exported, account: object = None, **more: Any) -> Made:

@@ -8,6 +8,7 @@ from typing import Any
 
 import onnx
 import pytest
+from torch import nn
 
 from attn_export import bundle
 from attn_export.errors import BundleError, ContractError, ConversionError, GateError, UnknownNameError
@@ -15,7 +16,9 @@ from attn_export.export.converters import CONVERTERS, Converted
 from attn_export.export.onnx.exported import Exported
 from attn_export.export.precision.float16 import Float16Report
 from attn_export.export.sources.catalogue import from_spec
+from attn_export.export.subject import Subject
 from attn_export.mechanisms import MECHANISMS
+from attn_export.mechanisms.spec import Input
 from attn_export.pipeline import deploy, stages
 from attn_export.pipeline.options import BuildOptions, DeployOptions
 from attn_export.pipeline.stage import Made, PipelineState
@@ -61,6 +64,13 @@ def test_models_before_a_stage_are_not_changed_by_it(state: PipelineState) -> No
     before = start.model.model.SerializeToString()
     stages.run(start, ALL)
     assert start.model.model.SerializeToString() == before
+
+
+def test_norms_that_the_exporter_folded_are_said() -> None:
+    module = nn.Sequential(nn.Conv2d(2, 2, 1), nn.BatchNorm2d(2), nn.ReLU(), nn.BatchNorm2d(2)).eval()
+    subject = Subject("net", module, (Input("x", (1, 2, 4, 4)),), {}, ())
+    (warning,) = stages.build(subject, BuildOptions(fuse=True)).made[1].warnings
+    assert warning.endswith("is worth it; the exporter itself folded 1 of 2 batch norms")
 
 
 class Gate:

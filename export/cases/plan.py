@@ -1,7 +1,8 @@
 """The cases of a subject: their names, and what each is drawn from.
 
 The first is the one that latency is measured on. The first few are for every model; the others (kinds of inputs, and
-sizes at and beyond what tracing knew) cost a share of what one run costs, so a large model gets fewer of them.
+sizes at and beyond what tracing knew) cost a share of what one run costs, so a large model gets fewer of them, or gets
+them at a smaller height and width.
 """
 
 from __future__ import annotations
@@ -22,11 +23,12 @@ SCALES = (0.05, 8.0)
 BATCHES = (1, 3, 4)
 MOVES = (1, -1, 3)
 #: Sizes that tell a limit that nobody has written down, the most telling first.
-PROBES = (9, 5, 17, 33, 6, 8, 16, 7, 2, 1)
+PROBES = (9, 5, 6, 17, 33, 8, 16, 7, 2, 1)
 #: Operations that kinds and sizes may take beside the first few cases, each, and bytes of a bundle.
 KINDS, SIZES, BYTES = 8_000_000_000, 8_000_000_000, 8 << 20
-#: Kinds that every model is proven on, whatever it costs.
+#: Kinds that every model is proven on at its full size, whatever it costs.
 LEAST = 4
+_LESS = 10
 
 
 @dataclass(frozen=True)
@@ -131,6 +133,27 @@ def _kinds(subject: Subject, work: Work | None) -> Iterator[CasePlan]:
     for kind in wanted[:most]:
         sizes = one | (_turns(subject, work) if kind == kinds.TURNS else {})
         yield CasePlan(kind, 0, sizes=sizes, kind=kind, optional=True)
+    if work is not None and (small := _small(subject)):
+        purse = _Purse(subject, work)
+        for kind in wanted[most:]:
+            if purse.takes(sizes := one | small, False):
+                yield CasePlan(kind, 0, sizes=sizes, kind=kind, optional=True)
+
+
+def _small(subject: Subject) -> dict[str, int]:
+    """Choose about a tenth of the traced size of each dimension but the batch, no two alike; none where none is free.
+
+    What is dear at full size is tried there: a kind of input and a batch are wrong at any height and width.
+    """
+    spatial = [dim for dim in subject.dynamic if dim.name != "b"]
+    return {dim.name: _from(dim, subject.sizes[dim.name], by) for by, dim in enumerate(spatial)}
+
+
+def _from(dim: Dim, traced: int, by: int) -> int:
+    """Take the admitted size at or above a tenth of the traced one, and ``by`` steps more."""
+    least = max(dim.min, traced // _LESS, 1)
+    first = -(-least // dim.step) * dim.step
+    return next((size for size in (first + by * dim.step, first) if dim.admits(size)), traced)
 
 
 def _turns(subject: Subject, work: Work | None) -> dict[str, int]:
@@ -152,9 +175,12 @@ def _sizes(subject: Subject, work: Work | None) -> Iterator[CasePlan]:
     free = {dim.name: dim for dim in subject.dynamic}
     purse = _Purse(subject, work)
     if "b" in free:
+        small = _small(subject)
         for size in _probes(free["b"]):
             if purse.takes(sizes := {"b": size}, free["b"].max == size):
                 yield CasePlan(f"b={size}", 0, sizes=sizes, optional=True)
+            elif small and purse.takes(sizes := {"b": size} | small, False):
+                yield CasePlan(_named(sizes), 0, sizes=sizes, optional=True)
     spatial = [dim for name, dim in free.items() if name != "b"]
     lists = [_probes(dim) for dim in spatial]
     for place in range(max(map(len, lists), default=0)):

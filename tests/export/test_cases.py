@@ -145,6 +145,17 @@ def test_a_large_model_is_proven_on_fewer_cases_and_that_is_said() -> None:
     assert not plan.left_out(subject, TINY)
 
 
+def test_what_is_dear_at_full_size_is_tried_at_a_small_one() -> None:
+    subject = replace(
+        image(dims=(Dim("b"), Dim("h", 32, step=32), Dim("w", 32, step=32))), sizes={"b": 2, "h": 320, "w": 320}
+    )
+    rows = {row.name: row for row in plan.plan(subject, work=Work(0, plan.KINDS * 2, 1000)) if row.optional}
+    small = {"h": 32, "w": 64}
+    assert {"b=9, h=32, w=64", "b=5, h=32, w=64", "b=6, h=32, w=64"} <= rows.keys()
+    assert rows["constant frames"].sizes == {"b": 1, **small}
+    assert rows["zeros"].sizes == {"b": 1}
+
+
 def test_work_is_counted_so_that_it_is_the_same_everywhere() -> None:
     subject = from_spec("repvgg", MECHANISMS["repvgg"], "test")
     one, two = measure(subject, {"b": 1}), measure(subject, {"b": 2})

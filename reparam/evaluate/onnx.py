@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from onnx.reference import ReferenceEvaluator
 from attn_export.errors import ExportError
 from attn_export.reparam.adapters.onnx.nodes import captured, inputs_of, subgraphs
 from attn_export.reparam.evaluate import claims, control, functions, transcendental
+from attn_export.reparam.evaluate.kernels import recurrent
 from attn_export.reparam.evaluate.kernels.table import kernel_of
 from attn_export.types import Array
 
@@ -228,6 +230,10 @@ class OnnxEvaluator:
         kernel = None if domain else kernel_of(node, attributes, opset)
         if kernel is None:
             return self._reference(node)
+        if self._coarse is not None and node.op_type in recurrent.LAYERS:
+            kernel = partial(
+                recurrent.LAYERS[node.op_type], change=partial(transcendental.stray_activation, self._signs)
+            )
 
         def run(arguments: Sequence[Any]) -> Sequence[Any]:
             results = kernel(attributes, arguments)

@@ -42,12 +42,15 @@ OPERATORS: Mapping[str, Kind] = {
     **dict.fromkeys(
         ("Sigmoid", "Tanh", "Erf", "Sin", "Cos", "Elu", "Selu", "Celu", "Softsign", "HardSigmoid"), "range"
     ),
-    **dict.fromkeys(("RNN", "GRU", "LSTM"), "range"),
     "Softmax": "row",
     **dict.fromkeys(("Gelu", "HardSwish", "Swish", "Mish"), "input"),
     **dict.fromkeys(("Softplus", "Log", "LogSoftmax"), "one"),
     "Exp": "value",
 }
+
+
+#: Those with such functions inside, at every step of time: ``stray_activation`` is for those.
+RECURRENT = frozenset({"RNN", "GRU", "LSTM"})
 
 
 def amount(kind: Kind, result: Array, argument: Array, axis: int = -1) -> Any:
@@ -101,12 +104,17 @@ def stray_node(
     ]
 
 
+def stray_activation(signs: Signs, result: Array, argument: Array) -> Array:
+    """Move what a function inside a recurrent layer gave."""
+    return stray("range", result, argument, -1, signs)
+
+
 def found_in(model: ModelProto) -> bool:
     """Tell whether a graph, one inside it or a function of it has an operator of the table."""
     todo = [*model.graph.node, *(node for function in model.functions for node in function.node)]
     while todo:
         node = todo.pop()
-        if node.op_type in OPERATORS:
+        if node.op_type in OPERATORS or node.op_type in RECURRENT:
             return True
         for graph in subgraphs(node):
             todo.extend(graph.node)

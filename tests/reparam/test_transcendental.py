@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from attn_export.reparam.evaluate.onnx import OnnxEvaluator
 from attn_export.reparam.evaluate.transcendental import ACCURACY, Kind, Signs, found_in, stray
@@ -67,3 +67,21 @@ def test_a_softmax_moves_by_its_own_rows() -> None:
     usual = OnnxEvaluator(model).run({"x": X})["y"]
     coarse = OnnxEvaluator(model, np.float32, coarse="either").run({"x": X})["y"]
     assert float((np.abs(coarse - usual) / usual.max(0)).max()) < 3 * ACCURACY
+
+
+def test_a_recurrent_layer_is_moved_inside_at_every_step() -> None:
+    random = np.random.default_rng(0)
+    weights = {"w": random.standard_normal((1, 16, 3)), "r": random.standard_normal((1, 16, 4)) / 2}
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in "xy"]
+    held = [numpy_helper.from_array(value.astype(np.float32), name) for name, value in weights.items()]
+    layer = helper.make_node("LSTM", ["x", "w", "r"], ["y"], hidden_size=4)
+    model = helper.make_model(
+        helper.make_graph([layer], "g", ports[:1], ports[1:], held), opset_imports=[helper.make_opsetid("", 18)]
+    )
+    assert found_in(model)
+    x = random.standard_normal((20, 2, 3)).astype(np.float32)
+    usual, up = (OnnxEvaluator(model, np.float32, coarse=way).run({"x": x})["y"] for way in (None, "up"))
+    moved = np.abs(up - usual).max((1, 2, 3))
+    assert moved[0] > 0
+    assert moved[-1] > 1.5 * moved[0], "it goes on from step to step"
+    assert moved.max() < 40 * ACCURACY

@@ -15,6 +15,8 @@ import numpy as np
 from attn_export.types import Array
 
 _Function = Callable[[Array], Array]
+#: What is made of the result of an activation and its argument.
+Change = Callable[[Array, Array], Array]
 #: From what the input brings at one time, the states and the weights of a direction, to the next states.
 _Step = Callable[["_Direction", Array, Sequence[Array]], Sequence[Array]]
 
@@ -43,22 +45,35 @@ class _Direction:
         return x if most is None else np.clip(x, -most, most)
 
 
-def rnn(attributes: Mapping[str, Any], arguments: Sequence[Array | None]) -> tuple[Array, ...]:
-    """RNN: Y [time, directions, batch, hidden] and the last state."""
+def _as_it_is(result: Array, _: Array) -> Array:
+    return result
+
+
+def rnn(
+    attributes: Mapping[str, Any], arguments: Sequence[Array | None], change: Change = _as_it_is
+) -> tuple[Array, ...]:
+    """RNN: Y [time, directions, batch, hidden] and the last state; ``change`` is made to every curved activation."""
     x, w, r, b, lengths, start = (*arguments, *[None] * 6)[:6]
-    return _run(attributes, _rnn_step, ("Tanh",), x, w, r, b, lengths, [start], None)
+    return _run(attributes, change, _rnn_step, ("Tanh",), x, w, r, b, lengths, [start], None)
 
 
-def gru(attributes: Mapping[str, Any], arguments: Sequence[Array | None]) -> tuple[Array, ...]:
+def gru(
+    attributes: Mapping[str, Any], arguments: Sequence[Array | None], change: Change = _as_it_is
+) -> tuple[Array, ...]:
     """GRU: Y and the last state."""
     x, w, r, b, lengths, start = (*arguments, *[None] * 6)[:6]
-    return _run(attributes, _gru_step, ("Sigmoid", "Tanh"), x, w, r, b, lengths, [start], None)
+    return _run(attributes, change, _gru_step, ("Sigmoid", "Tanh"), x, w, r, b, lengths, [start], None)
 
 
-def lstm(attributes: Mapping[str, Any], arguments: Sequence[Array | None]) -> tuple[Array, ...]:
+def lstm(
+    attributes: Mapping[str, Any], arguments: Sequence[Array | None], change: Change = _as_it_is
+) -> tuple[Array, ...]:
     """LSTM: Y, the last state and the last cell."""
     x, w, r, b, lengths, start, cell, peep = (*arguments, *[None] * 8)[:8]
-    return _run(attributes, _lstm_step, ("Sigmoid", "Tanh", "Tanh"), x, w, r, b, lengths, [start, cell], peep)
+    return _run(attributes, change, _lstm_step, ("Sigmoid", "Tanh", "Tanh"), x, w, r, b, lengths, [start, cell], peep)
+
+
+LAYERS: Mapping[str, Callable[..., tuple[Array, ...]]] = {"RNN": rnn, "GRU": gru, "LSTM": lstm}
 
 
 def _rnn_step(one: _Direction, x: Array, states: Sequence[Array]) -> Sequence[Array]:
@@ -94,6 +109,7 @@ def _lstm_step(one: _Direction, x: Array, states: Sequence[Array]) -> Sequence[A
 
 def _run(
     attributes: Mapping[str, Any],
+    change: Change,
     step: _Step,
     usual: Sequence[str],
     x: Array | None,
@@ -115,7 +131,7 @@ def _run(
     given = [s if s is None or not first else s.swapaxes(0, 1) for s in starts]
     begun = [_or_zeros(s, (count, batch, hidden), x) for s in given]
     ends = np.full(batch, time) if lengths is None else np.asarray(lengths)
-    functions = list(_activations(attributes, usual, count))
+    functions = list(_activations(attributes, change, usual, count))
     ways = {b"forward": [1], b"reverse": [-1], b"bidirectional": [1, -1]}[attributes.get("direction", b"forward")]
     y = np.zeros((time, count, batch, hidden), x.dtype)
     finals = [np.zeros((count, batch, hidden), x.dtype) for _ in begun]
@@ -175,7 +191,17 @@ _FUNCTIONS: Mapping[str, Callable[..., Array]] = {
 }
 
 
-def _activations(attributes: Mapping[str, Any], usual: Sequence[str], directions: int) -> Iterator[list[_Function]]:
+#: Those that are no straight lines.
+_CURVED = frozenset({"elu", "scaledtanh", "sigmoid", "softplus", "softsign", "tanh"})
+
+
+def _function(name: str, numbers: Sequence[float], change: Change) -> _Function:
+    return lambda x: change(np.asarray(_FUNCTIONS[name](x, *numbers)), x)
+
+
+def _activations(
+    attributes: Mapping[str, Any], change: Change, usual: Sequence[str], directions: int
+) -> Iterator[list[_Function]]:
     """For each direction its activations; numbers are given in the order of those that take some."""
     names = [name.decode().lower() for name in attributes.get("activations", [])]
     names = names or [name.lower() for name in usual] * directions
@@ -184,6 +210,6 @@ def _activations(attributes: Mapping[str, Any], usual: Sequence[str], directions
     for name in names:
         usually = _NUMBERS.get(name, ())
         numbers = [given[place].pop(0) if given[place] else number for place, number in enumerate(usually)]
-        made.append(lambda x, name=name, numbers=numbers: np.asarray(_FUNCTIONS[name](x, *numbers)))  # type: ignore[misc]
+        made.append(_function(name, numbers, change if name in _CURVED else _as_it_is))
     for place in range(directions):
         yield made[place * len(usual) : (place + 1) * len(usual)]

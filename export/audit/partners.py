@@ -60,8 +60,16 @@ def rewritten(index: GraphIndex, before: GraphIndex, node: onnx.NodeProto, partn
     """Whether the node does what its partner and others did, or only a part of that: its attributes may differ.
 
     Unsqueeze 1 → Unsqueeze 2  ─►  Unsqueeze 1, 2       ReduceMean 2, 3  ─►  ReduceMean 2 → ReduceMean 3
+    Concat a, Concat(b, c)  ─►  Concat a, b, c
     """
-    return _took_in(index, before, node, partner) or _took_in(before, index, partner, node)
+    ways = ((index, before, node, partner), (before, index, partner, node))
+    return any(_took_in(*way) or _took_in_one_of_many(*way) for way in ways)
+
+
+def _took_in_one_of_many(index: GraphIndex, before: GraphIndex, node: onnx.NodeProto, partner: onnx.NodeProto) -> bool:
+    """Whether the node reads what its partner's input was made of, by the same operator, and that is made no more."""
+    gone = [before.maker[name] for name in partner.input if name in before.maker and name not in index.maker]
+    return any(maker.op_type == node.op_type and set(maker.input) <= set(node.input) for maker in gone)
 
 
 def _took_in(index: GraphIndex, before: GraphIndex, node: onnx.NodeProto, partner: onnx.NodeProto) -> bool:

@@ -138,6 +138,15 @@ def test_a_node_may_be_split_in_two_of_its_kind() -> None:
     assert said(graph([node("Sum", ["x", "x"], ["y"])]), three) == ["expected number of inputs 3, got 2"]
 
 
+def test_what_is_summed_in_steps_may_be_summed_at_once_and_no_less() -> None:
+    """Inception joins the halves of its branches before it joins the branches; a simplifier joins all at once."""
+    parts = [node("Relu", ["x"], ["a"]), node("Neg", ["x"], ["b"]), node("Abs", ["x"], ["c"])]
+    steps = graph([*parts, node("Sum", ["b", "c"], ["d"]), node("Sum", ["a", "d"], ["y"])])
+    once, less = (graph([*parts, node("Sum", names, ["y"])]) for names in (["a", "b", "c"], ["a", "b"]))
+    assert said(once, steps) == said(steps, once) == []
+    assert said(less, once) == ["expected number of inputs 3, got 2"]
+
+
 def test_a_renamed_tensor_still_has_its_partner() -> None:
     def net(name: str, alpha: float) -> onnx.ModelProto:
         return graph([node("LeakyRelu", ["x"], [name], "act", alpha=alpha), node("Abs", [name], ["y"])])

@@ -35,14 +35,20 @@ def page(rows: Iterable[Row], about: Mapping[str, Mapping[str, str]]) -> str:
 
 
 def _summary(groups: Mapping[str, Sequence[Row]], about: Mapping[str, Mapping[str, str]]) -> str:
-    lines = ["| library | exit 0 | run | versions |", "|---|---|---|---|"]
+    lines = ["| library | exit 0 | more norms left than by its own fuse | run | versions |", "|---|---|---|---|---|"]
     for name, group in groups.items():
         taken = sum(row.exit == 0 for row in group)
         versions = ", ".join(f"{package} {version}" for package, version in sorted(about.get(name, {}).items()))
         dates = sorted({row.date for row in group})
         when = dates[0] if len(dates) == 1 else f"{dates[0]} to {dates[-1]}"
-        lines.append(f"| {_title(name)} | {taken} of {len(group)} | {when} | {versions} |")
+        lines.append(f"| {_title(name)} | {taken} of {len(group)} | {_behind(group)} | {when} | {versions} |")
     return "\n".join(lines) + "\n"
+
+
+def _behind(group: Sequence[Row]) -> str:
+    """Count the networks on which the library's own fuse leaves fewer norms, of those on which both ran."""
+    both = [(row.left, row.own_left) for row in group if row.left is not None and row.own_left is not None]
+    return f"{sum(left > own for left, own in both)} of {len(both)}" if both else ""
 
 
 def _section(library: str, group: Sequence[Row]) -> str:

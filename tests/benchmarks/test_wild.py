@@ -36,7 +36,7 @@ def test_a_network_is_typed_as_a_file_with_a_factory() -> None:
 
 def test_the_page_tells_what_was_taken_and_why_others_were_not() -> None:
     text = page([REFUSED, TAKEN], {"timm": {"timm": "1.0"}})
-    assert "| timm | 1 of 2 | 2026-01-02 to 2026-01-03 | timm 1.0 |" in text
+    assert "| timm | 1 of 2 | 0 of 1 | 2026-01-02 to 2026-01-03 | timm 1.0 |" in text
     assert "| `a` 1x3x8x8 | 9 → 5 | 4 → 0 (2) | 0.50 | 10 (3) |" in text
     assert "- `b` (exit 3): expected &lt;a>, got b" in text
 

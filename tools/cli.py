@@ -395,20 +395,47 @@ def bench(
 @contained
 def fuse(
     *,
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="An ONNX file of any producer, opset 11 to 26.")],
-    output: Annotated[Path, typer.Option("--output", "-o", metavar="FILE", help="Where the fused file goes.")],
+    subject: Annotated[
+        str,
+        typer.Argument(
+            metavar="SUBJECT",
+            help="An ONNX file of any producer, opset 7 to 26; or a PyTorch network: package.module:name or"
+            " file.py:name.",
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Where the fused file goes; of a network, its weights (.safetensors) or the module itself (.pt2).",
+        ),
+    ],
+    inputs: options.Inputs = None,
+    kwargs: options.Arguments = "{}",
+    weights: options.Weights = None,
+    weights_key: options.WeightsKey = None,
     fuse_cost: options.FuseCost = "cpu",
     keep_branches: options.KeepBranches = None,
     border_maps: options.BorderMaps = False,
     fail_on_rollback: options.FailOnRollback = False,
     as_json: options.Json = False,
 ) -> None:
-    """Collapse the linear regions of an ONNX file, with a certificate."""
+    """Collapse the linear regions of an ONNX file or of a PyTorch network, with a certificate."""
+    from attn_export.export.source import SourceOptions
     from attn_export.pipeline.options import BuildOptions
-    from attn_export.tools.commands import graphs
+    from attn_export.tools.commands import fuse as command
 
-    graphs.fuse(
-        file,
+    command.fuse(
+        SourceOptions(
+            text=subject,
+            inputs=tuple(inputs or ()),
+            arguments=options.arguments(kwargs),
+            weights=weights,
+            weights_key=weights_key,
+            randomize=False,
+        ),
         output,
         BuildOptions(
             fuse=True,

@@ -8,6 +8,7 @@ import logging
 import re
 import warnings
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import onnx
 import torch
@@ -88,13 +89,6 @@ def _promise(subject: Subject, opset: int) -> Contract:
 
 
 def _convert(subject: Subject, promised: Contract) -> torch.onnx.ONNXProgram:
-    symbols = {dim.name: _symbol(dim) for dim in subject.dynamic}
-    free = {
-        item.name: {
-            axis: symbols[dim] for axis, dim in enumerate(item.shape) if isinstance(dim, str) and dim in symbols
-        }
-        for item in subject.inputs
-    }
     positional, keywords = bound(subject.module, subject.example())
     with _quiet() as said, activity.doing("exporting the module", who="PyTorch's exporter"):
         try:
@@ -106,7 +100,7 @@ def _convert(subject: Subject, promised: Contract) -> torch.onnx.ONNXProgram:
                 opset_version=promised.opset,
                 input_names=[p.name for p in promised.inputs],
                 output_names=[p.name for p in promised.outputs],
-                dynamic_shapes=shapes(subject.module, free) if symbols else None,
+                dynamic_shapes=free(subject),
                 verbose=False,
                 external_data=False,
             )
@@ -121,6 +115,18 @@ def _convert(subject: Subject, promised: Contract) -> torch.onnx.ONNXProgram:
             " adds; where it guards a division, write clamp_min instead, or take a larger one"
         )
     return program
+
+
+def free(subject: Subject) -> Any:
+    """Say which axes may vary, as PyTorch's exporter takes it; None where none may."""
+    symbols = {dim.name: _symbol(dim) for dim in subject.dynamic}
+    axes = {
+        item.name: {
+            axis: symbols[dim] for axis, dim in enumerate(item.shape) if isinstance(dim, str) and dim in symbols
+        }
+        for item in subject.inputs
+    }
+    return shapes(subject.module, axes) if symbols else None
 
 
 def _symbol(dim: Dim) -> object:

@@ -6,6 +6,7 @@ import os
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import onnx
 
@@ -44,8 +45,19 @@ def fuse(file: Path, output: Path, asked: BuildOptions, *, as_json: bool) -> Non
         folder=file.parent,
         quantization_error=True,
     )
+    certified(fusion, str(file), asked)
+    _write(fusion.model, place, file.parent)
+    told(fusion, output, asked, as_json=as_json)
+
+
+def certified(fusion: Fusion[Any], what: str, asked: BuildOptions) -> None:
+    """Let nothing be written whose certificate does not hold, and say what was rolled back.
+
+    Raises:
+        GateError: it does not hold, or regions were rolled back and that was not to be.
+    """
     if not fusion.certificate.ok:
-        raise GateError(f"fusing {file} changed it: worst error {fusion.certificate.worst:.3g}; nothing was written")
+        raise GateError(f"fusing {what} changed it: worst error {fusion.certificate.worst:.3g}; nothing was written")
     if fusion.certificate.left_out:
         console.warn(fusion.certificate.left_out)
     for refusal in fusion.rolled_back:
@@ -53,7 +65,10 @@ def fuse(file: Path, output: Path, asked: BuildOptions, *, as_json: bool) -> Non
     if fusion.rolled_back and asked.fail_on_rollback:
         count = len(fusion.rolled_back)
         raise GateError(f"{count} regions were rolled back, and --fail-on-rollback is set; nothing was written")
-    _write(fusion.model, place, file.parent)
+
+
+def told(fusion: Fusion[Any], output: Path, asked: BuildOptions, *, as_json: bool) -> None:
+    """Print the account: every region, what was not fused, and the certificate."""
     if as_json:
         console.emit(
             {"output": str(output), **manifest.fusion(fusion, asked.fuse_cost, asked.keep_branches, asked.border_maps)}
@@ -94,7 +109,7 @@ def _weights_of(model: Path) -> set[str]:
     return {entry.value for tensor in tensors for entry in tensor.external_data if entry.key == "location"}
 
 
-def _account(fusion: Fusion[onnx.ModelProto], output: Path) -> list[str]:
+def _account(fusion: Fusion[Any], output: Path) -> list[str]:
     lines = [f"{site.name}: {site.pattern} → {', '.join(site.after)}{_loss(site.precision)}" for site in fusion.sites]
     lines += [f"not fused: {refusal}" for refusal in fusion.refusals]
     certificate = fusion.certificate

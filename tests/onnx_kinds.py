@@ -274,6 +274,11 @@ def only_the_rank() -> ModelProto:
 
 
 @kind
+def one_name_for_all_sizes() -> ModelProto:
+    return model(*blocks(), [port("x", [1, CHANNELS, "?", "?"])], [port("y", [1, CHANNELS, "?", "?"])])
+
+
+@kind
 def no_shape_at_all() -> ModelProto:
     return model(*blocks(), [port("x", None)], [port("y", None)])
 

@@ -59,7 +59,7 @@ class OutputComparison:
     snr_db: float
     max_abs_error: float
     slice_normalized_error: float = 0.0
-    slice_limit: float = TOLERANCE
+    slice_limit: float = TOLERANCE * UNEVEN
     worst_slice: str = ""
     failure: str = ""
     user_tolerance_failure: str = ""
@@ -235,13 +235,12 @@ def compare(
     found = slices.worst(difference, case, name, shares or {})
     if found is None:
         return row
-    # A precision that may stray so many times as far over the whole output may do so in every slice; and its errors do
-    # not lie where float32's do, so that a slice gets some of what others leave.
-    coarser = 1.0 if snr is None or not unit else UNEVEN * max(1.0, 10 ** (-snr / 20) * size / (tolerance * unit))
+    # A precision that may stray so many times as far over the whole output may do so in every slice.
+    coarser = 1.0 if snr is None or not unit else max(1.0, 10 ** (-snr / 20) * size / (tolerance * unit))
     return replace(
         row,
         slice_normalized_error=found.normalized_error,
-        slice_limit=tolerance * coarser,
+        slice_limit=tolerance * UNEVEN * coarser,
         worst_slice=found.summary(),
     )
 

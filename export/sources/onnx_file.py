@@ -217,7 +217,7 @@ def template(opened: _Open) -> str:
 def _settle(model: onnx.ModelProto, opened: _Open) -> None:
     """Write what was found into the inputs of the graph: numbers that are fixed, and names where there were none."""
     values = {value.name: value for value in model.graph.input}
-    numbers, names = dict[str, int](), dict[str, str]()
+    numbers, names, shared = dict[str, int](), dict[str, str](), set[str]()
     for item in opened.items:
         tensor = values[item.name].type.tensor_type
         tensor.shape.SetInParent()
@@ -225,13 +225,18 @@ def _settle(model: onnx.ModelProto, opened: _Open) -> None:
             tensor.shape.dim.add()
         for dim, size in zip(tensor.shape.dim, item.shape, strict=True):
             if isinstance(size, str):
+                if size not in names and dim.dim_param in names.values():
+                    shared.add(dim.dim_param)  # such as "?", which some write for whatever they do not know
+                    names[size] = size
                 dim.dim_param = names.setdefault(size, dim.dim_param or size)
             else:
                 numbers |= {dim.dim_param: size} if dim.dim_param else {}
                 dim.dim_value = size
     for value in (*model.graph.output, *model.graph.value_info):
         for dim in value.type.tensor_type.shape.dim:
-            if dim.dim_param in numbers:
+            if dim.dim_param in shared:
+                dim.Clear()
+            elif dim.dim_param in numbers:
                 dim.dim_value = numbers[dim.dim_param]
 
 

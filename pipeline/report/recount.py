@@ -83,7 +83,7 @@ def _slices_within(row: Mapping[str, Any]) -> bool:
 def _slices(row: Mapping[str, Any], most: float, least: float | None) -> str:
     """Say how the limit of the slices departs from what it can be: that of the whole output, at its own precision."""
     limit = row.get("slice_limit")
-    highest = most if least is None else bundle.UNEVEN * max(most, 10 ** (-least / 20) / bundle.FLOOR)
+    highest = bundle.UNEVEN * (most if least is None else max(most, 10 ** (-least / 20) / bundle.FLOOR))
     if limit is None or limit > highest * (1 + SAME):
         return f"its slices are held to {limit}x their float32 noise floor, and no more than {highest:.3g}x counts"
     return ""

@@ -10,7 +10,9 @@ import pytest
 
 from attn_export.bundle import FLOOR, Case
 from attn_export.deploy_tests.parity import slices
+from attn_export.deploy_tests.parity.compare import prove
 from attn_export.deploy_tests.parity.slices import LEAST, WorstSlice, shares, unit, worst
+from attn_export.types import TensorSpec
 
 
 def case(whole: float, rows: list[float], reference: Any = None, name: str = "y") -> Case:
@@ -112,3 +114,18 @@ def test_an_output_without_elements_or_slices_is_not_judged() -> None:
     assert worst(np.zeros((1, 0)), empty, "y", shares([empty])) is None
     assert worst(np.zeros(()), Case("c", {}, {"y": np.zeros(())}, {"y": 1.0}, {}), "y", {}) is None
     assert "slice 7 of 18 along axis 1" in slices.WorstSlice(1, 7, 18, 0.08, 0.08, 1e5).summary()
+
+
+@pytest.mark.parametrize(("times", "passes"), [(15.9, True), (16.1, False)])
+def test_a_slice_may_be_off_by_sixteen_of_its_units_where_the_whole_may_be_by_four(times: float, passes: bool) -> None:
+    reference = np.ones((1, 2, 8))
+    reference[:, 0] = 1e6
+    errors = np.array([1.0, 1e-3])
+    made = Case("c", {}, {"y": reference}, {"y": 1.0}, {"y": {1: errors, 2: np.ones(8)}})
+
+    def run(_: Any) -> dict[str, Any]:
+        came = reference.copy()
+        came[0, 1] += times * max(errors[1], FLOOR * math.sqrt(8)) / math.sqrt(8)
+        return {"y": came}
+
+    assert prove(run, [made], [TensorSpec("y", "float64", (1, 2, 8))], backend="").ok is passes

@@ -27,7 +27,8 @@ TOLERANCE = 4.0
 FLOOR = 8 * 2.0**-24
 #: The least signal-to-noise ratio of a correct model in each precision, in dB; for INT8 the user says, by the model.
 SNR: Mapping[str, float] = {"float32": 110.0, "float16": 40.0, "bfloat16": 20.0}
-#: How many times as far a slice may stray as the whole output, in precisions that are held to a ratio.
+#: How many times as far a slice may stray as the whole output: thousands are looked at, of a few numbers each that
+#: often err alike, and coarser precisions do not err where float32 does. The most of right models is 1.4 (5.5 of 4).
 UNEVEN = 4.0
 #: The most that correct float32 evaluations may stray, as a share of the reference's norm. Over the 1,256 cases and
 #: outputs of 148 bundles of the catalogue, float32 and float16, the largest is 8.0e-5 (EMSA at a scale of 0.05) and

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from attn_export.export.parts import parts
+
 #: Floating-point types that float64 stands for.
 _NARROW = frozenset({torch.float32, torch.float16, torch.bfloat16})
 #: An operator that reads bits as another type: there a type is no precision.
@@ -26,7 +28,8 @@ _BITS = "view.dtype"
 def doubled(module: nn.Module) -> nn.Module:
     """Copy a module with all its parameters, buffers and plain tensor attributes in float64."""
     exact = copy.deepcopy(module).double()
-    for part in exact.modules():
+    for part in parts(exact).values():
+        part.double()
         for name, value in vars(part).items():
             if not name.startswith("_") and _holds_tensors(value):
                 vars(part)[name] = tree_map(_double, value)

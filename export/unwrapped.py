@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.utils._pytree import tree_leaves, tree_map
 
 from attn_export.errors import SubjectError
+from attn_export.export.parts import parts
 
 #: Classes that wrap a module, each with the attribute that holds it.
 _WRAPPERS = {"OptimizedModule": "_orig_mod", "DataParallel": "module", "DistributedDataParallel": "module"}
@@ -27,11 +29,14 @@ def unwrapped(module: nn.Module, called: str) -> nn.Module:
             f"expected a module with its Python code, got {called}, which is TorchScript (torch.jit.trace or script);"
             " PyTorch's exporter takes none: give the class that it was made of, with its weights by --weights"
         )
-    for part in module.modules():
+    for part in parts(module).values():
         for name, value in vars(part).items():
             if not name.startswith("_"):
                 vars(part)[name] = tree_map(_detached, value) if _hangs(value) else value
-    return module.requires_grad_(False)  # a hook that computes a weight would hang it on a graph again
+        for parameter in part.parameters(recurse=False):
+            if not is_lazy(parameter):
+                parameter.requires_grad_(False)  # a hook that computes a weight would hang it on a graph again
+    return module
 
 
 def _hangs(value: object) -> bool:

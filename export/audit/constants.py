@@ -20,10 +20,12 @@ import numpy as np
 import onnx
 from torch import nn
 
+from attn_export.export.audit import norms
 from attn_export.export.audit.attributes import audit_attributes
 from attn_export.export.audit.defaults import floats, held
 from attn_export.export.audit.findings import Audit, AuditFinding
 from attn_export.export.graph.index import GraphIndex
+from attn_export.export.parts import parts
 from attn_export.types import Array
 
 #: A folded tensor may differ by this many units in the last place of the terms it is made of.
@@ -52,10 +54,14 @@ class Known:
 
 def known(module: nn.Module) -> Known:
     """Collect the tensors of the exported module: parameters and buffers, those outside its state dict included."""
-    named = [*module.named_parameters(), *module.named_buffers()]
+    every = parts(module)
+    named = [
+        (f"{owner}.{name}" if owner else name, value)
+        for owner, part in every.items()
+        for name, value in (*part.named_parameters(recurse=False), *part.named_buffers(recurse=False))
+    ]
     tensors = {name: value.detach().cpu().numpy() for name, value in named if value.is_floating_point()}
-    norms = {name: _affine(part) for name, part in module.named_modules() if _is_norm(part)}
-    return Known(tensors, norms)
+    return Known(tensors, norms.of(every))
 
 
 def audit_initializers(model: onnx.ModelProto, wanted: Known) -> Audit:
@@ -192,17 +198,3 @@ def _differing(value: Array, tensor: Array) -> int:
     """How many values differ, under the transposition of ``tensor`` that agrees best."""
     flat = value.ravel()
     return min(int((turn != flat).sum()) for turn in (tensor.ravel(), *_turns(tensor)))
-
-
-def _is_norm(part: nn.Module) -> bool:
-    return isinstance(part, nn.modules.batchnorm._BatchNorm) and part.running_mean is not None
-
-
-def _affine(part: nn.Module) -> tuple[Array, Array]:
-    values = {
-        name: value.detach().double().cpu().numpy()
-        for name in ("weight", "bias", "running_mean", "running_var")
-        if (value := getattr(part, name)) is not None
-    }
-    scale = values.get("weight", 1.0) / np.sqrt(values["running_var"] + part.eps)
-    return scale, values.get("bias", 0.0) - scale * values["running_mean"]

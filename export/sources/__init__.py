@@ -6,6 +6,7 @@ import importlib.util
 from typing import TYPE_CHECKING
 
 from attn_export.errors import SubjectError, UsageError
+from attn_export.export.refused_files import refusal
 from attn_export.export.source import Source, SourceOptions
 from attn_export.mechanisms import MECHANISMS
 from attn_export.registry import Registry
@@ -44,6 +45,8 @@ def _claiming(text: str) -> Source:
     for name in SOURCES:
         if SOURCES[name].claims(text):
             return SOURCES[name]
+    if why := refusal(text):
+        raise SubjectError(why)
     if text.endswith(".py") or "/" in text:
         raise SubjectError(f"{text}: name what is in it: file.py:Class, or an ONNX file")
     MECHANISMS.entry(text)  # raises, and says which names are near

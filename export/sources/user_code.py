@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from attn_export.errors import SubjectError, UnknownNameError, UsageError
 from attn_export.export.binding import misplaced, needed, ordered, owner, parameters
 from attn_export.export.input_shapes import Described, described
+from attn_export.export.refused_files import refusal
 from attn_export.export.source import Source, SourceOptions, refuse_catalogue_options
 from attn_export.process.guest import guest
 
@@ -30,6 +31,8 @@ class _UserCode:
     def load(self, options: SourceOptions) -> Subject:
         from attn_export.export.subject import with_dynamic
 
+        if why := refusal(options.text):
+            raise SubjectError(why)
         refuse_catalogue_options(options)
         built = from_code(
             options.text,
@@ -81,8 +84,11 @@ def from_code(
     """
     from torch import nn
 
+    from attn_export.export import lazy, training
     from attn_export.export.asking import template
     from attn_export.export.chosen import settle
+    from attn_export.export.construct import of_program
+    from attn_export.export.parts import evaluating
     from attn_export.export.subject import Subject
     from attn_export.export.unwrapped import unwrapped
     from attn_export.export.weights import checkpoint
@@ -90,17 +96,21 @@ def from_code(
 
     source, _, name = text.rpartition(":")
     found = _find(_import(source), source, name)
+    found = of_program(found)
     if isinstance(found, nn.Module):
         with guest(f"{text} cannot be put into eval mode"):
-            module = found.eval()
+            module = evaluating(found)
     elif callable(found):
         module = _built(text, found, arguments or {}, seed)
     else:
         raise SubjectError(f"expected a class or function that gives a module, got {text}, a {type(found).__name__}")
-    module = unwrapped(module, text).eval()
+    module = evaluating(unwrapped(module, text))
+    training.refuse(module, ran=False)
     if not shapes:
         raise UsageError(f"{text}: input shapes are required; {template(module)}")
     given = _in_order(described(shapes, _parameters(module)), module)
+    first = Subject(name, module, given.items, given.sizes).example(seed=seed)
+    notes = (_hidden(module), lazy.settled(module, first, seed))
     random = weights is None and random_weights
     if weights is not None:
         origin = checkpoint.into(module, weights, weights_key, strict=strict)
@@ -111,8 +121,22 @@ def from_code(
         origin = f"as the constructor gave them, seed {seed}"
     dims = tuple(given.dims.values())
     made = Subject(name, module, given.items, given.sizes, dims, origin, random=random)
-    chosen, notes = settle(module, made.example(seed=seed), outputs)
-    return replace(made, outputs=chosen, notes=notes)
+    chosen, left = settle(module, first, outputs)
+    training.refuse(module, ran=True)
+    return replace(made, outputs=chosen, notes=tuple(filter(None, (*notes, *left))))
+
+
+def _hidden(module: nn.Module) -> str:
+    """Say which parts are in plain lists, where checkpoints do not reach them."""
+    from attn_export.export.parts import hidden
+
+    names = [name for name, part in hidden(module).items() if any(True for _ in part.parameters(recurse=False))]
+    if not names:
+        return ""
+    return (
+        f"parts in plain lists or dicts, which no checkpoint reaches, keep the weights of their constructor:"
+        f" {', '.join(names[:5])}{' …' if len(names) > 5 else ''}; use nn.ModuleList or nn.ModuleDict"
+    )
 
 
 def _in_order(given: Described, module: nn.Module) -> Described:

@@ -1,0 +1,169 @@
+"""Modules that are no plain class in evaluation mode: lazy ones, programs, parts in lists, training mode left on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from attn_export.errors import SubjectError
+from attn_export.export.audit import constants
+from attn_export.export.exporting import export_subject
+from attn_export.export.float64_run import double_inputs, doubled, in_float64
+from attn_export.export.outputs import evaluate
+from attn_export.export.parts import hidden
+from attn_export.export.refused_files import refusal
+from attn_export.export.source import SourceOptions
+from attn_export.export.sources import SOURCES, load
+from attn_export.export.sources.user_code import from_code
+
+HERE = "tests.export.test_odd_modules:"
+
+
+class Conv(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.c = nn.Conv2d(3, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.after(self.c(x))
+
+    def after(self, y: Tensor) -> Tensor:
+        return y
+
+
+def lazy() -> nn.Module:
+    return nn.Sequential(nn.LazyConv2d(4, 3), nn.LazyBatchNorm2d(), nn.Flatten(), nn.LazyLinear(5))
+
+
+class Unused(Conv):
+    def __init__(self) -> None:
+        super().__init__()
+        self.spare = nn.LazyLinear(3)
+
+
+def program() -> torch.export.ExportedProgram:
+    net = nn.Sequential(nn.Conv2d(3, 4, 1, bias=False), nn.BatchNorm2d(4, eps=1e-3)).eval()
+    return torch.export.export(net, (torch.ones(1, 3, 8, 8),))
+
+
+class InList(Conv):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norms = [nn.BatchNorm2d(4), nn.BatchNorm2d(4)]
+        self.more = {"last": (nn.PReLU(4),)}
+
+    def after(self, y: Tensor) -> Tensor:
+        for norm in self.norms:
+            y = norm(y)
+        return self.more["last"][0](y)  # type: ignore[no-any-return]
+
+
+class OwnNorm(Conv):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(4))
+        for name in ("running_mean", "running_var"):
+            self.register_buffer(name, torch.rand(4) + 0.5)
+
+    def after(self, y: Tensor) -> Tensor:
+        return F.batch_norm(y, self.running_mean, self.running_var, self.weight, None, False, 0.1, 1e-3)
+
+
+@pytest.mark.parametrize("name", ["lazy", "program", "InList", "OwnNorm"])
+def test_it_runs_in_float64_and_all_its_constants_are_accounted_for(name: str) -> None:
+    subject = from_code(f"{HERE}{name}", ["1x3x8x8"])
+    x = subject.example()
+    with in_float64():
+        exact = evaluate(doubled(subject.module), double_inputs(x))["y"]
+    plain = evaluate(subject.module, x)["y"]
+    assert exact.dtype == torch.float64
+    assert 0 < float((exact - plain).abs().max()) < 1e-4
+    model = export_subject(subject).model
+    audit = constants.audit_initializers(model, constants.known(subject.module))
+    assert not audit.findings, audit.findings[0]
+    assert audit.checked
+
+
+def test_lazy_layers_are_said_and_get_the_weights_of_the_seed() -> None:
+    one, same, other = (from_code(f"{HERE}lazy", ["1x3x8x8"], seed=seed) for seed in (0, 0, 1))
+    assert one.notes == ("lazy layers have taken their sizes from one run on these inputs: 0, 1, 3",)
+    weights = [subject.module.state_dict()["3.weight"] for subject in (one, same, other)]
+    assert torch.equal(weights[0], weights[1])
+    assert not torch.equal(weights[0], weights[2])
+    with pytest.raises(SubjectError, match="spare stays without weights"):
+        from_code(f"{HERE}Unused", ["1x3x8x8"])
+
+
+def test_parts_in_lists_are_named_and_evaluated() -> None:
+    subject = from_code(f"{HERE}InList", ["1x3x8x8"])
+    assert list(hidden(subject.module)) == ["norms.0", "norms.1", "more.last.0"]
+    assert not any(part.training for part in hidden(subject.module).values())
+    assert (
+        "no checkpoint reaches, keep the weights of their constructor: norms.0, norms.1, more.last.0"
+        in subject.notes[0]
+    )
+
+
+class TrainsNorm(Conv):
+    def __init__(self) -> None:
+        super().__init__()
+        self.n, self.d = nn.BatchNorm2d(4), nn.Dropout()
+
+    def after(self, y: Tensor) -> Tensor:
+        return self.n.train()(y)  # type: ignore[no-any-return]
+
+
+class TrainsDropout(TrainsNorm):
+    def after(self, y: Tensor) -> Tensor:
+        return self.d.train()(y)  # type: ignore[no-any-return]
+
+
+class Stuck(TrainsNorm):
+    def train(self, mode: bool = True) -> Stuck:
+        return super().train(True or mode)  # noqa: SIM222
+
+
+class Harmless(Conv):
+    def after(self, y: Tensor) -> Tensor:
+        self.c.train()
+        return y
+
+
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("TrainsNorm", r"forward puts n \(BatchNorm2d\) in training mode, where it takes the statistics of the batch"),
+        ("TrainsDropout", r"forward puts d \(Dropout\) in training mode, where it draws random numbers"),
+        ("Stuck", r"eval\(\) leaves n \(BatchNorm2d\), d \(Dropout\) in training mode"),
+        ("Harmless", ""),
+    ],
+)
+def test_what_is_in_training_mode_is_named(name: str, why: str) -> None:
+    if not why:
+        assert from_code(f"{HERE}{name}", ["1x3x8x8"])
+        return
+    with pytest.raises(SubjectError, match=why):
+        from_code(f"{HERE}{name}", ["1x3x8x8"])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("net.pt2", "def net(): return torch.export.load('net.pt2')"),
+        ("folder/net.pt2:Net", "PyTorch reads it by pickle, which runs whatever code is in it"),
+        ("script.pt", "attn-export file.py:Class --input … --weights script.pt"),
+        ("net.safetensors", "holds weights alone"),
+        ("net.tflite", "convert it to ONNX"),
+    ],
+)
+def test_a_file_that_cannot_be_read_without_running_it_has_a_way_out(text: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(SubjectError) as caught:
+        load(SourceOptions(text=text))
+    assert words in str(caught.value)
+    assert not refusal("net.onnx")
+    assert not refusal("net.py:Net")
+    assert "user_code" in SOURCES

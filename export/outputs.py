@@ -12,29 +12,56 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
 from attn_export.errors import SubjectError
+from attn_export.export import code_lines
 from attn_export.export.binding import bound
 from attn_export.process.guest import guest
 
 
-def evaluate(module: nn.Module, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def evaluate(module: nn.Module, inputs: Mapping[str, Tensor], whose: str = "") -> dict[str, Tensor]:
     """Run a module without gradients; its outputs by name.
+
+    Args:
+        module: in evaluation mode.
+        inputs: by name; they are left as they are, whatever forward does to its own.
+        whose: run it is, where it is not the user's own.
 
     Raises:
         SubjectError: it does not run, or gives no tensor.
     """
-    return flatten(called(module, inputs), inputs)
+    return flatten(called(module, inputs, whose), inputs)
 
 
-def called(module: nn.Module, inputs: Mapping[str, Tensor]) -> object:
+def called(module: nn.Module, inputs: Mapping[str, Tensor], whose: str = "") -> object:
     """Run a module without gradients; what it gives, as it gives it.
 
     Raises:
-        SubjectError: it does not run.
+        SubjectError: it does not run; the message names the line of the user's code, and what may help.
     """
+    name = type(module).__name__
     shapes = ", ".join(f"{k}:{'x'.join(map(str, v.shape))}" for k, v in inputs.items())
-    with guest(f"{type(module).__name__} does not run on {shapes}"), torch.no_grad():
-        positional, keywords = bound(module, inputs)
-        return module(*positional, **keywords)
+    try:
+        with guest(f"{f'{whose} {name} fails' if whose else f'{name} does not run'} on {shapes}"), torch.no_grad():
+            positional, keywords = bound(module, {name: value.clone() for name, value in inputs.items()})
+            return module(*positional, **keywords)
+    except SubjectError as error:
+        if error.__cause__ is None:
+            raise
+        line, hint = code_lines.of_error(error.__cause__), _hint(str(error))
+        raise SubjectError(f"{error}{f', at {line}' if line else ''}{f'; {hint}' if hint else ''}") from error.__cause__
+
+
+#: By what PyTorch says, what helps.
+_HINTS = {
+    "scalar types: Long, Int": "give whole numbers, such as --input ids:1x16:int64[0,999]",
+    "index out of range in self": "give the numbers that the table holds, such as --input ids:1x16:int64[0,999]",
+    "not compiled with CUDA": "forward moves tensors to a GPU: write x.device instead",
+    "c10::Half) should be": "convert the weights, .float(), or give --input x:…:float16",
+    "double) should be": "convert the weights, .float(), or give --input x:…:float64",
+}
+
+
+def _hint(text: str) -> str:
+    return next((hint for words, hint in _HINTS.items() if words in text), "")
 
 
 class GraphOutputs(dict[str, Tensor]):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import functools
 from collections.abc import Callable, Iterable, Mapping
@@ -17,8 +16,8 @@ from attn_export.export.cases.kinds import UNSTEADY
 from attn_export.export.cases.plan import CasePlan, left_out, plan, single
 from attn_export.export.cases.work import measure
 from attn_export.export.determinism import two_runs
+from attn_export.export.exact_run import ExactRun
 from attn_export.export.float32_runs import Float32Runs
-from attn_export.export.float64_run import double_inputs, doubled, in_float64
 from attn_export.export.outputs import evaluate
 from attn_export.export.subject import Subject
 from attn_export.process import activity
@@ -94,14 +93,9 @@ class _Runs:
 
     def __init__(self, subject: Subject, said: Said) -> None:
         self.subject = subject
-        self.exact = doubled(subject.module)
         self.plain = copy.deepcopy(subject.module)
+        self.exact_run = ExactRun(subject, self.plain, said)
         self.single = Float32Runs(self.plain, said)
-
-    def exact_run(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Run in float64."""
-        with in_float64() if self.subject.graph is None else contextlib.nullcontext():
-            return evaluate(self.exact, double_inputs(inputs))
 
     def case(self, name: str, inputs: Mapping[str, Tensor], *, unsteady: bool = False) -> Case | str:
         """Make a case, or say why correct float32 is no measure there; ``unsteady``: rounding may be magnified.
@@ -110,7 +104,7 @@ class _Runs:
             SubjectError: the module does not run on these inputs.
         """
         activity.alive()
-        reference = two_runs.twice(self.exact, functools.partial(self.exact_run, inputs))
+        reference = two_runs.twice(self.exact_run.module, functools.partial(self.exact_run, inputs))
         runs = self.single(inputs, unsteady=unsteady)
         truth = {key: value.contiguous().numpy() for key, value in reference.items()}
         found = [{key: value.numpy() for key, value in run.items()} for run in runs]

@@ -20,7 +20,7 @@ def unwrapped(module: nn.Module, called: str) -> nn.Module:
     copied.
 
     Raises:
-        SubjectError: it is TorchScript, which has no source to trace.
+        SubjectError: it, or a part of it, is TorchScript, which has no source to trace.
     """
     while isinstance(inner := getattr(module, _WRAPPERS.get(type(module).__name__, ""), None), nn.Module):
         module = inner
@@ -29,7 +29,12 @@ def unwrapped(module: nn.Module, called: str) -> nn.Module:
             f"expected a module with its Python code, got {called}, which is TorchScript (torch.jit.trace or script);"
             " PyTorch's exporter takes none: give the class that it was made of, with its weights by --weights"
         )
-    for part in parts(module).values():
+    for place, part in parts(module).items():
+        if type(part).__module__.startswith("torch.jit"):
+            raise SubjectError(
+                f"{place} of {called} is TorchScript (torch.jit.trace or script), which PyTorch's exporter cannot"
+                " trace: put the module there that it was made of"
+            )
         for name, value in vars(part).items():
             if not name.startswith("_"):
                 vars(part)[name] = tree_map(_detached, value) if _hangs(value) else value

@@ -97,6 +97,7 @@ def noted(node: onnx.NodeProto) -> Origin | None:
 def located(module: str, kind: str, trace: str) -> Origin:
     """Find the place that a stack trace as the exporter prints it names: its innermost line outside of PyTorch."""
     lines = re.findall(r'File "(.+?)", line (\d+), in .*?\n\s*(.*)', trace)
+    lines = [entry for entry in lines if not entry[0].startswith("<")]  # what PyTorch wrote while it traced
     own = [entry for entry in lines if "/site-packages/torch/" not in entry[0]] or lines
     if not own:
         return Origin(module, kind)

@@ -14,10 +14,9 @@ from onnx import TensorProto, helper
 from attn_export.errors import ContractError
 from attn_export.export.graph.index import graph_inputs
 from attn_export.export.graph.light import light, skeleton
-from attn_export.export.onnx import withdrawn
+from attn_export.export.onnx import invalid, withdrawn
 from attn_export.export.onnx.exported import Contract, Exported
 from attn_export.types import TensorSpec
-from attn_export.untrusted.text import first_line
 
 #: The newest ONNX file format that runtimes of the last two years read; opsets above 22 need a newer one.
 NEWEST_IR = 10
@@ -37,7 +36,7 @@ def check(model: onnx.ModelProto, contract: Contract) -> Exported:
         else:
             onnx.checker.check_model(light(model), full_check=True)
     except Exception as error:  # the checker's and the inference's errors share no base class
-        raise ContractError(f"the model is not valid ONNX: {first_line(error)}") from error
+        raise ContractError(invalid.explained(model, error)) from error
     opsets = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
     used = {node.domain or "ai.onnx" for node in model.graph.node}
     if foreign := sorted(used - {"ai.onnx"}) or sorted({f.domain for f in model.functions}):

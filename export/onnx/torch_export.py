@@ -19,14 +19,15 @@ from attn_export.export.onnx import contract
 from attn_export.export.onnx.assumed import narrowed
 from attn_export.export.onnx.beyond import compared
 from attn_export.export.onnx.epsilons import lost
+from attn_export.export.onnx.explained import explained
 from attn_export.export.onnx.exported import Contract, Exported
 from attn_export.export.onnx.gelu import scale_first
 from attn_export.export.onnx.opset import OPSET
+from attn_export.export.onnx.pool_windows import settle_windows
 from attn_export.export.outputs import evaluate
 from attn_export.export.subject import Subject
 from attn_export.process import activity
 from attn_export.types import Dim, TensorSpec
-from attn_export.untrusted.text import first_line
 
 
 def export(subject: Subject, opset: int = OPSET) -> Exported:
@@ -41,6 +42,7 @@ def export(subject: Subject, opset: int = OPSET) -> Exported:
     promised = _promise(subject, opset)
     program = _convert(subject, promised)
     model = program.model_proto
+    settle_windows(model)
     _name_dimensions(model, promised)
     scale_first(model)
     checked = contract.check(model, promised)
@@ -75,6 +77,11 @@ def _promise(subject: Subject, opset: int) -> Contract:
     """Write down what is asked for; only running the module tells what it gives."""
     inputs, named = subject.example(), {dim.name: dim for dim in subject.dynamic}
     outputs = evaluate(subject.module, inputs)
+    if imaginary := [name for name, value in outputs.items() if value.is_complex()]:
+        raise ContractError(
+            f"output {imaginary[0]!r} of {subject.name} is complex, and ONNX has no such type: give"
+            " torch.view_as_real(y), or its absolute value"
+        )
     return Contract(
         opset,
         tuple(
@@ -105,7 +112,7 @@ def _convert(subject: Subject, promised: Contract) -> torch.onnx.ONNXProgram:
                 external_data=False,
             )
         except Exception as error:  # the exporter wraps whatever any layer of it raises
-            raise ExportError(f"{subject.name} cannot be exported: {_reason(error)}") from error
+            raise ExportError(explained(subject.name, error)) from error
     if program is None:
         raise ExportError(f"{subject.name} cannot be exported: {said.getvalue().strip()[-300:]}")
     assert program.exported_program is not None
@@ -154,13 +161,6 @@ def _name_dimensions(model: onnx.ModelProto, promised: Contract) -> None:
                 dim.dim_param = f"{value.name}_{axis}"
     # Inner shapes carry the old names; they are derived data, and inference makes them anew.
     del model.graph.value_info[:]
-
-
-def _reason(error: BaseException) -> str:
-    """Give the innermost cause in one line: the exporter's own message is a page of advice."""
-    while (inner := error.__cause__ or error.__context__) is not None:
-        error = inner
-    return f"{type(error).__name__}: {first_line(error)}"
 
 
 @contextlib.contextmanager

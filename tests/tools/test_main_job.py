@@ -186,7 +186,7 @@ class TestSubjects:
         ((f"{NETS}:Net", "--input", "1x3x8x8", "--weights", "gone.pth"), 3, "there is no file gone.pth"),
         ((f"{NETS}:Net", "--input", "1x4x8x8"), 3, "does not run on image:1x4x8x8"),
         ((f"{NETS}:Crash", "--input", "1x4"), 3, "no such luck"),
-        ((f"{NETS}:Breaks", "--input", "1x4"), 3, "cannot be exported"),
+        ((f"{NETS}:Breaks", "--input", "1x4"), 3, "runs, but cannot be traced at nets.py"),
         ((f"{NETS}:Baked", "--input", "b=2x4"), 3, "error"),
         (("se", "--preset", "test", "-o", "/proc/se"), 3, "cannot write the bundle /proc/se"),
         (("verify", "nowhere"), 3, "is not a bundle"),

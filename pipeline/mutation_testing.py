@@ -27,6 +27,7 @@ from attn_export.errors import BackendError, ExportError
 from attn_export.export.mutants.catalogue import Mutation, mutations
 from attn_export.export.onnx.save import save
 from attn_export.pipeline.mutation_score import MutantResult, MutationScore
+from attn_export.pipeline.shared_weights import shared
 from attn_export.process import activity
 from attn_export.reparam.evaluate.onnx import OnnxEvaluator
 from attn_export.types import TensorSpec
@@ -74,16 +75,16 @@ def run_mutants(
     mutants: list[MutantResult] = []
     tried: set[str] = set()
     with tempfile.TemporaryDirectory() as folder:
+        light = shared(model, Path(folder))
         for mutation in rows:
             spent = time.perf_counter() - began
             if budget is not None and spent > budget and mutation.kind in tried:
                 break  # mutants come one of each kind in turn, so every kind that applies was tried by now
             tried.add(mutation.kind)
-            mutant = mutation.of(model)
             with activity.doing(f"trying the injected fault {mutation.name!r}", who="", model=""):
-                result = judge(mutation, mutant, Path(folder, "mutant.onnx"))
+                result = judge(mutation, mutation.of(light), Path(folder, "mutant.onnx"))
             if result.verdict == "survived" and second is not None:
-                result = replace(result, caught_by_audit=second(mutant))
+                result = replace(result, caught_by_audit=second(mutation.of(model)))
             mutants.append(result)
     mode = "full" if budget is None else "fast"
     return MutationScore(mode, len(rows), tuple(mutants), time.perf_counter() - began)
@@ -138,16 +139,16 @@ class _Gate:
                     below = min(below, *map(_margin, parity.comparisons))
         except BackendError as error:
             return MutantResult(mutation.name, mutation.kind, "invalid", 0.0, reason=first_line(error))
-        return self._passed(mutation, mutant, MutantResult(mutation.name, mutation.kind, "survived", k, below))
+        return self._passed(mutation, MutantResult(mutation.name, mutation.kind, "survived", k, below))
 
-    def _passed(self, mutation: Mutation, mutant: onnx.ModelProto, result: MutantResult) -> MutantResult:
+    def _passed(self, mutation: Mutation, result: MutantResult) -> MutantResult:
         """Say why no case caught it: none triggers it, it is the same function, or its error is too small."""
         condition = mutation.condition
         if condition and not self._triggered(mutation):
             return replace(result, reason=_UNTRIGGERED + condition.text)
         told = len(self.cases) if condition else min(self.told_by, len(self.cases))
         try:
-            distance = self._distance(mutant, told)
+            distance = self._distance(mutation.of(self.model), told)
         except ExportError as error:
             return replace(result, reason=f"whether it is equivalent is not known: {error}")
         result = replace(result, float64_distance=distance)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import onnx
@@ -22,22 +23,29 @@ def zeroed(index: GraphIndex) -> Iterator[Fault]:
     biases = {name for _, name in _biases(index)}
     for name in _weights(index):
         if name not in biases and index.array(name).any():
-            yield "weight zeroed", name, _reader(index, name), _setter(name, np.zeros_like(index.array(name)))
+            yield "weight zeroed", name, _reader(index, name), _setter(index, name, np.zeros_like)
 
 
 def nudged(index: GraphIndex) -> Iterator[Fault]:
     """Move the weight of median size up by 1 %, or the largest down."""
     for name in _weights(index):
-        value = index.array(name)
-        size = np.abs(value).ravel()
-        places = np.flatnonzero(size)  # a zero would stay one
-        if not places.size:
-            continue
-        middle = places[np.argpartition(size[places], places.size // 2)[places.size // 2]]
-        for kind, place, sign in (("one weight +1 %", middle, 1), ("one weight -1 %", size.argmax(), -1)):
-            changed = value.copy()
-            changed.ravel()[place] *= 1 + sign * SHARE
-            yield kind, name, _reader(index, name), _setter(name, changed)
+        if index.array(name).any():
+            yield "one weight +1 %", name, _reader(index, name), _setter(index, name, _middle_up)
+            yield "one weight -1 %", name, _reader(index, name), _setter(index, name, _largest_down)
+
+
+def _middle_up(value: Array) -> Array:
+    size, changed = np.abs(value).ravel(), value.copy()
+    places = np.flatnonzero(size)  # a zero would stay one
+    middle = places.size // 2
+    changed.ravel()[places[np.argpartition(size[places], middle)[middle]]] *= 1 + SHARE
+    return changed
+
+
+def _largest_down(value: Array) -> Array:
+    changed = value.copy()
+    changed.ravel()[np.abs(value).argmax()] *= 1 - SHARE
+    return changed
 
 
 def swapped(index: GraphIndex) -> Iterator[Fault]:
@@ -49,17 +57,21 @@ def swapped(index: GraphIndex) -> Iterator[Fault]:
             axis = value.ndim - 1
         if value.shape[axis] < 2:
             continue
-        order = np.arange(value.shape[axis])
-        order[:2] = order[1::-1]
-        if not np.array_equal(changed := value.take(order, axis), value):
-            yield "two channels swapped", name, _reader(index, name), _setter(name, changed)
+        if not np.array_equal(value.take(0, axis), value.take(1, axis)):
+            yield "two channels swapped", name, _reader(index, name), _setter(index, name, partial(_swap, axis=axis))
+
+
+def _swap(value: Array, axis: int) -> Array:
+    order = np.arange(value.shape[axis])
+    order[:2] = order[1::-1]
+    return value.take(order, axis)
 
 
 def without_bias(index: GraphIndex) -> Iterator[Fault]:
     """Drop a bias: the third input of a convolution or ``Gemm``, or a vector that is added."""
     for node, name in _biases(index):
         if node.op_type == "Add":
-            yield "bias dropped", name, node.output[0], _setter(name, np.zeros_like(index.array(name)))
+            yield "bias dropped", name, node.output[0], _setter(index, name, np.zeros_like)
         else:
             yield "bias dropped", name, node.output[0], _input_dropper(node.output[0], 2)
 
@@ -76,7 +88,11 @@ def transposed(index: GraphIndex) -> Iterator[Fault]:
             axes = (1, 2)
         else:
             continue
-        yield "square weight transposed", name, _reader(index, name), _setter(name, value.swapaxes(*axes))
+        yield "square weight transposed", name, _reader(index, name), _setter(index, name, partial(_turn, axes=axes))
+
+
+def _turn(value: Array, axes: tuple[int, int]) -> Array:
+    return value.swapaxes(*axes)
 
 
 def epsilon_constant(index: GraphIndex) -> Iterator[Fault]:
@@ -86,8 +102,12 @@ def epsilon_constant(index: GraphIndex) -> Iterator[Fault]:
         if value.size == 1 and 0 < float(value.ravel()[0]) <= 1e-2:
             for node in index.readers[name]:
                 if node.op_type in ("Add", "Max", "Clip"):
-                    yield "epsilon x100", name, node.output[0], _setter(name, value * np.asarray(100, value.dtype))
+                    yield "epsilon x100", name, node.output[0], _setter(index, name, _hundredfold)
                     break
+
+
+def _hundredfold(value: Array) -> Array:
+    return np.asarray(value * np.asarray(100, value.dtype))
 
 
 KINDS = (zeroed, nudged, swapped, without_bias, transposed, epsilon_constant)
@@ -120,8 +140,9 @@ def _transposes(node: onnx.NodeProto) -> bool:
     return any(a.name == "transB" and a.i for a in node.attribute)
 
 
-def _setter(name: str, value: Array) -> Change:
-    return lambda graph: set_tensor(graph, name, value)
+def _setter(index: GraphIndex, name: str, change: Callable[[Array], Array]) -> Change:
+    """Change a tensor when the fault is injected: all of them at once would be several times the model."""
+    return lambda graph: set_tensor(graph, name, change(index.array(name)))
 
 
 def _input_dropper(output: str, position: int) -> Change:

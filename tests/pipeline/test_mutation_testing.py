@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -16,6 +17,7 @@ from attn_export.errors import InconclusiveError
 from attn_export.export.graph.index import set_tensor
 from attn_export.export.mutants.catalogue import Mutation, mutations
 from attn_export.export.mutants.conditional import Condition
+from attn_export.pipeline import shared_weights
 from attn_export.pipeline.mutation_score import MutantResult, MutationScore, refuse_vacuous
 from attn_export.pipeline.mutation_testing import run_mutants
 from attn_export.pipeline.report import content, recount
@@ -52,6 +54,24 @@ def test_what_no_case_triggers_has_survived_and_is_not_equivalent() -> None:
     found = {fate.kind: fate for fate in score.mutants}
     for kind, why in UNTRIGGERED.items():
         assert (found[kind].verdict, found[kind].reason) == ("survived", why)
+
+
+def test_mutants_that_share_their_weights_are_judged_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = run_mutants(MODEL, CASES, PORTS, budget=0.0)
+    monkeypatch.setattr(shared_weights, "LARGE", 1)
+    apart = run_mutants(MODEL, CASES, PORTS, budget=0.0)
+    assert apart.mutants == whole.mutants
+    assert {fate.verdict for fate in apart.mutants} >= {"killed", "survived"}
+
+
+def test_the_file_holds_every_large_weight(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(shared_weights, "LARGE", 1)
+    light = shared_weights.shared(MODEL, tmp_path)
+    assert not any(tensor.raw_data for tensor in light.graph.initializer)
+    onnx.save(light, tmp_path / "light.onnx")
+    again = {t.name: numpy_helper.to_array(t) for t in onnx.load(tmp_path / "light.onnx").graph.initializer}
+    for tensor in MODEL.graph.initializer:
+        assert np.array_equal(again[tensor.name], numpy_helper.to_array(tensor))
 
 
 @pytest.mark.parametrize("kind", UNTRIGGERED)

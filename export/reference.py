@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 from collections.abc import Callable, Iterable, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from attn_export.bundle import Case, case_of, loose
 from attn_export.errors import ExportError, InconclusiveError, SubjectError
 from attn_export.export.cases.doubt import doubtful
 from attn_export.export.cases.kinds import UNSTEADY
-from attn_export.export.cases.plan import CasePlan, left_out, plan, single
+from attn_export.export.cases.plan import CasePlan, left_out, plan, single, smaller
 from attn_export.export.cases.work import measure
 from attn_export.export.determinism import two_runs
 from attn_export.export.exact_run import ExactRun
@@ -43,7 +44,8 @@ def cases(
     """
     work = measure(subject, single(subject))
     runs, made, gone = _Runs(subject, said), list[tuple[str, Case | str]](), dict[str, list[str]]()
-    for row in plan(subject, seed, work):
+    small = _small(subject, runs.plain) if left_out(subject, work) else {}
+    for row in plan(subject, seed, work, small):
         if float16 and row.kind in UNSTEADY:
             gone.setdefault("float16 holds no such numbers, or not well enough", []).append(row.name)
         elif not row.optional:
@@ -54,7 +56,7 @@ def cases(
                 gone.setdefault(case, []).append(row.name)
             else:
                 made.append((row.name, case))
-    if dear := left_out(subject, work):
+    if dear := left_out(subject, work, small):
         noted(f"cases that were not tried, as the model is large: {', '.join(dear)}")
     for why, names in gone.items():
         noted(f"cases that are left out, as {why}: {', '.join(names)}")
@@ -110,6 +112,15 @@ class _Runs:
         found = [{key: value.numpy() for key, value in run.items()} for run in runs]
         case = case_of(name, {k: v.numpy() for k, v in inputs.items()}, truth, found)
         return _unbounded(runs[0], reference) or loose(case) or case
+
+
+def _small(subject: Subject, module: nn.Module) -> Mapping[str, int]:
+    """Find smaller sizes at which the module runs, for cases that are dear at full size; none where there are none."""
+    for sizes in smaller(subject):
+        with contextlib.suppress(SubjectError, ExportError):
+            evaluate(module, subject.example(sizes={**single(subject), **sizes}))
+            return sizes
+    return {}
 
 
 def _optional(runs: _Runs, row: CasePlan) -> Case | str:

@@ -28,7 +28,8 @@ PROBES = (9, 5, 6, 17, 33, 8, 16, 7, 2, 1)
 KINDS, SIZES, BYTES = 8_000_000_000, 8_000_000_000, 8 << 20
 #: Kinds that every model is proven on at its full size, whatever it costs.
 LEAST = 4
-_LESS = 10
+#: Shares of the traced size at which dear cases are tried, the smallest first.
+_SHARES = (10, 5, 2)
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,31 @@ def single(subject: Subject) -> dict[str, int]:
     return {"b": 1} if "b" in free and free["b"].admits(1) and subject.sizes["b"] != 1 else {}
 
 
-def plan(subject: Subject, seed: int = 0, work: Work | None = None) -> list[CasePlan]:
-    """Choose the cases that ``work`` of one run allows; all of them where it is not given."""
+def smaller(subject: Subject) -> Iterator[Mapping[str, int]]:
+    """Give smaller sizes of every dimension but the batch, the smallest first, no two alike; none where none is free.
+
+    What is dear at full size is tried there: a kind of input and a batch are wrong at any height and width.
+    """
+    spatial = [dim for dim in subject.dynamic if dim.name != "b"]
+    for share in _SHARES if spatial else ():
+        yield {dim.name: _from(dim, subject.sizes[dim.name] // share, by) for by, dim in enumerate(spatial)}
+
+
+def _from(dim: Dim, least: int, by: int) -> int:
+    """Take the smallest admitted size that is not below ``least``, and ``by`` steps more."""
+    first = -(-max(dim.min, least, 1) // dim.step) * dim.step
+    return next((size for size in (first + by * dim.step, first) if dim.admits(size)), dim.max or dim.min)
+
+
+def plan(
+    subject: Subject, seed: int = 0, work: Work | None = None, small: Mapping[str, int] | None = None
+) -> list[CasePlan]:
+    """Choose the cases that ``work`` of one run allows, all of them where it is not given; dear ones are ``small``."""
     found = list({row.name: row for row in _first(subject)}.values())  # a short range has few sizes
     known = {_at(subject, row) for row in found if row.scale == 1.0}
-    found += _kinds(subject, work)
-    for row in _sizes(subject, work):
+    small = small or {}
+    found += _kinds(subject, work, small)
+    for row in _sizes(subject, work, small):
         if _at(subject, row) not in known:
             known.add(_at(subject, row))
             found.append(row)
@@ -81,9 +101,11 @@ def _at(subject: Subject, row: CasePlan) -> tuple[tuple[str, int], ...]:
     return tuple(sorted({**subject.sizes, **row.sizes}.items()))
 
 
-def left_out(subject: Subject, work: Work) -> list[str]:
+def left_out(subject: Subject, work: Work, small: Mapping[str, int] | None = None) -> list[str]:
     """Name the cases that a smaller subject would have."""
-    kept = {row.name for row in plan(subject, work=work)}
+    kept = {
+        row.name.partition(",")[0] if row.sizes.keys() > {"b"} else row.name for row in plan(subject, 0, work, small)
+    }
     return [row.name for row in plan(subject) if row.name not in kept]
 
 
@@ -119,7 +141,7 @@ def _named(sizes: Mapping[str, int]) -> str:
     return ", ".join(f"{name}={size}" for name, size in sizes.items())
 
 
-def _kinds(subject: Subject, work: Work | None) -> Iterator[CasePlan]:
+def _kinds(subject: Subject, work: Work | None, small: Mapping[str, int]) -> Iterator[CasePlan]:
     """Every kind that an input has, those of all inputs by turns, as many as may be."""
     lists = [kinds.kinds_of(item) for item in subject.inputs]
     turns = [names[place] for place in range(max(map(len, lists), default=0)) for names in lists if place < len(names)]
@@ -133,27 +155,11 @@ def _kinds(subject: Subject, work: Work | None) -> Iterator[CasePlan]:
     for kind in wanted[:most]:
         sizes = one | (_turns(subject, work) if kind == kinds.TURNS else {})
         yield CasePlan(kind, 0, sizes=sizes, kind=kind, optional=True)
-    if work is not None and (small := _small(subject)):
+    if small:
         purse = _Purse(subject, work)
         for kind in wanted[most:]:
-            if purse.takes(sizes := one | small, False):
+            if purse.takes(sizes := {**one, **small}, False):
                 yield CasePlan(kind, 0, sizes=sizes, kind=kind, optional=True)
-
-
-def _small(subject: Subject) -> dict[str, int]:
-    """Choose about a tenth of the traced size of each dimension but the batch, no two alike; none where none is free.
-
-    What is dear at full size is tried there: a kind of input and a batch are wrong at any height and width.
-    """
-    spatial = [dim for dim in subject.dynamic if dim.name != "b"]
-    return {dim.name: _from(dim, subject.sizes[dim.name], by) for by, dim in enumerate(spatial)}
-
-
-def _from(dim: Dim, traced: int, by: int) -> int:
-    """Take the admitted size at or above a tenth of the traced one, and ``by`` steps more."""
-    least = max(dim.min, traced // _LESS, 1)
-    first = -(-least // dim.step) * dim.step
-    return next((size for size in (first + by * dim.step, first) if dim.admits(size)), traced)
 
 
 def _turns(subject: Subject, work: Work | None) -> dict[str, int]:
@@ -170,16 +176,15 @@ def _turns(subject: Subject, work: Work | None) -> dict[str, int]:
     return {"b": max(1, min(max(wanted, default=1), budget, most or budget))}
 
 
-def _sizes(subject: Subject, work: Work | None) -> Iterator[CasePlan]:
+def _sizes(subject: Subject, work: Work | None, small: Mapping[str, int]) -> Iterator[CasePlan]:
     """Sizes at the limits and beyond the usual ones, as long as they are cheap; limits even where they are dear."""
     free = {dim.name: dim for dim in subject.dynamic}
     purse = _Purse(subject, work)
     if "b" in free:
-        small = _small(subject)
         for size in _probes(free["b"]):
             if purse.takes(sizes := {"b": size}, free["b"].max == size):
                 yield CasePlan(f"b={size}", 0, sizes=sizes, optional=True)
-            elif small and purse.takes(sizes := {"b": size} | small, False):
+            elif small and purse.takes(sizes := {"b": size, **small}, False):
                 yield CasePlan(_named(sizes), 0, sizes=sizes, optional=True)
     spatial = [dim for name, dim in free.items() if name != "b"]
     lists = [_probes(dim) for dim in spatial]

@@ -149,11 +149,30 @@ def test_what_is_dear_at_full_size_is_tried_at_a_small_one() -> None:
     subject = replace(
         image(dims=(Dim("b"), Dim("h", 32, step=32), Dim("w", 32, step=32))), sizes={"b": 2, "h": 320, "w": 320}
     )
-    rows = {row.name: row for row in plan.plan(subject, work=Work(0, plan.KINDS * 2, 1000)) if row.optional}
-    small = {"h": 32, "w": 64}
+    small, *larger = plan.smaller(subject)
+    assert (small, larger) == ({"h": 32, "w": 64}, [{"h": 64, "w": 96}, {"h": 160, "w": 192}])
+    rows = {row.name: row for row in plan.plan(subject, 0, Work(0, plan.KINDS * 2, 1000), small) if row.optional}
     assert {"b=9, h=32, w=64", "b=5, h=32, w=64", "b=6, h=32, w=64"} <= rows.keys()
     assert rows["constant frames"].sizes == {"b": 1, **small}
     assert rows["zeros"].sizes == {"b": 1}
+    assert not {"b=9", "constant frames"} & {*plan.left_out(subject, Work(0, plan.KINDS * 2, 1000), small)}
+
+
+class AtLeast(nn.Module):
+    """Runs from 50 rows on; a large model, by what it counts."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[2] < 50:
+            raise ValueError("too small")
+        return nn.functional.avg_pool2d(x, 50, 50)
+
+
+def test_a_small_size_is_one_at_which_the_module_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plan, "SIZES", 1000)
+    subject = replace(image(dims=(Dim("b"), Dim("h"), Dim("w"))), module=AtLeast(), sizes={"b": 2, "h": 300, "w": 300})
+    names = {case.name for case in cases(subject)}
+    assert not any("h=30, w=31" in name for name in names)
+    assert any("h=60, w=61" in name for name in names), names
 
 
 def test_work_is_counted_so_that_it_is_the_same_everywhere() -> None:

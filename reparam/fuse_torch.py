@@ -12,6 +12,7 @@ from torch import Tensor, fx, nn
 
 from attn_export.errors import FusionError
 from attn_export.reparam import submodules
+from attn_export.reparam.adapters.torch.paddings import pad_once
 from attn_export.reparam.adapters.torch.read import TorchReader
 from attn_export.reparam.adapters.torch.write import rebuild
 from attn_export.reparam.core import plan_and_prove
@@ -91,6 +92,7 @@ def _fuse_traced(
             f"{type(module).__name__} cannot be exported ({type(error).__name__}: {first_line(error)})"
         ) from error
     assert isinstance(exported, fx.GraphModule)
+    pad_once(exported)
     reader = TorchReader(exported)
     planned = plan_and_prove(reader.graph, planner)
     fused = rebuild(exported, planned.plan.graph)

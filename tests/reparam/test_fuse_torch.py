@@ -12,7 +12,7 @@ from torch import nn
 from attn_export.errors import FusionError
 from attn_export.reparam import fuse_module
 from tests.reparam.blocks import REFUSED as BLOCKS
-from tests.reparam.blocks import Block, Shared, acnet, conv_bn, repvgg, wake
+from tests.reparam.blocks import Block, Parallel, Shared, acnet, conv_bn, repvgg, wake
 from tests.reparam.test_blocks import left
 
 AUTO = torch.export.Dim.AUTO
@@ -133,6 +133,14 @@ def test_dynamic_sizes_hold_at_every_size() -> None:
     for shape in ((1, 3, 9, 31), (3, 3, 24, 8)):
         x = torch.randn(shape)
         assert torch.allclose(module(x), fusion.model(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["circular", "reflect"])
+def test_branches_that_pad_alike_pad_once(mode: str) -> None:
+    convs = [nn.Conv2d(4, 6, 3, padding=1, padding_mode=mode, bias=False) for _ in range(2)]
+    fusion = fuse_module(Parallel(*convs).eval(), (torch.randn(2, 4, 9, 9),))
+    assert fusion.certificate.ok
+    assert left(fusion.model) == (1, 0, 0, 0)
 
 
 class Uneven(nn.Module):

@@ -8,6 +8,7 @@ import sysconfig
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 
 import torch
 from torch import fx
@@ -29,6 +30,15 @@ def of_error(error: BaseException) -> str:
             if users(file):
                 found = _said(file, line, linecache.getline(file, line))
     return found
+
+
+def of_frame(frame: FrameType) -> str:
+    """Say which line of the user's runs now, the deepest one; nothing where none does."""
+    for caller, line in traceback.walk_stack(frame):
+        file = caller.f_code.co_filename
+        if users(file):
+            return _said(file, line, linecache.getline(file, line))
+    return ""
 
 
 def of_trace(text: str) -> str:

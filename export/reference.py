@@ -24,6 +24,11 @@ from attn_export.export.subject import Subject
 from attn_export.process import activity
 
 Said = Callable[[str], None]
+#: What to do about a forward that ran when it was loaded, and does not at another size that it is to take.
+_FIXED = (
+    "it runs at the sizes of --input, so forward is made for these: take sizes from x.shape, or type them without a"
+    " name (2 instead of b=2)"
+)
 
 
 def _nobody(_: str) -> None:
@@ -87,7 +92,12 @@ def refuse_dice(subject: Subject, seed: int = 0) -> None:
         two_runs.refuse_random_nodes(subject.graph, subject.name)
         _Runs(subject, _nobody).exact_run(inputs)
         return
-    two_runs.check(subject.module, lambda module: evaluate(module, inputs))
+    try:
+        two_runs.check(subject.module, lambda module: evaluate(module, inputs))
+    except SubjectError as error:
+        if not subject.dynamic:
+            raise
+        raise SubjectError(f"{error}; {_FIXED}") from error
 
 
 class _Runs:

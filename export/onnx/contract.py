@@ -22,6 +22,10 @@ from attn_export.types import TensorSpec
 NEWEST_IR = 10
 
 
+class FixedSizeError(ContractError):
+    """A size is a number that was to vary."""
+
+
 def check(model: onnx.ModelProto, contract: Contract) -> Exported:
     """Return the model with its contract, or say which part of the contract it breaks.
 
@@ -88,7 +92,7 @@ def _same(kind: str, expected: tuple[TensorSpec, ...], actual: list[TensorSpec])
         if want.dtype != got.dtype:
             raise ContractError(f"{kind} {want.name!r}: expected {want.dtype}, got {got.dtype}; cast it in forward")
         if len(want.shape) != len(got.shape) or not all(map(_fits, want.shape, got.shape)):
-            raise ContractError(
+            raise FixedSizeError(
                 f"{kind} {want.name!r}: expected shape {_shape(want)}, got {_shape(got)};"
                 " a size was fixed while tracing: look for int(), len() or a comparison of sizes in forward,"
                 " or export with --dynamic none"

@@ -15,7 +15,7 @@ import torch
 
 from attn_export.errors import ContractError, ExportError
 from attn_export.export.binding import bound, shapes
-from attn_export.export.onnx import contract
+from attn_export.export.onnx import contract, fixed_sizes
 from attn_export.export.onnx.assumed import narrowed
 from attn_export.export.onnx.beyond import compared
 from attn_export.export.onnx.epsilons import lost
@@ -45,7 +45,7 @@ def export(subject: Subject, opset: int = OPSET) -> Exported:
     settle_windows(model)
     _name_dimensions(model, promised)
     scale_first(model)
-    checked = contract.check(model, promised)
+    checked = _checked(model, promised, subject)
     # From here on the outputs' shapes are promised too: what simplifies the graph must not fix a free size.
     assert program.exported_program is not None
     known: dict[str, bool] = {}
@@ -60,6 +60,17 @@ def export(subject: Subject, opset: int = OPSET) -> Exported:
     return Exported(
         model, Contract(opset, promised.inputs, tuple(map(contract.port, checked.model.graph.output)), dims)
     )
+
+
+def _checked(model: onnx.ModelProto, promised: Contract, subject: Subject) -> Exported:
+    """Assert the contract; where a size was fixed, find the line that did it."""
+    try:
+        return contract.check(model, promised)
+    except contract.FixedSizeError as error:
+        free, (positional, keywords) = _free(subject), bound(subject.module, subject.example())
+        with _quiet():
+            line = fixed_sizes.line(subject.module, positional, keywords, shapes(subject.module, free))
+        raise ContractError(f"{error}{f'; it happens at {line}' if line else ''}") from error
 
 
 def traced(subject: Subject, opset: int = OPSET) -> torch.export.ExportedProgram:
@@ -134,6 +145,17 @@ def free(subject: Subject) -> Any:
         for item in subject.inputs
     }
     return shapes(subject.module, axes) if symbols else None
+
+
+def _free(subject: Subject) -> dict[str, dict[int, object]]:
+    """Give the axes of each input that may vary, with the exporter's dimensions."""
+    symbols = {dim.name: _symbol(dim) for dim in subject.dynamic}
+    return {
+        item.name: {
+            axis: symbols[dim] for axis, dim in enumerate(item.shape) if isinstance(dim, str) and dim in symbols
+        }
+        for item in subject.inputs
+    }
 
 
 def _symbol(dim: Dim) -> object:

@@ -13,6 +13,7 @@
     │   ├── ExportError                     3   the exporter failed
     │   │   └── RefusedOperatorError        3   an operator that the evaluation does not claim (reparam.proof.claims)
     │   └── ContractError                   3   the exporter gave something else than was asked for
+    │       └── FixedSizeError              3   a number where a size was to vary (export.onnx.contract)
     ├── WriteError                          3   the disk is full, or the folder is read-only
     ├── GateError                           1   a proof failed: parity, certificate, budget
     │   └── ParityError                     1   a model and its reference differ; an AssertionError, too

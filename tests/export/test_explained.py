@@ -19,6 +19,7 @@ from attn_export.export.in_memory import from_module
 from attn_export.export.onnx.pool_windows import settle_windows
 from attn_export.export.outputs import evaluate
 from attn_export.export.unwrapped import unwrapped
+from attn_export.types import Dim
 
 X = torch.linspace(-1, 1, 192).reshape(1, 3, 8, 8)
 
@@ -120,6 +121,38 @@ def test_what_the_exporter_refuses_is_said_in_words_about_the_users_code(module:
     for word in words:
         assert word in str(caught.value)
     assert not re.search(r"GuardOn|OpOverload|DispatchError|decomposition", str(caught.value)), "no jargon"
+
+
+class Compares(Conv):
+    def after(self, y: Tensor) -> Tensor:
+        return y if y.shape[0] == 2 else -y
+
+
+class Repeats(Conv):
+    def after(self, y: Tensor) -> Tensor:
+        return torch.stack([y[i] for i in range(len(y))])
+
+
+class Reshapes(Conv):
+    def after(self, y: Tensor) -> Tensor:
+        return y.view(2, 4, 64)
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        (Compares(), "(`return y if y.shape[0] == 2 else -y`)"),
+        (Repeats(), "(`return torch.stack([y[i] for i in range(len(y))])`)"),
+        (Reshapes(), "(`return y.view(2, 4, 64)`); it runs at the sizes of --input"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",
+)
+def test_a_size_that_forward_fixes_is_named_with_its_line(module: nn.Module, words: str) -> None:
+    subject = from_module(module.eval(), (X.repeat(2, 1, 1, 1),), dynamic={"x": {0: Dim("b")}})
+    with pytest.raises(AttnExportError) as caught:
+        reference.refuse_dice(subject)
+        export_subject(subject)
+    assert words in str(caught.value)
 
 
 class Wrong(Conv):

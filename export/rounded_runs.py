@@ -46,16 +46,25 @@ class RoundedRuns:
 
 
 def shifted(inputs: Mapping[str, Tensor], share: float, step: float, seed: int) -> dict[str, Tensor]:
-    """Move floating-point inputs by a share of themselves and by a step, both times normal numbers, in their type."""
+    """Move floating-point inputs by a share of themselves and by a step, both times normal numbers, in their type.
+
+    A mask of zeros and ones says what counts, and no correct sum has another one: it stays as it is.
+    """
     random = np.random.default_rng(seed)
     found = {}
     for name, value in inputs.items():
-        if value.is_floating_point():
+        if value.is_floating_point() and not _is_mask(value):
             noise = torch.from_numpy(random.standard_normal((2, *value.shape)))
             found[name] = (value.double() * (1 + share * noise[0]) + step * noise[1]).to(value.dtype)
         else:
             found[name] = value
     return found
+
+
+def _is_mask(value: Tensor) -> bool:
+    """Whether all values are 0 and 1, and some are 1; ones alone may be an image, which has more axes than a mask."""
+    ones = value == 1
+    return bool(ones.any() and (ones | (value == 0)).all()) and (value.ndim < 3 or not bool(ones.all()))
 
 
 def _moved(module: nn.Module) -> nn.Module:

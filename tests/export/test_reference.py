@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from attn_export.errors import InconclusiveError, SubjectError
 from attn_export.export.cases.plan import plan
 from attn_export.export.float32_runs import Float32Runs
+from attn_export.export.in_memory import from_module
 from attn_export.export.input_shapes import inputs_of
 from attn_export.export.outputs import evaluate, flatten
-from attn_export.export.reference import cases
+from attn_export.export.reference import cases, on
 from attn_export.export.sources.catalogue import from_spec
 from attn_export.export.subject import Subject
 from attn_export.mechanisms import MECHANISMS
@@ -185,3 +186,23 @@ class Overflowing(nn.Module):
 def test_where_float32_is_finite_in_no_case_nothing_is_proven() -> None:
     with pytest.raises(InconclusiveError, match="in every case"):
         cases(_subject(Overflowing(), "x:1x3"))
+
+
+class Attends(nn.Module):
+    """An additive mask made of zeros and ones, where half a rounding of a one is beyond all other numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.q = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        scores = self.q(x) @ x.transpose(1, 2) + (1.0 - mask[:, None, :]) * torch.finfo(torch.float32).min
+        return scores.softmax(-1) @ x
+
+
+@pytest.mark.parametrize("kept", [8, 5])
+def test_a_mask_of_zeros_and_ones_is_no_number_that_rounds(kept: int) -> None:
+    x, mask = torch.randn(2, 8, 8), (torch.arange(8) < kept).float().repeat(2, 1)
+    subject = from_module(Attends().eval(), (x, mask))
+    (case,) = on(subject, [("one", {"x": x, "mask": mask})])
+    assert case.float32_error["y"] < 1e-5 * float(np.linalg.norm(case.reference["y"]))

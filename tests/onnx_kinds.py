@@ -247,6 +247,19 @@ def output_without_type() -> ModelProto:
 
 
 @kind
+def output_of_another_rank() -> ModelProto:
+    """As a converter leaves it behind, which no inference sees through a computed reshape."""
+    nodes, weights = blocks(y="map")
+    weights += [numpy_helper.from_array(np.int64([1]), "one"), numpy_helper.from_array(np.int64([-1]), "rest")]
+    nodes += [
+        helper.make_node("Shape", ["map"], ["batch"], start=0, end=1),
+        helper.make_node("Concat", ["batch", "one", "rest"], ["sizes"], axis=0),
+        helper.make_node("Reshape", ["map", "sizes"], ["y"]),
+    ]
+    return model(nodes, weights, [port("x", ["n", CHANNELS, SIZE, SIZE])], [port("y", ["n", "length"])])
+
+
+@kind
 def stale_shapes() -> ModelProto:
     return model(*blocks(), value_info=[port("block0.out", (1, CHANNELS, 55, 55))])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import get_args
 
@@ -90,6 +91,16 @@ def check_outputs(model: ModelProto) -> None:
                 f"output {value.name!r} is text; expected tensors of numbers, which can be compared: take it out of"
                 " the graph's outputs"
             )
+
+
+def rank_outputs(model: ModelProto, ranks: Mapping[str, int]) -> None:
+    """Declare the outputs whose declared rank is another than they have; their sizes are then unknown."""
+    for value in model.graph.output:
+        rank, shape = ranks.get(value.name), value.type.tensor_type.shape
+        if rank is not None and value.type.tensor_type.HasField("shape") and len(shape.dim) != rank:
+            del shape.dim[:]
+            for _ in range(rank):
+                shape.dim.add()
 
 
 def check_operators(model: ModelProto) -> None:

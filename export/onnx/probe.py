@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import onnx
 
 from attn_export.export.graph.light import HEAVY, size_of
@@ -65,6 +66,8 @@ class Probe:
 
         self._draw, self._until = draw, time.monotonic() + SECONDS
         self._ran: dict[tuple[tuple[str, int], ...], str] = {}
+        #: Of the outputs where it ran, by name.
+        self.ranks: dict[str, int] = {}
         if sum(map(size_of, tensors(model))) > HEAVY:
             raise NoSizeError("its weights are too many to try it")
         settings = onnxruntime.SessionOptions()
@@ -83,8 +86,10 @@ class Probe:
         key = tuple(sorted(sizes.items()))
         if key not in self._ran:
             try:
-                self._session.run(None, dict(self._draw(sizes)))
+                made = self._session.run(None, dict(self._draw(sizes)))
                 self._ran[key] = ""
+                names = [port.name for port in self._session.get_outputs()]
+                self.ranks = {name: np.ndim(value) for name, value in zip(names, made, strict=True)}
             except Exception as error:  # as above
                 self._ran[key] = _reason(error)
         return self._ran[key]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,12 +50,14 @@ class _Open:
         sizes: by name, at which it is tried first.
         dims: by name, what it may be as far as was said.
         guessed: the names whose size nobody gave: True for those of an image.
+        ranks: of the outputs, by name, where it was tried.
     """
 
     items: tuple[Input, ...]
     sizes: Mapping[str, int]
     dims: Mapping[str, Dim]
     guessed: Mapping[str, bool]
+    ranks: Mapping[str, int] = field(default_factory=dict)
 
 
 def read(path: Path, shapes: Sequence[str] = (), outputs: Sequence[str] = ()) -> Subject:
@@ -84,6 +86,7 @@ def read(path: Path, shapes: Sequence[str] = (), outputs: Sequence[str] = ()) ->
     deployed, narrow_note = _deployable(model)
     opened, more = _probed(path, deployed, opened)
     for graph in (model, deployed):
+        ends.rank_outputs(graph, opened.ranks)
         _settle(graph, opened)
     return Subject(
         path.stem,
@@ -177,7 +180,8 @@ def _probed(path: Path, model: onnx.ModelProto, opened: _Open) -> tuple[_Open, t
     if not opened.dims:
         return opened, ()
     try:
-        found = probe.find(probe.Probe(model, drawn), opened.sizes, opened.guessed, opened.dims)
+        tries = probe.Probe(model, drawn)
+        found = probe.find(tries, opened.sizes, opened.guessed, opened.dims)
     except probe.NoSizeError as error:
         if not [name for name in opened.guessed if name != "b"]:
             return opened, ()  # what runs the model next says what is wrong with it
@@ -194,7 +198,7 @@ def _probed(path: Path, model: onnx.ModelProto, opened: _Open) -> tuple[_Open, t
     tried = [name for name in opened.guessed if found.sizes[name] != opened.sizes[name]]
     more = [f"{name!r} is left open and is taken at {found.sizes[name]}, where it runs" for name in tried]
     sizes = {name: size for name, size in found.sizes.items() if name in dims}
-    return _Open(items, sizes, dims, opened.guessed), (*more, *found.notes)
+    return _Open(items, sizes, dims, opened.guessed, tries.ranks), (*more, *found.notes)
 
 
 def template(opened: _Open) -> str:

@@ -109,12 +109,12 @@ def _set(values: Array, index: int | slice, to: float) -> None:
 
 
 def _moved(by: float) -> Callable[[Tamper, tuple[int, ...]], str]:
-    """Add to a single number of every item."""
+    """Add to a single number of the first item, where smaller sizes have it too."""
 
     def tampered(t: Tamper, shape: tuple[int, ...]) -> str:
-        value = np.zeros((1, *shape[1:]), np.float32)
-        value.ravel()[value.size * 2 // 3] = by
-        return t.node("Add", t.y, t.constant(value))
+        place = t.constant([[0, shape[1] * 2 // 3, *(min(1, size - 1) for size in shape[2:])]], np.int64)
+        moved = t.node("Add", t.node("GatherND", t.y, place), t.constant([by]))
+        return t.node("ScatterND", t.y, place, moved)
 
     return tampered
 
@@ -125,15 +125,25 @@ def _swapped(t: Tamper, shape: tuple[int, ...]) -> str:
     return t.node("Gather", t.y, t.constant(order, np.int64), axis=1)
 
 
+def _parts(t: Tamper, axis: int) -> tuple[str, str]:
+    """Cut off the last column."""
+    ends = {
+        "axes": t.constant([axis], np.int64),
+        "last": t.constant([-1], np.int64),
+        "all": t.constant([2**31], np.int64),
+    }
+    first = t.node("Slice", t.y, t.constant([0], np.int64), ends["last"], ends["axes"])
+    return first, t.node("Slice", t.y, ends["last"], ends["all"], ends["axes"])
+
+
 def _rolled(t: Tamper, shape: tuple[int, ...]) -> str:
-    order = np.roll(np.arange(shape[-1]), 1)
-    return t.node("Gather", t.y, t.constant(order, np.int64), axis=len(shape) - 1)
+    first, last = _parts(t, len(shape) - 1)
+    return t.node("Concat", last, first, axis=len(shape) - 1)
 
 
 def _last_dead(t: Tamper, shape: tuple[int, ...]) -> str:
-    value = np.ones(shape[-1], np.float32)
-    value[-1] = 0
-    return t.node("Mul", t.y, t.constant(value))
+    first, last = _parts(t, len(shape) - 1)
+    return t.node("Concat", first, t.node("Mul", last, t.constant(0.0)), axis=len(shape) - 1)
 
 
 #: By name; whether it needs a free batch.

@@ -24,6 +24,7 @@ BATCHES = (1, 3, 4)
 MOVES = (1, -1, 3)
 #: Sizes that tell a limit that nobody has written down, the most telling first.
 PROBES = (9, 5, 6, 17, 33, 8, 16, 7, 2, 1)
+_TELLING = 3
 #: Operations that kinds and sizes may take beside the first few cases, each, and bytes of a bundle.
 KINDS, SIZES, BYTES = 8_000_000_000, 8_000_000_000, 8 << 20
 #: Kinds that every model is proven on at its full size, whatever it costs.
@@ -184,7 +185,7 @@ def _sizes(subject: Subject, work: Work | None, small: Mapping[str, int]) -> Ite
         for size in _probes(free["b"]):
             if purse.takes(sizes := {"b": size}, free["b"].max == size):
                 yield CasePlan(f"b={size}", 0, sizes=sizes, optional=True)
-            elif small and purse.takes(sizes := {"b": size, **small}, False):
+            elif small and (purse.takes(sizes := {"b": size, **small}, False) or purse.is_small(sizes, size)):
                 yield CasePlan(_named(sizes), 0, sizes=sizes, optional=True)
     spatial = [dim for name, dim in free.items() if name != "b"]
     lists = [_probes(dim) for dim in spatial]
@@ -210,6 +211,10 @@ class _Purse:
         self.subject, self.work = subject, work
         self.operations, self.bytes = SIZES, BYTES
         self.usual = _elements(subject, subject.inputs, single(subject))
+
+    def is_small(self, sizes: Mapping[str, int], batch: int) -> bool:
+        """Whether a telling batch costs less than one usual run."""
+        return batch in PROBES[:_TELLING] and _elements(self.subject, self.subject.inputs, sizes) < self.usual
 
     def takes(self, sizes: Mapping[str, int], limit: bool) -> bool:
         """Whether a case of these sizes is afforded, which is paid then; a limit may cost all that there ever was."""

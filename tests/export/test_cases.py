@@ -171,7 +171,7 @@ def test_a_small_size_is_one_at_which_the_module_runs(monkeypatch: pytest.Monkey
     monkeypatch.setattr(plan, "KINDS", 1)
     subject = replace(image(dims=(Dim("b"), Dim("h"), Dim("w"))), module=AtLeast(), sizes={"b": 2, "h": 300, "w": 300})
     shapes = {case.name: case.inputs["x"].shape for case in cases(subject)}
-    assert shapes["zeros"] == (1, 3, 300, 300)
+    assert shapes["negative"] == (1, 3, 300, 300)
     assert shapes["ones"] == (1, 3, 60, 61), "at a tenth of the size it does not run"
 
 

@@ -13,6 +13,7 @@ from attn_export.errors import UsageError
 from attn_export.export.binding import tensors
 from attn_export.export.chosen import settle
 from attn_export.export.subject import Subject
+from attn_export.export.unwrapped import settle_weights
 from attn_export.export.weights.randomize import randomize
 from attn_export.mechanisms.spec import Dtype, Input
 from attn_export.types import Dim
@@ -63,6 +64,7 @@ def from_module(
     own = copy.deepcopy(module)
     if randomize_weights:
         randomize(own, seed)
+    settle_weights(own)
     weights = f"random, seed {seed}" if randomize_weights else "as the module had them"
     chosen, notes = settle(own, given, outputs)
     return Subject(

@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_leaves
 from attn_export.errors import SubjectError
 from attn_export.export import code_lines
 from attn_export.export.binding import bound
+from attn_export.export.higher_order import eager_branches
 from attn_export.process.guest import guest
 
 
@@ -40,7 +41,11 @@ def called(module: nn.Module, inputs: Mapping[str, Tensor], whose: str = "") -> 
     name = type(module).__name__
     shapes = ", ".join(f"{k}:{'x'.join(map(str, v.shape))}" for k, v in inputs.items())
     try:
-        with guest(f"{f'{whose} {name} fails' if whose else f'{name} does not run'} on {shapes}"), torch.no_grad():
+        with (
+            guest(f"{f'{whose} {name} fails' if whose else f'{name} does not run'} on {shapes}"),
+            torch.no_grad(),
+            eager_branches(),
+        ):
             positional, keywords = bound(module, {name: value.clone() for name, value in inputs.items()})
             return module(*positional, **keywords)
     except SubjectError as error:

@@ -24,6 +24,11 @@ from attn_export.export.subject import Subject
 from attn_export.process import activity
 
 Said = Callable[[str], None]
+#: What to do about a module of which only the copy does not run.
+_HELD = (
+    "that is a copy of it, and the module itself runs: a hook or a function in it holds the original, where it should"
+    " take what it is called with"
+)
 #: What to do about a forward that ran when it was loaded, and does not at another size that it is to take.
 _FIXED = (
     "it runs at the sizes of --input, so forward is made for these: take sizes from x.shape, or type them without a"
@@ -95,9 +100,19 @@ def refuse_dice(subject: Subject, seed: int = 0) -> None:
     try:
         two_runs.check(subject.module, lambda module: evaluate(module, inputs))
     except SubjectError as error:
+        if _runs(subject, inputs):
+            raise SubjectError(f"{error}; {_HELD}") from error
         if not subject.dynamic:
             raise
         raise SubjectError(f"{error}; {_FIXED}") from error
+
+
+def _runs(subject: Subject, inputs: Mapping[str, Tensor]) -> bool:
+    try:
+        evaluate(subject.module, inputs)
+    except SubjectError:
+        return False
+    return True
 
 
 class _Runs:

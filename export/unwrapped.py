@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
+from torch.nn.utils import parametrize
 from torch.utils._pytree import tree_leaves, tree_map
 
 from attn_export.errors import SubjectError
@@ -42,6 +44,20 @@ def unwrapped(module: nn.Module, called: str) -> nn.Module:
             if not is_lazy(parameter):
                 parameter.requires_grad_(False)  # a hook that computes a weight would hang it on a graph again
     return module
+
+
+@torch.no_grad()
+def settle_weights(module: nn.Module) -> None:
+    """Compute once, in place, the weights that a module computes anew in each run from others: weight norm and its kin.
+
+    What is deployed is evaluation, where they are constants; some are made by operators that ONNX does not have.
+    """
+    for part in parts(module).values():
+        if parametrize.is_parametrized(part):
+            assert isinstance(part.parametrizations, nn.ModuleDict)
+            for name in list(part.parametrizations):
+                parametrize.remove_parametrizations(part, name, leave_parametrized=True)
+    module.requires_grad_(False)
 
 
 def _hangs(value: object) -> bool:

@@ -15,7 +15,7 @@ from attn_export.errors import ContractError, ConversionError, ExportError, Gate
 from attn_export.export.converters import CONVERTERS
 from attn_export.export.determinism import two_runs
 from attn_export.export.exporting import export_subject
-from attn_export.export.onnx import contract
+from attn_export.export.onnx import contract, narrow
 from attn_export.export.onnx.exported import Exported
 from attn_export.export.onnx.simplify import simplify
 from attn_export.export.precision import classes
@@ -156,7 +156,13 @@ def _draws_nothing(state: PipelineState, made: Made) -> None:
 
 def _export(state: PipelineState, options: BuildOptions) -> Made:
     subject, exported = state.subject, export_subject(state.subject, options.opset)
-    found = classes.of(exported.model) if subject.graph is not None else classes.PrecisionClass()
+    model = exported.model
+    if subject.graph is None and narrow.is_wide(model) and "NOT_IMPLEMENTED" in narrow.refused(model):
+        raise ExportError(
+            f"{subject.name} computes in float64, for which the runtime lacks kernels: give it in float32, by a"
+            " function such as def net(): return Net().float(), with inputs of float32"
+        )
+    found = classes.of(exported.model)
     notes = (*subject.notes, *filter(None, [found.note()]))
     return Made("export", exported, precision=found.name, snr=found.snr, warnings=notes)
 

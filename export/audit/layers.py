@@ -76,10 +76,13 @@ def local_errors(reference: onnx.ModelProto, runtime: Probe, feeds: Mapping[str,
 def _local(exact: OnnxEvaluator, index: int, values: Mapping[str, Array]) -> Local:
     node = exact.nodes[index]
     expected, actual = exact.step(index, values)[0], values[node.output[0]].astype(np.float64)
+    if actual.shape == expected.shape and not actual.size:
+        return Local(node.output[0], node.op_type, node.name, 0, 0.0)
     if actual.shape != expected.shape:
         return Local(node.output[0], node.op_type, node.name, 0, float("inf"))
     inputs = [values.get(name, exact.constants.get(name)) for name in node.input if name]
-    same = actual == expected  # so are infinities of one sign, such as those of a mask, of which no size is taken
+    # So are infinities of one sign, such as those of a mask, of which no size is taken, and rows that are none.
+    same = (actual == expected) | (np.isnan(actual) & np.isnan(expected))
     actual, expected = (np.where(same & ~np.isfinite(expected), 0.0, v) for v in (actual, expected))
     scale, axis = natural(node, [_finite(v) for v in inputs if v is not None], expected)
     around = tuple(a for a in range(expected.ndim) if a != axis)

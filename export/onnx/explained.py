@@ -64,7 +64,9 @@ def _decision(line: str) -> str:
     if code.startswith(("while ", "for ")) or "range(" in code:
         return "repeat a fixed number of times, and choose by torch.where(condition, new, old)"
     if code.startswith(("if ", "elif ")) or " if " in code:
-        return "compute both and choose by torch.where(condition, a, b), or decide outside of forward"
+        return (
+            "compute both and choose by torch.where(condition, a, b), or take torch.cond, or decide outside of forward"
+        )
     return "keep the number as a tensor, or make it a constant (no .item(), int(), float() or bool() of a tensor)"
 
 

@@ -90,7 +90,7 @@ def from_code(
     from attn_export.export.construct import of_program
     from attn_export.export.parts import evaluating
     from attn_export.export.subject import Subject
-    from attn_export.export.unwrapped import unwrapped
+    from attn_export.export.unwrapped import settle_weights, unwrapped
     from attn_export.export.weights import checkpoint
     from attn_export.export.weights.randomize import randomize
 
@@ -119,6 +119,7 @@ def from_code(
         origin = f"random, seed {seed}"
     else:
         origin = f"as the constructor gave them, seed {seed}"
+    settle_weights(module)
     dims = tuple(given.dims.values())
     made = Subject(name, module, given.items, given.sizes, dims, origin, random=random)
     chosen, left = settle(module, first, outputs)

@@ -154,3 +154,19 @@ def test_recurrent_layers_have_gates_and_sums_inside(op: str, scale: float) -> N
     with probing(faulty, "onnxruntime", {"x": x}) as runtime:
         (row,) = local_errors(model, runtime, {"x": x})
     assert row.error > 3 * LOCAL, row
+
+
+def test_what_is_no_number_on_both_sides_is_no_error_and_neither_is_nothing() -> None:
+    nodes = [
+        onnx.helper.make_node("Softmax", ["x"], ["rows"], axis=1),
+        onnx.helper.make_node("Slice", ["rows", "zero", "zero"], ["empty"]),
+    ]
+    ends = [onnx.helper.make_tensor_value_info(n, onnx.TensorProto.FLOAT, None) for n in ("x", "rows", "empty")]
+    zero = onnx.numpy_helper.from_array(np.zeros(1, np.int64), "zero")
+    graph = onnx.helper.make_graph(nodes, "g", ends[:1], ends[1:], [zero])
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
+    feeds = {"x": np.array([[1, 2, -np.inf], [-np.inf] * 3], np.float32)}
+    with probing(model, "onnxruntime", feeds) as runtime:
+        rows = list(local_errors(model, runtime, feeds))
+    assert [row.tensor for row in rows] == ["rows", "empty"]
+    assert all(row.ok for row in rows)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from attn_export.errors import SubjectError
+from attn_export.errors import ExportError, SubjectError
+from attn_export.export import reference
 from attn_export.export.audit import constants
 from attn_export.export.exporting import export_subject
 from attn_export.export.float64_run import double_inputs, doubled, in_float64
@@ -19,6 +20,8 @@ from attn_export.export.refused_files import refusal
 from attn_export.export.source import SourceOptions
 from attn_export.export.sources import SOURCES, load
 from attn_export.export.sources.user_code import from_code
+from attn_export.pipeline.options import BuildOptions
+from attn_export.pipeline.stages import build
 
 HERE = "tests.export.test_odd_modules:"
 
@@ -73,7 +76,24 @@ class OwnNorm(Conv):
         return F.batch_norm(y, self.running_mean, self.running_var, self.weight, None, False, 0.1, 1e-3)
 
 
-@pytest.mark.parametrize("name", ["lazy", "program", "InList", "OwnNorm"])
+class Orthogonal(Conv):
+    """A weight that is computed by an operator that ONNX does not have."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.l = nn.utils.parametrizations.orthogonal(nn.Linear(8, 8))
+
+    def after(self, y: Tensor) -> Tensor:
+        return self.l(y)
+
+
+class Chooses(Conv):
+    def after(self, y: Tensor) -> Tensor:
+        wide = torch.full((8,), 1 / 3)
+        return torch.cond(y.sum() > 0, lambda v: v * torch.full((8,), 1 / 3), lambda v: v - 1, (y,)) * wide  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("name", ["lazy", "program", "InList", "OwnNorm", "Orthogonal", "Chooses"])
 def test_it_runs_in_float64_and_all_its_constants_are_accounted_for(name: str) -> None:
     subject = from_code(f"{HERE}{name}", ["1x3x8x8"])
     x = subject.example()
@@ -106,6 +126,41 @@ def test_parts_in_lists_are_named_and_evaluated() -> None:
         "no checkpoint reaches, keep the weights of their constructor: norms.0, norms.1, more.last.0"
         in subject.notes[0]
     )
+
+
+def wide() -> nn.Module:
+    return Conv().double()
+
+
+def half() -> nn.Module:
+    return Conv().half()
+
+
+def test_a_module_of_another_precision_is_said() -> None:
+    with pytest.raises(ExportError, match=r"wide computes in float64, .* def net\(\): return Net\(\).float\(\)"):
+        build(from_code(f"{HERE}wide", ["1x3x8x8:float64"]), BuildOptions(), through="export")
+    state = build(from_code(f"{HERE}half", ["1x3x8x8:float16"]), BuildOptions(), through="export")
+    assert state.precision.name == "float16"
+    assert state.warnings == ("the graph computes in float16: it is held to 40 dB against its own float64 meaning",)
+
+
+class Listens(Conv):
+    """Its hook holds the original, whatever copy it is called on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[Tensor] = []
+        self.c.register_forward_hook(lambda _m, _x, y: self.seen.append(y))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.clear()
+        self.c(x)
+        return self.seen[0]
+
+
+def test_a_hook_that_holds_the_original_is_named() -> None:
+    with pytest.raises(SubjectError, match="that is a copy of it, and the module itself runs: a hook"):
+        reference.refuse_dice(from_code(f"{HERE}Listens", ["1x3x8x8"]))
 
 
 class TrainsNorm(Conv):

@@ -125,7 +125,9 @@ def _explain(
     """Say why a node and a reader of its were not collapsed: reason, remedy, kind; None where it needs no words."""
     target, pair = reader.output, f"{kind(node)} → {kind(reader)}"
     best: Reason | None = None
-    for seen in looked:
+    # A reading in which the node itself is no convolution (its channels last, where they are second) tells nothing.
+    fitting = [seen for seen in looked if node.output in seen.reach.states]
+    for seen in fitting or looked:
         if target not in seen.reach.states:
             error = seen.stopped.get(target)
             if error is not None and best is None:

@@ -135,6 +135,18 @@ def test_dynamic_sizes_hold_at_every_size() -> None:
         assert torch.allclose(module(x), fusion.model(x), rtol=1e-4, atol=1e-5)
 
 
+def test_a_residual_is_no_refusal() -> None:
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b = nn.Conv2d(4, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + self.b(torch.relu(self.a(x)))
+
+    assert not fuse_module(Residual().eval(), (torch.randn(1, 4, 9, 9),)).refusals
+
+
 @pytest.mark.parametrize("mode", ["circular", "reflect"])
 def test_branches_that_pad_alike_pad_once(mode: str) -> None:
     convs = [nn.Conv2d(4, 6, 3, padding=1, padding_mode=mode, bias=False) for _ in range(2)]

@@ -8,7 +8,6 @@ each would either break the run or round the reference to float32 without a word
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from attn_export.export.copies import copied
 from attn_export.export.parts import parts
 
 #: Floating-point types that float64 stands for.
@@ -27,7 +27,7 @@ _BITS = "view.dtype"
 
 def doubled(module: nn.Module) -> nn.Module:
     """Copy a module with all its parameters, buffers and plain tensor attributes in float64."""
-    exact = copy.deepcopy(module).double()
+    exact = copied(module).double()
     for part in parts(exact).values():
         part.double()
         for name, value in vars(part).items():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, get_args
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from attn_export.errors import UsageError
 from attn_export.export.binding import tensors
 from attn_export.export.chosen import settle
+from attn_export.export.copies import copied
 from attn_export.export.subject import Subject
 from attn_export.export.unwrapped import settle_weights
 from attn_export.export.weights.randomize import randomize
@@ -61,7 +61,7 @@ def from_module(
     inputs = []
     for key, value in given.items():
         inputs.append(_input(key, value, free.get(key, {}), sizes, dims))
-    own = copy.deepcopy(module)
+    own = copied(module)
     if randomize_weights:
         randomize(own, seed)
     settle_weights(own)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import functools
 from collections.abc import Callable, Iterable, Mapping
 
@@ -16,6 +15,7 @@ from attn_export.export.cases.doubt import doubtful
 from attn_export.export.cases.kinds import UNSTEADY
 from attn_export.export.cases.plan import CasePlan, left_out, plan, single, smaller
 from attn_export.export.cases.work import measure
+from attn_export.export.copies import copied
 from attn_export.export.determinism import two_runs
 from attn_export.export.exact_run import ExactRun
 from attn_export.export.float32_runs import Float32Runs
@@ -24,11 +24,6 @@ from attn_export.export.subject import Subject
 from attn_export.process import activity
 
 Said = Callable[[str], None]
-#: What to do about a module of which only the copy does not run.
-_HELD = (
-    "that is a copy of it, and the module itself runs: a hook or a function in it holds the original, where it should"
-    " take what it is called with"
-)
 #: What to do about a forward that ran when it was loaded, and does not at another size that it is to take.
 _FIXED = (
     "it runs at the sizes of --input, so forward is made for these: take sizes from x.shape, or type them without a"
@@ -100,19 +95,9 @@ def refuse_dice(subject: Subject, seed: int = 0) -> None:
     try:
         two_runs.check(subject.module, lambda module: evaluate(module, inputs))
     except SubjectError as error:
-        if _runs(subject, inputs):
-            raise SubjectError(f"{error}; {_HELD}") from error
         if not subject.dynamic:
             raise
         raise SubjectError(f"{error}; {_FIXED}") from error
-
-
-def _runs(subject: Subject, inputs: Mapping[str, Tensor]) -> bool:
-    try:
-        evaluate(subject.module, inputs)
-    except SubjectError:
-        return False
-    return True
 
 
 class _Runs:
@@ -120,7 +105,7 @@ class _Runs:
 
     def __init__(self, subject: Subject, said: Said) -> None:
         self.subject = subject
-        self.plain = copy.deepcopy(subject.module)
+        self.plain = copied(subject.module)
         self.exact_run = ExactRun(subject, self.plain, said)
         self.single = Float32Runs(self.plain, said)
 

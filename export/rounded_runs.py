@@ -8,7 +8,6 @@ a step as well, more than once.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 
 import numpy as np
@@ -17,6 +16,7 @@ import torch
 from onnx import numpy_helper
 from torch import Tensor, nn
 
+from attn_export.export.copies import copied
 from attn_export.export.graph_module import GraphModule
 from attn_export.export.outputs import evaluate
 
@@ -71,7 +71,7 @@ def _moved(module: nn.Module) -> nn.Module:
     """Copy a module with its matrices and kernels moved; vectors and scalars may be sizes, bounds and scales."""
     if isinstance(module, GraphModule):
         return GraphModule(_moved_graph(module.model))
-    found = copy.deepcopy(module)
+    found = copied(module)
     random = np.random.default_rng(0)
     with torch.no_grad():
         for value in found.parameters():

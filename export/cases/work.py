@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from attn_export.export.copies import copied
 from attn_export.export.graph import cost
 from attn_export.export.outputs import evaluate
 from attn_export.export.subject import Subject
@@ -51,7 +51,7 @@ def measure(subject: Subject, sizes: Mapping[str, int]) -> Work:
         count = _GRAPH * sum(row.flops + _ELEMENT * row.bytes // 8 for row in rows)
     else:
         with _Counting() as counted:
-            outputs = evaluate(copy.deepcopy(subject.module), inputs)
+            outputs = evaluate(copied(subject.module), inputs)
         calls, count = _CALL * counted.calls, counted.operations
     size = sum(value.numel() * value.element_size() for value in inputs.values())
     return Work(calls, count, size + sum(value.numel() * 8 for value in outputs.values()))

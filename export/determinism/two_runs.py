@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import time
 from collections.abc import Callable, Mapping
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from attn_export.bundle import FLOOR
 from attn_export.errors import GateError
+from attn_export.export.copies import copied
 from attn_export.export.determinism import draws, lines, state
 
 Outputs = Mapping[str, Tensor]
@@ -28,14 +28,14 @@ def check(module: nn.Module, run: Callable[[nn.Module], Outputs]) -> None:
     Raises:
         GateError: the outputs differ, or the module has changed itself.
     """
-    own = copy.deepcopy(module)
+    own = copied(module)
     weights = state.weights(own)
     first = run(own)
     kept = state.attributes(own)
     _refuse_difference(own, first, run(own), lambda: run(own))
     names = state.changed(weights, state.weights(own)) + state.changed(kept, state.attributes(own))
     if names:
-        fresh = copy.deepcopy(module)
+        fresh = copied(module)
         raise GateError(
             f"{type(module).__name__}: forward changes its own state: {_named(fresh, names, lambda: run(fresh))};"
             " a deployed graph keeps nothing from one run to the next: make it an input and an output, or leave it"

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from attn_export.errors import ExportError, SubjectError
 from attn_export.export import reference
 from attn_export.export.audit import constants
+from attn_export.export.copies import copied
 from attn_export.export.exporting import export_subject
 from attn_export.export.float64_run import double_inputs, doubled, in_float64
 from attn_export.export.outputs import evaluate
@@ -145,7 +146,7 @@ def test_a_module_of_another_precision_is_said() -> None:
 
 
 class Listens(Conv):
-    """Its hook holds the original, whatever copy it is called on."""
+    """Its hook holds the module itself, which a copy is not."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -158,9 +159,22 @@ class Listens(Conv):
         return self.seen[0]
 
 
-def test_a_hook_that_holds_the_original_is_named() -> None:
-    with pytest.raises(SubjectError, match="that is a copy of it, and the module itself runs: a hook"):
-        reference.refuse_dice(from_code(f"{HERE}Listens", ["1x3x8x8"]))
+def patched() -> nn.Module:
+    net = Conv()
+    net.forward = lambda x: net.c(x) * 2  # type: ignore[method-assign]
+    return net
+
+
+@pytest.mark.parametrize("name", ["Listens", "patched"])
+def test_functions_that_hold_the_module_are_copied_with_it(name: str) -> None:
+    subject = from_code(f"{HERE}{name}", ["1x3x8x8"])
+    reference.refuse_dice(subject)
+    (case,) = reference.on(subject, [("one", subject.example())])
+    assert case.reference["y"].dtype == "float64"
+    assert 0 < case.float32_error["y"] < 1e-4
+    own = copied(subject.module)
+    own.c.weight.zero_()  # type: ignore[union-attr, operator]
+    assert float(subject.module.c.weight.abs().max()) > 0  # type: ignore[union-attr, operator]
 
 
 class TrainsNorm(Conv):

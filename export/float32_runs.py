@@ -99,12 +99,12 @@ class Float32Runs:
 
     def __init__(self, module: nn.Module, said: Callable[[str], None]) -> None:
         self._module, self._said = module, said
-        self._rounded = RoundedRuns(module)
+        self.rounded = RoundedRuns(module)
         graph = isinstance(module, GraphModule)
         self._left = {name: run for name, run in RUNS.items() if not (graph and name in _MODULES)}
 
-    def __call__(self, inputs: Inputs, *, unsteady: bool = False) -> list[dict[str, Tensor]]:
-        """Run the module on inputs, the plain way first; ``unsteady`` ones are rounded more than once.
+    def __call__(self, inputs: Inputs) -> list[dict[str, Tensor]]:
+        """Run the module on inputs, the plain way first.
 
         Raises:
             SubjectError: the plain run does not work.
@@ -120,7 +120,7 @@ class Float32Runs:
             except SubjectError as error:
                 del self._left[name]
                 self._said(f"float32 is measured without the run {name!r}, which does not work here: {error}")
-        return found + self._rounded(inputs, unsteady=unsteady)
+        return [*found, self.rounded(inputs)]
 
     def _has_functions(self, seen: _Coarse) -> bool:
         return self._module.has_functions if isinstance(self._module, GraphModule) else seen.met

@@ -25,7 +25,7 @@ from attn_export.deploy_tests.latency.comparison import LatencyComparison, compa
 from attn_export.deploy_tests.measurement import Measurement, MeasureOptions, measure_bundle
 from attn_export.deploy_tests.parity.compare import Parity
 from attn_export.deploy_tests.parity.verify import verify
-from attn_export.errors import ConversionError, GateError
+from attn_export.errors import ConversionError, GateError, InconclusiveError
 from attn_export.export import promise, reference
 from attn_export.export.audit import constants
 from attn_export.export.audit.constants import Auditor, first_of
@@ -33,6 +33,7 @@ from attn_export.export.audit.findings import Audit
 from attn_export.export.audit.fused import auditor_of_fused
 from attn_export.export.audit.layers import LOCAL, Local
 from attn_export.export.graph import cost, origin
+from attn_export.export.graph.chosen_order import ordering
 from attn_export.export.onnx.exported import Exported
 from attn_export.export.onnx.save import save
 from attn_export.export.subject import Subject
@@ -114,7 +115,11 @@ def _deploy(
     state = stages.run(PipelineState(subject, ()), options.build, through=stages.EXPORT.name, progress=progress)
     subject, narrowed = promise.kept(subject, state.model)
     left_out, notes = list(narrowed), list[str]()
-    cases, data = _cases(subject, options, progress, examples, left_out.append, notes.append)
+    try:
+        cases, data = _cases(subject, options, progress, examples, left_out.append, notes.append)
+    except InconclusiveError as error:
+        picked = ordering(state.model.model, [port.name for port in state.model.contract.outputs])
+        raise InconclusiveError(f"{error}{picked}") from error
     gate = ParityGate(cases, places.scratch, options.threads)
     state = replace(state, subject=subject, feeds=tuple(case.inputs for case in cases))
     for text in left_out:

@@ -12,6 +12,7 @@ from attn_export.deploy_tests.backends import BACKENDS, DEFAULT, backend_for, op
 from attn_export.deploy_tests.parity.compare import Parity, prove
 from attn_export.errors import AttnExportError
 from attn_export.export.graph import origin
+from attn_export.export.graph.chosen_order import ordering
 from attn_export.export.onnx.save import save
 from attn_export.pipeline.divergence.locate import first_divergence, locate
 from attn_export.pipeline.divergence.runs import Variant
@@ -64,7 +65,10 @@ class ParityGate:
         """Say why it does not pass, and where it leaves the reference; nothing where it passes."""
         assert made.result is not None
         parity = made.result.parity
-        return "" if parity.ok else f"{parity.summary()}{self.where(state, made, parity)}"
+        if parity.ok:
+            return ""
+        picked = ordering(made.exported.model, [parity.worst.output])
+        return f"{parity.summary()}{self.where(state, made, parity)}{picked}"
 
     def where(self, state: PipelineState, made: Made, parity: Parity) -> str:
         """Say where a failing model leaves the one before it, or the module; nothing where only the user's gate fails.

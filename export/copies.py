@@ -29,10 +29,18 @@ def _function(function: types.FunctionType, memo: dict[int, Any]) -> types.Funct
         held = [cell.cell_contents for cell in function.__closure__ or ()]
     except ValueError:  # a name that has no value yet
         return function
-    if not any(isinstance(value, nn.Module | list | dict) for value in held):
+    if not any(isinstance(value, nn.Module | list | dict) for value in held) or _is_ours(function):
         return function
-    cells = tuple(types.CellType(copy.deepcopy(value, memo)) for value in held)
+    try:
+        cells = tuple(types.CellType(copy.deepcopy(value, memo)) for value in held)
+    except TypeError:  # it holds something that cannot be copied
+        return function
     made = types.FunctionType(function.__code__, function.__globals__, function.__name__, function.__defaults__, cells)
     made.__kwdefaults__ = function.__kwdefaults__
     made.__dict__.update(function.__dict__)
     return made
+
+
+def _is_ours(function: types.FunctionType) -> bool:
+    """Whether it is of the evaluator that runs ONNX graphs: such hold operators and weights, and no module."""
+    return (function.__module__ or "").partition(".")[0] in ("attn_export", "onnx")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import onnx
 import pytest
 import torch
 from torch import Tensor, nn
@@ -236,3 +237,11 @@ def test_a_file_that_cannot_be_read_without_running_it_has_a_way_out(text: str, 
     assert not refusal("net.onnx")
     assert not refusal("net.py:Net")
     assert "user_code" in SOURCES
+
+
+def test_functions_that_hold_what_cannot_be_copied_are_taken_as_they_are() -> None:
+    """Such as ONNX's schemas, which the functions hold that evaluate a graph."""
+    held = [onnx.defs.get_schema("Relu")]
+    module = nn.ReLU()
+    module.forward = lambda x: x.relu() if held else x  # type: ignore[method-assign]
+    assert copied(module).forward is module.forward

@@ -116,10 +116,10 @@ class Float32Runs:
                 continue
             try:
                 with run(self._module, inputs) as (module, turned):
-                    found.append(evaluate(module, turned))
+                    found.append(evaluate(module, turned, f"our float32 run {name!r} of"))
             except SubjectError as error:
                 del self._left[name]
-                self._said(f"float32 is measured without the run {name!r}, which does not work here: {error}")
+                self._said(f"float32 is measured without one of its runs: {error}")
         return [*found, self.rounded(inputs)]
 
     def _has_functions(self, seen: _Coarse) -> bool:

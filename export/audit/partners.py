@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import onnx
 
-from attn_export.export.graph.index import GraphIndex
+from attn_export.export.graph.index import GraphIndex, attribute
 
 #: To take these in, or to put them in between, changes no attribute.
 _PASSING = {"Identity", "Dropout", "Cast"}
@@ -60,10 +60,24 @@ def rewritten(index: GraphIndex, before: GraphIndex, node: onnx.NodeProto, partn
     """Whether the node does what its partner and others did, or only a part of that: its attributes may differ.
 
     Unsqueeze 1 → Unsqueeze 2  ─►  Unsqueeze 1, 2       ReduceMean 2, 3  ─►  ReduceMean 2 → ReduceMean 3
-    Concat a, Concat(b, c)  ─►  Concat a, b, c
+    Concat a, Concat(b, c)  ─►  Concat a, b, c          Transpose → Transpose  ─►  Transpose
     """
     ways = ((index, before, node, partner), (before, index, partner, node))
-    return any(_took_in(*way) or _took_in_one_of_many(*way) for way in ways)
+    return _turned_at_once(before, node, partner) or any(_took_in(*way) or _took_in_one_of_many(*way) for way in ways)
+
+
+def _turned_at_once(before: GraphIndex, node: onnx.NodeProto, partner: onnx.NodeProto) -> bool:
+    """Whether the node turns what its partner and the transpositions before that turn, which may be there still."""
+    if node.op_type != "Transpose":
+        return False
+    order, tensor = list(attribute(partner, "perm", [])), partner.input[0]
+    while order and tensor != node.input[0]:
+        maker = before.maker.get(tensor)
+        inner = list(attribute(maker, "perm", [])) if maker is not None and maker.op_type == "Transpose" else []
+        if maker is None or len(inner) != len(order):
+            return False
+        order, tensor = [inner[axis] for axis in order], maker.input[0]
+    return bool(order) and order == list(attribute(node, "perm", []))
 
 
 def _took_in_one_of_many(index: GraphIndex, before: GraphIndex, node: onnx.NodeProto, partner: onnx.NodeProto) -> bool:

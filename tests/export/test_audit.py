@@ -171,6 +171,26 @@ def test_a_node_that_took_in_the_one_before_is_listed_and_no_finding() -> None:
     assert "AveragePool n_pool" in audit.unmatched
 
 
+def _turning(source: str, order: list[int]) -> onnx.ModelProto:
+    """Two transpositions, of which the first is an output as well, and the second reads ``source``."""
+    ends = {name: onnx.helper.make_tensor_value_info(name, 1, [2, 3, 4]) for name in "x"}
+    ends |= {"t": onnx.helper.make_tensor_value_info("t", 1, [2, 4, 3])}
+    ends |= {"y": onnx.helper.make_tensor_value_info("y", 1, [4, 2, 3])}
+    nodes = [
+        onnx.helper.make_node("Transpose", ["x"], ["t"], "one", perm=[0, 2, 1]),
+        onnx.helper.make_node("Transpose", [source], ["y"], "two", perm=order),
+    ]
+    graph = onnx.helper.make_graph(nodes, "g", [ends["x"]], [ends["t"], ends["y"]])
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=9)
+
+
+def test_a_transposition_may_do_the_work_of_two_if_it_does_exactly_that() -> None:
+    """As the simplifier does with a decoder's memory, which others read between the two."""
+    assert audit_attributes(_turning("x", [2, 0, 1]), _turning("t", [1, 0, 2])).ok
+    (finding,) = audit_attributes(_turning("x", [2, 1, 0]), _turning("t", [1, 0, 2])).findings
+    assert finding.detail == "expected perm [1, 0, 2], got [2, 1, 0]"
+
+
 def test_what_is_still_made_was_not_taken_in() -> None:
     (finding,) = audit_attributes(_rewired(source="x", pads=[2, 2, 0, 0]), rich()).findings
     assert "pads" in finding.detail

@@ -162,7 +162,7 @@ def test_a_run_that_does_not_work_on_a_module_is_left_out_and_said_once() -> Non
     found = cases(_subject(Viewed(), "x:b=2x3x4x4"), said=said.append)
     assert len(found) >= 3
     assert len(said) == 1
-    assert "without the run 'channels last', which does not work here" in said[0]
+    assert "without one of its runs: our float32 run 'channels last' of" in said[0]
 
 
 class Masked(nn.Module):

@@ -7,6 +7,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from torch import Tensor, nn
 
 from attn_export.errors import UsageError
+from attn_export.export import training
+from attn_export.export.copies import copied
 from attn_export.export.outputs import called, exportable, flatten, left_out
 
 #: Names that an error lists.
@@ -30,14 +32,18 @@ def settle(
 ) -> tuple[dict[str, str], tuple[str, ...]]:
     """Let a module give the outputs that ``words`` choose, or else all that are tensors.
 
+    What is run is a copy: a module that keeps something from its first run would be traced as of the second.
+
     Returns:
         what was chosen, as ``choose`` gives it; nothing without ``words``. And what the user should know.
 
     Raises:
-        SubjectError: it does not run, or gives no tensor.
+        SubjectError: it does not run, gives no tensor, or puts a part of itself in training mode.
         UsageError: there is no such output.
     """
-    outputs = called(module, inputs)
+    ran = copied(module)
+    outputs = called(ran, inputs)
+    training.refuse(ran, ran=True)
     names = list(flatten(outputs, inputs))
     chosen = choose(words, names, inputs, type(module).__name__)
     dropped = left_out(outputs)

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, fx
 
 from attn_export.errors import ExportError
+from attn_export.export.copies import copied
 from attn_export.export.float64_run import doubled, in_float64
 from attn_export.export.graph.origin import Origin, located
 from attn_export.export.onnx.opset import OPSET
@@ -34,7 +35,7 @@ class Traced:
         self.subject = subject
         self.program = traced(subject, opset)
         self.takes = [item.name for item in subject.inputs]
-        eager = evaluate(subject.module, subject.example())
+        eager = evaluate(copied(subject.module), subject.example())
         leaves = [str(name) for name in self.program.graph_signature.user_outputs]
         #: From a name in the graph to the program's: outputs alone have others.
         self.renamed = dict(zip(eager, leaves, strict=True))

@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 
 from attn_export.errors import AttnExportError
+from attn_export.export.copies import copied
 from attn_export.export.outputs import evaluate
 from attn_export.export.subject import Subject
 from attn_export.reparam.evaluate.onnx import OnnxEvaluator
@@ -26,7 +27,7 @@ def compared(subject: Subject, model: onnx.ModelProto, sizes: Mapping[str, int])
         return "it was not tried, as that is large"
     inputs = subject.example(sizes=sizes)
     try:
-        wanted = evaluate(subject.module, inputs)
+        wanted = evaluate(subject.module if subject.graph is not None else copied(subject.module), inputs)
     except AttnExportError:
         return STOPS
     try:

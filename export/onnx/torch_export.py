@@ -15,6 +15,7 @@ import torch
 
 from attn_export.errors import ContractError, ExportError
 from attn_export.export.binding import bound, shapes
+from attn_export.export.copies import copied
 from attn_export.export.onnx import contract, fixed_sizes
 from attn_export.export.onnx.assumed import narrowed
 from attn_export.export.onnx.beyond import compared
@@ -87,7 +88,7 @@ def traced(subject: Subject, opset: int = OPSET) -> torch.export.ExportedProgram
 def _promise(subject: Subject, opset: int) -> Contract:
     """Write down what is asked for; only running the module tells what it gives."""
     inputs, named = subject.example(), {dim.name: dim for dim in subject.dynamic}
-    outputs = evaluate(subject.module, inputs)
+    outputs = evaluate(copied(subject.module), inputs)  # what a first run keeps would be in the trace
     if imaginary := [name for name, value in outputs.items() if value.is_complex()]:
         raise ContractError(
             f"output {imaginary[0]!r} of {subject.name} is complex, and ONNX has no such type: give"

@@ -123,7 +123,6 @@ def from_code(
     dims = tuple(given.dims.values())
     made = Subject(name, module, given.items, given.sizes, dims, origin, random=random)
     chosen, left = settle(module, first, outputs)
-    training.refuse(module, ran=True)
     return replace(made, outputs=chosen, notes=tuple(filter(None, (*notes, *left))))
 
 

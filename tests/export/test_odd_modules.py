@@ -178,6 +178,29 @@ def test_functions_that_hold_the_module_are_copied_with_it(name: str) -> None:
     assert float(subject.module.c.weight.abs().max()) > 0  # type: ignore[union-attr, operator]
 
 
+class Anchors(Conv):
+    """Keeps a grid of the size that it saw last, as detectors do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shape: torch.Size | None = None
+        self.grid = torch.empty(0)
+
+    def after(self, y: Tensor) -> Tensor:
+        if self.shape != y.shape:
+            self.grid, self.shape = torch.arange(y.shape[-1]).float().expand(y.shape), y.shape
+        return y + self.grid
+
+
+def test_what_a_run_keeps_is_not_in_the_trace() -> None:
+    subject = from_code(f"{HERE}Anchors", ["b=2x3x8x8"])
+    reference.refuse_dice(subject)
+    assert subject.module.shape is None
+    (port,) = export_subject(subject).contract.inputs
+    assert port.shape == ("b", 3, 8, 8)
+    assert subject.module.shape is None
+
+
 class TrainsNorm(Conv):
     def __init__(self) -> None:
         super().__init__()

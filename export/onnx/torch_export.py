@@ -71,7 +71,9 @@ def _checked(model: onnx.ModelProto, promised: Contract, subject: Subject) -> Ex
         free, (positional, keywords) = _free(subject), bound(subject.module, subject.example())
         with _quiet():
             line = fixed_sizes.line(subject.module, positional, keywords, shapes(subject.module, free))
-        raise ContractError(f"{error}{f'; it happens at {line}' if line else ''}") from error
+        found = f"; it happens at {line}" if line else ""
+        instead = ", where len() of a tensor is a number: write x.shape[0]" if "len(" in line else ""
+        raise ContractError(f"{error}{found}{instead}") from error
 
 
 def traced(subject: Subject, opset: int = OPSET) -> torch.export.ExportedProgram:

@@ -142,7 +142,7 @@ class Reshapes(Conv):
     ("module", "words"),
     [
         (Compares(), "(`return y if y.shape[0] == 2 else -y`)"),
-        (Repeats(), "(`return torch.stack([y[i] for i in range(len(y))])`)"),
+        (Repeats(), "(`return torch.stack([y[i] for i in range(len(y))])`), where len() of a tensor is a number"),
         (Reshapes(), "(`return y.view(2, 4, 64)`); it runs at the sizes of --input"),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, nn.Module) else "",

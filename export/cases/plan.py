@@ -25,9 +25,11 @@ MOVES = (1, -1, 3)
 #: Sizes that tell a limit that nobody has written down, the most telling first.
 PROBES = (9, 5, 6, 17, 33, 8, 16, 7, 2, 1)
 _TELLING = 3
+#: How many times what all sizes may cost one may that must be tried.
+_DEAR = 5
 #: Operations that kinds and sizes may take beside the first few cases, each, and bytes of a bundle.
 KINDS, SIZES, BYTES = 8_000_000_000, 8_000_000_000, 8 << 20
-#: Kinds that every model is proven on at its full size, whatever it costs.
+#: Kinds that every model is proven on, whatever it costs: at its full size, where there are smaller ones half of them.
 LEAST = 4
 #: Shares of the traced size at which dear cases are tried, the smallest first.
 _SHARES = (10, 5, 2)
@@ -152,7 +154,10 @@ def _kinds(subject: Subject, work: Work | None, small: Mapping[str, int]) -> Ite
     one = single(subject)
     most = len(wanted)
     if work is not None:
-        most = max(LEAST, min(KINDS // max(1, work.calls + work.operations), BYTES // max(1, work.bytes)))
+        most = max(
+            LEAST if not small else LEAST // 2,
+            min(KINDS // max(1, work.calls + work.operations), BYTES // max(1, work.bytes)),
+        )
     for kind in wanted[:most]:
         sizes = one | (_turns(subject, work) if kind == kinds.TURNS else {})
         yield CasePlan(kind, 0, sizes=sizes, kind=kind, optional=True)
@@ -183,7 +188,8 @@ def _sizes(subject: Subject, work: Work | None, small: Mapping[str, int]) -> Ite
     purse = _Purse(subject, work)
     if "b" in free:
         for size in _probes(free["b"]):
-            if purse.takes(sizes := {"b": size}, free["b"].max == size):
+            must = free["b"].max == size or (size == PROBES[0] and not small)
+            if purse.takes(sizes := {"b": size}, must):
                 yield CasePlan(f"b={size}", 0, sizes=sizes, optional=True)
             elif small and (purse.takes(sizes := {"b": size, **small}, False) or purse.is_small(sizes, size)):
                 yield CasePlan(_named(sizes), 0, sizes=sizes, optional=True)
@@ -216,13 +222,13 @@ class _Purse:
         """Whether a telling batch costs less than one usual run."""
         return batch in PROBES[:_TELLING] and _elements(self.subject, self.subject.inputs, sizes) < self.usual
 
-    def takes(self, sizes: Mapping[str, int], limit: bool) -> bool:
-        """Whether a case of these sizes is afforded, which is paid then; a limit may cost all that there ever was."""
+    def takes(self, sizes: Mapping[str, int], must: bool) -> bool:
+        """Whether a case of these sizes is afforded, which is paid then; what must be tried may cost more."""
         if self.work is None:
             return True
         share = _elements(self.subject, self.subject.inputs, sizes) / max(1, self.usual)
         operations, size = self.work.calls + int(self.work.operations * share), int(self.work.bytes * share)
-        if limit and operations <= 4 * SIZES and size <= 4 * BYTES:
+        if must and operations <= _DEAR * SIZES and size <= _DEAR * BYTES:
             return True
         if operations > self.operations or size > self.bytes:
             return False

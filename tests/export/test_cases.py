@@ -154,7 +154,8 @@ def test_what_is_dear_at_full_size_is_tried_at_a_small_one() -> None:
     rows = {row.name: row for row in plan.plan(subject, 0, Work(0, plan.KINDS * 2, 1000), small) if row.optional}
     assert {"b=9, h=32, w=64", "b=5, h=32, w=64", "b=6, h=32, w=64"} <= rows.keys()
     assert rows["constant frames"].sizes == {"b": 1, **small}
-    assert rows["zeros"].sizes == {"b": 1}
+    assert rows["negative"].sizes == {"b": 1}
+    assert rows["zeros"].sizes == {"b": 1, **small}
     assert not {"b=9", "constant frames"} & {*plan.left_out(subject, Work(0, plan.KINDS * 2, 1000), small)}
 
 

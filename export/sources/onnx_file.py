@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Rank of an input of which nothing is known: an image's.
 _RANK = 4
+#: Numbers of an input that is tried.
+_MOST = 1 << 24
 
 
 class _OnnxFile:
@@ -175,6 +178,10 @@ def _probed(path: Path, model: onnx.ModelProto, opened: _Open) -> tuple[_Open, t
     from attn_export.export.subject import draw
 
     def drawn(sizes: Mapping[str, int]) -> Feeds:
+        known = {**opened.sizes, **sizes}
+        counts = (math.prod(known[d] if isinstance(d, str) else d for d in one.shape) for one in opened.items)
+        if max(counts, default=0) > _MOST:
+            raise ValueError(f"inputs of more than {_MOST:,} numbers are not tried")
         return {item.name: draw(item, sizes, 0).numpy() for item in opened.items}
 
     if not opened.dims:

@@ -350,16 +350,15 @@ import torch
 torch.set_num_threads(1)
 from attn_export.pipeline import deploy, stages
 from attn_export.tools.cli import main
-for stage in {named!r}:
-    for target in ("out", "fresh"):
-        child = os.fork()  # the imports are done once
-        if not child:
-            place = {{"cases": deploy.reference, "export_subject": stages, "simplify": stages}}.get(stage, deploy)
-            setattr(place, stage, lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL))
-            sys.argv = ["attn-export", "se", "--preset", "test", "-q", "--no-bench", "-o", target]
-            main()
-            os._exit(0)
-        print(stage, target, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+for stage, target in zip({named!r}, ["out", "fresh"] * 3):
+    child = os.fork()  # the imports are done once
+    if not child:
+        place = {{"cases": deploy.reference, "export_subject": stages, "simplify": stages}}.get(stage, deploy)
+        setattr(place, stage, lambda *a, **k: os.kill(os.getpid(), signal.SIGKILL))
+        sys.argv = ["attn-export", "se", "--preset", "test", "-q", "--no-bench", "-o", target]
+        main()
+        os._exit(0)
+    print(stage, target, os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
 
 
@@ -370,7 +369,7 @@ def test_a_run_killed_at_any_stage_leaves_nothing_or_the_older_bundle() -> None:
     code = KILLED.format(named=named)
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False)
     ends = [line.split() for line in done.stdout.splitlines()]
-    assert [(stage, target) for stage, target, _ in ends] == [(s, t) for s in named for t in ("out", "fresh")], done
+    assert [(stage, target) for stage, target, _ in ends] == [*zip(named, ["out", "fresh"] * 3, strict=True)], done
     assert {end for _, _, end in ends} == {str(-signal.SIGKILL)}
     assert bundle.read(Path("out")).manifest == before
     assert not Path("fresh").exists()

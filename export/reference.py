@@ -57,7 +57,7 @@ def cases(
         elif not row.optional:
             made.append((row.name, runs.case(row.name, row.inputs(subject))))
         elif any(isinstance(case, Case) for _, case in made):
-            case = _optional(runs, row)
+            case = _optional(runs, row, jumps=work.jumps)
             if isinstance(case, str):
                 gone.setdefault(case, []).append(row.name)
             else:
@@ -151,7 +151,7 @@ def _small(subject: Subject, module: nn.Module) -> Mapping[str, int]:
     return {}
 
 
-def _optional(runs: _Runs, row: CasePlan) -> Case | str:
+def _optional(runs: _Runs, row: CasePlan, *, jumps: bool) -> Case | str:
     """Make a case, or say why correct runs say nothing on it."""
     inputs = row.inputs(runs.subject)
     try:
@@ -160,7 +160,7 @@ def _optional(runs: _Runs, row: CasePlan) -> Case | str:
         return "the module does not run there"
     if isinstance(case, str):
         return "correct float32 runs are no measure there"
-    return doubtful(case, row.kind, runs.exact_run) or case
+    return doubtful(case, row.kind, runs.exact_run, jumps=jumps) or case
 
 
 def _held(made: Iterable[tuple[str, Case | str]], said: Said) -> tuple[Case, ...]:

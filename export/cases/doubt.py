@@ -20,11 +20,14 @@ _MORE = 16
 _JUMP = 1 / 4
 
 
-def doubtful(case: Case, kind: str, exact: Run) -> str:
-    """Say why an optional case of a kind says nothing, or nothing; ``exact`` is the module in float64."""
+def doubtful(case: Case, kind: str, exact: Run, *, jumps: bool) -> str:
+    """Say why an optional case of a kind says nothing, or nothing.
+
+    ``exact`` is the module in float64, and ``jumps`` whether it has operators that may.
+    """
     if any(v.dtype.kind == "f" and not np.isfinite(v).all() for v in case.reference.values()):
         return "the reference itself is not finite there"
-    if kind in UNSTEADY and _jumps(case, exact):
+    if jumps and kind in UNSTEADY and _jumps(case, exact):
         return "the smallest change of an input changes the outputs there"
     return ""
 

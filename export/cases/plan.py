@@ -188,8 +188,7 @@ def _sizes(subject: Subject, work: Work | None, small: Mapping[str, int]) -> Ite
     purse = _Purse(subject, work)
     if "b" in free:
         for size in _probes(free["b"]):
-            must = free["b"].max == size or (size == PROBES[0] and not small)
-            if purse.takes(sizes := {"b": size}, must):
+            if purse.takes(sizes := {"b": size}, free["b"].max == size):
                 yield CasePlan(f"b={size}", 0, sizes=sizes, optional=True)
             elif small and (purse.takes(sizes := {"b": size, **small}, False) or purse.is_small(sizes, size)):
                 yield CasePlan(_named(sizes), 0, sizes=sizes, optional=True)

@@ -11,8 +11,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from attn_export.export.cases import continuous
 from attn_export.export.copies import copied
 from attn_export.export.graph import cost
+from attn_export.export.onnx.walk import bodies
 from attn_export.export.outputs import evaluate
 from attn_export.export.subject import Subject
 
@@ -30,11 +32,13 @@ class Work:
         calls: what its operators cost whatever they work on, in multiplications and additions.
         operations: what they do to their elements.
         bytes: what a case of its inputs and outputs takes in a bundle.
+        jumps: whether it has an operator whose results may jump.
     """
 
     calls: int
     operations: int
     bytes: int
+    jumps: bool = True
 
 
 def measure(subject: Subject, sizes: Mapping[str, int]) -> Work:
@@ -49,18 +53,20 @@ def measure(subject: Subject, sizes: Mapping[str, int]) -> Work:
         rows = cost.costs(subject.graph, {name: value.shape for name, value in inputs.items()})
         calls = _CALL * len(rows)
         count = _GRAPH * sum(row.flops + _ELEMENT * row.bytes // 8 for row in rows)
+        jumps = not all(continuous.onnx_operator(node.op_type) for body in bodies(subject.graph) for node in body.node)
     else:
         with _Counting() as counted:
             outputs = evaluate(copied(subject.module), inputs)
-        calls, count = _CALL * counted.calls, counted.operations
+        calls, count, jumps = _CALL * counted.calls, counted.operations, counted.jumps
     size = sum(value.numel() * value.element_size() for value in inputs.values())
-    return Work(calls, count, size + sum(value.numel() * 8 for value in outputs.values()))
+    return Work(calls, count, size + sum(value.numel() * 8 for value in outputs.values()), jumps)
 
 
 class _Counting(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.calls = self.operations = 0
+        self.jumps = False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Call an operator, and count what it does."""
@@ -69,5 +75,6 @@ class _Counting(TorchDispatchMode):
         count = flop_registry.get(func.overloadpacket)
         flops = count(*args, **(kwargs or {}), out_val=made) if count is not None else 0
         self.calls += 1
+        self.jumps |= not continuous.torch_operator(str(func.overloadpacket.__name__))
         self.operations += _ELEMENT * written + int(flops)
         return made

@@ -8,12 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from attn_export.bundle import Case
 from attn_export.deploy_tests.parity.compare import prove
 from attn_export.export.cases import kinds, plan
 from attn_export.export.cases.work import Work, measure
+from attn_export.export.graph_module import GraphModule
 from attn_export.export.reference import cases
 from attn_export.export.sources.catalogue import from_spec
 from attn_export.export.subject import Subject
@@ -195,6 +197,22 @@ class Order(nn.Module):
 class Normed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return nn.functional.instance_norm(x)
+
+
+def test_a_network_of_continuous_operators_is_not_searched_for_jumps() -> None:
+    assert not measure(image(), {}).jumps
+    assert measure(replace(image(), module=Order()), {}).jumps
+    graph = subject_of_graph("Relu"), subject_of_graph("Round")
+    assert [measure(one, {}).jumps for one in graph] == [False, True]
+
+
+def subject_of_graph(op: str) -> Subject:
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, 8, 9]) for name in "xy"]
+    model = helper.make_model(
+        helper.make_graph([helper.make_node(op, ["x"], ["y"])], "g", ports[:1], ports[1:]),
+        opset_imports=[helper.make_opsetid("", 18)],
+    )
+    return replace(image(), module=GraphModule(model), sizes={"b": 1}, graph=model)
 
 
 class Stubborn(nn.Module):

@@ -20,10 +20,10 @@ from attn_export.mechanisms.spec import Input
 from attn_export.types import Dim
 
 SCALES = (0.05, 8.0)
-BATCHES = (1, 3, 4)
+BATCHES = (1, 3)
 MOVES = (1, -1, 3)
 #: Sizes that tell a limit that nobody has written down, the most telling first.
-PROBES = (9, 5, 6, 17, 33, 8, 16, 7, 2, 1)
+PROBES = (9, 5, 6, 4, 17, 33, 8, 16, 7, 2, 1)
 _TELLING = 3
 #: How many times what all sizes may cost one may that must be tried.
 _DEAR = 5
@@ -113,7 +113,7 @@ def left_out(subject: Subject, work: Work, small: Mapping[str, int] | None = Non
 
 
 def _first(subject: Subject) -> Iterator[CasePlan]:
-    """List those of every model: a batch of one, as traced, two scales, three batches, three moves of other sizes."""
+    """List those of every model: a batch of one, as traced, two scales, two batches, three moves of other sizes."""
     free = {dim.name: dim for dim in subject.dynamic}
     one = single(subject)
     if one:

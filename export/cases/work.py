@@ -14,7 +14,6 @@ from torch.utils.flop_counter import flop_registry
 from attn_export.export.cases import continuous
 from attn_export.export.copies import copied
 from attn_export.export.graph import cost
-from attn_export.export.onnx.walk import bodies
 from attn_export.export.outputs import evaluate
 from attn_export.export.subject import Subject
 
@@ -53,7 +52,8 @@ def measure(subject: Subject, sizes: Mapping[str, int]) -> Work:
         rows = cost.costs(subject.graph, {name: value.shape for name, value in inputs.items()})
         calls = _CALL * len(rows)
         count = _GRAPH * sum(row.flops + _ELEMENT * row.bytes // 8 for row in rows)
-        jumps = not all(continuous.onnx_operator(node.op_type) for body in bodies(subject.graph) for node in body.node)
+        # An operator that holds a graph, and a function of the file's own, is not in the table.
+        jumps = not all(continuous.onnx_operator(node.op_type) for node in subject.graph.graph.node)
     else:
         with _Counting() as counted:
             outputs = evaluate(copied(subject.module), inputs)

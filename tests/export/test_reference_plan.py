@@ -30,10 +30,9 @@ def test_the_cases_of_an_image_model_are_these() -> None:
         ("scale 0.05", 2, 0.05, {"b": 1}),
         ("scale 8", 3, 8.0, {"b": 1}),
         ("b=3", 4, 1.0, {"b": 3}),
-        ("b=4", 5, 1.0, {"b": 4}),
-        ("h=9, w=10", 6, 1.0, {"b": 1, "h": 9, "w": 10}),
-        ("h=7, w=6", 7, 1.0, {"b": 1, "h": 7, "w": 6}),
-        ("h=11, w=12", 8, 1.0, {"b": 1, "h": 11, "w": 12}),
+        ("h=9, w=10", 5, 1.0, {"b": 1, "h": 9, "w": 10}),
+        ("h=7, w=6", 6, 1.0, {"b": 1, "h": 7, "w": 6}),
+        ("h=11, w=12", 7, 1.0, {"b": 1, "h": 11, "w": 12}),
     ]
     assert plan(image(Dim("b"), Dim("h"), Dim("w"))) == wanted
     seeded = plan(image(Dim("b"), Dim("h"), Dim("w")), 40)
@@ -46,7 +45,7 @@ def test_what_may_not_vary_does_not() -> None:
     ]  # fmt: skip
     rows = plan(image(Dim("b", max=3)))
     assert [name for name, *_ in rows] == ["b=1", "as traced", "scale 0.05", "scale 8", "b=3"]
-    assert [name for name, *_ in plan(image(Dim("b"), b=1))] == ["as traced", "scale 0.05", "scale 8", "b=3", "b=4"]
+    assert [name for name, *_ in plan(image(Dim("b"), b=1))] == ["as traced", "scale 0.05", "scale 8", "b=3"]
 
 
 @pytest.mark.parametrize(

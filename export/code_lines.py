@@ -17,7 +17,7 @@ _OURS, _TORCH = str(Path(__file__).parents[1]), str(Path(torch.__file__).parent)
 _PATHS = sysconfig.get_paths()
 _STANDARD, _INSTALLED = _PATHS["stdlib"], _PATHS["purelib"]
 #: Installed packages that are on the way from the user's code to an operator, and never his own.
-_BETWEEN = ("onnxscript", "onnx_ir", "onnx", "numpy", "onnxruntime")
+_BETWEEN = ("onnxscript", "onnx_ir", "onnx", "numpy")
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<name>\S+)(?:\n\s+(?P<code>.+))?')
 
 

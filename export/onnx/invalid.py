@@ -18,7 +18,7 @@ def explained(model: onnx.ModelProto, error: BaseException) -> str:
     node = next((one for one in model.graph.node if named is not None and one.name == named[1]), None)
     if "unsupported type: tensor(bfloat16)" in text:
         return (
-            f"forward computes in bfloat16{_place(node)}, which ONNX Runtime has no kernels for on a CPU, and older"
+            f"forward computes in bfloat16{_place(node)}, which runtimes have no kernels for on a CPU, and older"
             " opsets no operators: take the autocast block or .bfloat16() out, and let the runtime lower the precision"
         )
     if (pool := _rounding(model)) is not None and "differ in dimension" in text:

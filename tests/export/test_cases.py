@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from attn_export.bundle import Case
 from attn_export.deploy_tests.parity.compare import prove
 from attn_export.export.cases import kinds, plan
+from attn_export.export.cases.doubt import doubtful
 from attn_export.export.cases.work import Work, measure
 from attn_export.export.graph_module import GraphModule
 from attn_export.export.reference import cases
@@ -239,3 +240,30 @@ def test_a_case_on_which_correct_runs_part_is_left_out_and_noted(module: nn.Modu
     assert {"b=1", "as traced", "natural image", "negative", "b=17"} <= {case.name for case in made}
     for name in gone:
         assert any(name in note for note in notes), (name, notes)
+
+
+@pytest.mark.parametrize(
+    ("function", "gone"),
+    [
+        (lambda x: x + 1, False),  # it moves less than float32 is exact
+        (lambda x: 1e6 * x + 1, False),  # steep, yet sixteen times less of a move moves it sixteen times less
+        (lambda x: (x > 0).double() + 1, True),  # up or down
+        (lambda x: (x < 0).double() + 1, True),
+        (lambda x: x.flatten().argmax().reshape(1, 1), True),
+        (lambda x: torch.zeros(int((x > 0).sum()) + 1), True),  # even its size
+        (lambda x: 1 / (x.abs() + 1e-3), False),
+    ],
+)
+def test_a_jump_is_told_from_a_steep_slope(function: Callable[[Tensor], Tensor], gone: bool) -> None:
+    x = torch.zeros(1, 8)
+    reference = function(x.double()).numpy()
+    case = Case("zeros", {"x": x.numpy()}, {"y": reference}, {"y": 1e-7})
+    said = doubtful(case, "zeros", lambda feeds: {"y": function(feeds["x"])}, jumps=True)
+    assert bool(said) is gone
+    assert not doubtful(case, "zeros", lambda feeds: {"y": function(feeds["x"])}, jumps=False)
+    assert not doubtful(case, "negative", lambda feeds: {"y": function(feeds["x"])}, jumps=True)
+
+
+def test_a_reference_that_is_not_finite_says_nothing() -> None:
+    case = Case("negative", {}, {"y": np.array([1.0, np.nan])}, {"y": 0.0})
+    assert "not finite" in doubtful(case, "negative", lambda _: {}, jumps=False)

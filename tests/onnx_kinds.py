@@ -346,6 +346,12 @@ REFUSED: dict[str, tuple[Callable[[], ModelProto], str]] = {
         "Gelu of the domain 'com.microsoft'.*before ONNX Runtime",
     ),
     "bfloat16 input": (lambda: typed(TensorProto.BFLOAT16), "input 'x' is bfloat16.*cast it inside"),
+    "no input": (
+        lambda: model(
+            [helper.make_node("Relu", ["c"], ["y"])], [scalar("c", np.ones(3, np.float32))], [], [port("y", (3,))]
+        ),
+        "expected a graph with inputs",
+    ),
     "text input": (
         lambda: model(
             [helper.make_node("StringSplit", ["x"], ["words", "y"], delimiter=" ")],

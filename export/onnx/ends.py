@@ -43,13 +43,15 @@ def inputs(model: ModelProto) -> list[FileInput]:
     """List the inputs of a file.
 
     Raises:
-        SubjectError: one of them is no tensor of numbers that can be drawn.
+        SubjectError: there is none, or one of them is no tensor of numbers that can be drawn.
     """
-    index = GraphIndex(model)
-    return [
-        FileInput(value.name, _drawn(value), _dims(value), _rows(index, _readers(index, value.name)))
-        for value in graph_inputs(model)
-    ]
+    index, values = GraphIndex(model), graph_inputs(model)
+    if not values:
+        raise SubjectError(
+            "expected a graph with inputs, got one without: its outputs are constants, and nothing is computed on the"
+            " device; make what varies an input"
+        )
+    return [FileInput(v.name, _drawn(v), _dims(v), _rows(index, _readers(index, v.name))) for v in values]
 
 
 def declare_inputs(model: ModelProto) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from attn_export.bundle import Case, case_of, loose
 from attn_export.errors import ExportError, InconclusiveError, SubjectError
 from attn_export.export.cases.doubt import doubtful
-from attn_export.export.cases.kinds import UNSTEADY
+from attn_export.export.cases.kinds import UNIFORM, UNSTEADY
 from attn_export.export.cases.plan import CasePlan, left_out, plan, single, smaller
 from attn_export.export.cases.work import measure
 from attn_export.export.copies import copied
@@ -115,8 +115,8 @@ class _Runs:
         self.exact_run = ExactRun(subject, self.plain, said)
         self.single = Float32Runs(self.plain, said)
 
-    def case(self, name: str, inputs: Mapping[str, Tensor], *, unsteady: bool = False) -> Case | str:
-        """Make a case, or say why correct float32 is no measure there; ``unsteady``: rounding may be magnified.
+    def case(self, name: str, inputs: Mapping[str, Tensor], *, uniform: bool = False) -> Case | str:
+        """Make a case, or say why correct float32 is no measure there; ``uniform`` inputs may magnify rounding unseen.
 
         Raises:
             SubjectError: the module does not run on these inputs.
@@ -124,7 +124,7 @@ class _Runs:
         activity.alive()
         reference = two_runs.twice(self.exact_run.module, functools.partial(self.exact_run, inputs))
         runs = self.single(inputs)
-        if unsteady:
+        if uniform:
             runs = [_further(run, reference) for run in (*runs, self.single.rounded(inputs, step=ROUNDING))]
         truth = {key: value.contiguous().numpy() for key, value in reference.items()}
         found = [{key: value.numpy() for key, value in run.items()} for run in runs]
@@ -155,7 +155,7 @@ def _optional(runs: _Runs, row: CasePlan, *, jumps: bool) -> Case | str:
     """Make a case, or say why correct runs say nothing on it."""
     inputs = row.inputs(runs.subject)
     try:
-        case = runs.case(row.name, inputs, unsteady=row.kind in UNSTEADY)
+        case = runs.case(row.name, inputs, uniform=row.kind in UNIFORM)
     except (SubjectError, ExportError):
         return "the module does not run there"
     if isinstance(case, str):

@@ -38,6 +38,8 @@ NUMBERS = "mask of normal numbers"
 #: Where correct runs may part for no reason: their reference is asked whether it stands still, and rounding whether it
 #: is magnified.
 UNSTEADY = frozenset({"constant frames", "one bright pixel", "zeros", "ones", LARGE})
+#: Those of one piece, on which correct runs round alike.
+UNIFORM = UNSTEADY - {LARGE}
 _BRIGHT = 255.0
 _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 

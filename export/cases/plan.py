@@ -29,7 +29,7 @@ _TELLING = 3
 _DEAR = 5
 #: Operations that kinds and sizes may take beside the first few cases, each, and bytes of a bundle.
 KINDS, SIZES, BYTES = 8_000_000_000, 8_000_000_000, 8 << 20
-#: Kinds that every model is proven on, whatever it costs: at its full size, where there are smaller ones half of them.
+#: Kinds that every model is proven on, whatever it costs: at its full size; of code half of them at a smaller one.
 LEAST = 4
 #: Shares of the traced size at which dear cases are tried, the smallest first.
 _SHARES = (10, 5, 2)
@@ -154,8 +154,9 @@ def _kinds(subject: Subject, work: Work | None, small: Mapping[str, int]) -> Ite
     one = single(subject)
     most = len(wanted)
     if work is not None:
+        # A file was trained, and may see nothing in a small image.
         most = max(
-            LEAST if not small else LEAST // 2,
+            LEAST // 2 if small and subject.graph is None else LEAST,
             min(KINDS // max(1, work.calls + work.operations), BYTES // max(1, work.bytes)),
         )
     for kind in wanted[:most]:

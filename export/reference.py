@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from attn_export.bundle import Case, case_of, loose
 from attn_export.errors import ExportError, InconclusiveError, SubjectError
 from attn_export.export.cases.doubt import doubtful
-from attn_export.export.cases.kinds import UNIFORM, UNSTEADY
+from attn_export.export.cases.kinds import LARGE, UNIFORM, UNSTEADY
 from attn_export.export.cases.plan import CasePlan, left_out, plan, single, smaller
 from attn_export.export.cases.work import measure
 from attn_export.export.copies import copied
@@ -58,6 +59,8 @@ def cases(
             made.append((row.name, runs.case(row.name, row.inputs(subject))))
         elif any(isinstance(case, Case) for _, case in made):
             case = _optional(runs, row, jumps=work.jumps)
+            if case == _NO_MEASURE and row.kind == LARGE:  # what one draw leaves next to nothing of, another may not
+                case = _optional(runs, replace(row, seed=row.seed + _ANOTHER), jumps=work.jumps)
             if isinstance(case, str):
                 gone.setdefault(case, []).append(row.name)
             else:
@@ -101,6 +104,9 @@ def refuse_dice(subject: Subject, seed: int = 0) -> None:
         raise SubjectError(f"{error}; {_FIXED}") from error
 
 
+_NO_MEASURE = "correct float32 runs are no measure there"
+#: What a seed is moved by for another draw.
+_ANOTHER = 1000
 #: Where inputs are of one piece, correct runs round alike, so that they show too little of what is magnified. What they
 #: stray counts so many times: ONNX Runtime was off by up to 8 times as much (EMSA and S2 on one bright pixel).
 _TIMES = 4
@@ -159,7 +165,7 @@ def _optional(runs: _Runs, row: CasePlan, *, jumps: bool) -> Case | str:
     except (SubjectError, ExportError):
         return "the module does not run there"
     if isinstance(case, str):
-        return "correct float32 runs are no measure there"
+        return _NO_MEASURE
     return doubtful(case, row.kind, runs.exact_run, jumps=jumps) or case
 
 

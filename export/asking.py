@@ -38,8 +38,8 @@ class _Guess:
     high: int = 2
 
     def text(self, name: str, space: int) -> str:
-        values = f":{self.dtype}[0,{self.high - 1}]" if self.dtype == "int64" else f":{self.dtype}"
-        kind = "" if self.dtype == "float32" else values if self.dtype == "int64" else f":{self.dtype}"
+        kind = "" if self.dtype == "float32" else f":{self.dtype}"
+        kind += f"[0,{self.high - 1}]" if self.dtype == "int64" else ""
         return f"--input {name}:{'x'.join(map(str, self.shape(space))) or '[]'}{kind}"
 
     def draw(self, space: int) -> Tensor:

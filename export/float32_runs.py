@@ -110,20 +110,19 @@ class Float32Runs:
             SubjectError: the plain run does not work.
         """
         with _Coarse() as seen:
-            found = [evaluate(self._module, inputs)]
-        sums = len(self._left.keys() - _COARSE)
+            found = {"plain": evaluate(self._module, inputs)}
         for name, run in tuple(self._left.items()):
             if name in _COARSE and not self._has_functions(seen):
                 continue
             try:
                 with run(self._module, inputs) as (module, turned):
-                    found.append(evaluate(module, turned, f"our float32 run {name!r} of"))
+                    found[name] = evaluate(module, turned, f"our float32 run {name!r} of")
             except SubjectError as error:
                 del self._left[name]
                 self._said(f"float32 is measured without one of its runs: {error}")
-        if not isinstance(self._module, GraphModule) and _distinct(found[: 1 + sums]):
-            return found
-        return [*found, self.rounded(inputs)]
+        sums = [run for name, run in found.items() if name not in _COARSE]
+        enough = _distinct(sums) and not isinstance(self._module, GraphModule)
+        return [*found.values(), *([] if enough else [self.rounded(inputs)])]
 
     def _has_functions(self, seen: _Coarse) -> bool:
         return self._module.has_functions if isinstance(self._module, GraphModule) else seen.met

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
+from torch import Tensor, nn
 
 from attn_export.bundle import Case
 from attn_export.reparam.evaluate.onnx import OnnxEvaluator
@@ -95,3 +96,17 @@ def cases(model: onnx.ModelProto, count: int = 2) -> list[Case]:
         error = float(np.linalg.norm(single.run({"x": x})["y"].astype(np.float64) - truth))
         result.append(Case(f"seed {seed}", {"x": x}, {"y": truth}, {"y": error}))
     return result
+
+
+class Conv(nn.Module):
+    """A convolution, and what a test puts behind it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.c = nn.Conv2d(3, 4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.after(self.c(x))
+
+    def after(self, y: Tensor) -> Tensor:
+        return y

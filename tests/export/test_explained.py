@@ -20,20 +20,9 @@ from attn_export.export.onnx.pool_windows import settle_windows
 from attn_export.export.outputs import evaluate
 from attn_export.export.unwrapped import unwrapped
 from attn_export.types import Dim
+from tests.export.models import Conv
 
 X = torch.linspace(-1, 1, 192).reshape(1, 3, 8, 8)
-
-
-class Conv(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.c = nn.Conv2d(3, 4, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.after(self.c(x))
-
-    def after(self, y: Tensor) -> Tensor:
-        return y
 
 
 class Branch(Conv):

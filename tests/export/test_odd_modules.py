@@ -24,20 +24,9 @@ from attn_export.export.sources import SOURCES, load
 from attn_export.export.sources.user_code import from_code
 from attn_export.pipeline.options import BuildOptions
 from attn_export.pipeline.stages import build
+from tests.export.models import Conv
 
 HERE = "tests.export.test_odd_modules:"
-
-
-class Conv(nn.Module):
-    def __init__(self) -> None:
-        super().__init__()
-        self.c = nn.Conv2d(3, 4, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.after(self.c(x))
-
-    def after(self, y: Tensor) -> Tensor:
-        return y
 
 
 def lazy() -> nn.Module:

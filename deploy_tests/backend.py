@@ -19,7 +19,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 
-from attn_export.types import Feeds, JsonDict, ShapeRange
+from attn_export.types import Feeds, JsonDict, ShapeRange, TensorSpec
 
 Run = Callable[[Feeds], dict[str, NDArray[Any]]]
 
@@ -34,6 +34,10 @@ class Options:
         device: index of the accelerator.
         reduced_precision: allow formats that trade accuracy for speed behind a float32 graph, such as TF32.
         optimize: let the runtime rewrite the graph; only a backend with ``Traits.can_skip_optimization`` obeys.
+        precision: the element type that the file is to be computed in, where the runtime could choose another.
+        inputs: what the model takes, in its order, for formats whose files do not keep the names; empty where that
+            is not known.
+        outputs: what it gives, likewise.
     """
 
     threads: int = 1
@@ -41,6 +45,9 @@ class Options:
     device: int = 0
     reduced_precision: bool = False
     optimize: bool = True
+    precision: str = "float32"
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
 
 
 class Backend(Protocol):

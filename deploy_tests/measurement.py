@@ -14,7 +14,7 @@ from attn_export.deploy_tests.identity import identify
 from attn_export.deploy_tests.latency import budget, footprint, mlperf, profile, roofline, statistics, sweeps
 from attn_export.deploy_tests.latency.measure import Latency, Protocol, bundle_latency
 from attn_export.deploy_tests.machine import environment, preflight
-from attn_export.deploy_tests.open_bundle import chosen, opened
+from attn_export.deploy_tests.open_bundle import alone, chosen, opened
 from attn_export.errors import UsageError
 from attn_export.types import JsonDict, ShapeRange, Summarised
 
@@ -77,7 +77,7 @@ def measure_bundle(
     """
     asked = options or MeasureOptions()
     artifact = chosen(bundle, backend, asked.artifact)
-    bundle = bundle.only(artifact)  # whatever is measured below is of this one
+    bundle = alone(bundle, artifact)  # whatever is measured below is of this one
     limits = [budget.parse(text) for text in asked.budgets]
     if asked.profile and not backends.has_profiler(backend):
         raise UsageError(f"--profile: {backend} has no profiler; leave it out, or use another backend")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 
 from attn_export.bundle import Artifact, Bundle, unchanged
+from attn_export.bundle.narrowed import Narrowed
 from attn_export.deploy_tests import backends, shapes
 from attn_export.deploy_tests.backend import Options, Run
 from attn_export.errors import BackendError, BackendMissingError
@@ -44,6 +46,18 @@ def chosen(bundle: Bundle, backend: str, artifact: str | None = None) -> Artifac
     return fitting[0]
 
 
+def narrowed(bundle: Bundle, artifact: Artifact) -> Narrowed:
+    """Say what an artifact of ``bundle`` takes of the sizes that the model takes."""
+    return Narrowed(bundle.inputs, bundle.outputs, artifact.narrowed_dims)
+
+
+def alone(bundle: Bundle, artifact: Artifact) -> Bundle:
+    """Give the bundle as if it held one artifact alone, and first a case that it takes in one run, for measuring."""
+    index = narrowed(bundle, artifact).whole(bundle.cases)
+    first, others = bundle.cases[index], (*bundle.cases[:index], *bundle.cases[index + 1 :])
+    return replace(bundle.only(artifact), cases=(first, *others))
+
+
 @contextmanager
 def opened(
     bundle: Bundle,
@@ -55,7 +69,8 @@ def opened(
     """Open an artifact of the bundle: how to run it, on what, and how many seconds the opening took.
 
     ``ranges`` are the shapes to prepare for; those of the bundle's cases unless given. ``artifact`` is its name; the
-    first that the backend takes unless given.
+    first that the backend takes unless given. Of a file that takes a smaller batch than the model, a batch is run in
+    pieces.
 
     Raises:
         UnknownNameError: there is no such backend.
@@ -68,10 +83,13 @@ def opened(
     model = chosen(bundle, backend, artifact)
     began = time.perf_counter()
     ranges = shapes.of(bundle) if ranges is None else ranges
+    options = Options(
+        threads=threads, shapes=ranges, precision=model.precision, inputs=bundle.inputs, outputs=bundle.outputs
+    )
     try:
-        with backends.opened(backend, model.path, Options(threads=threads, shapes=ranges)) as run:
+        with backends.opened(backend, model.path, options) as run:
             unchanged(bundle)  # the runtime has read the model by itself
-            yield run, backends.BACKENDS[backend].version(), time.perf_counter() - began
+            yield narrowed(bundle, model).taking(run), backends.BACKENDS[backend].version(), time.perf_counter() - began
     except BackendError as error:
         unchanged(bundle)
         if model.precision == "float32":

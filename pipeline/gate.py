@@ -7,13 +7,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from attn_export.bundle import Case
+from attn_export.bundle.narrowed import Narrowed
 from attn_export.deploy_tests.backend import Options
 from attn_export.deploy_tests.backends import BACKENDS, DEFAULT, backend_for, opened
 from attn_export.deploy_tests.parity.compare import Parity, prove
-from attn_export.errors import AttnExportError
+from attn_export.errors import AttnExportError, InconclusiveError
+from attn_export.export.converters import Converted
 from attn_export.export.graph import origin
 from attn_export.export.graph.chosen_order import ordering
 from attn_export.export.onnx.save import save
+from attn_export.export.precision.classes import PrecisionClass
 from attn_export.pipeline.divergence.locate import first_divergence, locate
 from attn_export.pipeline.divergence.runs import Variant
 from attn_export.pipeline.divergence.variants import VariantFactory
@@ -54,12 +57,23 @@ class ParityGate:
             folder.mkdir()
             for name, content in one.files.items():
                 (folder / name).write_bytes(content)
-            backend = backend_for(one.kind)
-            with opened(backend, folder / next(iter(one.files)), Options(threads=self.threads)) as run:
-                version = f"{BACKENDS[backend].version()}, {one.kind}"
-                found.append(prove(run, self.cases, made.exported.contract.outputs, backend=version, snr=made.snr))
+            found.append(self._other(one, folder / next(iter(one.files)), made))
         worst = max(found, key=lambda parity: (not parity.ok, parity.worst.normalized_error))
         return StageResult(made.stage, None, sum(one.bytes for one in made.converted), worst)
+
+    def _other(self, one: Converted, path: Path, made: Made) -> Parity:
+        """Prove a model in another format on the cases that it takes, and hold it to its own precision."""
+        backend, contract = backend_for(one.kind), made.exported.contract
+        sizes = Narrowed(contract.inputs, contract.outputs, one.narrowed_dims)
+        cases, left_out = sizes.fitting(self.cases)
+        if not cases:
+            raise InconclusiveError(f"{one.name} takes none of the cases, so nothing is known of it: {left_out[0]}")
+        held = one.held(PrecisionClass(made.precision, made.snr))
+        options = Options(threads=self.threads, precision=held.name, inputs=contract.inputs, outputs=contract.outputs)
+        with opened(backend, path, options) as run:
+            version = f"{BACKENDS[backend].version()}, {one.kind}"
+            parity = prove(sizes.taking(run), cases, contract.outputs, backend=version, snr=held.snr)
+        return replace(parity, left_out=left_out)
 
     def refuse(self, state: PipelineState, made: Made) -> str:
         """Say why it does not pass, and where it leaves the reference; nothing where it passes."""

@@ -92,8 +92,9 @@ def artifact(folder: Path, precision: PrecisionClass) -> dict[str, Any]:
     }
 
 
-def converted(made: Converted, precision: PrecisionClass) -> dict[str, Any]:
-    """Give the manifest's record of the model in another format."""
+def converted(made: Converted, model: PrecisionClass) -> dict[str, Any]:
+    """Give the manifest's record of the model in another format, where ``model`` is what the model computes in."""
+    precision = made.held(model)
     return {
         "name": made.name,
         "kind": made.kind,
@@ -102,6 +103,7 @@ def converted(made: Converted, precision: PrecisionClass) -> dict[str, Any]:
         "target": made.target,
         "produced_by": made.produced_by,
         "tolerance": tolerance(precision.name, precision.snr),
+        "narrowed_dims": [asdict(dim) for dim in made.narrowed_dims],
     }
 
 

@@ -5,6 +5,7 @@ The main job, its unfused baseline, ``diff --between``, the compile table and th
 
 from __future__ import annotations
 
+import functools
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -12,7 +13,7 @@ import onnx
 
 from attn_export.deploy_tests.parity.compare import SNR
 from attn_export.errors import ContractError, ConversionError, ExportError, GateError
-from attn_export.export.converters import CONVERTERS
+from attn_export.export.converters import CONVERTERS, Source, parse
 from attn_export.export.determinism import two_runs
 from attn_export.export.exporting import export_subject
 from attn_export.export.onnx import contract, narrow
@@ -21,6 +22,7 @@ from attn_export.export.onnx.simplify import simplify
 from attn_export.export.precision import classes
 from attn_export.export.precision.float16 import to_float16
 from attn_export.export.subject import Subject
+from attn_export.export.torch_program import TorchProgram, torch_program
 from attn_export.pipeline.folded_norms import folded_norms
 from attn_export.pipeline.options import BuildOptions
 from attn_export.pipeline.progress import Progress
@@ -243,14 +245,30 @@ def _lower_precision(state: PipelineState, options: BuildOptions) -> Made:
 def _convert(state: PipelineState, options: BuildOptions) -> Made:
     """Write the model in further formats; the ONNX model stays the main one."""
     made = []
-    for name in dict.fromkeys(options.to):
+    program = None if state.subject.graph is not None else functools.cache(lambda: _program(state, options))
+    source = Source(state.model, state.feeds[0], program, state.precision.name)
+    for text in dict.fromkeys(options.to):
+        name, precision = parse(text)
         converter = CONVERTERS[name]
         if why := converter.missing():
-            raise ExportError(f"--to {name}: {why}")
-        with activity.doing(f"converting the model to {name}", who=name, model=""):
-            made.append(converter.convert(state.model))
-    detail = ", ".join(f"{one.kind}, {one.bytes} bytes" for one in made)
-    return _made("convert", state, state.model, detail=detail, converted=tuple(made))
+            raise ExportError(f"--to {text}: {why}")
+        with activity.doing(f"converting the model to {text}", who=name, model=""):
+            made.append(converter.convert(replace(source, asked=precision)))
+    detail = ", ".join(f"{one.name}, {one.bytes} bytes" for one in made)
+    notes = tuple(note for one in made for note in one.notes)
+    return _made("convert", state, state.model, detail=detail, converted=tuple(made), warnings=notes)
+
+
+def _program(state: PipelineState, options: BuildOptions) -> TorchProgram:
+    contract = state.model.contract
+    return torch_program(
+        state.subject,
+        [port.name for port in contract.outputs],
+        contract.dims,
+        fuse=options.fuse,
+        fuse_cost=options.fuse_cost,
+        keep_branches=options.keep_branches,
+    )
 
 
 def _all_there(_state: PipelineState, made: Made) -> None:

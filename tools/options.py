@@ -169,14 +169,15 @@ def formats(text: str | None) -> tuple[str, ...]:
 
     Raises:
         UnknownNameError: there is no such converter.
+        ExportError: there is no such precision.
     """
     if text is None:
         return ()
-    from attn_export.export.converters import CONVERTERS
+    from attn_export.export.converters import parse
 
     names = tuple(word.strip() for word in text.split(","))
     for name in names:
-        CONVERTERS.entry(name)  # raises, and says which names are near
+        parse(name)  # raises, and says which names are near
     return names
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from attn_export.bundle.format import SUFFIXES
 from attn_export.deploy_tests.backend import (
     Backend,
     Compiler,
@@ -120,8 +121,8 @@ def opened(name: str, model: Path, options: Options) -> Iterator[Run]:
         BackendMissingError, BackendError: as the backend's ``open``.
     """
     with activity.doing("opening the model", who=name, model=model):
-        backend, kind = found(name), model.suffix.removeprefix(".")
-        if kind not in (accepted := traits(name).accepts):
+        backend, accepted = found(name), traits(name).accepts
+        if model.suffix not in (SUFFIXES.get(kind, f".{kind}") for kind in accepted):
             raise BackendError(f"{name}: expected a file of kind {' or '.join(accepted)}, got {model.name}")
         with ExitStack() as stack:
             with _blamed(name):

@@ -15,7 +15,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from attn_export.deploy_tests.backend import Run
 from attn_export.deploy_tests.latency import measure as timing
 from attn_export.deploy_tests.latency.statistics import percentiles
 from attn_export.deploy_tests.machine import environment
-from attn_export.deploy_tests.open_bundle import chosen, opened
+from attn_export.deploy_tests.open_bundle import chosen, narrowed, opened
 from attn_export.deploy_tests.parity import verify as proofs
 from attn_export.deploy_tests.parity.compare import Parity, prove
 from attn_export.errors import (
@@ -128,7 +128,7 @@ def _conform_one(item: Bundle, folder: Path, backend: str, duration: float, samp
     facts: dict[str, str] = {}
     outputs: dict[str, Array] = {}
     try:
-        item = item.only(chosen(item, backend))
+        item = _fitting(item.only(chosen(item, backend)))
         with opened(item, backend) as (run, name, seconds):
             for index, case in enumerate(item.cases):
                 outputs |= {f"{index}.{port}": value for port, value in run(case.inputs).items()}
@@ -300,7 +300,12 @@ def _as_bundle(folder: Path, facts: manifest.ManifestRecord, artifact: str) -> B
     cases.fit(folder / CASES, found, facts.cases, facts.inputs, facts.outputs)
     ports = facts.inputs, facts.outputs, facts.dynamic_dims
     made = Bundle(folder, facts.subject.name, *ports, reader.artifacts(folder, facts), found, fields.plain(facts))
-    return made.only(made.artifact(artifact))
+    return _fitting(made.only(made.artifact(artifact)))
+
+
+def _fitting(whole: Bundle) -> Bundle:
+    """Give the bundle of one artifact with the cases that it takes."""
+    return replace(whole, cases=narrowed(whole, whole.artifacts[0]).fitting(whole.cases)[0])
 
 
 def executed_on(kits: Iterable[Path]) -> str:

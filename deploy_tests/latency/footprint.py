@@ -94,13 +94,14 @@ def high_water() -> int | None:
 
 def _serve(request: dict[str, Any]) -> dict[str, Any]:
     from attn_export.deploy_tests.backends import BACKENDS
-    from attn_export.deploy_tests.open_bundle import opened
+    from attn_export.deploy_tests.open_bundle import alone, chosen, opened
 
     whole = read(Path(request["bundle"]))  # before the mark, so that the cases are not charged to the model
     began = time.perf_counter()
     BACKENDS[request["backend"]].version()
     imported, runtime = time.perf_counter(), high_water()
     named = request["artifact"]
+    whole = alone(whole, chosen(whole, request["backend"], named))
     with opened(whole, request["backend"], request["threads"], artifact=named) as (run, _, open_s):
         entered = time.perf_counter()
         run(whole.cases[0].inputs)

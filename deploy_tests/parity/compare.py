@@ -69,12 +69,16 @@ class OutputComparison:
 
 @dataclass(frozen=True)
 class Parity(Summarised):
-    """The verdict over all cases and outputs: by ``tolerance`` on k, or where it is given, by ``snr`` in dB instead."""
+    """The verdict over all cases and outputs: by ``tolerance`` on k, or where it is given, by ``snr`` in dB instead.
+
+    ``left_out`` names the cases that what was run cannot take, each with the reason.
+    """
 
     backend: str
     normalized_limit: float
     comparisons: tuple[OutputComparison, ...]
     snr_db_limit: float | None = None
+    left_out: tuple[str, ...] = ()
 
     @property
     def worst(self) -> OutputComparison:
@@ -135,19 +139,23 @@ class Parity(Summarised):
                 " although the output as a whole is not"
             )
         where += f", above all {worst.worst_slice}" if self._one_sided(worst) else ""
+        count = f"{len(self.comparisons)} comparisons"
+        if self.left_out:
+            cases = "1 case" if len(self.left_out) == 1 else f"{len(self.left_out)} cases"
+            count += f", {cases} left out ({self.left_out[0]})"
         if self.snr_db_limit is not None:
             signal = f"signal-to-noise ratio {worst.snr_db:.1f} dB (limit {self.snr_db_limit:g} dB)"
-            return f"{verdict} on {self.backend}: {signal} at {where}; {len(self.comparisons)} comparisons"
+            return f"{verdict} on {self.backend}: {signal} at {where}; {count}"
         return (
             f"{verdict} on {self.backend}: error {worst.normalized_error:.2f}x the float32 noise floor"
-            f" (limit {self.normalized_limit:g}x) at {where}; {len(self.comparisons)} comparisons"
+            f" (limit {self.normalized_limit:g}x) at {where}; {count}"
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Give the verdict as plain data; infinite figures become None, which JSON can hold."""
         rows = [{k: _finite(v) for k, v in asdict(c).items()} for c in self.comparisons]
         limits = {"normalized_limit": self.normalized_limit, "snr_db_limit": self.snr_db_limit}
-        return {"ok": self.ok, **limits, "comparisons": rows}
+        return {"ok": self.ok, **limits, "comparisons": rows, "left_out": list(self.left_out)}
 
 
 def prove(

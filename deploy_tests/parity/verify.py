@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from attn_export.bundle import Bundle, Case, idle
-from attn_export.deploy_tests.open_bundle import chosen, opened
+from attn_export.deploy_tests.open_bundle import chosen, narrowed, opened
 from attn_export.deploy_tests.parity import slices
 from attn_export.deploy_tests.parity.compare import Parity, prove
 from attn_export.errors import InconclusiveError
@@ -31,14 +32,17 @@ def verify(
     given. ``tolerance`` and ``snr`` are what the user of this machine holds it to, instead of what the bundle says.
 
     Raises:
-        InconclusiveError: the reference of every output is zero in every case, so that zeros would pass.
+        InconclusiveError: the reference of every output is zero in every case, so that zeros would pass; or the
+            artifact takes none of the cases.
         UnknownNameError, BackendMissingError, BackendError, BundleError: as ``opened``.
     """
-    known = bundle.cases if cases is None else cases
-    refuse_idle(known, bundle)
     model = chosen(bundle, backend, artifact)
+    known, left_out = narrowed(bundle, model).fitting(bundle.cases if cases is None else cases)
+    if left_out and not known:
+        raise InconclusiveError(f"{model.summary()} takes none of the cases, so nothing is known of it: {left_out[0]}")
+    refuse_idle(known, bundle)
     with opened(bundle, backend, threads, ranges, model.name) as (run, name, _):
-        return prove(
+        found = prove(
             run,
             known,
             bundle.outputs,
@@ -50,6 +54,7 @@ def verify(
             classics=True,
             shares=slices.shares((*bundle.cases, *(() if cases is None else cases))),
         )
+    return replace(found, left_out=left_out)
 
 
 def refuse_idle(cases: Sequence[Case], bundle: Bundle) -> None:

@@ -1,13 +1,80 @@
-"""From an ONNX model to the files that other runtimes take: one converter a file, imported when it is asked for."""
+"""From a model to the files that other runtimes take: one converter a file, imported when it is asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from attn_export import bundle
+from attn_export.bundle.narrowed import Narrowed
+from attn_export.errors import ExportError
 from attn_export.export.onnx.exported import Exported
+from attn_export.export.precision.classes import PrecisionClass
+from attn_export.export.torch_program import TorchProgram
 from attn_export.registry import Registry
+from attn_export.types import Dim, Feeds
+
+
+@dataclass(frozen=True)
+class Source:
+    """What is to be converted: the same model as ONNX and, where it is a network, as a PyTorch program.
+
+    Attributes:
+        exported: the ONNX model as it was proven, with its contract.
+        example: inputs at the sizes that a file of fixed sizes is to have.
+        program: makes the program, fused if that was asked for, once; None where the model came as ONNX.
+        model_precision: the element type that the model computes in.
+        asked: the precision that was asked for behind the converter's name; empty where none was.
+    """
+
+    exported: Exported
+    example: Feeds
+    program: Callable[[], TorchProgram] | None = None
+    model_precision: str = "float32"
+    asked: str = ""
+
+    @property
+    def precision(self) -> str:
+        """The element type that the file is to be computed in."""
+        return self.asked or self.model_precision
+
+    def fixed_dims(self) -> tuple[Dim, ...]:
+        """Say what a file of fixed sizes takes: a batch of one, and every other size as in the example."""
+        contract = self.exported.contract
+        sizes = {
+            name: size
+            for port in contract.inputs
+            for name, size in zip(port.shape, self.example[port.name].shape, strict=True)
+        }
+        ports = Narrowed(contract.inputs, contract.outputs)
+        wanted = {
+            dim.name: 1 if ports.counts_items(dim.name) and dim.admits(1) else sizes[dim.name] for dim in contract.dims
+        }
+        return tuple(Dim(name, size, size) for name, size in wanted.items())
+
+    def as_torch(self, who: str) -> TorchProgram:
+        """Give the program.
+
+        Raises:
+            ExportError: there is none; or the module can be fused or traced no further.
+        """
+        if self.program is None:
+            raise ExportError(
+                f"{who} is made from a PyTorch network, and this model came as ONNX: give the network"
+                " (file.py:Net --weights …), or another format"
+            )
+        return self.program()
+
+    def only(self, who: str, *precisions: str) -> None:
+        """Refuse what the converter does not write.
+
+        Raises:
+            ExportError: the precision is none of ``precisions``.
+        """
+        if self.precision not in precisions:
+            known = " or ".join(precisions)
+            raise ExportError(f"{who}: expected a model to be computed in {known}, got {self.precision}")
 
 
 @dataclass(frozen=True)
@@ -20,6 +87,9 @@ class Converted:
         files: their content by name; the first is the one that a runtime opens.
         produced_by: what wrote it, with its version.
         target: the device that it was made for; empty where it is for any.
+        precision: the element type that it computes in; empty where that is the model's.
+        narrowed_dims: dimensions that vary less in it than in the model, in the range that it takes.
+        notes: what the user should know of it, in sentences.
     """
 
     name: str
@@ -27,11 +97,20 @@ class Converted:
     files: Mapping[str, bytes] = field(repr=False)
     produced_by: str
     target: str = ""
+    precision: str = ""
+    narrowed_dims: tuple[Dim, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def bytes(self) -> int:
         """Size of all files."""
         return sum(map(len, self.files.values()))
+
+    def held(self, model: PrecisionClass) -> PrecisionClass:
+        """Say what its runs are held to, where ``model`` is what the model's are."""
+        if self.precision in ("", model.name):
+            return model
+        return PrecisionClass(self.precision, bundle.SNR[self.precision])
 
 
 class Converter(Protocol):
@@ -40,7 +119,7 @@ class Converter(Protocol):
     def missing(self) -> str | None:
         """Say what to install before ``convert`` can work, or None."""
 
-    def convert(self, exported: Exported) -> Converted:
+    def convert(self, source: Source) -> Converted:
         """Convert a model; the one given is not changed, and what comes is not yet proven.
 
         Raises:
@@ -49,3 +128,22 @@ class Converter(Protocol):
 
 
 CONVERTERS: Registry[Converter] = Registry("attn_export.export.converters", "CONVERTER", "converter", families=False)
+#: How precisions may be written behind a converter's name, as in ``openvino:bf16``.
+PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+
+
+def parse(text: str) -> tuple[str, str]:
+    """Split what was typed into the converter's name and a precision, empty where none is given.
+
+    >>> parse("openvino:bf16"), parse("ort")
+    (('openvino', 'bfloat16'), ('ort', ''))
+
+    Raises:
+        UnknownNameError: there is no such converter.
+        ExportError: there is no such precision.
+    """
+    name, colon, precision = text.partition(":")
+    CONVERTERS.entry(name)  # raises, and says which names are near
+    if colon and precision not in PRECISIONS:
+        raise ExportError(f"--to {text}: expected a precision of {', '.join(PRECISIONS)}, got {precision[:80]!r}")
+    return name, PRECISIONS.get(precision, "")

@@ -11,8 +11,7 @@ import tempfile
 from pathlib import Path
 
 from attn_export.errors import ExportError
-from attn_export.export.converters import Converted
-from attn_export.export.onnx.exported import Exported
+from attn_export.export.converters import Converted, Source
 from attn_export.export.onnx.save import save
 from attn_export.untrusted.text import first_line
 
@@ -26,15 +25,16 @@ class Ort:
             return "ONNX Runtime is not installed: pip install onnxruntime"
         return None
 
-    def convert(self, exported: Exported) -> Converted:
+    def convert(self, source: Source) -> Converted:
         """Let ONNX Runtime load, optimise and write the model."""
         if why := self.missing():
             raise ExportError(why)
+        source.only("ort", source.model_precision)
         import onnxruntime
 
         with tempfile.TemporaryDirectory() as folder:
             before, after = Path(folder, "model.onnx"), Path(folder, "model.ort")
-            save(exported.model, before)
+            save(source.exported.model, before)
             settings = onnxruntime.SessionOptions()
             settings.log_severity_level = 4
             settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import io
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 from typing import Any
 
 import onnx
 import pytest
+import torch
 from torch import nn
 
 from attn_export import bundle
-from attn_export.errors import BundleError, ContractError, ConversionError, GateError, UnknownNameError
-from attn_export.export.converters import CONVERTERS, Converted
-from attn_export.export.onnx.exported import Exported
+from attn_export.deploy_tests import backends
+from attn_export.deploy_tests.backend import Options
+from attn_export.deploy_tests.parity import verify as proofs
+from attn_export.errors import BackendError, BundleError, ContractError, ConversionError, GateError, UnknownNameError
+from attn_export.export.converters import CONVERTERS, Converted, Converter, Source
 from attn_export.export.precision.float16 import Float16Report
 from attn_export.export.sources.catalogue import from_spec
 from attn_export.export.subject import Subject
@@ -23,6 +27,7 @@ from attn_export.pipeline import deploy, stages
 from attn_export.pipeline.options import BuildOptions, DeployOptions
 from attn_export.pipeline.stage import Made, PipelineState
 from attn_export.reparam.result import Fusion
+from attn_export.types import Dim
 from tests.tools.run import run
 
 ALL = BuildOptions(fuse=True, fp16=True, to=("ort",))
@@ -121,16 +126,69 @@ class Wrong:
     def missing(self) -> str | None:
         return None
 
-    def convert(self, exported: Exported) -> Converted:
+    def convert(self, source: Source) -> Converted:
         model = onnx.ModelProto()
-        model.CopyFrom(exported.model)
+        model.CopyFrom(source.exported.model)
         weight = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
         weight.raw_data = bytes(len(weight.raw_data))
-        return replace(CONVERTERS["ort"].convert(Exported(model, exported.contract)), name="wrong")
+        changed = replace(source, exported=replace(source.exported, model=model))
+        return replace(CONVERTERS["ort"].convert(changed), name="wrong")
+
+
+class OneImage:
+    """Writes the network with a batch of one, as formats do that know no other."""
+
+    def missing(self) -> str | None:
+        return None
+
+    def convert(self, source: Source) -> Converted:
+        program = source.as_torch("one")
+        written = io.BytesIO()
+        fixed = source.fixed_dims()
+        contract = source.exported.contract
+        names = [port.name for port in contract.inputs], [port.name for port in contract.outputs]
+        torch.onnx.export(
+            program.module,
+            program.at(fixed),
+            written,
+            input_names=names[0],
+            output_names=names[1],
+            dynamo=True,
+            verbose=False,
+        )
+        return Converted("one", "onnx", {"one.onnx": written.getvalue()}, "a test", narrowed_dims=fixed)
+
+
+def offered(monkeypatch: pytest.MonkeyPatch, **converters: Converter) -> None:
+    """Offer these converters in place of those that there are."""
+    monkeypatch.setattr(stages, "CONVERTERS", converters)
+    monkeypatch.setattr(stages, "parse", lambda text: (text, ""))
+
+
+@pytest.mark.filterwarnings("ignore")  # PyTorch's exporter uses what PyTorch deprecates
+def test_a_file_of_one_batch_is_proven_on_every_batch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    offered(monkeypatch, one=OneImage())
+    subject = from_spec("repvgg", MECHANISMS["repvgg"], "test")
+    build = BuildOptions(fuse=True, to=("one",))
+    options = DeployOptions(output=tmp_path / "b", build=build, bench=False, mutants="none")
+    whole = deploy.deploy(subject, options).bundle
+    assert whole.artifact("one").narrowed_dims == (Dim("b", 1, 1), Dim("h", 64, 64), Dim("w", 64, 64))
+    larger = next(case for case in whole.cases if case.inputs["x"].shape[0] > 1)
+    one = whole.artifact("one").path
+    with backends.opened("onnxruntime", one, Options()) as run_, pytest.raises(BackendError):
+        run_(larger.inputs)  # it is really one
+    parity = proofs.verify(whole, "onnxruntime", artifact="one")
+    assert parity.ok
+    assert len(parity.comparisons) + len(parity.left_out) == len(whole.cases)
+    assert "h=65, and this file takes 64" in parity.summary()
+    compared = {one.case for one in parity.comparisons}
+    assert {len(case.inputs["x"]) for case in whole.cases if case.name in compared} > {1}  # batches in pieces
+    # Proven of the fused network, as ``--fuse`` says.
+    assert sum(node.op_type == "BatchNormalization" for node in onnx.load(whole.path / "one.onnx").graph.node) == 0
 
 
 def test_a_converter_that_changes_the_model_is_caught(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stages, "CONVERTERS", {"wrong": Wrong()})
+    offered(monkeypatch, wrong=Wrong())
     subject = from_spec("se", MECHANISMS["se"], "test")
     options = DeployOptions(output=tmp_path / "b", build=BuildOptions(to=("wrong",)), bench=False, mutants="none")
     with pytest.raises(GateError, match="after 'convert': parity fails"):

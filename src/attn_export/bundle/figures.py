@@ -87,12 +87,14 @@ class ParityRecord:
         normalized_limit: largest normalized error that passes.
         comparisons: one for each case and output.
         snr_db_limit: least signal-to-noise ratio that passes; null for float32, which is held to normalized_limit.
+        left_out: cases that the artifact cannot take, each with the reason.
     """
 
     ok: bool
     normalized_limit: Annotated[float, Within(0, above=True)]
     comparisons: tuple[OutputComparisonRecord, ...]
     snr_db_limit: Decibel | None = None
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -60,6 +60,9 @@ DTYPES = frozenset(
     ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64"]
 )
 
+#: What a file's name ends in that a runtime opens, by kind.
+SUFFIXES: Mapping[str, str] = {kind: ends[0] for kind, ends in KINDS.items()}
+
 Sha256 = re.compile("[0-9a-f]{64}")
 
 
@@ -95,6 +98,7 @@ class Artifact:
         snr_db_limit: of a precision below float32, what its signal-to-noise ratio is held to instead.
         target: the device that it was made for; empty where it is for any.
         produced_by: what wrote it, with its version.
+        narrowed_dims: dimensions that vary less in it than in the model, in the range that it takes.
     """
 
     name: str
@@ -105,6 +109,7 @@ class Artifact:
     snr_db_limit: float | None = None
     target: str = ""
     produced_by: str = ""
+    narrowed_dims: tuple[Dim, ...] = ()
 
     @property
     def path(self) -> Path:

@@ -83,6 +83,7 @@ class ArtifactRecord:
         precision: element type that it computes in.
         target: device that it was made for; empty where it is for any.
         produced_by: what wrote it, with its version.
+        narrowed_dims: dimensions that vary less in it than ``dynamic_dims`` say, in the range that it takes.
     """
 
     name: Text
@@ -92,6 +93,7 @@ class ArtifactRecord:
     precision: str = "float32"
     target: str = ""
     produced_by: str = ""
+    narrowed_dims: tuple[Dim, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -576,6 +578,7 @@ def _artifacts(made: ManifestRecord) -> None:
             wanted = " and ".join(f"a file {end}" for end in suffixes)
             raise ValueError(f"{where}: expected {wanted} for {artifact.kind}, got {', '.join(artifact.files)[:200]}")
         _precision(where, artifact.precision, artifact.tolerance.snr_db_limit)
+        _narrowed(where, artifact.narrowed_dims, made.dynamic_dims)
 
 
 def _precision(where: str, precision: str, snr: float | None) -> None:
@@ -590,6 +593,19 @@ def _precision(where: str, precision: str, snr: float | None) -> None:
         raise ValueError(
             f"{where}: tolerance.snr_db_limit: {precision} is held to {SNR[precision]:g} dB at least, got {snr:g}"
         )
+
+
+def _narrowed(where: str, dims: tuple[Dim, ...], free: tuple[Dim, ...]) -> None:
+    """Let an artifact take less than the model does, and never more."""
+    _unique(f"{where}: narrowed_dims", (dim.name for dim in dims))
+    known = {dim.name: dim for dim in free}
+    for dim in dims:
+        wide = known.get(dim.name)
+        if wide is None:
+            raise ValueError(f"{where}: narrowed_dims: {dim.name[:80]!r} is none of dynamic_dims")
+        most = dim.min if dim.max is None else dim.max
+        if dim.min < wide.min or most < dim.min or (wide.max is not None and (dim.max is None or dim.max > wide.max)):
+            raise ValueError(f"{where}: narrowed_dims: {dim.name[:80]!r} lies outside what the model takes")
 
 
 def _unique(what: str, names: Iterable[str]) -> None:

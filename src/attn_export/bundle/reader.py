@@ -100,6 +100,7 @@ def artifacts(path: Path, facts: ManifestRecord) -> tuple[Artifact, ...]:
             one.tolerance.snr_db_limit,
             one.target,
             one.produced_by,
+            one.narrowed_dims,
         )
         for one in facts.artifacts
     )

@@ -1,0 +1,97 @@
+"""Try the catalogue on a target, and write what came as the page ``docs/targets.md``.
+
+    python -m benchmarks.targets run --to NAME [--entries se,repvgg] [--preset test] [--limit 180]
+    python -m benchmarks.targets page
+
+``run`` takes each entry through the main job, as ``attn-export ENTRY --fuse --to NAME`` would, one after the other in
+one process that is replaced when an entry takes too long or takes it along. Rows are added to
+``docs/targets.d/NAME.jsonl`` as they come; what is there is not run again unless it is named. Whatever compiles for
+hardware that is not here may write rows of the same fields by itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from attn_export.export.converters import CONVERTERS, parse
+from attn_export.mechanisms import MECHANISMS
+from benchmarks.targets import row as rows
+from benchmarks.targets.attempt import attempt
+from benchmarks.targets.page import page
+from benchmarks.targets.row import Row
+from benchmarks.targets.worker import Worker
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+ROWS, PAGE = DOCS / "targets.d", DOCS / "targets.md"
+#: Seconds that one entry may take.
+LIMIT = 180.0
+
+
+def known(folder: Path = ROWS) -> list[Row]:
+    """Read the rows of every target."""
+    return [row for file in sorted(folder.glob("*.jsonl")) for row in rows.read(file).values()]
+
+
+def rendered(folder: Path = ROWS) -> str:
+    """Render what was kept."""
+    return page(known(folder), list(MECHANISMS))
+
+
+def wanted(entries: Iterable[str], done: Mapping[str, Row]) -> list[str]:
+    """Choose what is named, in that order; without names, what has no row.
+
+    Raises:
+        UnknownNameError: there is no such entry.
+    """
+    named = list(entries)
+    for name in named:
+        MECHANISMS.entry(name)
+    return named or [name for name in MECHANISMS if name not in done]
+
+
+def run(target: str, entries: Iterable[str], preset: str, limit: float, folder: Path = ROWS) -> None:
+    """Try entries on a target, and keep their rows.
+
+    Raises:
+        UnknownNameError, ExportError: as ``parse`` and ``wanted``.
+        SystemExit: the converter is not installed.
+    """
+    name, _ = parse(target)
+    if why := CONVERTERS[name].missing():
+        raise SystemExit(f"--to {target}: {why}")
+    folder.mkdir(parents=True, exist_ok=True)
+    file = rows.file_of(folder, target)
+    before = rows.read(file)
+    worker = Worker(attempt, limit)
+    try:
+        for entry in wanted(entries, before):
+            row = worker.row(target, entry, preset).onto(before.get(entry))
+            rows.append(file, row)
+            said = f"k {row.k:.2f}" if row.k is not None else f"{row.snr_db:.1f} dB" if row.snr_db is not None else ""
+            sys.stderr.write(f"{target} {entry}: {row.reason or said} ({row.seconds} s)\n")
+    finally:
+        worker.end()
+        rows.write(file, rows.read(file).values())
+
+
+def main(words: list[str]) -> None:
+    """Run what is wanted, then write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("page", help="only write the page")
+    running = commands.add_parser("run", help="try entries on a target")
+    running.add_argument("--to", required=True, metavar="NAME", help="a converter, perhaps with a precision")
+    running.add_argument("--entries", default="", metavar="NAMES", help="some entries; also those that have a row")
+    running.add_argument("--preset", default="test", help="of each entry")
+    running.add_argument("--limit", type=float, default=LIMIT, metavar="SECONDS", help="for one entry")
+    asked = parser.parse_args(words)
+    if asked.command == "run":
+        run(asked.to, filter(None, asked.entries.split(",")), asked.preset, asked.limit)
+    PAGE.write_text(rendered(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,105 @@
+"""One entry through the main job to one target, in this process."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import time
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+
+from attn_export.bundle import Bundle
+from attn_export.deploy_tests import backends
+from attn_export.deploy_tests.backends import backend_for
+from attn_export.deploy_tests.machine import environment
+from attn_export.deploy_tests.parity.compare import Parity
+from attn_export.deploy_tests.parity.verify import verify
+from attn_export.errors import (
+    AttnExportError,
+    BackendError,
+    BackendMissingError,
+    ExportError,
+    GateError,
+    InconclusiveError,
+)
+from attn_export.export.sources.catalogue import from_spec
+from attn_export.mechanisms import MECHANISMS
+from attn_export.pipeline import deploy
+from attn_export.pipeline.options import BuildOptions, DeployOptions
+from attn_export.untrusted.text import first_line
+from benchmarks.targets.row import Row
+
+#: Letters of a reason that a row keeps.
+LONGEST = 600
+
+
+def attempt(target: str, entry: str, preset: str) -> Row:
+    """Convert and prove one entry; whatever comes of it is a row.
+
+    Raises:
+        BackendMissingError: nothing here runs what the converter writes.
+    """
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        row = _attempt(target, entry, preset, Path(folder, "bundle"))
+    return replace(row, seconds=round(time.perf_counter() - began, 1))
+
+
+def _attempt(target: str, entry: str, preset: str, folder: Path) -> Row:
+    now = datetime.now(timezone.utc).strftime("%Y-%m-%d")
+    row = Row(target, entry, preset, machine=environment.processor(), date=now)
+    try:
+        subject = from_spec(entry, MECHANISMS[entry], preset)
+        options = DeployOptions(
+            output=folder,
+            build=BuildOptions(fuse=True, to=(target,)),
+            bench=False,
+            mutants="none",
+            original=False,
+            command=(entry, "--preset", preset, "--fuse", "--to", target),
+        )
+        outcome = deploy.deploy(subject, options)
+    except BackendMissingError:
+        raise
+    except AttnExportError as error:
+        return _refused(row, error)
+    except Exception as error:  # converters and runtimes may raise anything; that is their failure, and a row
+        return replace(row, reason=_short(f"{type(error).__name__}: {first_line(error)}"))
+    return proven(replace(row, fused=bool(outcome.fusion and outcome.fusion.sites)), outcome.bundle)
+
+
+def proven(row: Row, whole: Bundle) -> Row:
+    """Prove the artifact of a bundle that is not the main one, and say what came."""
+    artifact = whole.artifacts[-1]
+    backend = backend_for(artifact.kind)
+    parity = verify(whole, backend, artifact=artifact.name)
+    versions = {"converter": artifact.produced_by, "runtime": backends.BACKENDS[backend].version()}
+    found = replace(row, converted=True, ran=True, evidence="E2", versions=versions, left_out=len(parity.left_out))
+    return _judged(found, parity)
+
+
+def _judged(row: Row, parity: Parity) -> Row:
+    worst = parity.worst
+    by_ratio = parity.snr_db_limit is not None
+    k = worst.normalized_error if not by_ratio and math.isfinite(worst.normalized_error) else None
+    snr = worst.snr_db if by_ratio and math.isfinite(worst.snr_db) else None
+    return replace(row, k=k, snr_db=snr, reason="" if parity.ok else _short(parity.summary()))
+
+
+def _refused(row: Row, error: AttnExportError) -> Row:
+    """Say how far it came: the class of the error tells."""
+    reason = _short(first_line(error))
+    if isinstance(error, GateError) and error.stage == "convert" and error.parity is not None:
+        return replace(_judged(replace(row, converted=True, ran=True, evidence="E2"), error.parity), reason=reason)
+    if isinstance(error, ExportError):
+        return replace(row, converted=False, reason=reason)
+    if isinstance(error, BackendError):
+        return replace(row, converted=True, ran=False, reason=reason)
+    if isinstance(error, InconclusiveError):
+        return replace(row, converted=True, reason=reason)
+    return replace(row, reason=reason)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= LONGEST else f"{text[:LONGEST].rstrip()} …"

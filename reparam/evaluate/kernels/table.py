@@ -15,6 +15,7 @@ from onnx import NodeProto, TensorProto
 
 from attn_export.reparam.evaluate.claims import UnclaimedOperator
 from attn_export.reparam.evaluate.kernels import (
+    detection,
     norms,
     places,
     plain,
@@ -57,6 +58,7 @@ KERNELS: Mapping[str, Mapping[int, Kernel | None]] = {
     "Conv": {1: windows.convolve},
     "ConvInteger": {1: quantised.convolve},
     "ConvTranspose": {1: windows.convolve_transposed},
+    "DeformConv": {19: detection.convolve_deformed},
     "DequantizeLinear": {1: quantised.dequantise},
     "Dropout": {1: plain.dropout_old, 7: plain.dropout},
     "DynamicQuantizeLinear": {1: quantised.quantise_dynamic},
@@ -85,6 +87,7 @@ KERNELS: Mapping[str, Mapping[int, Kernel | None]] = {
     "MaxPool": {1: windows.maximum},
     "MeanVarianceNormalization": {1: norms.mean_variance},
     "Mish": {1: plain.mish},
+    "NonMaxSuppression": {10: detection.suppress},
     "OneHot": {1: places.one_hot},
     "Optional": {1: sequences.optional},
     "OptionalGetElement": {1: sequences.get_element},

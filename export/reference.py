@@ -10,9 +10,9 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from attn_export.bundle import Case, case_of, loose
+from attn_export.bundle import Case, Selection, case_of, loose, rows
 from attn_export.errors import ExportError, InconclusiveError, SubjectError
-from attn_export.export.cases.doubt import doubtful
+from attn_export.export.cases.doubt import doubtful, unsettled
 from attn_export.export.cases.kinds import LARGE, UNIFORM, UNSTEADY
 from attn_export.export.cases.plan import CasePlan, left_out, plan, single, smaller
 from attn_export.export.cases.work import measure
@@ -38,25 +38,34 @@ def _nobody(_: str) -> None:
 
 
 def cases(
-    subject: Subject, seed: int = 0, said: Said = _nobody, noted: Said = _nobody, *, float16: bool = False
+    subject: Subject,
+    seed: int = 0,
+    said: Said = _nobody,
+    noted: Said = _nobody,
+    *,
+    float16: bool = False,
+    selections: tuple[Selection, ...] = (),
 ) -> tuple[Case, ...]:
     """Evaluate the subject on its cases: the float64 reference, and the largest error of correct float32 runs.
 
     ``said`` is told what the user should know; ``noted``, which of the optional cases there are not, and why.
-    What is to be computed in ``float16`` is not asked for what only float32 can hold.
+    What is to be computed in ``float16`` is not asked for what only float32 can hold. Rows of ``selections`` are
+    compared wherever they stand; a case in which rounding decides which of them are chosen is drawn once more, some
+    times over.
 
     Raises:
         SubjectError: the module does not run on its own inputs.
         InconclusiveError: float32 itself is not finite, or strays too far, on every one of them.
     """
     work = measure(subject, single(subject))
-    runs, made, gone = _Runs(subject, said), list[tuple[str, Case | str]](), dict[str, list[str]]()
+    runs, made = _Runs(subject, said, selections), list[tuple[str, Case | str]]()
+    gone = dict[str, list[str]]()
     small = _small(subject, runs.plain) if left_out(subject, work) else {}
     for row in plan(subject, seed, work, small):
         if float16 and row.kind in UNSTEADY:
             gone.setdefault("float16 holds no such numbers, or not well enough", []).append(row.name)
         elif not row.optional:
-            made.append((row.name, runs.case(row.name, row.inputs(subject))))
+            made.append((row.name, _drawn(runs, row)))
         elif any(isinstance(case, Case) for _, case in made):
             case = _optional(runs, row, jumps=work.jumps)
             if case == _NO_MEASURE and row.kind == LARGE:  # what one draw leaves next to nothing of, another may not
@@ -72,14 +81,19 @@ def cases(
     return _held(made, said)
 
 
-def on(subject: Subject, feeds: Iterable[tuple[str, Mapping[str, Tensor]]], said: Said = _nobody) -> tuple[Case, ...]:
+def on(
+    subject: Subject,
+    feeds: Iterable[tuple[str, Mapping[str, Tensor]]],
+    said: Said = _nobody,
+    selections: tuple[Selection, ...] = (),
+) -> tuple[Case, ...]:
     """Evaluate the subject on inputs by name of the case, such as a user's own data.
 
     Raises:
         SubjectError: the module does not run on them.
         InconclusiveError: float32 itself is not finite, or strays too far, on every one of them.
     """
-    runs = _Runs(subject, said)
+    runs = _Runs(subject, said, selections)
     return _held([(name, runs.case(name, inputs)) for name, inputs in feeds], said)
 
 
@@ -107,6 +121,8 @@ def refuse_dice(subject: Subject, seed: int = 0) -> None:
 _NO_MEASURE = "correct float32 runs are no measure there"
 #: What a seed is moved by for another draw.
 _ANOTHER = 1000
+#: Draws of a case of a network that chooses among what it found.
+_DRAWS = 4
 #: Where inputs are of one piece, correct runs round alike, so that they show too little of what is magnified. What they
 #: stray counts so many times: ONNX Runtime was off by up to 8 times as much (EMSA and S2 on one bright pixel).
 _TIMES = 4
@@ -115,8 +131,8 @@ _TIMES = 4
 class _Runs:
     """One subject in float64 and in float32."""
 
-    def __init__(self, subject: Subject, said: Said) -> None:
-        self.subject = subject
+    def __init__(self, subject: Subject, said: Said, selections: tuple[Selection, ...] = ()) -> None:
+        self.subject, self.selections = subject, selections
         self.plain = copied(subject.module)
         self.exact_run = ExactRun(subject, self.plain, said)
         self.single = Float32Runs(self.plain, said)
@@ -130,12 +146,24 @@ class _Runs:
         activity.alive()
         reference = two_runs.twice(self.exact_run.module, functools.partial(self.exact_run, inputs))
         runs = self.single(inputs)
+        if self.selections:
+            if why := unsettled(reference, self.selections, inputs, self.exact_run):
+                return why
+            runs = [_in_order(run, reference, self.selections) for run in runs]
         if uniform:
             runs = [_further(run, reference) for run in (*runs, self.single.rounded(inputs, step=ROUNDING))]
         truth = {key: value.contiguous().numpy() for key, value in reference.items()}
         found = [{key: value.numpy() for key, value in run.items()} for run in runs]
-        case = case_of(name, {k: v.numpy() for k, v in inputs.items()}, truth, found)
+        case = case_of(name, {k: v.numpy() for k, v in inputs.items()}, truth, found, self.selections)
         return _unbounded(runs[0], reference) or loose(case) or case
+
+
+def _in_order(
+    run: Mapping[str, Tensor], reference: Mapping[str, Tensor], selections: tuple[Selection, ...]
+) -> dict[str, Tensor]:
+    """Put the chosen rows of a run in the order of the reference's."""
+    came, wanted = ({name: value.numpy() for name, value in side.items()} for side in (run, reference))
+    return {name: torch.from_numpy(value) for name, value in rows.matched(came, wanted, selections).items()}
 
 
 def _further(run: Mapping[str, Tensor], reference: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -155,6 +183,20 @@ def _small(subject: Subject, module: nn.Module) -> Mapping[str, int]:
             evaluate(module, subject.example(sizes={**single(subject), **sizes}))
             return sizes
     return {}
+
+
+def _drawn(runs: _Runs, row: CasePlan) -> Case | str:
+    """Make a case, of another draw where rounding decides what is chosen in the first ones; or say why there is none.
+
+    Raises:
+        SubjectError: the module does not run on these inputs.
+    """
+    made = runs.case(row.name, row.inputs(runs.subject))
+    for time in range(1, _DRAWS if runs.selections else 1):
+        if isinstance(made, Case):
+            break
+        made = runs.case(row.name, replace(row, seed=row.seed + time * _ANOTHER).inputs(runs.subject))
+    return made
 
 
 def _optional(runs: _Runs, row: CasePlan, *, jumps: bool) -> Case | str:

@@ -18,21 +18,22 @@ import torch
 from torch import Tensor
 
 from attn_export import bundle
-from attn_export.bundle import Bundle, Case
+from attn_export.bundle import Bundle, Case, Selection
 from attn_export.deploy_tests.backends import DEFAULT, backend_for
 from attn_export.deploy_tests.data import inputs as user_inputs
 from attn_export.deploy_tests.latency.comparison import LatencyComparison, compare_latency
 from attn_export.deploy_tests.measurement import Measurement, MeasureOptions, measure_bundle
 from attn_export.deploy_tests.parity.compare import Parity
 from attn_export.deploy_tests.parity.verify import verify
-from attn_export.errors import ConversionError, GateError, InconclusiveError
+from attn_export.errors import ConversionError, ExportError, GateError, InconclusiveError
 from attn_export.export import promise, reference
 from attn_export.export.audit import constants
 from attn_export.export.audit.constants import Auditor, first_of
 from attn_export.export.audit.findings import Audit
 from attn_export.export.audit.fused import auditor_of_fused
 from attn_export.export.audit.layers import LOCAL, Local
-from attn_export.export.graph import cost, origin
+from attn_export.export.cases.plan import single
+from attn_export.export.graph import cost, origin, selections
 from attn_export.export.graph.chosen_order import ordering
 from attn_export.export.onnx.exported import Exported
 from attn_export.export.onnx.save import save
@@ -115,8 +116,10 @@ def _deploy(
     state = stages.run(PipelineState(subject, ()), options.build, through=stages.EXPORT.name, progress=progress)
     subject, narrowed = promise.kept(subject, state.model)
     left_out, notes = list(narrowed), list[str]()
+    chosen = _selections(subject, state, left_out.append)
+    notes += [one.summary() for one in chosen]
     try:
-        cases, data = _cases(subject, options, progress, examples, left_out.append, notes.append)
+        cases, data = _cases(subject, options, progress, examples, chosen, left_out.append, notes.append)
     except InconclusiveError as error:
         picked = ordering(state.model.model, [port.name for port in state.model.contract.outputs])
         raise InconclusiveError(f"{error}{picked}") from error
@@ -215,14 +218,15 @@ def _cases(
     options: DeployOptions,
     progress: Progress,
     examples: Mapping[str, Mapping[str, Tensor]],
+    chosen: tuple[Selection, ...],
     said: Callable[[str], None],
     noted: Callable[[str], None],
 ) -> tuple[tuple[Case, ...], user_inputs.UserInputs | None]:
     """Make the inputs with their float64 reference: those that are drawn, and the user's own."""
     with progress.stage("float64 reference"):
-        cases = reference.cases(subject, options.seed, said, noted, float16=options.build.fp16)
+        cases = reference.cases(subject, options.seed, said, noted, float16=options.build.fp16, selections=chosen)
         if examples:
-            cases += reference.on(subject, examples.items(), said)
+            cases += reference.on(subject, examples.items(), said, chosen)
         progress.detail(f"{len(cases)} cases")
     if options.data is None:
         return cases, None
@@ -233,7 +237,17 @@ def _cases(
             for name, values in data.feeds.items()
         ]
         progress.detail(f"{len(feeds)} cases")
-        return (*cases, *reference.on(subject, feeds, said)), data
+        return (*cases, *reference.on(subject, feeds, said, chosen)), data
+
+
+def _selections(subject: Subject, state: PipelineState, said: Callable[[str], None]) -> tuple[Selection, ...]:
+    """Find the outputs whose rows an operator of the exported graph chose, on the first case's inputs."""
+    feeds = {name: value.numpy() for name, value in subject.example(sizes=single(subject)).items()}
+    try:
+        return selections.found(state.model.model, feeds)
+    except ExportError as error:
+        said(f"whether outputs hold rows that an operator put in order is not known: {error}")
+        return ()
 
 
 def _specs(subject: Subject) -> tuple[TensorSpec, ...]:
@@ -385,6 +399,7 @@ def _manifest(
         "costs": cost.to_manifest(rows, cases[0].name),
         "source_locations": origin.record(state.model.model, origin.origins(plain)),
         "data": data.to_dict() if data else None,
+        "selections": [{"node": one.node, "rows": dict(one.rows)} for one in cases[0].selections],
         "warnings": list(state.warnings),
     }
     return manifest.manifest(subject, state.model, _results(state), more)

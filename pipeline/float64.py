@@ -7,15 +7,17 @@ from pathlib import Path
 
 import numpy as np
 
-from attn_export.bundle import Case, case_of
+from attn_export.bundle import Case, Selection, case_of
 from attn_export.export.onnx.read import read_model
 from attn_export.reparam.evaluate import transcendental
 from attn_export.reparam.evaluate.onnx import OnnxEvaluator
 from attn_export.types import Array
 
 
-def evaluate(model: Path, feeds: Mapping[str, Mapping[str, Array]]) -> Iterator[Case]:
-    """Make a case of each of ``feeds``.
+def evaluate(
+    model: Path, feeds: Mapping[str, Mapping[str, Array]], selections: tuple[Selection, ...] = ()
+) -> Iterator[Case]:
+    """Make a case of each of ``feeds``; rows of ``selections`` are compared wherever they stand.
 
     Raises:
         LoadError, ExportError: the file cannot be read, or holds an operator that the evaluation does not claim.
@@ -25,4 +27,4 @@ def evaluate(model: Path, feeds: Mapping[str, Mapping[str, Array]]) -> Iterator[
     ways: tuple[transcendental.Way, ...] = ("either", "up") if transcendental.found_in(graph) else ()
     others = [single, *(OnnxEvaluator(graph, np.float32, coarse=way) for way in ways)]
     for name, inputs in feeds.items():
-        yield case_of(name, inputs, exact.run(inputs), [other.run(inputs) for other in others])
+        yield case_of(name, inputs, exact.run(inputs), [other.run(inputs) for other in others], selections)

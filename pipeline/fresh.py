@@ -50,7 +50,7 @@ def cases(whole: Bundle, count: int, seed: int, said: Callable[[str], None] = la
     made = []
     for name, feeds in drawn(whole, count, seed):
         try:
-            (case,) = float64.evaluate(whole.original, {name: feeds})
+            (case,) = float64.evaluate(whole.original, {name: feeds}, whole.selections)
         except ExportError as error:
             sizes = ", ".join(f"{key}: {'x'.join(map(str, value.shape))}" for key, value in feeds.items())
             raise GateError(f"the original does not run on {sizes}, which {whole.path} promises: {error}") from error

@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from attn_export.bundle import Case
+from attn_export.bundle import Case, rows
 from attn_export.deploy_tests.backend import Options
 from attn_export.deploy_tests.backends import DEFAULT, opened
 from attn_export.deploy_tests.parity import slices
@@ -180,9 +180,11 @@ class _Gate:
             if index not in self._wanted:
                 self._exact = self._exact or OnnxEvaluator(self.model)
                 self._wanted[index] = self._exact.run(case.inputs)
-            got = changed.run(case.inputs)
+            got = rows.matched(changed.run(case.inputs), self._wanted[index], case.selections)
             for name, value in self._wanted[index].items():
                 size = float(np.linalg.norm(value)) or 1.0
+                if got[name].shape != value.shape:
+                    return float("inf")
                 worst = max(worst, float(np.linalg.norm(got[name].astype(np.float64) - value)) / size)
             if worst > EQUIVALENT:
                 break

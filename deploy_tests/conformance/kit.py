@@ -296,7 +296,7 @@ def _check_one(folder: Path, graph_now: str | None) -> KitResult:
 
 def _as_bundle(folder: Path, facts: manifest.ManifestRecord, artifact: str) -> Bundle:
     """Rebuild the bundle that ran, as far as the kit holds it: no model, and nothing that was measured elsewhere."""
-    found = bundle.read_cases(folder / CASES)
+    found = reader.cases_of(folder / CASES, facts)
     cases.fit(folder / CASES, found, facts.cases, facts.inputs, facts.outputs)
     ports = facts.inputs, facts.outputs, facts.dynamic_dims
     made = Bundle(folder, facts.subject.name, *ports, reader.artifacts(folder, facts), found, fields.plain(facts))

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from attn_export import bundle
 from attn_export.bundle import Case
+from attn_export.bundle import rows as chosen_rows
 from attn_export.deploy_tests.backend import Run
 from attn_export.deploy_tests.parity import metrics, slices
 from attn_export.process import activity
@@ -186,8 +187,12 @@ def prove(
     for case in cases:
         with activity.doing(f"running case {case.name!r}"):
             came = run(case.inputs)
+        disordered = chosen_rows.disordered(came, case.reference, case.selections)
+        came = chosen_rows.matched(came, case.reference, case.selections)
         for port in ports:
             row = compare(came.get(port.name), case, port, tolerance, shares=known, snr=snr)
+            if port.name in disordered and not row.failure:
+                row = replace(row, normalized_error=math.inf, failure=disordered[port.name])
             if not row.failure and (atol is not None or rtol is not None):
                 row = _user_gate(row, came[port.name], case.reference[port.name], atol or 0.0, rtol or 0.0)
             if classics and not row.failure:

@@ -40,7 +40,7 @@ def cosine(came: Array, reference: Array) -> float:
 
 def psnr(came: Array, reference: Array) -> float:
     """Peak signal-to-noise ratio in dB, the peak being the reference's range."""
-    error = float(np.mean((came.astype(np.float64) - reference) ** 2))
+    error = float(np.mean((came.astype(np.float64) - reference) ** 2)) if came.size else 0.0
     wide = reference.astype(np.float64)  # of booleans there is no difference
     peak = float(wide.max() - wide.min()) if wide.size else 0.0
     return _decibels(peak**2, error)
@@ -55,7 +55,7 @@ def snr(came: Array, reference: Array) -> float:
 
 def top1(came: Array, reference: Array) -> float:
     """Share of rows (along the last axis) whose largest element is the same."""
-    if came.ndim == 0:
+    if came.ndim == 0 or not came.size:
         return 1.0
     return float(np.mean(came.argmax(-1) == reference.argmax(-1)))
 

@@ -37,7 +37,8 @@ def verify(
         UnknownNameError, BackendMissingError, BackendError, BundleError: as ``opened``.
     """
     model = chosen(bundle, backend, artifact)
-    known, left_out = narrowed(bundle, model).fitting(bundle.cases if cases is None else cases)
+    known = bundle.cases if cases is None else [replace(case, selections=bundle.selections) for case in cases]
+    known, left_out = narrowed(bundle, model).fitting(known)
     if left_out and not known:
         raise InconclusiveError(f"{model.summary()} takes none of the cases, so nothing is known of it: {left_out[0]}")
     refuse_idle(known, bundle)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from attn_export.bundle import FLOOR, Case, norm
+from attn_export.bundle import FLOOR, SHARE, Case, Selection, norm, rows
 from attn_export.export.cases.kinds import UNSTEADY
 from attn_export.export.rounded_runs import ROUNDING, shifted
 from attn_export.types import Array
@@ -29,6 +29,23 @@ def doubtful(case: Case, kind: str, exact: Run, *, jumps: bool) -> str:
         return "the reference itself is not finite there"
     if jumps and kind in UNSTEADY and _jumps(case, exact):
         return "the smallest change of an input changes the outputs there"
+    return ""
+
+
+def unsettled(
+    reference: Mapping[str, Tensor], selections: Sequence[Selection], inputs: Mapping[str, Tensor], exact: Run
+) -> str:
+    """Say that rounding decides which rows are chosen, or nothing: inputs that are moved a little choose others.
+
+    Those are moved by sixteen times what float32 rounds, both ways, as further runs may round more than ours.
+    """
+    wide = {name: value.double() if value.is_floating_point() else value for name, value in inputs.items()}
+    wanted = {name: value.numpy() for name, value in reference.items()}
+    for by in (_MORE, -_MORE):
+        moved = exact(shifted(wide, by * ROUNDING, 0.0, 0))
+        if rows.apart({name: value.numpy() for name, value in moved.items()}, wanted, selections) > SHARE:
+            chosen = ", ".join(one.node for one in selections)
+            return f"what {chosen} chooses there is decided by rounding: scores or overlaps are equal but for that"
     return ""
 
 

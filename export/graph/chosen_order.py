@@ -7,8 +7,7 @@ from collections.abc import Iterable
 import onnx
 
 from attn_export.export.graph.index import GraphIndex
-
-_ORDERING = {"TopK", "NonMaxSuppression"}
+from attn_export.export.graph.selections import ORDERING
 
 
 def ordering(model: onnx.ModelProto, outputs: Iterable[str]) -> str:
@@ -19,7 +18,7 @@ def ordering(model: onnx.ModelProto, outputs: Iterable[str]) -> str:
         if name in seen or node is None:
             continue
         seen.add(name)
-        if node.op_type in _ORDERING:
+        if node.op_type in ORDERING:
             return (
                 f"; {node.op_type} {node.name or node.output[0]!r} picks what comes next, and of two values that are"
                 " equal up to rounding float32 may pick the other: give what is before it as an output, and prove that"

@@ -7,6 +7,7 @@ import math
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -159,7 +160,7 @@ def _own_data(whole: bundle.Bundle, asked: VerifyOptions, *, as_json: bool) -> M
     if all(importlib.util.find_spec(name) for name in ("torch", "onnx")):
         from attn_export.pipeline import float64
 
-        evaluate = float64.evaluate
+        evaluate = partial(float64.evaluate, selections=whole.selections)
     found = user_data.read(whole, path, asked.preprocess, evaluate=evaluate)
     if found.preprocess:
         _say(f"images prepared as {found.preprocess.summary()}", as_json=as_json)

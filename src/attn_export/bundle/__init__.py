@@ -36,6 +36,7 @@ from attn_export.bundle.format import (
     Artifact,
     Bundle,
     Case,
+    Selection,
 )
 from attn_export.bundle.reader import digest, parse_digest, read, report, report_file, unchanged
 from attn_export.bundle.writer import may_write, once, rewriting, write_json, write_manifest, writing
@@ -61,6 +62,7 @@ __all__ = [
     "Artifact",
     "Bundle",
     "Case",
+    "Selection",
     "case_of",
     "digest",
     "idle",

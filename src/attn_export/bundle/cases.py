@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from attn_export.bundle import slices
-from attn_export.bundle.format import PER_ELEMENT, SHARE, Case
+from attn_export.bundle import rows, slices
+from attn_export.bundle.format import PER_ELEMENT, SHARE, Case, Selection
 from attn_export.errors import BundleError, InconclusiveError
 from attn_export.types import Array, TensorSpec
 from attn_export.untrusted import arrays
@@ -160,22 +160,31 @@ def _fit(where: str, values: Mapping[str, Array], ports: Sequence[TensorSpec], *
 
 
 def case_of(
-    name: str, inputs: Mapping[str, Array], reference: Mapping[str, Array], runs: Sequence[Mapping[str, Array]]
+    name: str,
+    inputs: Mapping[str, Array],
+    reference: Mapping[str, Array],
+    runs: Sequence[Mapping[str, Array]],
+    selections: tuple[Selection, ...] = (),
 ) -> Case:
     """Measure how far correct float32 runs stray from the reference, over each output and over each of its slices.
 
-    What is not finite, in the reference or in a run, is no measure of the rest.
+    What is not finite, in the reference or in a run, is no measure of the rest. Rows of ``selections`` are compared
+    with the rows that they are, wherever they stand; where a run chose others, its error is infinite.
     """
+    runs = [rows.matched(run, reference, selections) for run in runs]
+    unsettled = any(rows.apart(run, reference, selections) > SHARE for run in runs)
     whole: dict[str, float] = {}
     sliced: dict[str, dict[int, Array]] = {}
     for key, truth in reference.items():
         strays = [_difference(run[key], truth) for run in runs if run[key].shape == truth.shape]
         whole[key] = max((norm(stray) for stray in strays), default=0.0)
+        if unsettled and any(key in one.rows for one in selections):
+            whole[key] = math.inf
         sliced[key] = {
             axis: np.max([slices.norms(stray, axis) for stray in strays] or [np.zeros(truth.shape[axis])], axis=0)
             for axis in slices.axes(truth.ndim)
         }
-    return Case(name, inputs, reference, whole, sliced)
+    return Case(name, inputs, reference, whole, sliced, selections)
 
 
 def _difference(run: Array, reference: Array) -> Array:
@@ -196,6 +205,8 @@ def loose(case: Case) -> str:
         size = norm(case.reference[name])
         if not math.isfinite(size):
             return f"the reference of {name[:80]!r} is too large to compute with"
+        if stray == math.inf:
+            return f"correct float32 runs choose other rows of {name[:80]!r}: what decides is equal up to rounding"
         if not stray <= max(SHARE * size, min(size / 8, PER_ELEMENT * math.sqrt(case.reference[name].size))):
             came = f"{stray / size:.2g} of its norm" if size else "its reference is zero"
             return (

@@ -67,6 +67,29 @@ Sha256 = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
+class Selection:
+    """Outputs whose rows an operator chose and put in order, such as detections; see ``bundle.rows``.
+
+    Attributes:
+        node: the operator that chose them, and its name.
+        rows: by output the axis that its rows lie along; the axes before it hold the items of a batch.
+    """
+
+    node: str
+    rows: Mapping[str, int]
+
+    def summary(self) -> str:
+        """Say what is done about it.
+
+        >>> Selection("TopK 't'", {"boxes": 1, "scores": 1}).summary()
+        "the rows of boxes and scores are compared wherever they stand, as TopK 't' orders them by what float32 rounds"
+        """
+        *names, last = self.rows
+        who = f"{', '.join(names)} and {last}" if names else last
+        return f"the rows of {who} are compared wherever they stand, as {self.node} orders them by what float32 rounds"
+
+
+@dataclass(frozen=True)
 class Case:
     """One input with its float64 reference.
 
@@ -76,6 +99,7 @@ class Case:
         reference: by output name, the original module in float64.
         float32_error: by output name, the largest Euclidean error of correct float32 runs against the reference.
         slice_error: the same of each slice along an axis, by output name and axis; see ``bundle.slices``.
+        selections: outputs whose rows are compared wherever they stand.
     """
 
     name: str
@@ -83,6 +107,7 @@ class Case:
     reference: Mapping[str, Array]
     float32_error: Mapping[str, float]
     slice_error: Mapping[str, Mapping[int, Array]] = field(default_factory=dict)
+    selections: tuple[Selection, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -177,6 +202,11 @@ class Bundle:
         """The file of the model before any stage changed it, if the bundle holds it."""
         name = self.manifest.get("original")
         return None if name is None else self.path / str(name)
+
+    @property
+    def selections(self) -> tuple[Selection, ...]:
+        """Outputs whose rows are compared wherever they stand."""
+        return self.cases[0].selections if self.cases else ()
 
     @property
     def signature(self) -> Path:

@@ -444,6 +444,22 @@ class DataRecord:
 
 
 @dataclass(frozen=True)
+class SelectionRecord:
+    """Outputs whose rows an operator chose and put in order, such as detections.
+
+    A run's rows are compared with the rows of the reference that are nearest to them, over all these outputs at once;
+    a column that is in order in the reference has to be in the same order.
+
+    Attributes:
+        node: the operator that chose them, and its name.
+        rows: by output the axis that its rows lie along; the axes before it hold the items of a batch.
+    """
+
+    node: Text
+    rows: Mapping[str, Count]
+
+
+@dataclass(frozen=True)
 class ManifestRecord:
     """What the bundle holds, how it was made, and what it is held to.
 
@@ -472,6 +488,7 @@ class ManifestRecord:
         costs: what the graph costs in principle.
         source_locations: by tensor: module, its class, file, line and code.
         data: the user's files that cases were made of.
+        selections: outputs whose rows are compared wherever they stand.
         warnings: what was said while it was made.
     """
 
@@ -497,6 +514,7 @@ class ManifestRecord:
     costs: CostsRecord | None = None
     source_locations: Mapping[str, tuple[str, str, str, Count, str]] | None = None
     data: DataRecord | None = None
+    selections: tuple[SelectionRecord, ...] = ()
     warnings: tuple[str, ...] = ()
 
 
@@ -513,6 +531,7 @@ def check(plain: object, whose: str) -> ManifestRecord:
         _files(made.files)
         _ports(made)
         _artifacts(made)
+        _selections(made)
         _unique("case", made.cases)
         if made.original is not None and made.original not in made.files:
             raise ValueError(f"original: expected one of files, got {made.original!r}")
@@ -557,6 +576,15 @@ def _ports(made: ManifestRecord) -> None:
     for dim in made.dynamic_dims:
         if dim.max is not None and dim.max < dim.min:
             raise ValueError(f"dynamic_dims, {dim.name!r}: it may be at most {dim.max} and at least {dim.min}")
+
+
+def _selections(made: ManifestRecord) -> None:
+    """Hold each selection to outputs that there are, none of them of two."""
+    ranks = {port.name: len(port.shape) for port in made.outputs}
+    _unique("outputs of selections", (name for one in made.selections for name in one.rows))
+    for name, axis in ((name, axis) for one in made.selections for name, axis in one.rows.items()):
+        if axis >= ranks.get(name, 0):
+            raise ValueError(f"selections: expected an axis of an output, got axis {axis} of {name[:80]!r}")
 
 
 def _artifacts(made: ManifestRecord) -> None:

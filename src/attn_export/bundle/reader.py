@@ -8,13 +8,14 @@ import os
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from attn_export.bundle import cases as stored
 from attn_export.bundle import figures
 from attn_export.bundle import manifest as manifests
-from attn_export.bundle.format import CASES, MANIFEST, REPORT, SIGNATURE, Artifact, Bundle
+from attn_export.bundle.format import CASES, MANIFEST, REPORT, SIGNATURE, Artifact, Bundle, Case, Selection
 from attn_export.bundle.manifest import ManifestRecord
 from attn_export.errors import AttnExportError, BundleError, UsageError
 from attn_export.untrusted import fields, files, plain_json
@@ -72,7 +73,7 @@ def _no_bundle(path: Path, error: OSError | ValueError) -> BundleError:
 
 def _read(path: Path, identity: tuple[int, int]) -> Bundle:
     facts, digest = whole_folder(path)
-    cases = stored.read_cases(path / CASES)
+    cases = cases_of(path / CASES, facts)
     stored.fit(path / CASES, cases, facts.cases, facts.inputs, facts.outputs)
     return Bundle(
         path,
@@ -86,6 +87,16 @@ def _read(path: Path, identity: tuple[int, int]) -> Bundle:
         digest,
         identity,
     )
+
+
+def cases_of(file: Path, facts: ManifestRecord) -> tuple[Case, ...]:
+    """Read the cases, with what the manifest says of their outputs.
+
+    Raises:
+        BundleError: they are damaged.
+    """
+    selections = tuple(Selection(one.node, one.rows) for one in facts.selections)
+    return tuple(replace(case, selections=selections) for case in stored.read_cases(file))
 
 
 def artifacts(path: Path, facts: ManifestRecord) -> tuple[Artifact, ...]:

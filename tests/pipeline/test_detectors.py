@@ -1,0 +1,129 @@
+"""Detectors through the main job: what is chosen among what was found is proven, and each fault is caught."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from attn_export import bundle
+from attn_export.bundle import Bundle, rows
+from attn_export.deploy_tests.backend import Options
+from attn_export.deploy_tests.backends import DEFAULT, opened
+from attn_export.deploy_tests.parity.compare import Parity, prove
+from tests import detectors
+from tests.tools.run import run
+
+Made = Callable[[], onnx.ModelProto]
+
+
+def deployed(source: str, target: Path, *options: str) -> Bundle:
+    done = run(source, "--no-bench", "--mutants", "none", "-o", target, *options)
+    assert done.code == 0, done.err
+    assert run("verify", target).code == 0
+    return bundle.read(target)
+
+
+@pytest.fixture(scope="module")
+def yolo(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    folder = tmp_path_factory.mktemp("yolo")
+    onnx.save(detectors.yolo(), folder / "yolo.onnx")
+    return deployed(str(folder / "yolo.onnx"), folder / "out", "--fuse")
+
+
+def parity(whole: Bundle, model: onnx.ModelProto, folder: Path) -> Parity:
+    onnx.save(model, folder / "model.onnx")
+    with opened(DEFAULT, folder / "model.onnx", Options()) as ran:
+        return prove(ran, whole.cases, whole.outputs, backend="")
+
+
+def test_what_suppression_leaves_is_proven(yolo: Bundle, tmp_path: Path) -> None:
+    (one,) = yolo.manifest["selections"]
+    assert one == {"node": "NonMaxSuppression 'chosen'", "rows": {"boxes": 0, "scores": 0, "classes": 0}}
+    assert "the rows of scores, classes and boxes are compared wherever they stand" in " ".join(
+        yolo.manifest["warnings"]
+    )
+    assert sum(len(case.reference["boxes"]) for case in yolo.cases) > 50
+    assert parity(yolo, detectors.yolo(), tmp_path).ok
+
+
+def scaled(name: str, factor: float) -> Made:
+    """The detector with a tensor multiplied before anything reads it."""
+
+    def made() -> onnx.ModelProto:
+        model = detectors.yolo()
+        place, maker = next((i, node) for i, node in enumerate(model.graph.node) if name in node.output)
+        maker.output[list(maker.output).index(name)] = "before"
+        model.graph.initializer.append(numpy_helper.from_array(np.float32(factor), "factor"))
+        model.graph.node.insert(place + 1, helper.make_node("Mul", ["before", "factor"], [name]))
+        return model
+
+    return made
+
+
+def other_class() -> onnx.ModelProto:
+    """The detector that exchanges the second class and the third."""
+    model = detectors.yolo()
+    maker = next(node for node in model.graph.node if "logits" in node.output)
+    maker.output[1] = "before"
+    model.graph.initializer.append(numpy_helper.from_array(np.array([0, 2, 1]), "exchange"))
+    position = list(model.graph.node).index(maker) + 1
+    model.graph.node.insert(position, helper.make_node("Gather", ["before", "exchange"], ["logits"], axis=1))
+    return model
+
+
+FAULTS: dict[str, Made] = {
+    "the threshold of scores is higher": lambda: detectors.yolo(least=0.65),
+    "the threshold of scores is lower": lambda: detectors.yolo(least=0.55),
+    "less overlap is suppressed": lambda: detectors.yolo(overlap=0.55),
+    "more overlap is suppressed": lambda: detectors.yolo(overlap=0.4),
+    "fewer boxes are kept": lambda: detectors.yolo(most=9),
+    "boxes are shifted by 2 %": scaled("middle", 1.02),
+    "boxes are larger by 2 %": scaled("half", 1.02),
+    "scores are larger by 5 %": scaled("scores", 1.05),
+    "scores are larger by 0.1 % before they are compared": scaled("all_scores", 1.001),
+    "two classes are exchanged": other_class,
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_is_caught(yolo: Bundle, tmp_path: Path, fault: str) -> None:
+    assert not parity(yolo, FAULTS[fault](), tmp_path).ok
+
+
+def test_columns_of_one_output_are_a_detector_as_well(tmp_path: Path) -> None:
+    onnx.save(detectors.in_one(detectors.yolo()), tmp_path / "yolo.onnx")
+    whole = deployed(str(tmp_path / "yolo.onnx"), tmp_path / "out")
+    assert [dict(one.rows) for one in whole.selections] == [{"detections": 0}]
+    shifted = detectors.in_one(scaled("middle", 1.02)())
+    assert not parity(whole, shifted, tmp_path).ok
+
+
+@pytest.mark.parametrize(("name", "count"), [("Queries", 40), ("Best", 300)])
+def test_the_best_queries_are_proven_in_any_order_of_what_is_equal(name: str, count: int, tmp_path: Path) -> None:
+    whole = deployed(f"tests.detectors:{name}", tmp_path / "out", "--input", "image:1x3x64x64", "--fuse")
+    (one,) = whole.selections
+    assert one.rows == {port.name: 1 for port in whole.outputs}
+    assert whole.cases[0].reference["boxes"].shape == (1, count, 4)
+
+
+def test_a_runtime_may_exchange_what_is_nearly_equal_and_nothing_else(yolo: Bundle) -> None:
+    def swapped(first: int, second: int) -> Parity:
+        def ran(_: object) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]]:
+            case = next(cases)
+            order = np.arange(len(case.reference["scores"]))
+            if len(order) > second:
+                order[[first, second]] = order[[second, first]]
+            return {port.name: case.reference[port.name][order].astype(port.dtype) for port in yolo.outputs}
+
+        cases = iter(yolo.cases)
+        return prove(ran, yolo.cases, yolo.outputs, backend="")
+
+    assert swapped(0, 0).ok
+    assert swapped(0, 1).ok  # suppression orders each class by itself: nothing that is given is in order throughout
+    case = max(yolo.cases, key=lambda one: len(one.reference["scores"]))
+    assert rows.apart(case.reference, case.reference, yolo.selections) == 0

@@ -38,7 +38,7 @@ from attn_export.export.graph.chosen_order import ordering
 from attn_export.export.onnx.exported import Exported
 from attn_export.export.onnx.save import save
 from attn_export.export.subject import Subject
-from attn_export.pipeline import manifest, stages
+from attn_export.pipeline import before_choice, manifest, stages
 from attn_export.pipeline.divergence.locate import layer_errors
 from attn_export.pipeline.gate import ParityGate
 from attn_export.pipeline.manifest import StageResult
@@ -121,9 +121,12 @@ def _deploy(
     try:
         cases, data = _cases(subject, options, progress, examples, chosen, left_out.append, notes.append)
     except InconclusiveError as error:
-        picked = ordering(state.model.model, [port.name for port in state.model.contract.outputs])
+        names = [port.name for port in state.model.contract.outputs]
+        picked = ordering(state.model.model, names, is_file=subject.graph is not None)
         raise InconclusiveError(f"{error}{picked}") from error
-    gate = ParityGate(cases, places.scratch, options.threads)
+    before_choice.refuse_nothing(state.model.model, cases, is_file=subject.graph is not None)
+    before = before_choice.of(state.model.model, cases, places.scratch) if chosen else None
+    gate = ParityGate(cases, places.scratch, options.threads, before)
     state = replace(state, subject=subject, feeds=tuple(case.inputs for case in cases))
     for text in left_out:
         state = _warned(state, text, progress)

@@ -17,6 +17,7 @@ from attn_export.export.graph import origin
 from attn_export.export.graph.chosen_order import ordering
 from attn_export.export.onnx.save import save
 from attn_export.export.precision.classes import PrecisionClass
+from attn_export.pipeline.before_choice import BeforeChoice
 from attn_export.pipeline.divergence.locate import first_divergence, locate
 from attn_export.pipeline.divergence.runs import Variant
 from attn_export.pipeline.divergence.variants import VariantFactory
@@ -32,11 +33,13 @@ class ParityGate:
         cases: inputs with their reference.
         folder: where the models of the stages may lie.
         threads: of the runtime.
+        before: what enters the operators that choose, where there are any.
     """
 
     cases: Sequence[Case]
     folder: Path
     threads: int = 1
+    before: BeforeChoice | None = None
 
     def check(self, state: PipelineState, made: Made) -> Made:
         """Add nodes, bytes and parity; of a model in further formats the parity of each, the worst as the stage's."""
@@ -47,6 +50,10 @@ class ParityGate:
         with opened(DEFAULT, path, Options(threads=self.threads)) as run:
             version = BACKENDS[DEFAULT].version()
             parity = prove(run, self.cases, made.exported.contract.outputs, backend=version, snr=made.snr)
+        if self.before is not None:
+            inner = self.folder / f"{len(state.made)}-before-choice.onnx"
+            more = self.before.compare(made.exported.model, inner, backend=version, threads=self.threads, snr=made.snr)
+            parity = replace(parity, comparisons=(*parity.comparisons, *more))
         result = StageResult(made.stage, made.exported.nodes, made.exported.bytes, parity, model=path)
         return replace(made, result=result)
 
@@ -81,7 +88,7 @@ class ParityGate:
         parity = made.result.parity
         if parity.ok:
             return ""
-        picked = ordering(made.exported.model, [parity.worst.output])
+        picked = ordering(made.exported.model, [parity.worst.output], is_file=state.subject.graph is not None)
         return f"{parity.summary()}{self.where(state, made, parity)}{picked}"
 
     def where(self, state: PipelineState, made: Made, parity: Parity) -> str:

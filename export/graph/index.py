@@ -18,7 +18,8 @@ Shape = tuple[int | str, ...] | None
 STANDARD = ("", "ai.onnx")
 #: How many operators ``before`` looks through: between the products of an attention there are a few.
 FAR = 32
-_FLOATING = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
+#: Element types that round.
+FLOATING = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
 
 
 class GraphIndex:
@@ -83,7 +84,7 @@ class GraphIndex:
     def floats(self) -> list[str]:
         """List the constant tensors of floating point that some node reads, in the order of their first reader."""
         seen = dict.fromkeys(name for node in self.nodes for name in node.input if name in self.tensors)
-        return [name for name in seen if self.tensors[name].data_type in _FLOATING]
+        return [name for name in seen if self.tensors[name].data_type in FLOATING]
 
     def shape(self, name: str) -> Shape:
         """Give sizes by number or symbol; ``?`` for one that is not known, None where not even the rank is."""

@@ -14,7 +14,7 @@ import onnx
 
 from attn_export.bundle import Selection, rows
 from attn_export.export.graph import cut
-from attn_export.export.graph.index import attribute, is_standard
+from attn_export.export.graph.index import FLOATING, GraphIndex, attribute, is_standard
 from attn_export.reparam.adapters.onnx.nodes import inputs_of
 from attn_export.reparam.evaluate.onnx import OnnxEvaluator
 from attn_export.types import Array, Feeds
@@ -128,3 +128,21 @@ def _merged(found: Iterable[Selection]) -> list[Selection]:
         made = [other for other in made if other not in shared]
         made.append(Selection((shared[0] if shared else one).node, together))
     return made
+
+
+def entering(model: onnx.ModelProto) -> dict[tuple[str, int], str]:
+    """List what the first operators that choose read, computed and of floating point: what they choose from.
+
+    By the operator's first output, which stages leave alone, and the place among its inputs. Behind those operators
+    there is nothing to compare place by place.
+    """
+    index, found, after = GraphIndex(model), dict[tuple[str, int], str](), set[str]()
+    for node in index.nodes:
+        if after.intersection(inputs_of(node)):
+            after.update(node.output)
+        elif is_standard(node) and node.op_type in ORDERING:
+            after.update(node.output)
+            for place, name in enumerate(node.input[:2]):
+                if index.computed(name) and not index.is_constant(name) and index.element_type(name) in FLOATING:
+                    found[node.output[0], place] = name
+    return found

@@ -17,3 +17,8 @@ MODEL = onnx.parser.parse_model(
 def test_only_what_stands_behind_it(output: str, node: str) -> None:
     said = ordering(MODEL, [output])
     assert said.startswith(f"; {node} picks") if node else not said
+    assert not node or said.endswith("let forward return it, and choose in code of your own")
+
+
+def test_of_a_file_what_enters_it_can_be_taken() -> None:
+    assert ordering(MODEL, ["best"], is_file=True).endswith("prove what enters it, --outputs scores")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,13 @@ from attn_export import bundle
 from attn_export.bundle import Bundle, rows
 from attn_export.deploy_tests.backend import Options
 from attn_export.deploy_tests.backends import DEFAULT, opened
-from attn_export.deploy_tests.parity.compare import Parity, prove
+from attn_export.deploy_tests.parity.compare import TOLERANCE, Parity, prove
+from attn_export.export.exporting import export_subject
+from attn_export.export.sources.onnx_file import read
+from attn_export.pipeline import before_choice
+from attn_export.pipeline.gate import ParityGate
+from attn_export.pipeline.stage import Made as Stage
+from attn_export.pipeline.stage import PipelineState
 from tests import detectors
 from tests.tools.run import run
 
@@ -127,3 +134,65 @@ def test_a_runtime_may_exchange_what_is_nearly_equal_and_nothing_else(yolo: Bund
     assert swapped(0, 1).ok  # suppression orders each class by itself: nothing that is given is in order throughout
     case = max(yolo.cases, key=lambda one: len(one.reference["scores"]))
     assert rows.apart(case.reference, case.reference, yolo.selections) == 0
+
+
+def test_what_enters_the_choice_is_proven_behind_every_stage(yolo: Bundle, tmp_path: Path) -> None:
+    right = detectors.yolo()
+    before = before_choice.of(right, yolo.cases, tmp_path)
+    assert before is not None
+    assert [spec.name for spec in before.specs.values()] == ["all_boxes before chosen", "all_scores before chosen"]
+    assert len(before.cases) == before_choice.MOST
+
+    def within(model: onnx.ModelProto) -> bool:
+        rows = before.compare(model, tmp_path / "part.onnx", backend="")
+        assert len(rows) == 2 * before_choice.MOST
+        return Parity("", TOLERANCE, rows).ok
+
+    assert within(right)
+    assert within(onnx.load(yolo.model))  # fused and simplified: the operator is found again
+    assert not within(scaled("raw", 1.0001)())
+    hidden = detectors.yolo(least=0.9999)  # nothing is found, so that the outputs say nothing
+    assert within(hidden)
+    assert not within(scaled("all_scores", 1.0001)())
+
+
+def test_a_fault_that_no_detection_shows_is_caught(yolo: Bundle, tmp_path: Path) -> None:
+    onnx.save(detectors.yolo(), tmp_path / "yolo.onnx")
+    subject = read(tmp_path / "yolo.onnx")
+    exported = export_subject(subject)
+    gate = ParityGate(yolo.cases, tmp_path, before=before_choice.of(exported.model, yolo.cases, tmp_path))
+    empty = PipelineState(subject, ())
+    assert gate.check(empty, Stage("export", exported)).result.parity.ok  # type: ignore[union-attr]
+    blind = replace(exported, model=with_blind_places())
+    assert parity(yolo, blind.model, tmp_path).ok  # by its outputs alone
+    made = gate.check(empty, Stage("export", blind))
+    assert "all_scores before chosen" in gate.refuse(empty, made)
+
+
+def with_blind_places() -> onnx.ModelProto:
+    """The detector in which scores that are too low to be kept are lower still."""
+    model = detectors.yolo()
+    place, maker = next((i, node) for i, node in enumerate(model.graph.node) if "all_scores" in node.output)
+    maker.output[0] = "before"
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(0.5), "bar"))
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(0.9), "less"))
+    nodes = [
+        helper.make_node("Greater", ["before", "bar"], ["kept"]),
+        helper.make_node("Mul", ["before", "less"], ["lower"]),
+        helper.make_node("Where", ["kept", "before", "lower"], ["all_scores"]),
+    ]
+    for at, node in enumerate(nodes, place + 1):
+        model.graph.node.insert(at, node)
+    return model
+
+
+def test_where_nothing_is_found_it_is_said_what_to_prove(tmp_path: Path) -> None:
+    onnx.save(detectors.yolo(least=1.0), tmp_path / "yolo.onnx")
+    done = run(tmp_path / "yolo.onnx", "--no-bench", "--mutants", "none", "-o", tmp_path / "out")
+    assert done.code == 5
+    said = " ".join(done.err.split())
+    assert "NonMaxSuppression 'chosen' chooses nothing in any of" in said
+    assert "--outputs all_boxes,all_scores" in said
+    whole = deployed(str(tmp_path / "yolo.onnx"), tmp_path / "out", "--outputs", "all_boxes,s=all_scores")
+    assert [port.name for port in whole.outputs] == ["all_boxes", "s"]
+    assert not whole.selections

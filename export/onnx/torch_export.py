@@ -111,10 +111,11 @@ def _promise(subject: Subject, opset: int) -> Contract:
 
 def _convert(subject: Subject, promised: Contract) -> torch.onnx.ONNXProgram:
     positional, keywords = bound(subject.module, subject.example())
+    module = copied(subject.module)  # what forward keeps in the trace holds no numbers, and no later run could use it
     with _quiet() as said, activity.doing("exporting the module", who="PyTorch's exporter"):
         try:
             program = torch.onnx.export(
-                subject.module,
+                module,
                 positional,
                 kwargs=keywords or None,
                 dynamo=True,

@@ -13,7 +13,7 @@ from attn_export.deploy_tests.backend import EngineFigures
 from attn_export.deploy_tests.identity import identify
 from attn_export.deploy_tests.latency import budget, footprint, mlperf, profile, roofline, statistics, sweeps
 from attn_export.deploy_tests.latency.measure import Latency, Protocol, bundle_latency
-from attn_export.deploy_tests.machine import environment, preflight
+from attn_export.deploy_tests.machine import emulated, environment, preflight
 from attn_export.deploy_tests.open_bundle import alone, chosen, opened
 from attn_export.errors import UsageError
 from attn_export.types import JsonDict, ShapeRange, Summarised
@@ -73,8 +73,9 @@ def measure_bundle(
     Raises:
         UsageError: a budget cannot be read, or a sweep or profile is not possible; before anything is measured.
         BackendMissingError, BackendError: as ``open_bundle.opened``.
-        InconclusiveError: too few runs for MLPerf's figure.
+        InconclusiveError: the processor is emulated; or too few runs for MLPerf's figure.
     """
+    emulated.refuse_to_measure()
     asked = options or MeasureOptions()
     artifact = chosen(bundle, backend, asked.artifact)
     bundle = alone(bundle, artifact)  # whatever is measured below is of this one

@@ -22,6 +22,7 @@ from attn_export.bundle import Bundle, Case, Selection
 from attn_export.deploy_tests.backends import DEFAULT, backend_for
 from attn_export.deploy_tests.data import inputs as user_inputs
 from attn_export.deploy_tests.latency.comparison import LatencyComparison, compare_latency
+from attn_export.deploy_tests.machine.emulated import refuse_to_measure
 from attn_export.deploy_tests.measurement import Measurement, MeasureOptions, measure_bundle
 from attn_export.deploy_tests.parity.compare import Parity
 from attn_export.deploy_tests.parity.verify import verify
@@ -81,9 +82,12 @@ def deploy(
 
     Raises:
         GateError: the fusion's certificate, an audit or a parity check failed; nothing was written.
-        InconclusiveError: the parity check would let zeros or the input pass; nothing was written.
+        InconclusiveError: the parity check would let zeros or the input pass, or latency is asked for on an emulated
+            processor; nothing was written.
         ConversionError, BackendError, WriteError: as the stages.
     """
+    if options.bench:
+        refuse_to_measure()
     progress = progress or Progress()
     target = options.output or Path(subject.name.replace(":", "-"))
     with ExitStack() as stack:

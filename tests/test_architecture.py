@@ -110,7 +110,7 @@ ROOMS = {
     "deploy_tests/shapes": {"backends"},
     "deploy_tests/open_bundle": {"backend", "backends", "shapes"},
     "deploy_tests/parity": {"backend", "open_bundle"},
-    "deploy_tests/latency": {"backend", "backends", "shapes", "open_bundle"},
+    "deploy_tests/latency": {"backend", "backends", "shapes", "open_bundle", "machine"},
     "deploy_tests/machine": {"backends"},
     "deploy_tests/data": {"backend", "backends"},
     "deploy_tests/identity": {"backends"},

@@ -27,7 +27,7 @@ from attn_export.deploy_tests import backends
 from attn_export.deploy_tests.backend import Run
 from attn_export.deploy_tests.latency import measure as timing
 from attn_export.deploy_tests.latency.statistics import percentiles
-from attn_export.deploy_tests.machine import environment
+from attn_export.deploy_tests.machine import emulated, environment
 from attn_export.deploy_tests.open_bundle import chosen, narrowed, opened
 from attn_export.deploy_tests.parity import verify as proofs
 from attn_export.deploy_tests.parity.compare import Parity, prove
@@ -82,10 +82,12 @@ def write_kit(
 
     Raises:
         BackendMissingError: the backend is not available; nothing is written.
+        InconclusiveError: the processor is emulated, and a kit holds times.
         BundleError: a bundle is not whole.
         UsageError: there are no bundles, or ``out`` exists.
         WriteError: ``out`` cannot be written.
     """
+    emulated.refuse_to_measure()
     paths = _bundles(bundles)
     if not paths:
         raise UsageError("expected at least one bundle; write some with `attn-export NAME -o DIR`")
@@ -263,6 +265,8 @@ def _read(folder: Path) -> _Kit:
         raise BundleError(f"{folder} is not a conformance kit of schema {SCHEMA}: {error}") from error
     if kit.schema != SCHEMA:
         raise BundleError(f"{folder} is not a conformance kit of schema {SCHEMA}, but of {kit.schema}; write it again")
+    if what := kit.environment.get("emulated"):
+        raise BundleError(f"{folder} was taken on an emulated processor ({what}); take it on the device itself")
     for file in kit.files:
         if not manifest.plain_name(file):
             raise BundleError(f"{folder}: {MANIFEST} names {file!r}, which lies outside the kit")

@@ -23,6 +23,7 @@ from typing import Any
 
 from attn_export.deploy_tests import backends
 from attn_export.deploy_tests.latency.statistics import Interval, ratio
+from attn_export.deploy_tests.machine.emulated import refuse_to_measure
 from attn_export.errors import BackendError
 from attn_export.process import activity, children
 from attn_export.types import Summarised
@@ -109,7 +110,9 @@ def compare_latency(
 
     Raises:
         BackendError: a model does not load or run.
+        InconclusiveError: the processor is emulated.
     """
+    refuse_to_measure()
     rule = rules or Rules()
     clock = clock_of(backend, rule.threads)
 

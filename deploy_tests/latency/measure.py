@@ -11,6 +11,7 @@ from typing import Any
 from attn_export.bundle import Bundle
 from attn_export.deploy_tests.backend import Run
 from attn_export.deploy_tests.latency.statistics import Interval, median, percentile, percentiles
+from attn_export.deploy_tests.machine.emulated import refuse_to_measure
 from attn_export.deploy_tests.open_bundle import opened
 from attn_export.process import activity
 from attn_export.types import Feeds, ShapeRange, Summarised
@@ -72,7 +73,12 @@ class Latency(Summarised):
 def measure_latency(
     run: Run, feeds: Feeds, *, threads: int, cold_start: float, protocol: Protocol | None = None
 ) -> Latency:
-    """Warm up, then sample for at least the protocol's duration and number of runs."""
+    """Warm up, then sample for at least the protocol's duration and number of runs.
+
+    Raises:
+        InconclusiveError: the processor is emulated.
+    """
+    refuse_to_measure()
     rule = protocol or Protocol()
     began, count = time.perf_counter(), 0
     while count < rule.warmup_runs or time.perf_counter() - began < rule.warmup:
@@ -102,6 +108,7 @@ def bundle_latency(
 
     Raises:
         UnknownNameError, BackendMissingError, BackendError: as ``opened``.
+        InconclusiveError: as ``measure_latency``.
     """
     with opened(bundle, backend, threads, ranges) as (run, _, seconds):
         return measure_latency(run, bundle.cases[0].inputs, threads=threads, cold_start=seconds, protocol=protocol)

@@ -1,4 +1,4 @@
-"""Say on what a figure was measured: processor, cores, clock policy, load, library versions."""
+"""Say on what a figure was measured: processor and whether it is emulated, cores, clock policy, load, versions."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from attn_export.deploy_tests.backends import libraries
+from attn_export.deploy_tests.machine.emulated import emulated
 
 #: What makes the models, wherever it is installed; what runs them is the backends' to say.
 _LIBRARIES = ("numpy", "torch", "onnx", "onnxscript", "onnxsim")
@@ -22,6 +23,7 @@ def describe(*plug_ins: str) -> dict[str, Any]:
     """
     return {
         "processor": processor(),
+        **({"emulated": what} if (what := emulated()) else {}),
         "cores": os.cpu_count(),
         "affinity": sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None,
         "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor") or "unknown",

@@ -28,6 +28,8 @@ def report(*, as_json: bool) -> None:
         return
     console.say(f"attn-export {__version__}, Python {machine['python']} at {sys.executable}")
     console.say(f"machine       {machine['processor']}, {machine['cores']} cores, governor {machine['governor']}")
+    if what := machine.get("emulated"):
+        console.say(f"              emulated: {what}; parity can be proven here, no time can be measured")
     remedy = f"missing {', '.join(lacking)}: pip install 'attn-export[export]'" if lacking else "ready"
     console.say(f"export        {remedy}")
     for name, why in backends.items():

@@ -451,7 +451,7 @@ class RunRecord:
         device: what it ran on: ``cpu``, ``gpu``, or what the backend calls it.
         artifact: name of the artifact that ran; empty where it did not.
         missing: why the backend could not run here, and then nothing else is given; null where it ran.
-        environment: processor, cores, clock policy, load and library versions.
+        environment: processor and by what it is emulated, cores, clock policy, load and library versions.
         parity: outputs against the reference.
         latency: how long one run takes.
         comparison: against another model, interleaved.
@@ -551,6 +551,10 @@ class ReportRecord:
     compiled: tuple[CompileEvidenceRecord, ...] = ()
 
 
+#: What a run holds that was measured by a clock.
+TIMES = ("latency", "comparison", "footprint", "mlperf", "drift", "engine", "profile", "budgets")
+
+
 def filled(plain: object, whose: str) -> dict[str, Any]:
     """Give a report as plain data, with whatever may be left out filled in: what shows it meets no missing key.
 
@@ -569,6 +573,13 @@ def check(plain: object, whose: str, error: type[AttnExportError] = BundleError)
     if why := versions.refused(plain):
         raise error(f"{whose} {why}")
     try:
-        return fields.build(ReportRecord, plain)
+        record = fields.build(ReportRecord, plain)
     except ValueError as reason:
         raise error(f"{whose} is not a readable report: {reason}; make it again with attn-export") from reason
+    for run in record.runs:
+        if (what := run.environment.get("emulated")) and (held := [name for name in TIMES if getattr(run, name)]):
+            raise error(
+                f"{whose}: {', '.join(held)} of {run.backend} is from an emulated processor ({what}), whose times say"
+                " nothing; measure on the device itself"
+            )
+    return record

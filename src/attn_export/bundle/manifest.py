@@ -480,7 +480,8 @@ class ManifestRecord:
         ir_version: ONNX IR version of the first artifact.
         stages: what each stage of the pipeline gave.
         operators: how often each operator is in the graph.
-        environment: processor, cores, clock policy, load and library versions of the machine that wrote it.
+        environment: processor and by what it is emulated, cores, clock policy, load and library versions of the
+            machine that wrote it.
         command: what was typed.
         fusion: what was fused, and what was not.
         audits: static checks.

@@ -215,8 +215,9 @@ def show(
 @app.command(epilog="Example: attn-export verify repvgg --require tensorrt")
 @contained
 def verify(
+    ctx: typer.Context,
     *,
-    path: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle's folder.")],
+    paths: Annotated[list[Path], typer.Argument(metavar="BUNDLE...", help="Bundles to verify, each a folder.")],
     backend: Annotated[
         list[str] | None, typer.Option(metavar="BACKEND", help="Verify on this backend; repeat for several.")
     ] = None,
@@ -260,29 +261,44 @@ def verify(
     expect: options.Expect = None,
     signers: options.Signers = None,
     threads: options.Threads = 1,
+    emulate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="MACHINE",
+            help="Verify on an emulated processor: aarch64, as boards and phones have it. Downloads the emulator, a"
+            " Python and the runtime's wheels from Debian and PyPI, once, after saying how much.",
+        ),
+    ] = None,
+    cpu: Annotated[
+        str | None,
+        typer.Option(metavar="MODEL", help="With --emulate: which processor, as cortex-a72 (by default) or max."),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Verify a bundle on this machine. Needs neither torch nor onnx, but for --fresh."""
+    """Verify bundles on this machine. Needs neither torch nor onnx, but for --fresh."""
     from attn_export.tools.commands import device
 
-    device.verify(
-        device.VerifyOptions(
-            path=path,
-            backends=tuple(backend or ()),
-            require=tuple(require or ()),
-            artifact=artifact,
-            shapes=tuple(shapes or ()),
-            data=data,
-            preprocess=options.preprocess(preprocess),
-            fresh=fresh,
-            seed=seed,
-            atol=atol,
-            rtol=rtol,
-            held=device.Held(expect, signers, tolerance, snr),
-            threads=threads,
-        ),
-        as_json=as_json,
+    asked = device.VerifyOptions(
+        paths=tuple(paths),
+        backends=tuple(backend or ()),
+        require=tuple(require or ()),
+        artifact=artifact,
+        shapes=tuple(shapes or ()),
+        data=data,
+        preprocess=options.preprocess(preprocess),
+        fresh=fresh,
+        seed=seed,
+        atol=atol,
+        rtol=rtol,
+        held=device.Held(expect, signers, tolerance, snr),
+        threads=threads,
     )
+    if emulate is None and cpu is None:
+        device.verify(asked, as_json=as_json)
+        return
+    from attn_export.tools.commands import emulate as command
+
+    command.verify(asked, emulate, cpu, options.typed(ctx, without=("emulate", "cpu")))
 
 
 @app.command(name="compile", epilog="Example: attn-export compile repvgg --target tensorrt_rtx:sm86")

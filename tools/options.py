@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
@@ -208,6 +209,25 @@ def arguments(text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UsageError(f"{expected}; got {shown!r}")
     return value
+
+
+def typed(context: typer.Context, *, without: Collection[str] = ()) -> list[str]:
+    """Give the words after the program's name that mean what was typed, but for the parameters ``without``."""
+    named, plain = [], []
+    for parameter in context.command.params:
+        name = str(parameter.name)
+        source = context.get_parameter_source(name)
+        if name in without or source is None or source.name != "COMMANDLINE":
+            continue
+        given = context.params[name]
+        values = given if isinstance(given, (list, tuple)) else [given]
+        if parameter.param_type_name == "argument":
+            plain += [str(value) for value in values]
+        elif isinstance(given, bool):
+            named.append((parameter.opts if given else parameter.secondary_opts)[0])
+        else:
+            named += [f"{parameter.opts[0]}={value}" for value in values]
+    return [str(context.info_name), *named, "--", *plain]
 
 
 def chip(target: str) -> tuple[str, str]:

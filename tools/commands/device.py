@@ -17,8 +17,9 @@ from attn_export.deploy_tests import backends, open_bundle
 from attn_export.deploy_tests import shapes as shape_ranges
 from attn_export.deploy_tests.data import images, user_data
 from attn_export.deploy_tests.machine import environment
+from attn_export.deploy_tests.machine.emulated import emulated
 from attn_export.deploy_tests.parity import verify as proofs
-from attn_export.errors import BackendMissingError, BundleError, GateError, UsageError
+from attn_export.errors import AttnExportError, BackendMissingError, BundleError, GateError, UsageError
 from attn_export.tools import console, options
 from attn_export.untrusted import text
 
@@ -78,7 +79,7 @@ class Held:
 class VerifyOptions:
     """What was typed."""
 
-    path: Path
+    paths: tuple[Path, ...]
     backends: tuple[str, ...] = ()
     require: tuple[str, ...] = ()
     artifact: str | None = None
@@ -94,8 +95,55 @@ class VerifyOptions:
 
 
 def verify(asked: VerifyOptions, *, as_json: bool) -> None:
-    """Prove a bundle on each backend, on its own cases and on ``data``; a missing backend never counts as passed."""
-    path, held, required = asked.path, asked.held, asked.require
+    """Prove bundles on each backend, on their own cases and on ``data``; a missing backend never counts as passed.
+
+    Of several, every one is tried.
+
+    Raises:
+        SystemExit: of several some were not proven; 1 where a proof failed, else what the first of them ended with.
+    """
+    if len(asked.paths) > 1 and asked.held.expect is not None:
+        raise UsageError("--expect: expected one bundle, as a digest is of one; verify them one by one")
+    if (what := emulated()) and not as_json:
+        console.say(f"emulated processor: {what}; what is proven here is arithmetic, and no time")
+    if len(asked.paths) > 1:
+        _verify_each(asked, as_json=as_json)
+        return
+    content, failure = _verify(asked.paths[0], asked, as_json=as_json)
+    if as_json:
+        console.emit(content)
+    if failure:
+        raise failure
+
+
+def _verify_each(asked: VerifyOptions, *, as_json: bool) -> None:
+    """Prove every bundle, whatever becomes of the others."""
+    contents: list[dict[str, Any]] = []
+    codes: list[int] = []
+    for path in asked.paths:
+        if not as_json:
+            console.say(f"{path}:")
+        try:
+            content, failure = _verify(path, asked, as_json=as_json)
+        except UsageError:
+            raise
+        except AttnExportError as error:
+            content, failure = {"bundle": str(path)}, error
+        if failure:
+            codes.append(failure.exit_code)
+            content |= {"error": str(failure), "kind": type(failure).__name__, "exit_code": failure.exit_code}
+            console.say(f"error: {failure}", err=True)
+        contents.append(content)
+    if as_json:
+        console.emit({"bundles": contents})
+    if codes:
+        console.say(f"error: {len(codes)} of {len(contents)} bundles were not proven", err=True)
+        raise SystemExit(GateError.exit_code if GateError.exit_code in codes else codes[0])
+
+
+def _verify(path: Path, asked: VerifyOptions, *, as_json: bool) -> tuple[dict[str, Any], AttnExportError | None]:
+    """Prove one bundle: what is said of it, and why it does not count as proven."""
+    held, required = asked.held, asked.require
     whole = bundle.read(path)
     if asked.artifact is not None:
         whole = whole.only(whole.artifact(asked.artifact))
@@ -131,16 +179,17 @@ def verify(asked: VerifyOptions, *, as_json: bool) -> None:
                 row = {**identity, "parity": parity.to_dict(), "sentence": parity.summary()}
                 rows.append({**row, "level": level, "against": user_data.SENTENCES[level]})
                 _say(f"{called}, {user_data.SENTENCES[level]}: {parity.summary()}", as_json=as_json)
-    if as_json:
-        limits = {"tolerance": held.tolerance, "snr": held.snr}
-        machine = environment.describe(*chosen)
-        console.emit({"bundle": str(path), **source, "asked": limits, "environment": machine, "runs": rows})
+    limits = {"tolerance": held.tolerance, "snr": held.snr}
+    machine = environment.describe(*chosen)
+    content = {"bundle": str(path), **source, "asked": limits, "environment": machine, "runs": rows}
     if failed := [row["backend"] for row in rows if "parity" in row and not row["parity"]["ok"]]:
-        raise GateError(f"{path} failed verification on {', '.join(dict.fromkeys(failed))}")
+        return content, GateError(f"{path} failed verification on {', '.join(dict.fromkeys(failed))}")
     if lacking := [name for name in missing if name in required]:
-        raise BackendMissingError(f"required, but not available here: {', '.join(lacking)}; nothing was verified on it")
+        why = f"required, but not available here: {', '.join(lacking)}; nothing was verified on it"
+        return content, BackendMissingError(why)
     if len(missing) == len(rows):
-        raise BackendMissingError(f"{path} was not verified: {', '.join(missing)} not available here")
+        return content, BackendMissingError(f"{path} was not verified: {', '.join(missing)} not available here")
+    return content, None
 
 
 def _source(whole: bundle.Bundle, held: Held, *, as_json: bool) -> dict[str, Any]:

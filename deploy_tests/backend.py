@@ -5,6 +5,7 @@
     Profiler          profile                            it can say where the time goes, kernel by kernel
     EngineMeasurer    measure_engine                     it can time the device apart from the host
     Compiler          missing_compiler, compile_only     it can build for a device that is not there
+    Installer         installation, install              it can make the environment that its compiler needs
 
 All are protocols: a plug-in imports nothing of ours, and leaves out what it cannot do. ``backends`` asks for them.
 """
@@ -86,6 +87,9 @@ class Traits:
             ``part.onnx`` becomes the list ``outputs`` from the dict ``inputs``. Empty: scripts run it through us.
         title: what its maker calls it, for people; empty where that is its own name.
         device: what it runs on, such as ``cpu`` or ``gpu``.
+        chips: of a compiler, the devices that it has a name for, the usual one first; empty where it asks itself.
+        precisions: of a compiler, those that it can bring a float32 model to, the usual one first; empty for none.
+        simulates: of a compiler, whether it obeys ``CompileOptions.simulate``.
     """
 
     accepts: tuple[str, ...] = ("onnx",)
@@ -96,6 +100,9 @@ class Traits:
     snippet: tuple[str, ...] = ()
     title: str = ""
     device: str = "cpu"
+    chips: tuple[str, ...] = ()
+    precisions: tuple[str, ...] = ()
+    simulates: bool = False
 
 
 class KernelRow(Protocol):
@@ -177,12 +184,35 @@ class EngineMeasurer(Protocol):
         """
 
 
+@dataclass(frozen=True)
+class CompileOptions:
+    """What is to be compiled, in words that hold for every compiler.
+
+    Attributes:
+        device: by its name; empty for the usual one.
+        shapes: per input the range of shapes; one that needs fixed sizes takes the usual shape.
+        precision: one of ``Traits.precisions`` that a float32 model is brought to; empty for what is usual.
+        calibration: inputs from which the ranges of integers are taken.
+        simulate: inputs to run on the maker's simulator, where there is one.
+    """
+
+    device: str = ""
+    shapes: Mapping[str, ShapeRange] = field(default_factory=dict)
+    precision: str = ""
+    calibration: Sequence[Feeds] = ()
+    simulate: Sequence[Feeds] = ()
+
+
 class Evidence(Protocol):
     """That a compiler accepted a graph for a device which is not there: level E1, and never more."""
 
     @property
     def level(self) -> str:
         """The level of evidence."""
+
+    @property
+    def simulated(self) -> Sequence[Mapping[str, NDArray[Any]]]:
+        """What the simulator gave for ``CompileOptions.simulate``, in its order; empty where nothing was simulated."""
 
     def summary(self) -> str:
         """Say the claim, in the only words it may be made in."""
@@ -191,7 +221,7 @@ class Evidence(Protocol):
         """Say in one line what the compiler made of the graph."""
 
     def to_dict(self) -> JsonDict:
-        """Give the evidence as plain data: ``product``, ``version`` and ``sm`` say what was compiled for what."""
+        """Give the evidence as plain data: ``product``, ``version`` and the chip say what was compiled for what."""
 
 
 @runtime_checkable
@@ -207,11 +237,26 @@ class Compiler(Protocol):
     def missing_compiler(self) -> str | None:
         """Say what to install before ``compile_only`` can work, or None; the device need not be there."""
 
-    def compile_only(self, model: Path, device: str, shapes: Mapping[str, ShapeRange]) -> Evidence:
-        """Compile ``model`` for a ``device`` by its name; empty for the usual one.
+    def compile_only(self, model: Path, options: CompileOptions) -> Evidence:
+        """Compile ``model`` for a device.
 
         Raises:
             BackendMissingError: ``missing_compiler()`` is not None.
             RefusedError: the compiler refuses the graph; ``complaints`` name the nodes.
             BackendError: the compiler broke or did not end.
+        """
+
+
+@runtime_checkable
+class Installer(Protocol):
+    """A compiler whose packages bear no others beside them, so that they live in an environment of their own."""
+
+    def installation(self) -> str:
+        """Say what ``install`` would install, and where."""
+
+    def install(self) -> None:
+        """Make the environment.
+
+        Raises:
+            BackendError: it could not be made; what was there before is intact.
         """

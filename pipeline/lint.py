@@ -14,6 +14,7 @@ from typing import Any
 import onnx
 
 from attn_export.deploy_tests import backends
+from attn_export.deploy_tests.backend import CompileOptions
 from attn_export.deploy_tests.refusal import RefusedError
 from attn_export.export.graph.index import GraphIndex
 from attn_export.export.graph.origin import origins
@@ -95,7 +96,7 @@ def by_parser(
         UnknownNameError: it compiles nothing.
     """
     try:
-        backends.compile_only(compiler, path, device, shapes or {})
+        backends.compile_only(compiler, path, CompileOptions(device, shapes or {}))
     except RefusedError as refusal:
         source = refusal.what.partition(" does not parse")[0].partition(" parses but")[0]
         return [

@@ -307,6 +307,24 @@ def compile_(
     *,
     path: Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle's folder.")],
     target: options.Target = "tensorrt_rtx:sm86",
+    artifact: options.ArtifactName = None,
+    precision: Annotated[
+        str,
+        typer.Option(
+            metavar="float16|int8",
+            show_default=False,
+            help="What the compiler brings a float32 model to, where it can; int8 takes its ranges from the cases.",
+        ),
+    ] = "",
+    simulate: Annotated[
+        bool, typer.Option("--simulate", help="Run the cases on the maker's simulator; it is no chip, and has no time.")
+    ] = False,
+    install: Annotated[
+        bool,
+        typer.Option(
+            "--install", help="Make the environment that the compiler needs; without, it is said what would go into it."
+        ),
+    ] = False,
     shapes: options.Shapes = None,
     expect: options.Expect = None,
     signers: options.Signers = None,
@@ -315,9 +333,17 @@ def compile_(
     """Compile a bundle for a chip that this machine lacks, and record the result in its report; nothing is run."""
     from attn_export.tools.commands import device
 
-    device.compile_(
-        path, target, shapes=tuple(shapes or ()), held=device.Held(expect, signers, None, None), as_json=as_json
+    asked = device.CompileRequest(
+        path=path,
+        target=target,
+        artifact=artifact,
+        precision=precision,
+        shapes=tuple(shapes or ()),
+        simulate=simulate,
+        install=install,
+        held=device.Held(expect, signers, None, None),
     )
+    device.compile_(asked, as_json=as_json)
 
 
 @app.command(epilog="Example: attn-export sign repvgg --key ~/.ssh/id_ed25519")

@@ -45,6 +45,7 @@ EXTRAS = {
     "PIL": "images",
     "tensorrt": "tensorrt",
     "tensorrt_rtx": "rtx",
+    "onnxruntime_qnn": "qnn",
     "onnxruntime": "",
     "numpy": "",
 }

@@ -6,7 +6,7 @@ it may have. What a plug-in raises meanwhile is said to be the plug-in's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,10 +17,12 @@ from numpy.typing import NDArray
 from attn_export.bundle.format import SUFFIXES
 from attn_export.deploy_tests.backend import (
     Backend,
+    CompileOptions,
     Compiler,
     EngineFigures,
     EngineMeasurer,
     Evidence,
+    Installer,
     Kernel,
     KernelRow,
     Options,
@@ -31,7 +33,7 @@ from attn_export.deploy_tests.backend import (
 from attn_export.errors import AttnExportError, BackendError, BackendMissingError, UnknownNameError, UsageError
 from attn_export.process import activity
 from attn_export.registry import Registry
-from attn_export.types import Feeds, ShapeRange
+from attn_export.types import Feeds
 
 BACKENDS: Registry[Backend] = Registry("attn_export.deploy_tests.backends", "BACKEND", "backend", families=False)
 #: The one of the base install: where the pipeline proves and measures, and what commands take unless told otherwise.
@@ -107,7 +109,7 @@ def backend_for(kind: str) -> str:
     for name in takers:
         if missing(name) is None:
             return name
-    why = f"; {takers[0]}: {missing(takers[0])}" if takers else ""
+    why = "".join(f"; {name}: {missing(name)}" for name in takers)
     raise BackendMissingError(f"no backend here runs an artifact of kind {kind}, so nothing proves it{why}")
 
 
@@ -222,19 +224,67 @@ def missing_compiler(name: str) -> str | None:
         return backend.missing_compiler()
 
 
-def compile_only(name: str, model: Path, device: str, shapes: Mapping[str, ShapeRange]) -> Evidence:
-    """Compile ``model`` for a ``device`` that is not there.
+def compile_only(name: str, model: Path, options: CompileOptions) -> Evidence:
+    """Compile ``model`` for a device that is not there.
 
     Raises:
         UnknownNameError: there is no such backend, or it compiles nothing.
-        BackendError: as ``found``.
+        BackendError: as ``found``; or it does not take this kind of artifact.
         BackendMissingError, RefusedError, BackendError: as the backend's ``compile_only``.
     """
-    backend = _compiler(name)
+    backend, kind = _compiler(name), model.suffix.removeprefix(".")
     with activity.doing("compiling the model", who=name, model=model), _blamed(name):
+        if kind not in (accepted := traits(name).accepts):
+            raise BackendError(f"{name}: expected a file of kind {' or '.join(accepted)}, got {model.name}")
         if why := backend.missing_compiler():
             raise BackendMissingError(why)
-        return backend.compile_only(model, device, shapes)
+        return backend.compile_only(model, options)
+
+
+def compile_target(text: str) -> tuple[str, str]:
+    """Read a target such as ``qnn:sm8650``: who compiles for it, and its chip; empty for that compiler's usual one.
+
+    The compiler may be named by a lint target that it speaks for, and left out where one alone has the chip.
+
+    Raises:
+        UnknownNameError: there is no such compiler, or it has no such chip.
+    """
+    able, (word, _, chip) = compilers(), text.lower().partition(":")
+    name = word.replace("-", "_")
+    if name not in able and not chip:
+        with_chip = [one for one in able if word in traits(one).chips]
+        if len(with_chip) == 1:
+            return with_chip[0], word
+    if name not in able and (speaker := compiler_for(name)):
+        name = speaker
+    if name not in able:
+        raise UnknownNameError("backend that compiles without a device", text, able)
+    if chip and (known := traits(name).chips) and chip not in known:
+        raise UnknownNameError(f"chip that {name} compiles for", chip, known)
+    return name, chip
+
+
+def installation(name: str) -> str | None:
+    """Say what ``install`` would install for a compiler, and where; None where pip installs all that it needs.
+
+    Raises:
+        UnknownNameError, BackendError: as ``found``.
+    """
+    backend = found(name)
+    with activity.doing("asking the compiler what it would install", who=name), _blamed(name):
+        return backend.installation() if isinstance(backend, Installer) else None
+
+
+def install(name: str) -> None:
+    """Make the environment that a compiler needs; nothing is done where pip installs all.
+
+    Raises:
+        UnknownNameError, BackendError: as ``found``; or it could not be made.
+    """
+    backend = found(name)
+    with activity.doing("installing the compiler", who=name), _blamed(name):
+        if isinstance(backend, Installer):
+            backend.install()
 
 
 def _compiler(name: str) -> Compiler:

@@ -1,4 +1,4 @@
-"""Write a bundle again with what was compiled of it without a GPU, in its report and on its page."""
+"""Write a bundle again with what was compiled of it for a device that is not here, in its report and on its page."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ from typing import Any
 from attn_export import bundle
 from attn_export.bundle import Bundle, figures, versions
 from attn_export.deploy_tests.backend import Evidence
+from attn_export.deploy_tests.parity.simulated import Simulated
 from attn_export.pipeline.report import compile_evidence, page
 
 
-def keep_evidence(whole: Bundle, evidence: Evidence) -> str:
+def keep_evidence(whole: Bundle, evidence: Evidence, simulated: Simulated | None = None) -> str:
     """Write the bundle again with the evidence in its report and, where jinja2 is there, on its page; its new digest.
 
-    What was known of the same product, version and SM is replaced. Nothing is added to a bundle that is signed: no
-    signature would hold for what it becomes. Then the digest is empty.
+    What was known of the same product, version, chip and precision is replaced. Nothing is added to a bundle that is
+    signed: no signature would hold for what it becomes. Then the digest is empty.
 
     Raises:
         BundleError: the report cannot be read, or the bundle was replaced meanwhile.
@@ -25,7 +26,7 @@ def keep_evidence(whole: Bundle, evidence: Evidence) -> str:
     """
     if os.path.lexists(whole.signature):
         return ""
-    new = compile_evidence.record(evidence)
+    new = compile_evidence.record(evidence, simulated)
     report: dict[str, Any] = {versions.KEY: bundle.SCHEMA_VERSION, "runs": []}
     if bundle.REPORT in whole.manifest["files"]:
         report = bundle.report(whole)
@@ -41,7 +42,7 @@ def keep_evidence(whole: Bundle, evidence: Evidence) -> str:
 
 
 def _target(item: Mapping[str, Any]) -> tuple[Any, ...]:
-    return item["product"], item["version"], item["sm"]
+    return item["product"], item["version"], *(item.get(key, "") for key in ("sm", "chip", "precision"))
 
 
 def _page(whole: Bundle, report: Mapping[str, Any]) -> str | None:

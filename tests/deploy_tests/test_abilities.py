@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from attn_export.deploy_tests import backends
-from attn_export.deploy_tests.backend import EngineFigures, Kernel, Options, Run, Traits
+from attn_export.deploy_tests.backend import CompileOptions, EngineFigures, Kernel, Options, Run, Traits
 from attn_export.deploy_tests.data import user_data
 from attn_export.deploy_tests.latency.comparison import clock_of
 from attn_export.errors import BackendError, UnknownNameError, UsageError
@@ -55,8 +55,8 @@ class Able(Plain):
     def missing_compiler(self) -> None:
         return None
 
-    def compile_only(self, model: Path, device: str, shapes: Mapping[str, object]) -> str:
-        return f"{model.name} for {device}"
+    def compile_only(self, model: Path, options: CompileOptions) -> str:
+        return f"{model.name} for {options.device}"
 
 
 @pytest.fixture(autouse=True)
@@ -117,9 +117,9 @@ def test_abilities_are_found_and_their_absence_is_said(tmp_path: Path) -> None:
         assert backends.measure_engine("plain", run, {}, duration=0, samples=3) is None
     assert backends.compiler_for("board") == "able"
     assert backends.compiler_for("nothing") is None
-    assert str(backends.compile_only("able", Path("m.toy"), "b1", {})) == "m.toy for b1"
+    assert str(backends.compile_only("able", Path("m.toy"), CompileOptions("b1"))) == "m.toy for b1"
     with pytest.raises(UnknownNameError, match="no backend that compiles without a device 'plain'"):
-        backends.compile_only("plain", Path("m.toy"), "b1", {})
+        backends.compile_only("plain", Path("m.toy"), CompileOptions("b1"))
 
 
 def test_what_an_ability_breaks_on_is_the_plug_ins(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

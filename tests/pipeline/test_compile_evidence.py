@@ -11,7 +11,7 @@ import pytest
 
 from attn_export import bundle
 from attn_export.deploy_tests.backends.tensorrt import bindings, evidence
-from attn_export.deploy_tests.backends.tensorrt.request import graph_hash
+from attn_export.deploy_tests.compiling.evidence import graph_hash
 from attn_export.errors import BackendMissingError, BundleError, UsageError, WriteError
 from attn_export.pipeline.report import compile_evidence
 from attn_export.pipeline.report import formats as report_formats
@@ -24,7 +24,7 @@ CLAIM = "builds under TensorRT for RTX 1.7.1 (SM86), not run"
 
 def build(folder: Path, sm: str, *shapes: str, as_json: bool = False) -> None:
     """The command, for one compute capability."""
-    device.compile_(folder, f"tensorrt_rtx:sm{sm}", shapes=shapes, held=device.Held(), as_json=as_json)
+    device.compile_(device.CompileRequest(path=folder, target=f"tensorrt_rtx:sm{sm}", shapes=shapes), as_json=as_json)
 
 
 @pytest.fixture(scope="module")

@@ -15,12 +15,13 @@ from attn_export import bundle
 from attn_export.bundle import signing
 from attn_export.deploy_tests import backends, open_bundle
 from attn_export.deploy_tests import shapes as shape_ranges
+from attn_export.deploy_tests.backend import CompileOptions, Traits
 from attn_export.deploy_tests.data import images, user_data
 from attn_export.deploy_tests.machine import environment
 from attn_export.deploy_tests.machine.emulated import emulated
 from attn_export.deploy_tests.parity import verify as proofs
 from attn_export.errors import AttnExportError, BackendMissingError, BundleError, GateError, UsageError
-from attn_export.tools import console, options
+from attn_export.tools import console
 from attn_export.untrusted import text
 
 if TYPE_CHECKING:
@@ -235,22 +236,86 @@ def _fresh(whole: bundle.Bundle, asked: VerifyOptions, *, as_json: bool) -> Mapp
     return {user_data.FRESH: made}
 
 
-def compile_(path: Path, target: str, *, shapes: tuple[str, ...], held: Held, as_json: bool) -> None:
+@dataclass(frozen=True, kw_only=True)
+class CompileRequest:
+    """What was typed.
+
+    Attributes:
+        path: the bundle's folder.
+        target: compiler and chip.
+        artifact: name of the artifact to compile; the first that the compiler takes unless given.
+        precision: that a float32 model is brought to; empty for what is usual.
+        shapes: ranges of shapes as typed.
+        simulate: run the cases of the compiled sizes on the maker's simulator.
+        install: make the environment that the compiler needs, should it be missing.
+        held: what the bundle is held to.
+    """
+
+    path: Path
+    target: str
+    artifact: str | None = None
+    precision: str = ""
+    shapes: tuple[str, ...] = ()
+    simulate: bool = False
+    install: bool = False
+    held: Held = field(default_factory=Held)
+
+
+def compile_(asked: CompileRequest, *, as_json: bool) -> None:
     """Build a bundle's graph for a chip that is not here: evidence of level E1, kept in its report."""
+    from attn_export.deploy_tests.parity import simulated
     from attn_export.pipeline.report import keep_evidence
 
+    path = asked.path
     whole = bundle.read(path)
-    source = _source(whole, held, as_json=as_json)
+    source = _source(whole, asked.held, as_json=as_json)
     bundle.may_write(path)
-    name, chip = options.chip(target)
-    ranges = shape_ranges.asked(whole, shapes, cases=False)
-    evidence = backends.compile_only(name, whole.model, chip, ranges)
-    digest = keep_evidence.keep_evidence(whole, evidence)
+    name, chip = backends.compile_target(asked.target)
+    able = backends.traits(name)
+    _able(name, able, asked)
+    _installed(name, asked, as_json=as_json)
+    model = open_bundle.chosen(whole, name, asked.artifact)
+    ranges = shape_ranges.asked(whole, asked.shapes, cases=False)
+    usual = {port: array.shape for port, array in whole.cases[0].inputs.items()}
+    usual |= {port: shapes.opt for port, shapes in ranges.items()}
+    cases = simulated.fitting(whole.cases, usual)
+    feeds = tuple(case.inputs for case in cases)
+    wanted = CompileOptions(chip, ranges, asked.precision, feeds, feeds if asked.simulate else ())
+    evidence = backends.compile_only(name, model.path, wanted)
+    bundle.unchanged(whole)  # the compiler has read the model by itself
+    verdict = simulated.judge(cases, evidence.simulated) if evidence.simulated else None
+    digest = keep_evidence.keep_evidence(whole, evidence, verdict)
     if as_json:
-        console.emit({"bundle": str(path), **source, "digest_with_evidence": digest, **evidence.to_dict()})
+        judged = {} if verdict is None else {"simulated": verdict.to_dict()}
+        console.emit({"bundle": str(path), **source, "digest_with_evidence": digest, **evidence.to_dict(), **judged})
         return
     console.say(f"{path}: {evidence.summary()}", f"level {evidence.level}: {evidence.details()}")
+    if verdict is not None:
+        console.say(verdict.summary())
+    elif asked.simulate:
+        console.say("not simulated: no case of the bundle has the compiled sizes")
     console.say(f"kept in its report, so its digest is now {digest}" if digest else f"not kept: {path} is signed")
+
+
+def _able(name: str, able: Traits, asked: CompileRequest) -> None:
+    if asked.precision and asked.precision not in able.precisions:
+        known = " or ".join(able.precisions) or "none: it takes a model as it is"
+        raise UsageError(f"--precision {asked.precision}: {name} brings a float32 model to {known}")
+    if asked.simulate and not able.simulates:
+        raise UsageError(f"--simulate: no simulator comes with {name}; leave it out")
+
+
+def _installed(name: str, asked: CompileRequest, *, as_json: bool) -> None:
+    """Make a compiler's environment where that is asked for, after saying what goes into it."""
+    if (why := backends.missing_compiler(name)) is None:
+        return
+    plan = backends.installation(name)
+    if plan is None:
+        raise BackendMissingError(why)
+    if not asked.install:
+        raise BackendMissingError(f"{why}; with --install this command makes it: {plan}")
+    _say(f"installing: {plan}", as_json=as_json)
+    backends.install(name)
 
 
 def write_kit(paths: tuple[Path, ...], output: Path, *, backend: str | None, as_json: bool) -> None:

@@ -7,7 +7,7 @@ import os
 import sys
 
 from attn_export import __version__
-from attn_export.deploy_tests.backends import BACKENDS, missing
+from attn_export.deploy_tests.backends import BACKENDS, compilers, missing, missing_compiler
 from attn_export.deploy_tests.machine import environment
 from attn_export.tools import console
 
@@ -18,12 +18,19 @@ _EXPORT_SIDE = ("torch", "onnx", "onnx_ir", "onnxscript", "onnxsim", "safetensor
 
 
 def report(*, as_json: bool) -> None:
-    """Print the state of the export side and of every backend."""
+    """Print the state of the export side, of every backend, and of every compiler for chips that are not here."""
     lacking = [name for name in _EXPORT_SIDE if importlib.util.find_spec(name) is None]
     backends = {name: missing(name) for name in BACKENDS}
+    able = {name: missing_compiler(name) for name in compilers()}
     machine = environment.describe()
     if as_json:
-        state = {"missing": lacking, "backends": backends, "machine": machine, "telemetry": not telemetry_off()}
+        state = {
+            "missing": lacking,
+            "backends": backends,
+            "compilers": able,
+            "machine": machine,
+            "telemetry": not telemetry_off(),
+        }
         console.emit({"version": __version__, **state})
         return
     console.say(f"attn-export {__version__}, Python {machine['python']} at {sys.executable}")
@@ -34,6 +41,8 @@ def report(*, as_json: bool) -> None:
     console.say(f"export        {remedy}")
     for name, why in backends.items():
         console.say(f"{name:<13} {why or BACKENDS[name].version()}")
+    for name, why in able.items():
+        console.say(f"compile       {name}: {why or 'ready'}")
     said = f"{_TELEMETRY}={os.environ.get(_TELEMETRY, '')}"
     console.say(f"telemetry     ONNX Runtime: {f'off ({said})' if telemetry_off() else f'as you set it ({said})'}")
 

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from attn_export.deploy_tests.backends.tensorrt.request import Request, graph_hash
+from attn_export.deploy_tests.backends.tensorrt.request import Request
+from attn_export.deploy_tests.compiling.evidence import graph_hash
 
 ENGINE, BUILD = "engine", "build.json"
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from attn_export.deploy_tests.backend import CompileOptions
 from attn_export.deploy_tests.backends.tensorrt import evidence
 from attn_export.deploy_tests.backends.tensorrt.backend import TensorRT
-from attn_export.types import ShapeRange
 
 
 @dataclass(frozen=True)
@@ -22,6 +21,6 @@ class CompilingTensorRT(TensorRT):
         """Say what to install before ``compile_only`` can work, or None; no GPU and no driver is needed."""
         return evidence.missing()
 
-    def compile_only(self, model: Path, device: str, shapes: Mapping[str, ShapeRange]) -> evidence.CompileEvidence:
+    def compile_only(self, model: Path, options: CompileOptions) -> evidence.CompileEvidence:
         """Parse and build ``model`` for a compute capability such as ``sm86``, which is meant where none is named."""
-        return evidence.compile_only(model, device or evidence.SM, shapes=shapes)
+        return evidence.compile_only(model, options.device or evidence.SM, shapes=options.shapes)

@@ -10,7 +10,8 @@ from typing import Any
 
 from attn_export.deploy_tests.backends.tensorrt import bindings, supervise
 from attn_export.deploy_tests.backends.tensorrt.plan import EnginePlan, read_log
-from attn_export.deploy_tests.backends.tensorrt.request import Request, graph_hash
+from attn_export.deploy_tests.backends.tensorrt.request import Request
+from attn_export.deploy_tests.compiling.evidence import graph_hash
 from attn_export.errors import BackendError, BackendMissingError
 from attn_export.types import ShapeRange
 
@@ -54,6 +55,8 @@ class CompileEvidence:
     warnings: tuple[str, ...]
 
     level = "E1"
+    #: Nothing here simulates a GPU.
+    simulated = ()
 
     def summary(self) -> str:
         """Say the claim, in the only words it may be made in."""

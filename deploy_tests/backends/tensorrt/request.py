@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -55,14 +54,3 @@ def loads(text: str) -> Request:
     raw = json.loads(text)
     shapes = {name: ShapeRange(*(tuple(r[key]) for key in ("min", "opt", "max"))) for name, r in raw["shapes"].items()}
     return Request(**{**raw, "model": Path(raw["model"]), "shapes": shapes})
-
-
-def graph_hash(model: Path) -> str:
-    """Hash of an ONNX file and of the weights beside it (``<name>.data``), in hexadecimal."""
-    digest = hashlib.sha256()
-    beside = model.with_name(model.name + ".data")
-    for path in (model, beside) if beside.is_file() else (model,):
-        with path.open("rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()

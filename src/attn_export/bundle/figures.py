@@ -504,21 +504,82 @@ class EnginePlanRecord:
 
 
 @dataclass(frozen=True)
+class CpuNodeRecord:
+    """A node that stays on the CPU.
+
+    Attributes:
+        node: its name in the graph that was compiled; empty where the compiler gives none.
+        op: its operator, in the compiler's words.
+        reason: why, where the compiler says so.
+    """
+
+    node: str
+    op: str
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class PlacementRecord:
+    """Where the nodes of a graph would run.
+
+    Attributes:
+        nodes: how many there are, as the compiler counts them.
+        accelerator: how many of them run on the accelerator.
+        cpu: each that stays on the CPU.
+        refusal: why the whole graph was refused a place on the accelerator; empty where it was not.
+    """
+
+    nodes: Count
+    accelerator: Count
+    cpu: tuple[CpuNodeRecord, ...] = ()
+    refusal: str = ""
+
+
+@dataclass(frozen=True)
+class SimulatedRecord:
+    """What the maker's simulator gave against the reference: of no one chip, and no latency.
+
+    Attributes:
+        label: always the same: this is none of the levels of evidence.
+        cases: how many were simulated.
+        snr_db: the least signal-to-noise ratio of an output; null where it is infinite, or nothing to compare.
+        case: of which case.
+        output: of which output.
+        failure: why the values were not even compared; empty otherwise.
+    """
+
+    label: Literal["simulated"]
+    cases: Positive
+    snr_db: Decibel | None
+    case: str
+    output: str
+    failure: str = ""
+
+
+@dataclass(frozen=True)
 class CompileEvidenceRecord:
     """The graph was built for a device without that device, and not run.
 
     Attributes:
         level: of evidence: built, not run.
-        claim: what may be said: product, version, SM, and that it was not run.
+        claim: what may be said: product, version, chip, and that it was not run.
         meaning: what the level says.
         executed: always false.
         product: which compiler.
         version: its version.
-        sm: compute capability that it was built for.
         sha256: of the graph and the weights beside it.
-        plan: what the build made.
+        sm: of NVIDIA's: compute capability that it was built for.
+        plan: of NVIDIA's: what the build made.
+        target: of others: what was asked for.
+        chip: of others: the chip, as it was read back from what was built.
+        read_back: what stands there, to the letter.
+        precision: in which the accelerator computes.
+        sizes: the shape that each input was fixed at for the build.
+        placement: where the nodes would run.
+        estimate: figures of the compiler's own model of the chip; measured nowhere.
+        simulated: what the maker's simulator gave.
         build_s: seconds that the build took.
-        flags: shapes, TF32, workspace.
+        flags: what else shapes the build.
         warnings: of the builder.
     """
 
@@ -528,9 +589,17 @@ class CompileEvidenceRecord:
     executed: Literal[False]
     product: str
     version: str
-    sm: str
     sha256: str
-    plan: EnginePlanRecord
+    sm: str = ""
+    plan: EnginePlanRecord | None = None
+    target: str = ""
+    chip: str = ""
+    read_back: str = ""
+    precision: str = ""
+    sizes: Mapping[str, tuple[Count, ...]] = field(default_factory=dict)
+    placement: PlacementRecord | None = None
+    estimate: Mapping[str, Any] = field(default_factory=dict)
+    simulated: SimulatedRecord | None = None
     build_s: Time = 0.0
     flags: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()

@@ -33,10 +33,13 @@ _BOOT = (
 )
 
 
-def command(module: str, *words: str) -> list[str]:
-    """Give the command line that runs ``module`` as ``python -m`` would, without the current folder on the path."""
+def command(module: str, *words: str, python: Path | None = None) -> list[str]:
+    """Give the command line that runs ``module`` as ``python -m`` would, without the current folder on the path.
+
+    ``python`` is another interpreter of this version, whose environment has other packages; None for this one.
+    """
     safe = ["-P"] if sys.version_info >= (3, 11) else []
-    return [sys.executable, *safe, "-c", _BOOT, _ROOT, module, *words]
+    return [str(python or sys.executable), *safe, "-c", _BOOT, _ROOT, module, *words]
 
 
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -46,9 +49,11 @@ def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**kept, **({"PYTHONPATH": os.pathsep.join(paths)} if paths else {})}
 
 
-def start(module: str, *words: str, env: Mapping[str, str] | None = None, **rest: Any) -> subprocess.Popen[Any]:
+def start(
+    module: str, *words: str, env: Mapping[str, str] | None = None, python: Path | None = None, **rest: Any
+) -> subprocess.Popen[Any]:
     """Start ``module`` in an interpreter that dies with this process; ``rest`` as for ``subprocess.Popen``."""
-    return subprocess.Popen(command(module, *words), env=environment(env), **rest)
+    return subprocess.Popen(command(module, *words, python=python), env=environment(env), **rest)
 
 
 def run(

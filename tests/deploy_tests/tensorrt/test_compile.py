@@ -13,7 +13,8 @@ import pytest
 
 from attn_export.deploy_tests.backends.tensorrt import bindings, evidence, supervise
 from attn_export.deploy_tests.backends.tensorrt.evidence import compile_only
-from attn_export.deploy_tests.backends.tensorrt.request import Request, graph_hash
+from attn_export.deploy_tests.backends.tensorrt.request import Request
+from attn_export.deploy_tests.compiling.evidence import graph_hash
 from attn_export.deploy_tests.refusal import RefusedError
 from attn_export.errors import BackendError, BackendMissingError
 from attn_export.types import ShapeRange

@@ -113,6 +113,17 @@ def backend_for(kind: str) -> str:
     raise BackendMissingError(f"no backend here runs an artifact of kind {kind}, so nothing proves it{why}")
 
 
+def _taken(name: str, model: Path) -> None:
+    """Refuse a file of a kind that a backend does not take.
+
+    Raises:
+        BackendError: it is one.
+    """
+    accepted = traits(name).accepts
+    if model.suffix not in (SUFFIXES.get(kind, f".{kind}") for kind in accepted):
+        raise BackendError(f"{name}: expected a file of kind {' or '.join(accepted)}, got {model.name}")
+
+
 @contextmanager
 def opened(name: str, model: Path, options: Options) -> Iterator[Run]:
     """Open ``model`` on a backend, and note whose code runs from here on: a crash in it is then named.
@@ -123,9 +134,8 @@ def opened(name: str, model: Path, options: Options) -> Iterator[Run]:
         BackendMissingError, BackendError: as the backend's ``open``.
     """
     with activity.doing("opening the model", who=name, model=model):
-        backend, accepted = found(name), traits(name).accepts
-        if model.suffix not in (SUFFIXES.get(kind, f".{kind}") for kind in accepted):
-            raise BackendError(f"{name}: expected a file of kind {' or '.join(accepted)}, got {model.name}")
+        backend = found(name)
+        _taken(name, model)
         with ExitStack() as stack:
             with _blamed(name):
                 run, version = stack.enter_context(backend.open(model, options)), backend.version()
@@ -232,10 +242,9 @@ def compile_only(name: str, model: Path, options: CompileOptions) -> Evidence:
         BackendError: as ``found``; or it does not take this kind of artifact.
         BackendMissingError, RefusedError, BackendError: as the backend's ``compile_only``.
     """
-    backend, kind = _compiler(name), model.suffix.removeprefix(".")
+    backend = _compiler(name)
     with activity.doing("compiling the model", who=name, model=model), _blamed(name):
-        if kind not in (accepted := traits(name).accepts):
-            raise BackendError(f"{name}: expected a file of kind {' or '.join(accepted)}, got {model.name}")
+        _taken(name, model)
         if why := backend.missing_compiler():
             raise BackendMissingError(why)
         return backend.compile_only(model, options)

@@ -293,7 +293,8 @@ def compile_(asked: CompileRequest, *, as_json: bool) -> None:
     if verdict is not None:
         console.say(verdict.summary())
     elif asked.simulate:
-        console.say("not simulated: no case of the bundle has the compiled sizes")
+        why = evidence.to_dict().get("warnings") or ["no case of the bundle has the compiled sizes"]
+        console.say(f"not simulated: {'; '.join(why)}")
     console.say(f"kept in its report, so its digest is now {digest}" if digest else f"not kept: {path} is signed")
 
 

@@ -105,6 +105,7 @@ class QNN(CompileOnly):
                 hashlib.sha256(artifact.read_bytes()).hexdigest(),
                 result["seconds"],
                 {**SETTINGS, "onnxruntime": result["runtime"]},
+                warnings=tuple(result["warnings"]),
                 simulated=child.load(folder / worker.SIMULATED),
             )
 

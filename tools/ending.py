@@ -46,6 +46,8 @@ EXTRAS = {
     "tensorrt": "tensorrt",
     "tensorrt_rtx": "rtx",
     "onnxruntime_qnn": "qnn",
+    "litert_torch": "litert",
+    "ai_edge_litert": "litert",
     "onnxruntime": "",
     "numpy": "",
 }

@@ -1,0 +1,58 @@
+"""A ``.tflite`` file from the PyTorch program, at one batch and one size: what the format's CPU kernels take."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import tempfile
+from pathlib import Path
+
+from attn_export.errors import ExportError
+from attn_export.export.converters import Converted, Source
+from attn_export.export.converters.litert import refusal
+from attn_export.export.converters.litert.delegated import delegated
+from attn_export.export.onnx.exported import Contract
+from attn_export.process.silence import silenced
+
+PACKAGES = ("litert_torch", "ai_edge_litert")
+#: Element types that become 32 bits wide unless the converter is told that they are meant.
+_WIDE = ("int64", "uint64", "float64")
+
+
+class Litert:
+    """``.tflite``: inputs are called ``args_0`` and so on in the order of the contract, outputs ``output_0``."""
+
+    def missing(self) -> str | None:
+        """Say how to install the converter, or None."""
+        lacking = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+        return f"{lacking[0]} is not installed: pip install 'attn-export[litert]'" if lacking else None
+
+    def convert(self, source: Source) -> Converted:
+        """Trace the program once more, at fixed sizes, and let LiteRT write it."""
+        if why := self.missing():
+            raise ExportError(why)
+        source.only("litert", "float32")
+        program = source.as_torch("litert")
+        fixed, contract = source.fixed_dims(), source.exported.contract
+        with silenced() as said, tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "model.tflite")
+            try:
+                import litert_torch
+
+                wide = any(port.dtype in _WIDE for port in (*contract.inputs, *contract.outputs))
+                written = litert_torch.convert(program.module, program.at(fixed), enable_x64=wide)
+                written.export(str(path))
+                content = path.read_bytes()
+            except Exception as error:  # the converter's exceptions share no base class
+                raise ExportError(f"LiteRT cannot write the model: {refusal.reason(error, said())}") from error
+            shares = delegated(path)
+        version = f"litert-torch {importlib.metadata.version('litert-torch')}"
+        notes = (*filter(None, [shares.summary()]), _named(contract))
+        return Converted("litert", "tflite", {path.name: content}, version, narrowed_dims=fixed, notes=notes)
+
+
+def _named(contract: Contract) -> str:
+    """Say what the file calls the inputs and outputs, which keep no names of ours."""
+    ours = [f"args_{i} is {port.name}" for i, port in enumerate(contract.inputs)]
+    theirs = [f"output_{i} is {port.name}" for i, port in enumerate(contract.outputs)]
+    return f"in model.tflite, {', '.join(ours + theirs)}"

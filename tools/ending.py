@@ -48,6 +48,7 @@ EXTRAS = {
     "onnxruntime_qnn": "qnn",
     "litert_torch": "litert",
     "ai_edge_litert": "litert",
+    "openvino": "openvino",
     "onnxruntime": "",
     "numpy": "",
 }

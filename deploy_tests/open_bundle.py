@@ -58,6 +58,19 @@ def alone(bundle: Bundle, artifact: Artifact) -> Bundle:
     return replace(bundle.only(artifact), cases=(first, *others))
 
 
+def options_for(
+    bundle: Bundle, artifact: Artifact, threads: int = 1, ranges: Mapping[str, ShapeRange] | None = None
+) -> Options:
+    """Say how to run an artifact; ``ranges`` are the shapes to prepare for, those of the cases unless given."""
+    return Options(
+        threads=threads,
+        shapes=shapes.of(bundle) if ranges is None else ranges,
+        precision=artifact.precision,
+        inputs=bundle.inputs,
+        outputs=bundle.outputs,
+    )
+
+
 @contextmanager
 def opened(
     bundle: Bundle,
@@ -82,12 +95,8 @@ def opened(
         raise BackendMissingError(f"{backend} is not available here: {why}")
     model = chosen(bundle, backend, artifact)
     began = time.perf_counter()
-    ranges = shapes.of(bundle) if ranges is None else ranges
-    options = Options(
-        threads=threads, shapes=ranges, precision=model.precision, inputs=bundle.inputs, outputs=bundle.outputs
-    )
     try:
-        with backends.opened(backend, model.path, options) as run:
+        with backends.opened(backend, model.path, options_for(bundle, model, threads, ranges)) as run:
             unchanged(bundle)  # the runtime has read the model by itself
             yield narrowed(bundle, model).taking(run), backends.BACKENDS[backend].version(), time.perf_counter() - began
     except BackendError as error:

@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from attn_export.bundle import Bundle
-from attn_export.deploy_tests import backends, shapes
-from attn_export.deploy_tests.backend import Kernel, Options
+from attn_export.deploy_tests import backends
+from attn_export.deploy_tests.backend import Kernel
 from attn_export.deploy_tests.latency.roofline import Roofline
-from attn_export.deploy_tests.open_bundle import chosen
+from attn_export.deploy_tests.open_bundle import chosen, options_for
 from attn_export.types import JsonDict
 
 
@@ -81,8 +81,9 @@ def profile_bundle(
     """
     costs = bundle.manifest.get("costs") or {}
     nodes = costs.get("nodes", []) if isinstance(costs, Mapping) else []
-    options = Options(threads=threads, shapes=shapes.of(bundle))
-    kernels = backends.profile(backend, chosen(bundle, backend).path, bundle.cases[0].inputs, options, runs)
+    artifact = chosen(bundle, backend)
+    options = options_for(bundle, artifact, threads)
+    kernels = backends.profile(backend, artifact.path, bundle.cases[0].inputs, options, runs)
     return attribute(kernels, nodes, runs, peak)
 
 

@@ -210,7 +210,7 @@ def test_a_converted_model_is_an_artifact_with_a_proof_of_its_own(tmp_path: Path
 
 def test_an_unknown_format_is_said_with_those_that_are_known() -> None:
     subject = from_spec("se", MECHANISMS["se"], "test")
-    with pytest.raises(UnknownNameError, match="no converter 'tflit'; known: .*ort"):
+    with pytest.raises(UnknownNameError, match=r"no converter 'tflit'; known: .*ort"):
         stages.build(subject, BuildOptions(to=("tflit",)))
 
 

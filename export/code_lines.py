@@ -13,7 +13,8 @@ from types import FrameType
 import torch
 from torch import fx
 
-_OURS, _TORCH = str(Path(__file__).parents[1]), str(Path(torch.__file__).parent)
+#: With a separator behind it: torchvision lies beside torch.
+_OURS, _TORCH = (str(folder / "_")[:-1] for folder in (Path(__file__).parents[1], Path(torch.__file__).parent))
 _PATHS = sysconfig.get_paths()
 _STANDARD, _INSTALLED = _PATHS["stdlib"], _PATHS["purelib"]
 #: Installed packages that are on the way from the user's code to an operator, and never his own.

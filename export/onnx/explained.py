@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import torch
 
@@ -29,8 +30,8 @@ _WORDS = {
 _LINALG = re.compile(r"linalg|svd|inverse|cholesky|_eig|lu_")
 
 
-def explained(name: str, error: BaseException) -> str:
-    """Give the sentence for an error of the exporter."""
+def explained(name: str, error: BaseException, cut: Callable[[], str] = lambda: "") -> str:
+    """Give the sentence for an error of the exporter; ``cut`` says where a network that chooses is to be cut."""
     causes = list(code_lines.chain(error))
     kinds = {type(cause).__name__ for cause in causes}
     node = code_lines.node_of(error)
@@ -39,6 +40,8 @@ def explained(name: str, error: BaseException) -> str:
     if "GuardOnDataDependentSymNode" in kinds:
         guard = next(cause for cause in causes if type(cause).__name__ == "GuardOnDataDependentSymNode")
         line = code_lines.of_trace(str(guard)) or line
+        if chooses := cut():
+            return f"{name} runs, but cannot be traced{_at(line)}: {chooses}"
         return (
             f"{name} runs, but cannot be traced{_at(line)}: that depends on the values in a tensor, and a graph is the"
             f" same for all values; {_decision(line)}"

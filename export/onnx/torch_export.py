@@ -16,7 +16,7 @@ import torch
 from attn_export.errors import ContractError, ExportError
 from attn_export.export.binding import bound, shapes
 from attn_export.export.copies import copied
-from attn_export.export.onnx import contract, fixed_sizes
+from attn_export.export.onnx import contract, fixed_sizes, suppression
 from attn_export.export.onnx.assumed import narrowed
 from attn_export.export.onnx.beyond import compared
 from attn_export.export.onnx.epsilons import lost
@@ -127,7 +127,7 @@ def _convert(subject: Subject, promised: Contract) -> torch.onnx.ONNXProgram:
                 external_data=False,
             )
         except Exception as error:  # the exporter wraps whatever any layer of it raises
-            raise ExportError(explained(subject.name, error)) from error
+            raise ExportError(explained(subject.name, error, lambda: suppression.cut(subject))) from error
     if program is None:
         raise ExportError(f"{subject.name} cannot be exported: {said.getvalue().strip()[-300:]}")
     assert program.exported_program is not None

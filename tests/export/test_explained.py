@@ -263,3 +263,62 @@ def test_a_window_of_an_open_size_is_left_as_it_is() -> None:
         model = onnx.ModelProto()
         model.CopyFrom(helper.make_model(helper.make_graph([node], "g", ends[:1], ends[1:])))
         assert settle_windows(model) == count
+
+
+@torch.library.custom_op("attn_export_tests::nms", mutates_args=())
+def suppressed(boxes: Tensor, limit: float) -> Tensor:
+    return torch.nonzero(boxes[:, 0] > limit).flatten()
+
+
+@suppressed.register_fake
+def _(boxes: Tensor, limit: float) -> Tensor:
+    return boxes.new_empty(torch.library.get_ctx().new_dynamic_size(), dtype=torch.int64)
+
+
+class Pyramid(nn.Module):
+    def forward(self, x: Tensor) -> dict[str, Tensor]:
+        return {"0": x, "1": F.avg_pool2d(x, 2)}
+
+
+class Head(nn.Module):
+    def forward(self, features: list[Tensor]) -> dict[str, Tensor]:
+        return {"boxes": torch.cat([each.flatten(2) for each in features], 2)}
+
+
+class Detector(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone, self.head = Pyramid(), Head()
+
+    def forward(self, x: Tensor) -> Tensor:
+        boxes = self.head(list(self.backbone(x).values()))["boxes"][0].T
+        kept = suppressed(boxes, 0.5)
+        if kept.numel() > 4:
+            return boxes[kept[:4]]
+        return boxes[kept]
+
+
+class Chooses(Detector):
+    """Without parts that give what is before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.predict = self.backbone, self.head
+        del self.backbone, self.head
+
+    def forward(self, x: Tensor) -> Tensor:
+        kept = suppressed(x[0].flatten(1).T, 0.5)
+        return x[0].flatten(1).T[: kept.numel() if kept.numel() > 3 else 3]
+
+
+def test_a_detector_is_told_where_to_cut() -> None:
+    raw = ": a module whose forward(self, x) returns self.net.head(list(self.net.backbone(x).values()))"
+    for module, way in ((Detector(), raw), (Chooses(), "suppress behind it")):
+        with pytest.raises(AttnExportError) as caught:
+            export_subject(from_module(module.eval(), (X,)))
+        said = str(caught.value)
+        assert "cannot be traced at test_explained.py, line" in said
+        assert "forward suppresses boxes at test_explained.py, line" in said
+        assert "kept = suppressed(" in said
+        assert said.endswith(way)
+        assert "torch.where" not in said

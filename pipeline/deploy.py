@@ -319,12 +319,23 @@ def _mutants(
         return None
     final = _float32(state)
     with progress.stage("inject faults"):
-        budget = max(LEAST, FAST_SHARE * spent) if options.mutants == "fast" else None
+        budget, limit = (None, None) if options.mutants == "full" else _seconds(state, spent, progress)
         held = state.made[0].snr
-        score = run_mutants(final.model, cases, final.contract.outputs, budget=budget, second=auditor, snr=held)
+        score = run_mutants(
+            final.model, cases, final.contract.outputs, budget=budget, limit=limit, second=auditor, snr=held
+        )
         progress.detail(score.summary())
     refuse_vacuous(score)
     return score
+
+
+def _seconds(state: PipelineState, spent: float, progress: Progress) -> tuple[float, float]:
+    """Say how long injected faults may take, and one of each kind: no longer than PyTorch's exporter, where it ran."""
+    budget = max(LEAST, FAST_SHARE * spent)
+    if state.subject.graph is not None:
+        return budget, budget
+    limit = max(LEAST, progress.seconds[stages.EXPORT.name])
+    return min(budget, limit), limit
 
 
 def _measure(whole: Bundle, options: DeployOptions, progress: Progress) -> Measurement:

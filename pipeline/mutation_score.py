@@ -44,12 +44,13 @@ class MutantResult:
 
 @dataclass(frozen=True)
 class MutationScore(Summarised):
-    """What became of the mutants that were tried, out of all that could be made."""
+    """What became of the mutants that were tried, out of all that could be made; ``untried`` kinds had no time left."""
 
     mode: str
     possible: int
     mutants: tuple[MutantResult, ...]
     duration_s: float
+    untried: tuple[str, ...] = ()
 
     def count(self, verdict: Verdict) -> int:
         """How many mutants have this verdict."""
@@ -84,7 +85,8 @@ class MutationScore(Summarised):
             text += f", {equal} equivalent"
         if self.missed:
             text += f"; not caught: {', '.join(self.missed)}"
-        return f"{text} ({len(self.mutants)} of {self.possible} tried, {self.duration_s:.1f} s)"
+        left = f", {len(self.untried)} kinds left for want of time" if self.untried else ""
+        return f"{text} ({len(self.mutants)} of {self.possible} tried{left}, {self.duration_s:.1f} s)"
 
     def to_dict(self) -> dict[str, Any]:
         """Give the score as plain data, for the manifest."""
@@ -96,6 +98,7 @@ class MutationScore(Summarised):
             **{verdict: self.count(verdict) for verdict in ("killed", "survived", "equivalent", "invalid")},
             "score": self.score if self.score == self.score else None,
             "vacuous": list(self.vacuous),
+            "untried": list(self.untried),
             "duration_s": self.duration_s,
             "mutants": rows,
         }

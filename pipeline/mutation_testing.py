@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnx import TensorProto
 
 from attn_export.bundle import Case, rows
 from attn_export.deploy_tests.backend import Options
@@ -30,13 +31,15 @@ from attn_export.pipeline.mutation_score import MutantResult, MutationScore
 from attn_export.pipeline.shared_weights import shared
 from attn_export.process import activity
 from attn_export.reparam.evaluate.onnx import OnnxEvaluator
-from attn_export.types import TensorSpec
+from attn_export.types import Array, TensorSpec
 from attn_export.untrusted.text import first_line
 
 #: Two models are the same where their float64 evaluations differ by no more, relative to the output's norm.
 EQUIVALENT = 1e-12
 #: What ``fast`` may take, as a share of the time before it: a fifth of the run up to there.
 FAST_SHARE = 0.25
+#: Faults that are tried whatever they take, the trivial ones first: of fewer a share says nothing.
+FEWEST = 6
 #: Cases on which ``fast`` tells survivors from equivalents.
 FAST_CASES = 2
 
@@ -50,6 +53,7 @@ def run_mutants(
     outputs: Sequence[TensorSpec],
     *,
     budget: float | None = None,
+    limit: float | None = None,
     tolerance: float = TOLERANCE,
     second: Callable[[onnx.ModelProto], str] | None = None,
     faults: Sequence[Mutation] | None = None,
@@ -63,6 +67,7 @@ def run_mutants(
         cases: those of the bundle.
         outputs: those of the bundle.
         budget: seconds after which no further mutant is begun, but for one of each kind. None: all run.
+        limit: seconds that one of each kind may take as well, but for ``FEWEST``; kinds that are left are named.
         tolerance: the gate's.
         second: given a mutant, names the graph audit that notices it, or gives an empty string.
         faults: what to try; by default all that can be made.
@@ -80,6 +85,8 @@ def run_mutants(
             spent = time.perf_counter() - began
             if budget is not None and spent > budget and mutation.kind in tried:
                 break  # mutants come one of each kind in turn, so every kind that applies was tried by now
+            if limit is not None and len(mutants) >= FEWEST and spent * (1 + 1 / len(mutants)) > limit:
+                break  # the next one would end beyond it
             tried.add(mutation.kind)
             with activity.doing(f"trying the injected fault {mutation.name!r}", who="", model=""):
                 result = judge(mutation, mutation.of(light), Path(folder, "mutant.onnx"))
@@ -87,7 +94,8 @@ def run_mutants(
                 result = replace(result, caught_by_audit=second(mutation.of(model)))
             mutants.append(result)
     mode = "full" if budget is None else "fast"
-    return MutationScore(mode, len(rows), tuple(mutants), time.perf_counter() - began)
+    untried = tuple(dict.fromkeys(row.kind for row in rows if row.kind not in tried))
+    return MutationScore(mode, len(rows), tuple(mutants), time.perf_counter() - began, untried)
 
 
 def _margin(row: OutputComparison) -> float:
@@ -95,6 +103,27 @@ def _margin(row: OutputComparison) -> float:
     whole = row.error_limit / row.error if row.error else float("inf")
     own = row.slice_limit / row.slice_normalized_error if row.slice_normalized_error else float("inf")
     return min(whole, own)
+
+
+class _Same(Mapping[str, Array]):
+    """The large weights of a mutant that are the model's own: they lie in its file, and were made float64 once."""
+
+    def __init__(self, weights: Mapping[str, Array], names: Set[str]) -> None:
+        self._weights, self._names = weights, names
+
+    def __getitem__(self, name: str) -> Array:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._weights[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
 
 
 class _Gate:
@@ -139,16 +168,16 @@ class _Gate:
                     below = min(below, *map(_margin, parity.comparisons))
         except BackendError as error:
             return MutantResult(mutation.name, mutation.kind, "invalid", 0.0, reason=first_line(error))
-        return self._passed(mutation, MutantResult(mutation.name, mutation.kind, "survived", k, below))
+        return self._passed(mutation, mutant, MutantResult(mutation.name, mutation.kind, "survived", k, below))
 
-    def _passed(self, mutation: Mutation, result: MutantResult) -> MutantResult:
+    def _passed(self, mutation: Mutation, mutant: onnx.ModelProto, result: MutantResult) -> MutantResult:
         """Say why no case caught it: none triggers it, it is the same function, or its error is too small."""
         condition = mutation.condition
         if condition and not self._triggered(mutation):
             return replace(result, reason=_UNTRIGGERED + condition.text)
         told = len(self.cases) if condition else min(self.told_by, len(self.cases))
         try:
-            distance = self._distance(mutation.of(self.model), told)
+            distance = self._distance(mutant, told)
         except ExportError as error:
             return replace(result, reason=f"whether it is equivalent is not known: {error}")
         result = replace(result, float64_distance=distance)
@@ -175,10 +204,11 @@ class _Gate:
 
     def _distance(self, mutant: onnx.ModelProto, told_by: int) -> float:
         """Relative difference of mutant and model in float64, in the first case that shows one; 0 if none does."""
-        changed, worst = OnnxEvaluator(mutant), 0.0
+        self._exact = self._exact or OnnxEvaluator(self.model)
+        same = {tensor.name for tensor in mutant.graph.initializer if tensor.data_location == TensorProto.EXTERNAL}
+        changed, worst = OnnxEvaluator(mutant, arrays=_Same(self._exact.constants, same)), 0.0
         for index, case in enumerate(self.cases[:told_by]):
             if index not in self._wanted:
-                self._exact = self._exact or OnnxEvaluator(self.model)
                 self._wanted[index] = self._exact.run(case.inputs)
             got = rows.matched(changed.run(case.inputs), self._wanted[index], case.selections)
             for name, value in self._wanted[index].items():

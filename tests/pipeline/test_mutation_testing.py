@@ -10,17 +10,23 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import numpy_helper
+from torch import nn
 
 from attn_export.bundle import Case
 from attn_export.errors import InconclusiveError
 from attn_export.export.graph.index import set_tensor
+from attn_export.export.in_memory import from_module
 from attn_export.export.mutants.catalogue import Mutation, mutations
 from attn_export.export.mutants.conditional import Condition
 from attn_export.pipeline import shared_weights
+from attn_export.pipeline.deploy import _seconds
 from attn_export.pipeline.mutation_score import MutantResult, MutationScore, refuse_vacuous
-from attn_export.pipeline.mutation_testing import run_mutants
+from attn_export.pipeline.mutation_testing import FEWEST, run_mutants
+from attn_export.pipeline.progress import Progress
 from attn_export.pipeline.report import content, recount
+from attn_export.pipeline.stage import PipelineState
 from attn_export.reparam.evaluate.onnx import OnnxEvaluator
 from tests.export.models import PORTS, cases, rich
 
@@ -192,3 +198,24 @@ def test_what_the_runtime_refuses_counts_for_nobody() -> None:
 def test_infinity_is_no_json() -> None:
     score = MutationScore("full", 1, (MutantResult("a", "a", "killed", math.inf),), 0.1)
     assert score.to_dict()["mutants"][0]["normalized_error"] is None
+
+
+def test_a_limit_ends_the_run_before_one_of_each_kind_but_not_before_a_few() -> None:
+    score = run_mutants(MODEL, CASES, PORTS, budget=0.0, limit=0.0)
+    kinds = list(dict.fromkeys(mutation.kind for mutation in mutations(MODEL)))
+    assert [fate.kind for fate in score.mutants] == kinds[:FEWEST]
+    assert list(score.untried) == kinds[FEWEST:]
+    assert f"{len(kinds) - FEWEST} kinds left for want of time" in score.summary()
+    assert run_mutants(MODEL, CASES, PORTS, budget=0.0, limit=1e9).untried == ()
+
+
+def test_faults_take_no_longer_than_the_export() -> None:
+    progress = Progress()
+    progress.seconds["export"] = 5.0
+    module = PipelineState(from_module(nn.Linear(2, 2).eval(), (torch.ones(1, 2),)), ())
+    assert _seconds(module, 12.0, progress) == (3.0, 5.0)
+    assert _seconds(module, 100.0, progress) == (5.0, 5.0)
+    progress.seconds["export"] = 0.1
+    assert _seconds(module, 100.0, progress) == (1.0, 1.0)
+    file = replace(module, subject=replace(module.subject, graph=MODEL))
+    assert _seconds(file, 100.0, progress) == (25.0, 25.0)

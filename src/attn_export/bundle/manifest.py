@@ -343,6 +343,7 @@ class MutationRecord:
         invalid: how many the runtime refused.
         score: killed out of killed and survived; null where there is neither.
         vacuous: trivial faults that passed, so that the gate proves nothing.
+        untried: kinds of faults for which no time was left.
         duration_s: seconds that all of it took.
     """
 
@@ -356,6 +357,7 @@ class MutationRecord:
     invalid: Count = 0
     score: Annotated[float, Within(0, 1)] | None = None
     vacuous: tuple[str, ...] = ()
+    untried: tuple[str, ...] = ()
     duration_s: Size = 0.0
 
 

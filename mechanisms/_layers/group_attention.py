@@ -38,11 +38,7 @@ class GroupAttention(nn.Module):
         if size[0] % side or size[1] % side:
             raise ValueError(f"group must divide the map; {side} does not divide {size[0]} x {size[1]}")
         self.heads = heads
-        # Rows and columns of groups go before places in a group; far groups have the two the other way round.
-        rows, columns = size[0] // side, size[1] // side
-        self.split = (side, rows, side, columns, channels) if far else (rows, side, columns, side, channels)
-        self.order, self.back = ((0, 2, 4, 1, 3, 5), (0, 3, 1, 4, 2, 5)) if far else ((0, 1, 3, 2, 4, 5),) * 2
-        self.joint = (rows, columns, side, side, channels)
+        self.side, self.size, self.far = side, size, far
         self.qkv = nn.Linear(channels, 3 * channels)
         self.out = nn.Linear(channels, channels)
         width = max(1, channels // 16)
@@ -56,9 +52,27 @@ class GroupAttention(nn.Module):
 
     def forward(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
         """Attend."""
-        groups = x.reshape(-1, *self.split).permute(self.order).reshape(-1, self.index.shape[0], x.shape[2])
+        groups = self._grouped(x)
         q, k, v = (split_heads(part, self.heads) for part in self.qkv(groups).chunk(3, -1))
         # Of parameters and constants only, so exporters fold it: no MLP and no Gather are left in the graph.
         bias = gather_bias(self.position(self.offsets), self.index)
         mixed: Tensor = self.out(merge_heads(attend(q, k, v, bias=bias)))
-        return mixed.reshape(-1, *self.joint).permute(self.back).reshape(-1, *x.shape[1:])
+        return self._placed(mixed).reshape(-1, *x.shape[1:])
+
+    def _grouped(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "bm gg c"]:
+        """Bring the pixels of each group together; two axes change places at a time, as few compilers take six."""
+        side, (h, w), c = self.side, self.size, x.shape[2]
+        if not self.far:
+            tiles = x.reshape(-1, side, w // side, side * c).transpose(1, 2)
+        else:
+            rows = x.reshape(-1, side, h // side, w * c).transpose(1, 2)
+            tiles = rows.reshape(-1, side * side, w // side, c).transpose(1, 2)
+        return tiles.reshape(-1, side * side, c)
+
+    def _placed(self, x: Float[Tensor, "bm gg c"]) -> Tensor:
+        """Undo ``_grouped``."""
+        side, (h, w), c = self.side, self.size, x.shape[2]
+        if not self.far:
+            return x.reshape(-1, w // side, side, side * c).transpose(1, 2)
+        rows = x.reshape(-1, w // side, side * side, c).transpose(1, 2)
+        return rows.reshape(-1, h // side, side, w * c).transpose(1, 2)

@@ -38,36 +38,40 @@ def shifted(
 
 
 def local_sum(
-    weights: Float[Tensor, "b g h w k k"],
-    values: Float[Tensor, "b g rows columns d"],
+    weights: Float[Tensor, "n h w window"],
+    values: Float[Tensor, "n rows columns d"],
+    kernel: int,
     stride: int = 1,
     padding: int = 0,
-) -> Float[Tensor, "b g h w d"]:
+) -> Float[Tensor, "n h w d"]:
     """Sum the window of each pixel with weights of its own.
 
+    Groups with weights of their own are items of the batch: compilers for phones refuse more than four dimensions.
+
     Args:
-        weights: for each output pixel, those of its window.
-        values: a map, channels last; group ``g`` of it is weighted by group ``g`` of the weights.
+        weights: for each output pixel, those of its ``kernel ** 2`` neighbours, row by row.
+        values: a map, channels last.
+        kernel: side of the window.
         stride: between windows.
-        padding: zeros around ``values``; with them there must be ``stride * (h - 1) + k`` rows or more.
+        padding: zeros around ``values``; with them there must be ``stride * (h - 1) + kernel`` rows or more.
     """
-    height, width, kernel = weights.shape[2], weights.shape[3], weights.shape[-1]
+    height, width = weights.shape[1:3]
     span = stride * (width - 1) + kernel  # columns of values that a row of windows sees
-    bottom = stride * (height - 1) + kernel - padding - values.shape[2]
-    right = span - padding - values.shape[3]
+    bottom = stride * (height - 1) + kernel - padding - values.shape[1]
+    right = span - padding - values.shape[2]
     wide = F.pad(values, (0, 0, padding, right, padding, bottom))
-    rows = [wide[:, :, i : i + stride * (height - 1) + 1 : stride] for i in range(kernel)]
-    seen = torch.stack(rows, 3).flatten(3, 4)  # b g h k*span d
-    return _banded(weights, stride, span) @ seen
+    seen = torch.cat([wide[:, i : i + stride * (height - 1) + 1 : stride] for i in range(kernel)], 2)
+    return _banded(weights, kernel, stride, span) @ seen  # n h w k*span times n h k*span d
 
 
-def _banded(weights: Tensor, stride: int, span: int) -> Tensor:
-    """Give each window its place in the row: ``k`` bands, each moved on by ``stride`` from one pixel to the next.
+def _banded(weights: Tensor, kernel: int, stride: int, span: int) -> Tensor:
+    """Give each window its place in the row: ``kernel`` bands, each moved on by ``stride`` from pixel to pixel.
 
     With ``stride`` zeros behind each line of the matrix, reading it with lines shorter by ``stride`` moves line x by
     ``stride * x``: no index is needed.
     """
-    width, kernel = weights.shape[3], weights.shape[-1]
+    height, width = weights.shape[1:3]
     size = kernel * span
-    lines = F.pad(F.pad(weights, (0, span - kernel)).flatten(-2), (0, stride))  # b g h w size+stride
-    return lines.flatten(3)[..., : width * size].reshape(*weights.shape[:4], size)
+    windows = weights.reshape(-1, height * width, kernel, kernel)
+    lines = F.pad(F.pad(windows, (0, span - kernel)).reshape(-1, height, width, size), (0, stride))
+    return lines.flatten(2)[..., : width * size].reshape(-1, height, width, size)

@@ -5,6 +5,7 @@ x = x + up(Wo softmax(q kᵀ / sqrt(d) + B) v)      one vector a window, given t
 x = LN(x);  x = x + conv_3(x)                     b h w c
 """
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -48,9 +49,11 @@ class OverlappedAttention(nn.Module):
         parts = (self.query(reduced), *self.key_value(reduced).chunk(2, 1))
         q, k, v = (split_heads(part.flatten(2).transpose(1, 2), self.heads) for part in parts)
         seen: Tensor = self.out(merge_heads(attend(q, k, v, bias=self.bias())))
-        rows, columns = self.grid
-        tiles = x.reshape(-1, rows, self.window, columns, self.window, c)
-        return (tiles + seen.reshape(-1, rows, 1, columns, 1, c)).reshape(-1, h, w, c)
+        columns = self.grid[1]
+        # The pixels of a window's row are channels, and rows of windows the batch: four axes, not six.
+        tiles = x.reshape(-1, self.window, columns, self.window * c)
+        given = torch.cat([seen.reshape(-1, 1, columns, c)] * self.window, 3)
+        return (tiles + given).reshape(-1, h, w, c)
 
 
 class GlobalBlock(nn.Module):

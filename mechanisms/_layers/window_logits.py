@@ -30,9 +30,11 @@ class RelativeLogits(nn.Module):
     def forward(self, q: Float[Tensor, "*b n d"]) -> Float[Tensor, "*b n r2"]:
         """Return the logits of scaled queries, pixels row by row."""
         places = q.reshape(-1, self.block, self.block, q.shape[-1])
-        across = self._along(places.permute(2, 0, 1, 3), self.rel_width).permute(1, 2, 0, 3).unsqueeze(-2)
-        down = self._along(places.permute(1, 0, 2, 3), self.rel_height).permute(1, 0, 2, 3).unsqueeze(-1)
-        return (down + across).reshape(*q.shape[:-1], self.window**2)
+        across = self._along(places.permute(2, 0, 1, 3), self.rel_width).permute(1, 2, 0, 3)
+        down = self._along(places.permute(1, 0, 2, 3), self.rel_height).permute(1, 0, 2, 3)
+        pixels = self.block**2
+        both = down.reshape(-1, pixels, self.window, 1) + across.reshape(-1, pixels, 1, self.window)
+        return both.reshape(*q.shape[:-1], self.window**2)
 
     def _along(self, q: Tensor, table: Tensor) -> Tensor:
         """Products with the offsets along the first axis of ``q``: block … d to block … window."""

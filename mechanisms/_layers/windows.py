@@ -15,16 +15,16 @@ from attn_export.mechanisms._layers.position import RelativeBias
 def partition(x: Float[Tensor, "b h w c"], height: int, width: int) -> Float[Tensor, "b m n c"]:
     """Cut a map into windows, row by row."""
     _, h, w, c = x.shape
-    tiles = x.reshape(-1, h // height, height, w // width, width, c).transpose(2, 3)
+    # Rows of windows join the batch, pixels of a row the channels: compilers for phones refuse six dimensions.
+    tiles = x.reshape(-1, height, w // width, width * c).transpose(1, 2)
     return tiles.reshape(-1, (h // height) * (w // width), height * width, c)
 
 
 def join(x: Float[Tensor, "b m n c"], height: int, width: int, columns: int) -> Float[Tensor, "b h w c"]:
     """Undo ``partition``; ``columns`` windows make up the width of the map."""
     _, m, _, c = x.shape
-    rows = m // columns
-    tiles = x.reshape(-1, rows, columns, height, width, c).transpose(2, 3)
-    return tiles.reshape(-1, rows * height, columns * width, c)
+    tiles = x.reshape(-1, columns, height, width * c).transpose(1, 2)
+    return tiles.reshape(-1, m // columns * height, columns * width, c)
 
 
 def roll(x: Tensor, steps: int, axes: tuple[int, ...]) -> Tensor:
@@ -84,21 +84,25 @@ class WindowAttention(nn.Module):
             x = roll(x, self.shift, (1, 2))
         windows = partition(x, *self.window)
         q, k, v = (self._split(part) for part in self.qkv(windows).chunk(3, -1))
-        mixed = attend(q, k, v, bias=self._logit_bias()).transpose(2, 3).flatten(3)
-        x = join(self.out(mixed), *self.window, x.shape[2] // self.window[1])
+        mixed = attend(q, k, v, bias=self._logit_bias())
+        if self.shift:
+            mixed = mixed.reshape(-1, self.heads, *q.shape[2:])
+        x = join(self.out(mixed.transpose(1, 2).reshape(windows.shape)), *self.window, x.shape[2] // self.window[1])
         if self.shift:
             x = roll(x, -self.shift, (1, 2))
         return x.permute(0, 3, 1, 2) if self.channels_first else x
 
-    def _split(self, x: Tensor) -> Tensor:
-        return x.reshape(-1, *x.shape[1:3], self.heads, x.shape[3] // self.heads).transpose(2, 3)
+    def _split(self, x: Float[Tensor, "b m n c"]) -> Float[Tensor, "bm g n d"]:
+        heads = x.reshape(-1, x.shape[2], self.heads, x.shape[3] // self.heads).transpose(1, 2)
+        # Where windows have masks of their own, window and head are one axis.
+        return heads.reshape(-1, x.shape[1] * self.heads, *heads.shape[2:]) if self.shift else heads
 
     def _logit_bias(self) -> Tensor:
         bias: Tensor = self.bias()
         if not self.shift:
             return bias
         # Half the minimum leaves room for the logits that it is added to. Parameters and constants: exporters fold it.
-        return bias.masked_fill(self.hidden, torch.finfo(bias.dtype).min / 2)
+        return bias.masked_fill(self.hidden, torch.finfo(bias.dtype).min / 2).flatten(0, 1)
 
 
 def _strangers(size: tuple[int, int], window: tuple[int, int], shift: int) -> Tensor:
@@ -116,4 +120,4 @@ def _strangers(size: tuple[int, int], window: tuple[int, int], shift: int) -> Te
 def merge_patches(x: Float[Tensor, "b h w c"]) -> Float[Tensor, "b rows columns d"]:
     """Stack each square of four pixels on the channel axis: the left column down, then the right one."""
     _, h, w, c = x.shape
-    return x.reshape(-1, h // 2, 2, w // 2, 2, c).permute(0, 1, 3, 4, 2, 5).reshape(-1, h // 2, w // 2, 4 * c)
+    return x.reshape(-1, 2, w, c).transpose(1, 2).reshape(-1, h // 2, w // 2, 4 * c)

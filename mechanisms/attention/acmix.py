@@ -72,23 +72,25 @@ class ACmix(nn.Module):
 
     def _attention(self, qkv: Tensor) -> Tensor:
         s, k, reach, size = self.stride, self.window, self.window // 2, self.heads * self.depth
-        q = self._split(qkv[:, :size, ::s, ::s]) * self.depth**-0.5  # b g y x d
+        q = self._split(qkv[:, :size, ::s, ::s]) * self.depth**-0.5  # n y x d, n over images and heads
         wide = F.pad(qkv[:, size:], (reach,) * 4, mode="reflect")
         keys, values = (self._split(part) for part in wide.chunk(2, 1))
-        height, width = q.shape[2:4]
+        height, width = q.shape[1:3]
         # Products with whole rows, of which each pixel keeps k: reading lines longer by s moves line x back by s x.
-        rows = torch.stack([keys[:, :, i : i + s * (height - 1) + 1 : s] for i in range(k)], 3)
-        products = (q.unsqueeze(3) @ rows.transpose(-2, -1)).flatten(-2)  # b g y k (x w)
-        lines = F.pad(products, (0, s * width)).reshape(*products.shape[:-1], width, -1)
+        rows = torch.cat([keys[:, i : i + s * (height - 1) + 1 : s] for i in range(k)], 2)
+        products = (q @ rows.transpose(-2, -1)).flatten(2)  # n y (x k w)
+        lines = F.pad(products, (0, s * width)).reshape(-1, height * width, k * wide.shape[3] + s)
+        near = lines[..., : k * wide.shape[3]].reshape(-1, height * width, k, wide.shape[3])[..., :k]
         # Places are linear in the axes, so a difference of projected places is two numbers for each query.
-        across, down = (q @ self.position.weight).unsqueeze(3).chunk(2, -1)  # b g y 1 x 1 each
-        logits = lines[..., :k] + across * _offsets(qkv, 3, k, s) + down * _offsets(qkv, 2, k, s)[..., None, None]
-        logits = logits.transpose(3, 4)  # b g y x k k
-        weights = torch.softmax(logits.flatten(-2), -1).reshape(logits.shape)
-        return local_sum(weights, values, s).permute(0, 1, 4, 2, 3).flatten(1, 2)
+        across, down = (q @ self.position.weight).chunk(2, -1)  # n y x 1 each
+        across, down = across * _offsets(qkv, 3, k, s), down * _offsets(qkv, 2, k, s).unsqueeze(1)
+        logits = near + across.reshape(-1, height * width, 1, k) + down.reshape(-1, height * width, k, 1)
+        weights = torch.softmax(logits.flatten(2), -1).reshape(-1, height, width, k * k)
+        mixed = local_sum(weights, values, k, s).permute(0, 3, 1, 2)
+        return mixed.reshape(-1, size, height, width)
 
-    def _split(self, x: Tensor) -> Tensor:
-        return x.reshape(-1, self.heads, self.depth, *x.shape[2:]).permute(0, 1, 3, 4, 2)
+    def _split(self, x: Float[Tensor, "b gd h w"]) -> Float[Tensor, "bg h w d"]:
+        return x.reshape(-1, self.depth, *x.shape[2:]).permute(0, 2, 3, 1)
 
 
 def _offsets(x: Tensor, axis: int, window: int, stride: int) -> Tensor:

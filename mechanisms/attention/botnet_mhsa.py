@@ -69,9 +69,9 @@ class BottleneckAttention(nn.Module):
         """Compute the two products of queries and relative positions: b g n n."""
         h, w = self.size
         maps = q.reshape(-1, h, w, self.d_head)
-        along = skew((maps @ self.columns.T).flatten(0, 1)).reshape(-1, h, w, 1, w)
+        along = skew((maps @ self.columns.T).flatten(0, 1)).reshape(-1, h * w, 1, w)
         down = skew((maps.transpose(1, 2) @ self.rows.T).flatten(0, 1)).reshape(-1, w, h, h).transpose(1, 2)
-        return (down.unsqueeze(4) + along).reshape(-1, self.heads, h * w, h * w)
+        return (down.reshape(-1, h * w, h, 1) + along).reshape(-1, self.heads, h * w, h * w)
 
 
 MECHANISM = Spec(

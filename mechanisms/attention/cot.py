@@ -70,11 +70,12 @@ class ContextualTransformer(nn.Module):
         return y
 
     def _aggregated(self, values: Tensor, weights: Tensor) -> Tensor:
-        space = values.shape[2:]
-        local = weights.reshape(-1, 1, self.windows, self.kernel**2, *space)
-        moved = (part.reshape(-1, self.share, self.windows, *space) for part in shifted(values, self.kernel))
-        terms = [part * local[:, :, :, i] for i, part in enumerate(moved)]
-        return functools.reduce(torch.add, terms).flatten(1, 2)
+        # Pixels are one axis: compilers for phones take four.
+        pixels, size = values.shape[2] * values.shape[3], self.kernel**2
+        local = weights.reshape(-1, 1, self.windows * size, pixels)
+        moved = (part.reshape(-1, self.share, self.windows, pixels) for part in shifted(values, self.kernel))
+        terms = [part * local[:, :, i::size] for i, part in enumerate(moved)]
+        return functools.reduce(torch.add, terms).reshape(-1, *values.shape[1:])
 
 
 MECHANISM = Spec(

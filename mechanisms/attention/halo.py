@@ -52,9 +52,11 @@ class HaloAttention(nn.Module):
             raise ValueError(f"hides must be 'outside' or 'inside'; it is {hides!r}")
         self.hides = hides
         self.block, self.halo, self.heads, self.width = block, halo, heads, head_channels
+        self.window = block + 2 * halo
+        self.more = -(-2 * halo // block)  # blocks that a window reaches into beyond its first
         self.query = nn.Linear(channels, heads * head_channels, bias=False)
         self.key_value = nn.Linear(channels, 2 * heads * head_channels, bias=False)
-        self.position = RelativeLogits(block, block + 2 * halo, head_channels)
+        self.position = RelativeLogits(block, self.window, head_channels)
         self.project = nn.Linear(heads * head_channels, channels)
         self.register_buffer("inside", torch.zeros(1, 1, 1, 1), persistent=False)
 
@@ -62,35 +64,47 @@ class HaloAttention(nn.Module):
         """Attend; ``h`` and ``w`` are multiples of ``block``."""
         x = x.permute(0, 2, 3, 1)
         rows, columns = x.shape[1] // self.block, x.shape[2] // self.block
-        q = self.query(x).reshape(-1, rows, self.block, columns, self.block, self.heads, self.width)
-        q = q.permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, rows * columns, self.heads, self.block**2, self.width)
-        q = q * self.width**-0.5
-        both = self._windows(self.key_value(x), 0.0).reshape(*q.shape[:2], -1, 2, self.heads, self.width)
-        k, v = (part.squeeze(3).transpose(2, 3) for part in both.chunk(2, 3))
+        # Blocks join the batch, and two axes change places at a time: compilers for phones take four.
+        channels, pixels = self.heads * self.width, self.block**2
+        q = self.query(x).reshape(-1, self.block, columns, self.block * channels).transpose(1, 2)
+        q = q.reshape(-1, pixels, self.heads, self.width).transpose(1, 2) * self.width**-0.5  # m g n d
+        both = self._windows(self.key_value(x), 0.0).reshape(-1, self.window**2, 2 * self.heads, self.width)
+        k, v = both.transpose(1, 2).chunk(2, 1)
         # Half the minimum leaves room for the logits that it is added to.
         outside = torch.finfo(x.dtype).min / 2
-        hidden = self._windows(self.inside.expand(1, x.shape[1], x.shape[2], 1), outside).reshape(-1, 1, 1, k.shape[3])
+        hidden = self._windows(self.inside.expand(1, x.shape[1], x.shape[2], 1), outside)  # of one image
+        hidden = hidden.reshape(1, rows * columns, 1, self.window**2)
         if self.hides == "outside":
-            y = attend(q, k, v, scale=1.0, bias=self.position(q) + hidden)
+            y = attend(q, k, v, scale=1.0, bias=self._by_block(self._by_image(self.position(q), hidden) + hidden))
         else:  # where all is hidden the finite minimum makes the softmax uniform
-            logits = q @ k.transpose(-2, -1) + self.position(q)
-            y = torch.softmax(logits.masked_fill(hidden == 0, torch.finfo(x.dtype).min), -1) @ v
-        y = y.reshape(-1, rows, columns, self.heads, self.block, self.block, self.width).permute(0, 1, 4, 2, 5, 3, 6)
-        out: Tensor = self.project(y.reshape(-1, *x.shape[1:3], self.heads * self.width))
+            logits = self._by_image(q @ k.transpose(-2, -1) + self.position(q), hidden)
+            y = torch.softmax(self._by_block(logits.masked_fill(hidden == 0, torch.finfo(x.dtype).min)), -1) @ v
+        y = y.transpose(1, 2).reshape(-1, columns, self.block, self.block * channels).transpose(1, 2)
+        out: Tensor = self.project(y.reshape(-1, *x.shape[1:3], channels))
         return out.permute(0, 3, 1, 2)
 
-    def _windows(self, x: Tensor, outside: float) -> Tensor:
-        """Return the window of each block of ``b h w c``, row by row: b rows columns r r c."""
-        window = self.block + 2 * self.halo
-        more = -(-2 * self.halo // self.block)  # blocks that a window reaches into beyond its first
-        pad = (self.halo, more * self.block - self.halo)
+    def _by_image(self, logits: Float[Tensor, "bm g n r"], hidden: Float[Tensor, "1 m 1 r"]) -> Tensor:
+        """Give the blocks of an image an axis of their own: what is hidden is the same in every image."""
+        return logits.reshape(-1, hidden.shape[1], self.heads * self.block**2, self.window**2)
+
+    def _by_block(self, logits: Float[Tensor, "b m gn r"]) -> Float[Tensor, "bm g n r"]:
+        return logits.reshape(-1, self.heads, self.block**2, self.window**2)
+
+    def _windows(self, x: Float[Tensor, "b h w c"], outside: float) -> Float[Tensor, "br columns r rc"]:
+        """Return the window of each block, row by row."""
+        pad = (self.halo, self.more * self.block - self.halo)
+        _, height, width, c = x.shape
         x = F.pad(x, (0, 0, *pad, *pad), value=outside)
-        for axis in (1, 3):
-            count = x.shape[axis] // self.block
-            x = x.reshape(*x.shape[:axis], count, self.block, *x.shape[axis + 1 :])
-            near = [x.narrow(axis, i, count - more) for i in range(more + 1)]
-            x = torch.cat(near, axis + 1).narrow(axis + 1, 0, window)
-        return x.transpose(2, 3)
+        height, width = height + sum(pad), width + sum(pad)
+        rows = self._near(x.reshape(-1, height // self.block, self.block * width * c), width * c)
+        columns = self._near(rows.reshape(-1, width // self.block, self.block * c), c)
+        return columns.reshape(-1, self.window, columns.shape[1], self.window * c).transpose(1, 2)
+
+    def _near(self, x: Float[Tensor, "n blocks size"], pixel: int) -> Float[Tensor, "n windows size"]:
+        """Put behind each block the next ones, and keep what its window reaches of them."""
+        count = x.shape[1] - self.more
+        near = [x.narrow(1, i, count) for i in range(self.more + 1)]
+        return torch.cat(near, 2).narrow(2, 0, self.window * pixel)
 
 
 MECHANISM = Spec(

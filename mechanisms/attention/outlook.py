@@ -56,30 +56,43 @@ class OutlookAttention(Constants):
 
     def forward(self, x: Float[Tensor, "b h w c"]) -> Float[Tensor, "b h w c"]:
         """Mix each pixel with its neighbours."""
-        values = self.value(x).reshape(-1, *x.shape[1:3], self.heads, x.shape[3] // self.heads)
-        mixed = local_sum(self.mixing(x), values.permute(0, 3, 1, 2, 4), padding=self.kernel_size - 1)
-        y: Tensor = self.project(mixed.permute(0, 2, 3, 1, 4).flatten(3))
+        height, width, channels = x.shape[1:]
+        values = self._by_head(self.value(x)).reshape(-1, height, width, channels // self.heads)
+        mixed = local_sum(self.mixing(x), values, 2 * self.kernel_size - 1, padding=self.kernel_size - 1)
+        heads = mixed.reshape(-1, self.heads, height * width, channels // self.heads).transpose(1, 2)
+        y: Tensor = self.project(heads.reshape(-1, height, width, channels))
         return y
 
-    def attention(self, x: Float[Tensor, "b h w c"]) -> Float[Tensor, "b rows columns gk k"]:
+    def attention(self, x: Float[Tensor, "b h w c"]) -> Float[Tensor, "b windows gk k"]:
         """Return the weights of all windows, group by group and pixel by pixel; the last axis sums to one."""
-        if self.stride > 1:
-            pooled = F.avg_pool2d(x.permute(0, 3, 1, 2), self.stride, self.stride, ceil_mode=True)
-            x = pooled.permute(0, 2, 3, 1)
-        window = self.kernel_size**2
-        logits = self.weigh(x) * self.scale
-        return torch.softmax(logits.reshape(-1, *x.shape[1:3], self.heads * window, window), -1)
+        return self._weights(self._pooled(x))
 
-    def mixing(self, x: Float[Tensor, "b h w c"]) -> Float[Tensor, "b g h w n n"]:
+    def mixing(self, x: Float[Tensor, "b h w c"]) -> Float[Tensor, "bg h w nn"]:
         """Return how much of each neighbour up to ``kernel_size - 1`` away ends in a pixel, over all windows."""
         # Each head is an item of the batch: grouped transposed convolutions are rare, and wrong in some runtimes.
-        weights = self.attention(x).flatten(3).permute(0, 3, 1, 2)
-        weights = weights.reshape(-1, self.kernel_size**4, *weights.shape[2:])
-        margin, reach = self.kernel_size // 2, 2 * self.kernel_size - 1
-        summed = F.conv_transpose2d(weights, self.spread, None, self.stride, margin, output_padding=self.stride - 1)[
-            :, :, : x.shape[1], : x.shape[2]
-        ]
-        return summed.reshape(-1, self.heads, reach, reach, *x.shape[1:3]).permute(0, 1, 4, 5, 2, 3)
+        pooled = self._pooled(x)
+        weights = self._weights(pooled).flatten(2).transpose(1, 2)
+        weights = weights.reshape(-1, self.kernel_size**4, *pooled.shape[1:3])
+        margin = self.kernel_size // 2
+        summed = F.conv_transpose2d(weights, self.spread, None, self.stride, margin, output_padding=self.stride - 1)
+        if self.stride > 1:  # windows reach beyond a map whose size is no multiple of the stride
+            summed = summed.narrow(2, 0, x.shape[1]).narrow(3, 0, x.shape[2])
+        return summed.permute(0, 2, 3, 1)
+
+    def _pooled(self, x: Float[Tensor, "b h w c"]) -> Float[Tensor, "b rows columns c"]:
+        if self.stride == 1:
+            return x
+        pooled = F.avg_pool2d(x.permute(0, 3, 1, 2), self.stride, self.stride, ceil_mode=True)
+        return pooled.permute(0, 2, 3, 1)
+
+    def _weights(self, pooled: Float[Tensor, "b rows columns c"]) -> Float[Tensor, "b windows gk k"]:
+        window, places = self.kernel_size**2, pooled.shape[1] * pooled.shape[2]
+        logits = self.weigh(pooled) * self.scale
+        return torch.softmax(logits.reshape(-1, places, self.heads * window, window), -1)
+
+    def _by_head(self, x: Float[Tensor, "b h w c"]) -> Float[Tensor, "b g hw d"]:
+        # Rows and columns are one axis while heads are moved: few compilers permute five.
+        return x.reshape(-1, x.shape[1] * x.shape[2], self.heads, x.shape[3] // self.heads).transpose(1, 2)
 
 
 def _spread(kernel: int) -> Tensor:

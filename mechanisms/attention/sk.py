@@ -59,16 +59,17 @@ class SelectiveKernel(nn.Module):
         """Convolve ``x`` with the kernels chosen for it."""
         maps = [branch(x) for branch in self.branches]
         means = [u.mean((2, 3), keepdim=True) for u in maps]  # of the sum: the maps need not be added twice
-        shares = self.shares(torch.cat(means, 2).sum(2, keepdim=True)).flatten(1, 2).chunk(len(maps), 1)
+        weights = self.shares(torch.cat(means, 2).sum(2, keepdim=True))
+        shares = weights.reshape(-1, len(maps) * maps[0].shape[1], 1, 1).chunk(len(maps), 1)
         y: Tensor = maps[0] * shares[0]
         for u, share in zip(maps[1:], shares[1:], strict=True):
             y = y + u * share
         return y
 
-    def shares(self, means: Float[Tensor, "b c 1 1"]) -> Float[Tensor, "b k c 1 1"]:
+    def shares(self, means: Float[Tensor, "b c 1 1"]) -> Float[Tensor, "b k c"]:
         """Return the share of each branch in each channel; over the branches they sum to one."""
         logits = self.choose(self.norm(self.squeeze(means)))
-        return torch.softmax(logits.reshape(-1, len(self.branches), *means.shape[1:]), 1)
+        return torch.softmax(logits.reshape(-1, len(self.branches), means.shape[1]), 1)
 
 
 def _branch(channels: int, kernel: int, groups: int, dilated: bool) -> nn.Sequential:

@@ -48,12 +48,16 @@ class Involution(nn.Module):
         if self.stride > 1:  # a window over the border averages what it has, so that odd sizes keep their last pixel
             pooled = F.avg_pool2d(x, self.stride, ceil_mode=True, count_include_pad=False)
         weights = self.span(torch.relu(self.norm(self.reduce(pooled))))
-        weights = torch.unflatten(weights, 1, (self.groups, self.kernel**2, 1))  # b g k² 1 h w
-        moved = [torch.unflatten(part, 1, (self.groups, -1)) for part in shifted(x, self.kernel, stride=self.stride)]
-        y = weights[:, :, 0] * moved[0]
-        for index in range(1, len(moved)):
-            y = y + weights[:, :, index] * moved[index]
-        return y.flatten(1, 2)
+        # Groups are items of the batch: compilers for phones take four axes.
+        space, size = weights.shape[2:], self.kernel**2
+        taps = weights.reshape(-1, size, *space).chunk(size, 1)  # bg 1 i j each
+        moved = [
+            part.reshape(-1, x.shape[1] // self.groups, *space) for part in shifted(x, self.kernel, stride=self.stride)
+        ]
+        y: Tensor = taps[0] * moved[0]
+        for index in range(1, size):
+            y = y + taps[index] * moved[index]
+        return y.reshape(-1, x.shape[1], *space)
 
 
 MECHANISM = Spec(

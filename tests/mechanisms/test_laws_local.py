@@ -44,8 +44,10 @@ def test_local_sum_weighs_the_windows_of_unfold(kernel: int, padding: int, strid
     windows = torch.stack(shifted(x.flatten(1, 2), kernel, padding, stride), 2).unflatten(1, (3, 4))  # b g d k h w
     weights = torch.randn(2, 3, *windows.shape[4:], kernel, kernel, dtype=torch.float64)
     expected = (windows * weights.flatten(4).permute(0, 1, 4, 2, 3).unsqueeze(2)).sum(3)
-    ours = local_sum(weights, x.permute(0, 1, 3, 4, 2), stride, padding)
-    assert (ours.permute(0, 1, 4, 2, 3) - expected).abs().max() <= 1e-13 * max(1.0, float(expected.abs().max()))
+    ours = local_sum(weights.flatten(4).flatten(0, 1), x.flatten(0, 1).permute(0, 2, 3, 1), kernel, stride, padding)
+    assert (ours.permute(0, 3, 1, 2).unflatten(0, (2, 3)) - expected).abs().max() <= 1e-13 * max(
+        1.0, float(expected.abs().max())
+    )
 
 
 @pytest.mark.parametrize(

@@ -54,11 +54,11 @@ class PermuteMLP(nn.Module):
         height, width = self.size
         if x.shape[1:3] != self.size:  # reshaping would mix up the items of the batch
             raise ValueError(f"the map must be {height} × {width}; it is {x.shape[1]} × {x.shape[2]}")
-        rest = width * self.segments  # what is mixed alike is one axis: few compilers permute five
-        rows = x.reshape(-1, height, rest, self.part).transpose(1, 2).flatten(2)
-        rows = self.rows(rows).reshape(-1, rest, height, self.part).transpose(1, 2).reshape(x.shape)
-        columns = x.reshape(-1, width, self.segments, self.part).transpose(1, 2).flatten(2)
-        columns = self.columns(columns).reshape(-1, self.segments, width, self.part).transpose(1, 2).reshape(x.shape)
+        parts = x.reshape(-1, height, width, self.segments, self.part)
+        rows = self.rows(parts.permute(0, 3, 2, 1, 4).flatten(3))  # b s w h*part
+        rows = rows.reshape(-1, self.segments, width, height, self.part).permute(0, 3, 2, 1, 4).flatten(3)
+        columns = self.columns(parts.permute(0, 3, 1, 2, 4).flatten(3))  # b s h w*part
+        columns = columns.reshape(-1, self.segments, height, width, self.part).permute(0, 2, 3, 1, 4).flatten(3)
         channels = self.channels(x)
         of_rows, of_columns, of_channels = self.shares((rows + columns + channels).mean((1, 2))).chunk(3, 1)
         y: Tensor = self.project(

@@ -72,8 +72,7 @@ class HaloAttention(nn.Module):
         k, v = both.transpose(1, 2).chunk(2, 1)
         # Half the minimum leaves room for the logits that it is added to.
         outside = torch.finfo(x.dtype).min / 2
-        hidden = self._windows(self.inside.expand(1, x.shape[1], x.shape[2], 1), outside)  # of one image
-        hidden = hidden.reshape(1, rows * columns, 1, self.window**2)
+        hidden = self._windows(self.inside.expand(1, *x.shape[1:3], 1), outside).reshape(1, rows * columns, 1, -1)
         if self.hides == "outside":
             y = attend(q, k, v, scale=1.0, bias=self._by_block(self._by_image(self.position(q), hidden) + hidden))
         else:  # where all is hidden the finite minimum makes the softmax uniform
@@ -93,17 +92,15 @@ class HaloAttention(nn.Module):
     def _windows(self, x: Float[Tensor, "b h w c"], outside: float) -> Float[Tensor, "br columns r rc"]:
         """Return the window of each block, row by row."""
         pad = (self.halo, self.more * self.block - self.halo)
-        _, height, width, c = x.shape
         x = F.pad(x, (0, 0, *pad, *pad), value=outside)
-        height, width = height + sum(pad), width + sum(pad)
+        _, height, width, c = x.shape
         rows = self._near(x.reshape(-1, height // self.block, self.block * width * c), width * c)
         columns = self._near(rows.reshape(-1, width // self.block, self.block * c), c)
         return columns.reshape(-1, self.window, columns.shape[1], self.window * c).transpose(1, 2)
 
     def _near(self, x: Float[Tensor, "n blocks size"], pixel: int) -> Float[Tensor, "n windows size"]:
         """Put behind each block the next ones, and keep what its window reaches of them."""
-        count = x.shape[1] - self.more
-        near = [x.narrow(1, i, count) for i in range(self.more + 1)]
+        near = [x.narrow(1, i, x.shape[1] - self.more) for i in range(self.more + 1)]
         return torch.cat(near, 2).narrow(2, 0, self.window * pixel)
 
 

@@ -48,7 +48,7 @@ class ShuffleAttention(nn.Module):
         scale, shift = self.spatial_weight.flatten(), self.spatial_bias.flatten()
         weight, bias = self.norm.weight * scale, self.norm.bias * scale + shift
         v = v * torch.sigmoid(F.group_norm(v, self.norm.num_groups, weight, bias, self.norm.eps))
-        halves = torch.cat((u, v), 1).reshape(-1, 2, channels // 2, size[0] * size[1])
+        halves = torch.cat((u, v), 1).reshape(-1, 2, channels // 2, *size)
         return halves.transpose(1, 2).reshape(-1, channels, *size)
 
 

@@ -67,9 +67,7 @@ class RepMLP(nn.Module):
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b o h w"]:
         """Look around, then connect everything inside each part."""
         (rows, columns), (height, width) = self.parts, self.part
-        # Two axes change places at a time: few compilers permute six.
-        p = x.reshape(-1, self.channels, rows, height * columns * width).transpose(1, 2)
-        p = p.reshape(-1, self.channels * height, columns, width).transpose(1, 2)
+        p = x.reshape(-1, self.channels, rows, height, columns, width).permute(0, 2, 4, 1, 3, 5)
         p = p.reshape(-1, self.channels, height, width)
         if self.looks_around:
             # NOTE: the linear layers run over [channel, part], so the parts go behind the channels and back.
@@ -82,8 +80,7 @@ class RepMLP(nn.Module):
         if near := [local(p) for local in self.local]:
             # Summed before the matrix: where that is too large to take them in, they still become one convolution.
             y = y + sum(near[1:], near[0])
-        y = y.reshape(-1, columns, self.out_channels * height, width).transpose(1, 2)
-        y = y.reshape(-1, rows, self.out_channels, height * columns * width).transpose(1, 2)
+        y = y.reshape(-1, rows, columns, self.out_channels, height, width).permute(0, 3, 1, 4, 2, 5)
         return y.reshape(-1, self.out_channels, rows * height, columns * width)
 
 

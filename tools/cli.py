@@ -362,11 +362,20 @@ def sign(
     command.sign(path, key, as_json=as_json)
 
 
-@app.command(epilog="Example: attn-export bench fused plain")
+@app.command(epilog="Example: attn-export bench repvgg repvgg#ort")
 @contained
 def bench(
     *,
-    paths: Annotated[list[Path], typer.Argument(metavar="BUNDLE [BUNDLE2]", help="One bundle, or two to compare.")],
+    paths: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="BUNDLE [BUNDLE2]",
+            help="One bundle, or two to compare; each may name an artifact and a backend: repvgg#ort@onnxruntime.",
+        ),
+    ],
+    all_: Annotated[
+        bool, typer.Option("--all", help="Rank every artifact of the bundle on every backend here that takes it.")
+    ] = False,
     backend: Annotated[str | None, typer.Option(metavar="BACKEND", help="Where to measure.")] = None,
     artifact: Annotated[
         str | None,
@@ -406,12 +415,13 @@ def bench(
     verbose: options.Verbose = 0,
     quiet: options.Quiet = False,
 ) -> None:
-    """Measure latency; given two bundles, also their ratio with its A/A control."""
+    """Measure latency; given two bundles, or two artifacts of one, also their ratio with its A/A control."""
     from attn_export.tools.commands import bench as command
 
     command.bench(
         command.BenchOptions(
             paths=tuple(paths),
+            all=all_,
             backend=backend,
             artifact=artifact,
             protocol=options.protocol(warmup, iterations, duration),

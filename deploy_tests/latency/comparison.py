@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -23,6 +24,7 @@ from typing import Any
 
 from attn_export.deploy_tests import backends
 from attn_export.deploy_tests.latency.statistics import Interval, ratio
+from attn_export.deploy_tests.latency.timed_model import TimedModel
 from attn_export.deploy_tests.machine.emulated import refuse_to_measure
 from attn_export.errors import BackendError
 from attn_export.process import activity, children
@@ -37,7 +39,7 @@ MOST = 3
 #: From how many widths of the control on a difference needs no more processes.
 PLAIN = 4.0
 
-CPU, WALL = "CPU time", "wall time"
+CPU, WALL, PINNED = "CPU time", "wall time", "wall time on pinned cores"
 
 Blocks = Sequence[Sequence[float]]
 
@@ -97,8 +99,8 @@ class LatencyComparison(Summarised):
 
 
 def compare_latency(
-    candidate: Path,
-    baseline: Path,
+    candidate: Path | TimedModel,
+    baseline: Path | TimedModel,
     cases: Path,
     *,
     case: int = 0,
@@ -108,38 +110,54 @@ def compare_latency(
 ) -> LatencyComparison:
     """Time two models of one contract against each other, each process in a fresh interpreter.
 
+    A path is a model that is run on ``backend``; the two may be of different formats on different runtimes.
+
     Raises:
         BackendError: a model does not load or run.
         InconclusiveError: the processor is emulated.
     """
     refuse_to_measure()
     rule = rules or Rules()
-    clock = clock_of(backend, rule.threads)
+    one, other = (TimedModel(side, backend) if isinstance(side, Path) else side for side in (candidate, baseline))
+    clock = clock_of((one.backend, other.backend), rule.threads)
 
     def run_process(seed: int) -> Blocks:
         request = {
-            "models": [str(candidate), str(candidate), str(baseline), str(baseline)],
+            "models": [side.to_dict() for side in (one, one, other, other)],
             "cases": str(cases),
             "case": case,
-            "backend": backend,
             "rules": asdict(rule),
             "clock": clock,
+            "cores": _cores(rule.threads, seed) if clock == PINNED else [],
             "seed": seed,
         }
-        with activity.doing("measuring two models against each other", who=backend, model=candidate):
+        who = " and ".join(dict.fromkeys((one.backend, other.backend)))
+        with activity.doing("measuring two models against each other", who=who, model=one.path):
             done = children.run("attn_export.deploy_tests.latency.comparison_worker", json.dumps(request))
         if done.returncode:
             last = children.ending(done.returncode, done.stderr)
-            raise BackendError(f"measuring {candidate} against {baseline} on {backend} broke: {last}")
+            raise BackendError(f"measuring {one.path} against {other.path} on {who} broke: {last}")
         rounds: Blocks = json.loads(done.stdout.splitlines()[-1])
         return rounds
 
     return repeat_until_clear(run_process, rule, progress, clock)
 
 
-def clock_of(backend: str, threads: int) -> str:
-    """Name the clock that counts the work: CPU time is quieter, where one thread of this process does all of it."""
-    return CPU if threads == 1 and backends.traits(backend).runs_on_own_threads else WALL
+def clock_of(names: Sequence[str], threads: int) -> str:
+    """Name the clock that counts the work of all these backends alike.
+
+    CPU time is quieter, where one thread of this process does all of it. Elsewhere it is wall time, and the process is
+    held to as many cores as there are threads: a runtime that starts more of them gains nothing by it.
+    """
+    if threads == 1 and all(backends.traits(name).runs_on_own_threads for name in names):
+        return CPU
+    return PINNED if _cores(threads, 0) else WALL
+
+
+def _cores(threads: int, seed: int) -> list[int]:
+    """Choose the cores of one process, others for the next; none where all that there are would be taken."""
+    known = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    return [known[(seed * threads + i) % len(known)] for i in range(threads)] if threads < len(known) else []
 
 
 def repeat_until_clear(

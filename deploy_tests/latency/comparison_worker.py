@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import random
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
 from typing import Any
 
 from attn_export.bundle import read_cases
-from attn_export.deploy_tests.backend import Options, Run
-from attn_export.deploy_tests.backends import BACKENDS
+from attn_export.deploy_tests import backends
+from attn_export.deploy_tests.backend import Run
 from attn_export.deploy_tests.latency.comparison import CPU, Rules
 from attn_export.deploy_tests.latency.statistics import percentile
+from attn_export.deploy_tests.latency.timed_model import TimedModel
 from attn_export.types import Feeds
 
 #: Runs shorter than this are timed several at once: reading the clocks would be part of the figure.
@@ -63,16 +65,20 @@ def _pace(run: Run, feeds: Feeds, block: float, now: Callable[[], int]) -> float
 
 def serve(request: dict[str, Any]) -> list[list[float]]:
     """Run one process: what the child interpreter does."""
+    if cores := request["cores"]:
+        os.sched_setaffinity(0, cores)  # before a runtime is loaded: each counts the cores when it is
     rules = Rules(**request["rules"])
-    backend = BACKENDS[request["backend"]]
     feeds = read_cases(Path(request["cases"]))[request["case"]].inputs
-    models = [Path(model) for model in request["models"]]
+    models = [TimedModel.from_dict(model) for model in request["models"]]
     with ExitStack() as stack:
-        options = Options(threads=rules.threads)
         # The order in which sessions take their memory must not favour one of them.
         places = random.Random(request["seed"]).sample(range(len(models)), len(models))  # noqa: S311
-        opened = {i: stack.enter_context(backend.open(models[i], options)) for i in places}
+        opened = {i: stack.enter_context(_opened(models[i], rules.threads, feeds)) for i in places}
         return interleave([opened[i] for i in range(len(models))], feeds, rules, request["seed"], request["clock"])
+
+
+def _opened(model: TimedModel, threads: int, feeds: Feeds) -> AbstractContextManager[Run]:
+    return backends.opened(model.backend, model.path, model.options(threads, feeds))
 
 
 if __name__ == "__main__":

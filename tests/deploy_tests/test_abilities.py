@@ -91,9 +91,13 @@ def test_the_default_is_one_of_ours_and_can_serve_as_reference() -> None:
         next(user_data._agreements(Path("m.onnx"), {}, "plain"))
 
 
-def test_the_clock_is_cpu_time_only_where_own_threads_do_the_work() -> None:
-    assert [clock_of(name, 1) for name in ("able", "plain")] == ["CPU time", "wall time"]
-    assert clock_of("able", 2) == "wall time"
+def test_the_clock_is_cpu_time_only_where_own_threads_do_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2})
+    pinned = "wall time on pinned cores"
+    assert [clock_of([name], 1) for name in ("able", "plain")] == ["CPU time", pinned]
+    assert clock_of(["able", "plain"], 1) == pinned, "both sides by one clock"
+    assert clock_of(["able"], 2) == pinned
+    assert clock_of(["able"], 3) == "wall time", "there is no core to leave out"
 
 
 def test_a_file_of_another_kind_is_refused_before_the_backend_sees_it(tmp_path: Path) -> None:

@@ -139,13 +139,24 @@ def test_blocks_are_interleaved_and_each_plays_once_a_round() -> None:
 
 
 @pytest.mark.parametrize(
-    ("backend", "threads", "clock"),
-    [("onnxruntime", 1, "CPU time"), ("onnxruntime", 2, "wall time"), ("tensorrt_rtx", 1, "wall time")],
+    ("backend", "threads", "clock", "cores"),
+    [
+        ("onnxruntime", 1, "CPU time", [[], []]),
+        ("onnxruntime", 2, "wall time on pinned cores", [[0, 4], [6, 0]]),
+        ("onnxruntime", 3, "wall time", [[], []]),
+        ("tensorrt_rtx", 1, "wall time on pinned cores", [[0], [4]]),
+    ],
 )
 def test_the_clock_is_the_one_that_sees_the_work(
-    backend: str, threads: int, clock: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    backend: str,
+    threads: int,
+    clock: str,
+    cores: list[list[int]],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
 ) -> None:
     asked: list[dict[str, object]] = []
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 4, 6})
 
     def answer(*words: str) -> subprocess.CompletedProcess[str]:
         asked.append(json.loads(words[-1]))
@@ -155,6 +166,7 @@ def test_the_clock_is_the_one_that_sees_the_work(
     result = compare_latency(tmp_path, tmp_path, tmp_path, backend=backend, rules=Rules(2, threads=threads))
     assert result.clock == clock
     assert {str(request["clock"]) for request in asked} == {clock}
+    assert [request["cores"] for request in asked] == cores, "another core for the next process"
     assert len({request["seed"] for request in asked}) == 2
 
 

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import os
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from attn_export import bundle
-from attn_export.deploy_tests import open_bundle
-from attn_export.deploy_tests.backends import DEFAULT
+from attn_export.deploy_tests import backends, open_bundle
 from attn_export.deploy_tests.latency import budget
 from attn_export.deploy_tests.latency.comparison import LatencyComparison, Rules, compare_latency
 from attn_export.deploy_tests.latency.measure import Protocol
+from attn_export.deploy_tests.latency.timed_model import common_case, runtime_for, timed_model
 from attn_export.deploy_tests.machine import environment
 from attn_export.deploy_tests.measurement import Measurement, MeasureOptions, measure_bundle, thread_counts
-from attn_export.errors import InconclusiveError, UsageError
+from attn_export.errors import BackendMissingError, InconclusiveError, UsageError
 from attn_export.tools import console
+from attn_export.tools.commands.bench_all import bench_all
 from attn_export.tools.progress import TerminalProgress
 
 
@@ -24,6 +26,7 @@ class BenchOptions:
     """What was typed."""
 
     paths: tuple[Path, ...]
+    all: bool = False
     backend: str | None = None
     artifact: str | None = None
     protocol: Protocol = field(default_factory=Protocol)
@@ -41,9 +44,9 @@ class BenchOptions:
     shapes: tuple[str, ...] = ()
 
     @property
-    def runtime(self) -> str:
-        """Where to measure."""
-        return self.backend or DEFAULT
+    def rules(self) -> Rules:
+        """Say how two models are compared."""
+        return Rules(processes=8 if self.thorough else 5, threads=self.threads)
 
     def measure(self) -> MeasureOptions:
         """Say it as the measuring side takes it."""
@@ -60,38 +63,62 @@ class BenchOptions:
         )
 
 
+@dataclass(frozen=True)
+class Side:
+    """One model that is measured: what was typed, its bundle as if it held nothing else, and where it runs."""
+
+    typed: str
+    whole: bundle.Bundle
+    backend: str
+
+    @property
+    def artifact(self) -> bundle.Artifact:
+        """What is run."""
+        return open_bundle.chosen(self.whole, self.backend)
+
+    def on(self, case: int) -> bundle.Bundle:
+        """Give the bundle with that case first, which is the one that is measured."""
+        cases = self.whole.cases
+        return replace(self.whole, cases=(cases[case], *cases[:case], *cases[case + 1 :]))
+
+
 def bench(asked: BenchOptions, *, as_json: bool, verbosity: int) -> None:
     """Measure one bundle, or the ratio of two; then hold it against what was asked."""
+    if asked.all:
+        _rank(asked, as_json=as_json, verbosity=verbosity)
+        return
     if len(asked.paths) > 2:
         raise UsageError(f"expected one bundle, or two to compare; got {len(asked.paths)}")
     progress = TerminalProgress(verbosity)
-    read = [_read(path, asked.artifact) for path in asked.paths]
-    faster_than = bundle.read(asked.faster_than) if asked.faster_than else None
-    baseline = _baseline(asked.baseline) if asked.baseline else None
+    sides = [_side(path, asked) for path in asked.paths]
+    faster_than = _side(asked.faster_than, asked) if asked.faster_than else None
+    baseline = _baseline(asked.baseline, asked) if asked.baseline else None
     most = budget.percent(asked.max_regression)
-    results: list[tuple[bundle.Bundle, Measurement]] = []
-    for whole in read:
-        with progress.stage(f"latency of {whole.path.name}"):
-            results.append((whole, measure_bundle(whole, asked.runtime, asked.measure(), progress=progress.detail)))
+    case = _common_case(sides[0], sides[1]) if len(sides) == 2 else 0
+    results: list[tuple[Side, Measurement]] = []
+    for side in sides:
+        with progress.stage(f"latency of {side.typed}"):
+            whole = side.on(case) if side.whole.path == sides[0].whole.path else side.whole
+            measured = measure_bundle(whole, side.backend, asked.measure(), progress=progress.detail)
+            results.append((side, measured))
         if not as_json:
-            console.say(*_lines(whole, results[-1][1]))
+            console.say(*_lines(side.typed, measured))
     for warning in results[0][1].warnings:
         progress.warn(str(warning))
-    compared = _compare(read[0], read[1], asked, progress) if len(read) == 2 else None
+    compared = _compare(sides[0], sides[1], asked, progress) if len(sides) == 2 else None
     findings = [finding for _, measured in results for finding in measured.findings]
     if faster_than:
-        against = _compare(read[0], faster_than, asked, progress)
-        findings.append(budget.faster(against, str(asked.faster_than)))
+        findings.append(budget.faster(_compare(sides[0], faster_than, asked, progress), faster_than.typed))
     if baseline is not None:
         findings.append(_regression(results[0], baseline, most, asked, progress))
     if as_json:
-        runs = [{"bundle": str(whole.path), **measured.plain} for whole, measured in results]
-        comparison = compared.to_dict(*map(str, asked.paths)) if compared else None
+        runs = [{"bundle": str(side.whole.path), **measured.plain} for side, measured in results]
+        comparison = _plain(sides, compared, case) if compared else None
         held = [finding.to_dict() for finding in findings]
-        machine = environment.describe(asked.runtime)
+        machine = environment.describe(*dict.fromkeys(side.backend for side in sides))
         console.emit({"environment": machine, "runs": runs, "comparison": comparison, "budgets": held})
     else:
-        _say(asked, compared, findings)
+        _say(sides, compared, case, findings)
     if compared and compared.void:
         raise InconclusiveError(
             f"no latency ratio: expected an A/A run of 1.0, got {compared.control}; use a quieter machine"
@@ -99,37 +126,76 @@ def bench(asked: BenchOptions, *, as_json: bool, verbosity: int) -> None:
     budget.gate(findings)
 
 
-def _say(asked: BenchOptions, compared: LatencyComparison | None, findings: list[budget.BudgetResult]) -> None:
+def _rank(asked: BenchOptions, *, as_json: bool, verbosity: int) -> None:
+    """Rank everything of one bundle; how a single one is measured has no meaning there.
+
+    Raises:
+        UsageError: more was asked for.
+    """
+    usual = BenchOptions(
+        paths=asked.paths, all=True, protocol=asked.protocol, threads=asked.threads, thorough=asked.thorough
+    )
+    if len(asked.paths) != 1 or asked != usual:
+        raise UsageError("--all: expected one bundle, with --threads or --thorough; got more; leave the rest out")
+    bench_all(asked.paths[0], asked.rules, as_json=as_json, verbosity=verbosity)
+
+
+def _say(sides: list[Side], compared: LatencyComparison | None, case: int, findings: list[budget.BudgetResult]) -> None:
     """Print the comparison and the budgets for people."""
     if compared:
-        console.say(_comparison(asked.paths, compared))
+        console.say(_comparison(sides, compared))
+        if case:
+            name = sides[0].whole.cases[case].name
+            console.say(f"measured on case '{name}', the first that both take in one run")
     console.say(*(finding.summary() for finding in findings))
 
 
 def _regression(
-    measured: tuple[bundle.Bundle, Measurement],
-    baseline: bundle.Bundle | dict[str, Any],
+    measured: tuple[Side, Measurement],
+    baseline: Side | dict[str, Any],
     most: float,
     asked: BenchOptions,
     progress: TerminalProgress,
 ) -> budget.BudgetResult:
     """Hold what was measured against a bundle, by a comparison, or against a report, by its figures."""
-    whole, now = measured
-    if isinstance(baseline, bundle.Bundle):
-        return budget.regression(_compare(whole, baseline, asked, progress), most)
+    side, now = measured
+    if isinstance(baseline, Side):
+        return budget.regression(_compare(side, baseline, asked, progress), most)
     return budget.regression_of_reports(now.plain, baseline, most)
 
 
-def _read(path: Path, artifact: str | None) -> bundle.Bundle:
+def parse_side(typed: str) -> tuple[str, str | None, str | None]:
+    """Split what was typed into a bundle's folder, an artifact and a backend; what is there as typed is the folder.
+
+    >>> parse_side("net#ort@there"), parse_side("net@there"), parse_side("a@b/net#ort")
+    (('net', 'ort', 'there'), ('net', None, 'there'), ('a@b/net', 'ort', None))
+    """
+    if os.path.lexists(typed):
+        return typed, None, None
+    folder, slash, last = typed.rpartition("/")
+    rest, _, backend = last.partition("@")
+    name, _, artifact = rest.partition("#")
+    return f"{folder}{slash}{name}", artifact or None, backend or None
+
+
+def _side(path: Path, asked: BenchOptions) -> Side:
     """Read a bundle, and of several artifacts leave the one that is named."""
-    whole = bundle.read(path)
-    return whole if artifact is None else whole.only(whole.artifact(artifact))
+    folder, artifact, backend = parse_side(str(path))
+    whole, artifact = bundle.read(Path(folder)), artifact or asked.artifact
+    backend = backend or asked.backend or runtime_for(whole, artifact)
+    if why := backends.missing(backend):
+        raise BackendMissingError(f"{backend} is not available here: {why}")
+    if artifact is not None:
+        whole = whole.only(whole.artifact(artifact))
+    elif open_bundle.accepted(whole, backend):
+        whole = whole.only(open_bundle.chosen(whole, backend))
+    return Side(str(path), whole, backend)
 
 
-def _baseline(path: Path) -> bundle.Bundle | dict[str, Any]:
+def _baseline(path: Path, asked: BenchOptions) -> Side | dict[str, Any]:
     """Read the bundle, or the first run of the report, to hold this one against."""
-    if path.is_dir():
-        return bundle.read(path)
+    if not path.is_file():
+        return _side(path, asked)
     runs = bundle.report_file(path, UsageError)["runs"]
     if not runs:
         raise UsageError(
@@ -138,26 +204,28 @@ def _baseline(path: Path) -> bundle.Bundle | dict[str, Any]:
     return dict(runs[0])
 
 
-def _compare(
-    one: bundle.Bundle, other: bundle.Bundle, asked: BenchOptions, progress: TerminalProgress
-) -> LatencyComparison:
-    takes = {port.name: (port.dtype, port.shape) for port in other.inputs}
-    fits = takes.keys() == {port.name for port in one.inputs} and all(
-        takes[port.name][0] == port.dtype and _alike(port.shape, takes[port.name][1]) for port in one.inputs
+def _common_case(one: Side, other: Side) -> int:
+    return common_case(one.whole.cases, [open_bundle.narrowed(side.whole, side.artifact) for side in (one, other)])
+
+
+def _compare(one: Side, other: Side, asked: BenchOptions, progress: TerminalProgress) -> LatencyComparison:
+    takes = {port.name: (port.dtype, port.shape) for port in other.whole.inputs}
+    fits = takes.keys() == {port.name for port in one.whole.inputs} and all(
+        takes[port.name][0] == port.dtype and _alike(port.shape, takes[port.name][1]) for port in one.whole.inputs
     )
     if not fits:
-        raise UsageError(f"{one.path} and {other.path} take different inputs, so their times cannot be compared")
+        raise UsageError(f"{one.typed} and {other.typed} take different inputs, so their times cannot be compared")
     with progress.stage("one against the other"):
         compared = compare_latency(
-            open_bundle.chosen(one, asked.runtime).path,
-            open_bundle.chosen(other, asked.runtime).path,
-            one.path / bundle.CASES,
-            backend=asked.runtime,
-            rules=Rules(processes=8 if asked.thorough else 5, threads=asked.threads),
+            timed_model(one.whole, one.artifact, one.backend),
+            timed_model(other.whole, other.artifact, other.backend),
+            one.whole.path / bundle.CASES,
+            case=_common_case(one, other),
+            rules=asked.rules,
             progress=progress.detail,
         )
-    for whole in (one, other):
-        bundle.unchanged(whole)  # each process of the comparison has opened the models by itself
+    for side in (one, other):
+        bundle.unchanged(side.whole)  # each process of the comparison has opened the models by itself
     return compared
 
 
@@ -167,9 +235,9 @@ def _alike(shape: tuple[int | str, ...], other: tuple[int | str, ...]) -> bool:
     return len(shape) == len(other) and all(a == b or isinstance(a, str) or isinstance(b, str) for a, b in pairs)
 
 
-def _lines(whole: bundle.Bundle, measured: Measurement) -> list[str]:
+def _lines(typed: str, measured: Measurement) -> list[str]:
     plain = measured.plain
-    lines = [f"{whole.path}: {measured.latency.summary()}"]
+    lines = [f"{typed}: {measured.latency.summary()}"]
     if weighed := plain.get("footprint"):
         peak = weighed["peak_bytes"]
         memory = f", peak memory {peak / 1e6:.0f} MB" if peak else ""
@@ -201,9 +269,16 @@ def _lines(whole: bundle.Bundle, measured: Measurement) -> list[str]:
     return lines
 
 
-def _comparison(paths: tuple[Path, ...], compared: LatencyComparison) -> str:
+def _plain(sides: list[Side], compared: LatencyComparison, case: int) -> dict[str, Any]:
+    """Give the comparison as plain data, with what was run where, and on which case."""
+    names = [side.typed for side in sides]
+    run = [{"artifact": side.artifact.name, "backend": side.backend} for side in sides]
+    return {**compared.to_dict(*names), "sides": run, "case": sides[0].whole.cases[case].name}
+
+
+def _comparison(sides: list[Side], compared: LatencyComparison) -> str:
     return (
-        f"{paths[0]} / {paths[1]}: {compared.ratio}, {compared.verdict}; control {compared.control},"
+        f"{sides[0].typed} / {sides[1].typed}: {compared.ratio}, {compared.verdict}; control {compared.control},"
         f" {len(compared.pairs)} process pairs, {compared.clock}"
     )
 

@@ -197,7 +197,7 @@ class LatencyComparisonRecord:
     baseline: str
     ratio: RatioRecord
     control: RatioRecord
-    clock: Literal["CPU time", "wall time"]
+    clock: Literal["CPU time", "wall time", "wall time on pinned cores"]
     pairs: Annotated[tuple[tuple[Ratio, Ratio], ...], Within(2)]
     verdict: Literal["faster", "slower", "no difference shown", "void"]
     resolution: Size = 0.0

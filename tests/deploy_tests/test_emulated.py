@@ -76,7 +76,7 @@ def test_a_system_that_tells_nothing_is_believed_and_so_is_who_started_the_emula
         lambda one: measure_bundle(bundle.read(one), "onnxruntime"),
         lambda one: compare_latency(one / bundle.MODEL, one / bundle.MODEL, one / bundle.CASES),
         lambda one: measure_latency(lambda _: {}, {}, threads=1, cold_start=0, protocol=Protocol(0, 1, 0, 1)),
-        lambda one: kit.write_kit([one], one.with_name("kit"), backend="onnxruntime", **QUICK),
+        lambda one: kit.write_kit([], one.with_name("kit"), backend="onnxruntime", **QUICK),
     ],
     ids=["bundle", "comparison", "latency", "kit"],
 )

@@ -347,6 +347,7 @@ def test_json_of_several_bundles_names_what_failed(tmp_path: Path) -> None:
 
 def test_bench_and_the_main_job_refuse_in_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(VARIABLE, "aarch64 by hand")
+    monkeypatch.setattr("attn_export.pipeline.deploy._deploy", lambda *_: pytest.fail("it began all the same"))
     one = made(tmp_path / "one")
     for words in (["bench", one], ["bench", one, one], ["conform", one, "-o", tmp_path / "kit"], ["se", "-q"]):
         came = run(*words, *([] if words[0] != "se" else ["--preset", "test", "-o", tmp_path / "se"]))

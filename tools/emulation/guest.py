@@ -117,13 +117,8 @@ def made(cpu: str, wanted: Sequence[str], progress: Progress) -> Guest:
         UnknownNameError: the emulator knows no such processor.
         WriteError: the cache cannot be written.
     """
-    with progress.stage(f"get {EMULATOR.title}"):
-        emulator = _tree(EMULATOR, _only_ours, progress.detail)
-    with progress.stage(f"get {SYSTEM.title}"):
-        system = _tree(SYSTEM, _merged, progress.detail)
-    with progress.stage("get wheels for aarch64"):
-        site = _wheels(wanted)
-    guest = Guest(emulator, system, site, _code(), cpu)
+    emulator, system = _tree(EMULATOR, _only_ours, progress), _tree(SYSTEM, _merged, progress)
+    guest = Guest(emulator, system, _wheels(wanted, progress), _code(), cpu)
     if cpu not in (known := guest.cpus()):
         raise UnknownNameError("processor to emulate", cpu, known)
     return guest
@@ -149,10 +144,11 @@ def run(guest: Guest, words: Iterable[str]) -> int:
     return code
 
 
-def _tree(tree: Tree, finish: Callable[[Path], None], say: Callable[[str], None]) -> Path:
+def _tree(tree: Tree, finish: Callable[[Path], None], progress: Progress) -> Path:
     def fill(into: Path) -> None:
-        debian.unpack(tree, into, say)
-        finish(into)
+        with progress.stage(f"get {tree.title}"):
+            debian.unpack(tree, into, progress.detail)
+            finish(into)
 
     return cache.kept(tree.kind, tree.asked, fill)
 
@@ -173,8 +169,12 @@ def _wheels_asked(wanted: Sequence[str]) -> tuple[str, ...]:
     return ("aarch64", PYTHON, *wanted)
 
 
-def _wheels(wanted: Sequence[str]) -> Path:
-    return cache.kept("wheels", _wheels_asked(wanted), lambda into: wheels.install(wanted, "aarch64", PYTHON, into))
+def _wheels(wanted: Sequence[str], progress: Progress) -> Path:
+    def fill(into: Path) -> None:
+        with progress.stage("get wheels for aarch64"):
+            wheels.install(wanted, "aarch64", PYTHON, into)
+
+    return cache.kept("wheels", _wheels_asked(wanted), fill)
 
 
 def _code() -> Path:

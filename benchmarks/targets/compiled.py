@@ -1,0 +1,154 @@
+"""The catalogue through the compilers for chips that are not here: rows beside those of the converters.
+
+    python -m benchmarks.targets.compiled --target qnn:sm8650 --precision int8 --bundles FOLDER [--entries se,repvgg]
+
+Each entry's bundle lies in ``FOLDER/ENTRY``, as ``attn-export ENTRY --preset test --fuse -o FOLDER/ENTRY`` writes it,
+and is made where it is missing. What the maker's simulator gives for its cases stands in the row as *simulated*; that
+is of no one chip. ``python -m benchmarks.targets page`` renders the rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from attn_export import bundle
+from attn_export.bundle import Bundle
+from attn_export.deploy_tests import backends, open_bundle
+from attn_export.deploy_tests import shapes as ranges
+from attn_export.deploy_tests.backend import CompileOptions, Evidence
+from attn_export.deploy_tests.machine import environment
+from attn_export.deploy_tests.parity import simulated
+from attn_export.errors import AttnExportError, BackendMissingError
+from attn_export.export.sources.catalogue import from_spec
+from attn_export.mechanisms import MECHANISMS
+from attn_export.pipeline import deploy
+from attn_export.pipeline.options import BuildOptions, DeployOptions
+from attn_export.untrusted.text import first_line
+from benchmarks.targets import row as rows
+from benchmarks.targets.__main__ import ROWS
+from benchmarks.targets.row import Row
+
+PRESET = "test"
+#: The least signal-to-noise ratio that is not called wrong, in dB: of float16 the product's, of int8 one that nobody
+#: would ship below. What is right for int8 depends on the model, which is random here.
+LEAST: Mapping[str, float] = {"float16": bundle.SNR["float16"], "int8": 10.0}
+#: Seconds that one build may take here; the product allows more.
+LIMIT = 180.0
+#: Letters of a reason.
+LONGEST = 600
+
+
+def made(entry: str, folder: Path, to: tuple[str, ...] = ()) -> Bundle:
+    """Give an entry's bundle, written anew where it is not there.
+
+    Raises:
+        AttnExportError: the main job fails, or what lies there is no bundle.
+    """
+    place = folder / entry
+    if not (place / bundle.MANIFEST).is_file():
+        subject = from_spec(entry, MECHANISMS[entry], PRESET)
+        options = BuildOptions(fuse=True, to=to)
+        deploy.deploy(subject, DeployOptions(output=place, build=options, bench=False, mutants="none", original=False))
+    return bundle.read(place)
+
+
+def compiled(target: str, precision: str, entry: str, folder: Path) -> Row:
+    """Compile one entry; whatever comes of it is a row.
+
+    Raises:
+        BackendMissingError: the compiler is not here.
+    """
+    began = time.perf_counter()
+    now = datetime.now(timezone.utc).strftime("%Y-%m-%d")
+    row = Row(named(target, precision), entry, PRESET, machine=environment.processor(), date=now)
+    try:
+        whole = made(entry, folder)
+        row = replace(row, fused=bool((whole.manifest.get("fusion") or {}).get("sites")))
+        row = _built(row, whole, target, precision)
+    except BackendMissingError:
+        raise
+    except AttnExportError as error:
+        row = replace(row, converted=False, reason=first_line(error, LONGEST).replace(str(folder), "…"))
+    return replace(row, seconds=round(time.perf_counter() - began, 1))
+
+
+def named(target: str, precision: str) -> str:
+    """Name the rows of a target in a precision.
+
+    >>> named("qnn:sm8650", "int8"), named("ethos-u:ethos-u85-256", "")
+    ('qnn:sm8650:int8', 'ethos-u:ethos-u85-256')
+    """
+    return ":".join(filter(None, (target, precision)))
+
+
+def _built(row: Row, whole: Bundle, target: str, precision: str) -> Row:
+    """Compile with less patience than the product has."""
+    name, chip = backends.compile_target(target)
+    model = open_bundle.chosen(whole, name)
+    shapes = ranges.of(whole)
+    usual = {port: array.shape for port, array in whole.cases[0].inputs.items()}
+    cases = simulated.fitting(whole.cases, usual | {port: one.opt for port, one in shapes.items()})
+    feeds = tuple(case.inputs for case in cases)
+    simulates = backends.traits(name).simulates
+    wanted = CompileOptions(chip, shapes, precision, feeds, feeds if simulates else ())
+    compiler: Any = backends.BACKENDS[name]
+    evidence = replace(compiler, limit=LIMIT).compile_only(model.path, wanted)
+    verdict = simulated.judge(cases, evidence.simulated) if evidence.simulated else None
+    return judged(_placed(row, evidence), verdict, evidence.to_dict())
+
+
+def _placed(row: Row, evidence: Evidence) -> Row:
+    plain = evidence.to_dict()
+    place = plain["placement"]
+    share = place["accelerator"] / place["nodes"]
+    versions = {"compiler": f"{plain['product']} {plain['version']}"}
+    return replace(
+        row, converted=True, share_on_accelerator=round(share, 4), evidence=evidence.level, versions=versions
+    )
+
+
+def judged(row: Row, verdict: simulated.Simulated | None, plain: Mapping[str, Any]) -> Row:
+    """Say what the simulator gave, and whether that is still the model."""
+    if verdict is None:
+        broken = "; ".join(plain.get("warnings", []))
+        return replace(row, ran=False, reason=broken[:LONGEST]) if "simulator" in broken else row
+    found = replace(row, ran=True, snr_db=verdict.snr_db, evidence=f"{row.evidence}, simulated")
+    least = LEAST.get(str(plain["precision"]), 0.0)
+    if verdict.failure or (verdict.snr_db is not None and verdict.snr_db < least):
+        return replace(found, reason=f"{verdict.summary()}; {least:g} dB are asked of {plain['precision']} here")
+    return found
+
+
+def main(words: list[str]) -> None:
+    """Compile what is wanted and keep the rows; what has one is not compiled again unless it is named."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--target", required=True, help="as for attn-export compile")
+    parser.add_argument("--precision", default="", help="float16 or int8, where the compiler brings a model to it")
+    parser.add_argument("--bundles", required=True, type=Path, metavar="FOLDER", help="where the bundles lie")
+    parser.add_argument("--entries", default="", metavar="NAMES", help="some entries; also those that have a row")
+    parser.add_argument("--rows", type=Path, default=ROWS, metavar="FOLDER", help="where the rows lie")
+    asked = parser.parse_args(words)
+    name, _ = backends.compile_target(asked.target)
+    if why := backends.missing_compiler(name):
+        raise SystemExit(f"{asked.target}: {why}")
+    asked.rows.mkdir(parents=True, exist_ok=True)
+    file = rows.file_of(asked.rows, named(asked.target, asked.precision))
+    before = rows.read(file)
+    entries = [one for one in asked.entries.split(",") if one] or [one for one in MECHANISMS if one not in before]
+    for entry in entries:
+        row = compiled(asked.target, asked.precision, entry, asked.bundles)
+        rows.append(file, row)
+        share = "" if row.share_on_accelerator is None else f"{row.share_on_accelerator:.0%}"
+        sys.stderr.write(f"{row.target} {entry}: {share} {row.snr_db or ''} {row.reason} ({row.seconds} s)\n")
+    rows.write(file, rows.read(file).values())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

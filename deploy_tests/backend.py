@@ -192,7 +192,7 @@ class CompileOptions:
         device: by its name; empty for the usual one.
         shapes: per input the range of shapes; one that needs fixed sizes takes the usual shape.
         precision: one of ``Traits.precisions`` that a float32 model is brought to; empty for what is usual.
-        calibration: inputs from which the ranges of integers are taken.
+        calibration: inputs from which the ranges of integers are taken, each in the model's order.
         simulate: inputs to run on the maker's simulator, where there is one.
     """
 

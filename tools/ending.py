@@ -46,6 +46,8 @@ EXTRAS = {
     "tensorrt": "tensorrt",
     "tensorrt_rtx": "rtx",
     "onnxruntime_qnn": "qnn",
+    "ethosu": "ethos-u",
+    "ai_edge_quantizer": "ethos-u",
     "litert_torch": "litert",
     "ai_edge_litert": "litert",
     "openvino": "openvino",

@@ -1,6 +1,6 @@
 """The catalogue through the compilers for chips that are not here: rows beside those of the converters.
 
-    python -m benchmarks.targets.compiled --target qnn:sm8650 --precision int8 --bundles FOLDER [--entries se,repvgg]
+    python -m benchmarks.targets.compiled --target qnn:sm8650:int8 --bundles FOLDER [--entries se,repvgg] [--to litert]
 
 Each entry's bundle lies in ``FOLDER/ENTRY``, as ``attn-export ENTRY --preset test --fuse -o FOLDER/ENTRY`` writes it,
 and is made where it is missing. What the maker's simulator gives for its cases stands in the row as *simulated*; that
@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +33,9 @@ from attn_export.pipeline import deploy
 from attn_export.pipeline.options import BuildOptions, DeployOptions
 from attn_export.untrusted.text import first_line
 from benchmarks.targets import row as rows
-from benchmarks.targets.__main__ import ROWS
+from benchmarks.targets.__main__ import ROWS, wanted
 from benchmarks.targets.row import Row
+from benchmarks.targets.worker import Worker
 
 PRESET = "test"
 #: The least signal-to-noise ratio that is not called wrong, in dB: of float16 the product's, of int8 one that nobody
@@ -45,8 +47,8 @@ LIMIT = 180.0
 LONGEST = 600
 
 
-def made(entry: str, folder: Path, to: tuple[str, ...] = ()) -> Bundle:
-    """Give an entry's bundle, written anew where it is not there.
+def made(entry: str, folder: Path, to: tuple[str, ...]) -> Bundle:
+    """Give an entry's bundle, written anew where it is not there; ``to`` names converters that it needs.
 
     Raises:
         AttnExportError: the main job fails, or what lies there is no bundle.
@@ -59,7 +61,7 @@ def made(entry: str, folder: Path, to: tuple[str, ...] = ()) -> Bundle:
     return bundle.read(place)
 
 
-def compiled(target: str, precision: str, entry: str, folder: Path) -> Row:
+def compiled(target: str, entry: str, preset: str, *, folder: Path, to: tuple[str, ...] = ()) -> Row:
     """Compile one entry; whatever comes of it is a row.
 
     Raises:
@@ -67,11 +69,11 @@ def compiled(target: str, precision: str, entry: str, folder: Path) -> Row:
     """
     began = time.perf_counter()
     now = datetime.now(timezone.utc).strftime("%Y-%m-%d")
-    row = Row(named(target, precision), entry, PRESET, machine=environment.processor(), date=now)
+    row = Row(target, entry, preset, machine=environment.processor(), date=now)
     try:
-        whole = made(entry, folder)
+        whole = made(entry, folder, to)
         row = replace(row, fused=bool((whole.manifest.get("fusion") or {}).get("sites")))
-        row = _built(row, whole, target, precision)
+        row = _built(row, whole, *split(target))
     except BackendMissingError:
         raise
     except AttnExportError as error:
@@ -79,13 +81,14 @@ def compiled(target: str, precision: str, entry: str, folder: Path) -> Row:
     return replace(row, seconds=round(time.perf_counter() - began, 1))
 
 
-def named(target: str, precision: str) -> str:
-    """Name the rows of a target in a precision.
+def split(target: str) -> tuple[str, str]:
+    """Split the name of rows into what is typed as target and as precision.
 
-    >>> named("qnn:sm8650", "int8"), named("ethos-u:ethos-u85-256", "")
-    ('qnn:sm8650:int8', 'ethos-u:ethos-u85-256')
+    >>> split("qnn:sm8650:int8"), split("ethos-u:ethos-u85-256")
+    (('qnn:sm8650', 'int8'), ('ethos-u:ethos-u85-256', ''))
     """
-    return ":".join(filter(None, (target, precision)))
+    place, _, last = target.rpartition(":")
+    return (place, last) if last in LEAST else (target, "")
 
 
 def _built(row: Row, whole: Bundle, target: str, precision: str) -> Row:
@@ -95,11 +98,11 @@ def _built(row: Row, whole: Bundle, target: str, precision: str) -> Row:
     shapes = ranges.of(whole)
     usual = {port: array.shape for port, array in whole.cases[0].inputs.items()}
     cases = simulated.fitting(whole.cases, usual | {port: one.opt for port, one in shapes.items()})
-    feeds = tuple(case.inputs for case in cases)
+    feeds = tuple({port.name: case.inputs[port.name] for port in whole.inputs} for case in cases)
     simulates = backends.traits(name).simulates
-    wanted = CompileOptions(chip, shapes, precision, feeds, feeds if simulates else ())
+    asked = CompileOptions(chip, shapes, precision, feeds, feeds if simulates else ())
     compiler: Any = backends.BACKENDS[name]
-    evidence = replace(compiler, limit=LIMIT).compile_only(model.path, wanted)
+    evidence = replace(compiler, limit=LIMIT).compile_only(model.path, asked)
     verdict = simulated.judge(cases, evidence.simulated) if evidence.simulated else None
     return judged(_placed(row, evidence), verdict, evidence.to_dict())
 
@@ -129,25 +132,28 @@ def judged(row: Row, verdict: simulated.Simulated | None, plain: Mapping[str, An
 def main(words: list[str]) -> None:
     """Compile what is wanted and keep the rows; what has one is not compiled again unless it is named."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--target", required=True, help="as for attn-export compile")
-    parser.add_argument("--precision", default="", help="float16 or int8, where the compiler brings a model to it")
+    parser.add_argument("--target", required=True, help="as for attn-export compile, perhaps with :float16 or :int8")
     parser.add_argument("--bundles", required=True, type=Path, metavar="FOLDER", help="where the bundles lie")
+    parser.add_argument("--to", default="", metavar="NAMES", help="converters, for compilers that take their files")
     parser.add_argument("--entries", default="", metavar="NAMES", help="some entries; also those that have a row")
     parser.add_argument("--rows", type=Path, default=ROWS, metavar="FOLDER", help="where the rows lie")
     asked = parser.parse_args(words)
-    name, _ = backends.compile_target(asked.target)
+    name, _ = backends.compile_target(split(asked.target)[0])
     if why := backends.missing_compiler(name):
         raise SystemExit(f"{asked.target}: {why}")
     asked.rows.mkdir(parents=True, exist_ok=True)
-    file = rows.file_of(asked.rows, named(asked.target, asked.precision))
-    before = rows.read(file)
-    entries = [one for one in asked.entries.split(",") if one] or [one for one in MECHANISMS if one not in before]
-    for entry in entries:
-        row = compiled(asked.target, asked.precision, entry, asked.bundles)
-        rows.append(file, row)
-        share = "" if row.share_on_accelerator is None else f"{row.share_on_accelerator:.0%}"
-        sys.stderr.write(f"{row.target} {entry}: {share} {row.snr_db or ''} {row.reason} ({row.seconds} s)\n")
-    rows.write(file, rows.read(file).values())
+    file = rows.file_of(asked.rows, asked.target)
+    to = tuple(filter(None, asked.to.split(",")))
+    worker = Worker(partial(compiled, folder=asked.bundles, to=to), 2 * LIMIT)
+    try:
+        for entry in wanted(filter(None, asked.entries.split(",")), rows.read(file)):
+            row = worker.row(asked.target, entry, PRESET)
+            rows.append(file, row)
+            share = "" if row.share_on_accelerator is None else f"{row.share_on_accelerator:.0%}"
+            sys.stderr.write(f"{asked.target} {entry}: {share} {row.snr_db or ''} {row.reason} ({row.seconds} s)\n")
+    finally:
+        worker.end()
+        rows.write(file, rows.read(file).values())
 
 
 if __name__ == "__main__":

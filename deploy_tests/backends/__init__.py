@@ -6,6 +6,7 @@ it may have. What a plug-in raises meanwhile is said to be the plug-in's.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, fields
@@ -267,7 +268,9 @@ def compile_target(text: str) -> tuple[str, str]:
     if name not in able and (speaker := compiler_for(name)):
         name = speaker
     if name not in able:
-        raise UnknownNameError("backend that compiles without a device", text, able)
+        chips = {chip: f"{one}:{chip}" for one in able for chip in traits(one).chips}
+        near = [chips[chip] for chip in difflib.get_close_matches(word, chips)]
+        raise UnknownNameError("target to compile for", text, near or able)
     if chip and (known := traits(name).chips) and chip not in known:
         raise UnknownNameError(f"chip that {name} compiles for", chip, known)
     return name, chip

@@ -26,7 +26,8 @@ class CpuNode:
     reason: str = ""
 
     def __str__(self) -> str:
-        return " ".join(filter(None, (self.op, repr(self.node) if self.node else "")))
+        why = f"({self.reason})" if self.reason else ""
+        return " ".join(filter(None, (self.op, repr(self.node) if self.node else "", why)))
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,10 @@ class ChipEvidence:
         if self.placement.refusal:
             said.append(f"the whole graph was refused: {self.placement.refusal}")
         if self.estimate:
-            figures = ", ".join(f"{name} {value}" for name, value in self.estimate.items())
+            figures = ", ".join(
+                f"{name} {value:g}" if isinstance(value, float) else f"{name} {value}"
+                for name, value in self.estimate.items()
+            )
             said.append(f"the compiler's own estimate, measured nowhere: {figures}")
         return "; ".join(filter(None, said))
 

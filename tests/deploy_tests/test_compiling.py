@@ -71,6 +71,8 @@ def test_a_compiler_that_dies_or_hangs_is_said_to(tmp_path: Path) -> None:
         ("QNN:SM8650", "qnn", "sm8650"),
         ("sm8550", "qnn", "sm8550"),
         ("qnn", "qnn", ""),
+        ("ethos-u85-256", "ethos_u", "ethos-u85-256"),
+        ("ethos-u:ethos-u55-128", "ethos_u", "ethos-u55-128"),
         ("tensorrt_rtx:sm86", "tensorrt_rtx", "sm86"),
         ("tensorrt:sm86", "tensorrt_rtx", "sm86"),
     ],
@@ -83,7 +85,9 @@ def test_a_chip_that_does_not_exist_is_a_matter_of_usage() -> None:
     with pytest.raises(UnknownNameError, match="there is no chip that qnn compiles for 'sm9999'") as caught:
         backends.compile_target("qnn:sm9999")
     assert caught.value.exit_code == 2
-    with pytest.raises(UnknownNameError, match="there is no backend that compiles without a device 'nowhere:x'"):
+    with pytest.raises(UnknownNameError, match=r"no target to compile for 'rk3589'; known: .*rknn:rk3588"):
+        backends.compile_target("rk3589")
+    with pytest.raises(UnknownNameError, match="there is no target to compile for 'nowhere:x'"):
         backends.compile_target("nowhere:x")
 
 
@@ -126,7 +130,7 @@ def test_evidence_says_what_stays_on_the_cpu_and_whose_the_estimate_is() -> None
         "builds under maker 1.2 for X1 in int8, 3 of 5 nodes on the accelerator, 2 on the CPU, not run"
     )
     assert shown.details() == (
-        "sizes fixed at x:1x3; the artifact says soc=X1; on the CPU: Mean 'm', Pad;"
+        "sizes fixed at x:1x3; the artifact says soc=X1; on the CPU: Mean 'm' (no axes), Pad;"
         " the whole graph was refused: Mean is unknown; the compiler's own estimate, measured nowhere: cycles 7"
     )
     plain = shown.to_dict()

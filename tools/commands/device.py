@@ -20,7 +20,7 @@ from attn_export.deploy_tests.data import images, user_data
 from attn_export.deploy_tests.machine import environment
 from attn_export.deploy_tests.machine.emulated import emulated
 from attn_export.deploy_tests.parity import verify as proofs
-from attn_export.errors import AttnExportError, BackendMissingError, BundleError, GateError, UsageError
+from attn_export.errors import AttnExportError, BackendError, BackendMissingError, BundleError, GateError, UsageError
 from attn_export.tools import console
 from attn_export.untrusted import text
 
@@ -274,12 +274,15 @@ def compile_(asked: CompileRequest, *, as_json: bool) -> None:
     able = backends.traits(name)
     _able(name, able, asked)
     _installed(name, asked, as_json=as_json)
+    if not open_bundle.accepted(whole, name):
+        kinds, there = " or ".join(able.accepts), ", ".join(one.summary() for one in whole.artifacts)
+        raise BackendError(f"{name} compiles artifacts of kind {kinds}, and {path} holds {there}; write it with --to")
     model = open_bundle.chosen(whole, name, asked.artifact)
     ranges = shape_ranges.asked(whole, asked.shapes, cases=False)
     usual = {port: array.shape for port, array in whole.cases[0].inputs.items()}
     usual |= {port: shapes.opt for port, shapes in ranges.items()}
     cases = simulated.fitting(whole.cases, usual)
-    feeds = tuple(case.inputs for case in cases)
+    feeds = tuple({port.name: case.inputs[port.name] for port in whole.inputs} for case in cases)
     wanted = CompileOptions(chip, ranges, asked.precision, feeds, feeds if asked.simulate else ())
     evidence = backends.compile_only(name, model.path, wanted)
     bundle.unchanged(whole)  # the compiler has read the model by itself

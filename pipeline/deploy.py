@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from attn_export import bundle
-from attn_export.bundle import Bundle, Case, Selection
+from attn_export.bundle import Bundle, Case, Selection, rows
 from attn_export.deploy_tests.backends import DEFAULT, backend_for
 from attn_export.deploy_tests.data import inputs as user_inputs
 from attn_export.deploy_tests.latency.comparison import LatencyComparison, compare_latency
@@ -128,6 +128,7 @@ def _deploy(
         names = [port.name for port in state.model.contract.outputs]
         picked = ordering(state.model.model, names, is_file=subject.graph is not None)
         raise InconclusiveError(f"{error}{picked}") from error
+    cases = rows.with_order(cases)
     before_choice.refuse_nothing(state.model.model, cases, is_file=subject.graph is not None)
     before = before_choice.of(state.model.model, cases, places.scratch) if chosen else None
     gate = ParityGate(cases, places.scratch, options.threads, before)
@@ -417,7 +418,7 @@ def _manifest(
         "costs": cost.to_manifest(rows, cases[0].name),
         "source_locations": origin.record(state.model.model, origin.origins(plain)),
         "data": data.to_dict() if data else None,
-        "selections": [{"node": one.node, "rows": dict(one.rows)} for one in cases[0].selections],
+        "selections": [asdict(one) for one in cases[0].selections],
         "warnings": list(state.warnings),
     }
     return manifest.manifest(subject, state.model, _results(state), more)

@@ -126,6 +126,8 @@ def _values(
 
 def _strange(case: Case) -> str:
     broken = [
-        name for name, value in case.reference.items() if value.dtype.kind == "f" and not np.isfinite(value).any()
+        name
+        for name, value in case.reference.items()
+        if value.size and value.dtype.kind == "f" and not np.isfinite(value).any()
     ]
     return f"its reference of {broken[0]!r} is not finite anywhere" if broken else ""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from attn_export.bundle import SHARE, Selection, case_of, loose, rows
+from attn_export.bundle import SHARE, Case, Selection, case_of, loose, rows
 from attn_export.deploy_tests.parity.compare import prove
 from attn_export.types import Array, TensorSpec
 
@@ -146,7 +147,7 @@ def passes(change: Callable[[Found], Found]) -> bool:
         for seed in range(3)
     ]
     answers = iter(change(noisy(detections(seed), 7)) for seed in range(3))
-    return prove(lambda _: next(answers), made, PORTS, backend="").ok
+    return prove(lambda _: next(answers), rows.with_order(made), PORTS, backend="").ok
 
 
 @pytest.mark.parametrize("fault", FAULTS)
@@ -167,7 +168,22 @@ def test_what_is_right_passes_in_any_order_of_what_is_nearly_equal() -> None:
     made = [case_of(f"{s}", {}, near(s), [exchanged(noisy(near(s), 1)), noisy(near(s), 2)], CHOSEN) for s in range(3)]
     assert not any(map(loose, made))
     answers = iter(exchanged(noisy(near(seed), 7)) for seed in range(3))
-    assert prove(lambda _: next(answers), made, PORTS, backend="").ok
+    assert prove(lambda _: next(answers), rows.with_order(made), PORTS, backend="").ok
+
+
+def test_what_is_in_order_by_chance_is_not_what_rows_go_by() -> None:
+    def case(seed: int, count: int = 30) -> Case:
+        return case_of(f"{seed}", {}, detections(seed, count=count), [], CHOSEN)
+
+    def ordered(made: list[Case]) -> object:
+        (found,) = {id(one): one for one in rows.with_order(made)[0].selections}.values()
+        return found.ordered
+
+    assert ordered([case(0), case(1)]) == {"scores": (0,)}
+    assert ordered([case(seed, count=2) for seed in range(4)]) == {}  # one box may be larger than the next
+    rising = replace(case(1), reference={**detections(1), "scores": detections(1)["scores"][:, ::-1]})
+    assert ordered([case(0), rising]) == {}
+    assert rows.with_order([]) == ()
 
 
 def test_runs_that_chose_others_are_no_measure() -> None:

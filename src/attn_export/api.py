@@ -9,16 +9,17 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, Union, overload
 
-from attn_export.errors import GateError, InconclusiveError, ParityError, UsageError
+from attn_export.errors import ExportError, GateError, InconclusiveError, ParityError, UsageError
 
 if TYPE_CHECKING:
     import onnx
     from torch import Tensor, nn
 
-    from attn_export.bundle import Bundle, Case
+    from attn_export.bundle import Bundle, Case, Selection
     from attn_export.deploy_tests.latency.comparison import LatencyComparison
     from attn_export.deploy_tests.measurement import Measurement, MeasureOptions
     from attn_export.deploy_tests.parity.compare import Parity
@@ -332,7 +333,8 @@ def assert_parity(
         weights = {tensor.name for tensor in graph.graph.initializer}
         takes = [value.name for value in graph.graph.input if value.name not in weights]
         gives = [contract.port(value) for value in graph.graph.output]
-        cases = _renamed(_cases(subject, args), takes, [spec.name for spec in gives])
+        names = [spec.name for spec in gives]
+        cases = _renamed(_cases(subject, args, _selections(subject, args, graph, takes, names)), takes, names)
         run = stack.enter_context(opened(runtime, path, Options(threads=threads)))
         version = BACKENDS[runtime].version()
         parity = prove(run, cases, gives, backend=version, snr=snr, atol=atol, rtol=rtol)
@@ -345,11 +347,32 @@ def _example(subject: Subject, args: Sequence[Any]) -> dict[str, Tensor]:
     return dict(zip((item.name for item in subject.inputs), leaves(args), strict=True))
 
 
-def _cases(subject: Subject, args: Sequence[Any]) -> tuple[Case, ...]:
+def _cases(subject: Subject, args: Sequence[Any], chosen: tuple[Selection, ...]) -> tuple[Case, ...]:
+    from attn_export.bundle import rows
     from attn_export.export import reference
 
+    example = [("your example", _example(subject, args))]
+    found = (*reference.on(subject, example, selections=chosen), *reference.cases(subject, selections=chosen))
+    return rows.with_order(found)
+
+
+def _selections(
+    subject: Subject, args: Sequence[Any], graph: onnx.ModelProto, takes: Sequence[str], gives: Sequence[str]
+) -> tuple[Selection, ...]:
+    """Find the outputs whose rows an operator of the graph chose, under the names that the module's have."""
+    from attn_export.export.copies import copied
+    from attn_export.export.graph import selections
+    from attn_export.export.outputs import evaluate
+
     example = _example(subject, args)
-    return (*reference.on(subject, [("your example", example)]), *reference.cases(subject))
+    try:
+        found = selections.found(graph, {name: x.numpy() for name, x in zip(takes, example.values(), strict=False)})
+    except ExportError:  # operators that only its runtime knows
+        return ()
+    if not found:
+        return ()
+    own = dict(zip(gives, evaluate(copied(subject.module), example), strict=False))
+    return tuple(replace(one, rows={own[n]: axis for n, axis in one.rows.items() if n in own}) for one in found)
 
 
 def _renamed(cases: Sequence[Case], takes: Sequence[str], gives: Sequence[str]) -> list[Case]:
@@ -361,6 +384,7 @@ def _renamed(cases: Sequence[Case], takes: Sequence[str], gives: Sequence[str]) 
     from attn_export.bundle import Case
 
     first = cases[0]
+    names = dict(zip(first.reference, gives, strict=False))
     for kind, ours, theirs in (("inputs", first.inputs, takes), ("outputs", first.reference, gives)):
         if len(ours) != len(theirs):
             raise UsageError(f"the module has {len(ours)} {kind}, the model {len(theirs)}: {', '.join(theirs)}")
@@ -370,9 +394,17 @@ def _renamed(cases: Sequence[Case], takes: Sequence[str], gives: Sequence[str]) 
             _by_position(case.inputs, takes),
             _by_position(case.reference, gives),
             _by_position(case.float32_error, gives),
+            selections=tuple(
+                replace(one, rows=_by_name(one.rows, names), ordered=_by_name(one.ordered, names))
+                for one in case.selections
+            ),
         )
         for case in cases
     ]
+
+
+def _by_name(values: Mapping[str, T], names: Mapping[str, str]) -> dict[str, T]:
+    return {names[name]: value for name, value in values.items()}
 
 
 def _by_position(values: Mapping[str, T], names: Sequence[str]) -> dict[str, T]:

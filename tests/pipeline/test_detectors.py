@@ -9,19 +9,22 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import helper, numpy_helper
 
-from attn_export import bundle
-from attn_export.bundle import Bundle, rows
+from attn_export import assert_parity, bundle, load
+from attn_export.bundle import Bundle
 from attn_export.deploy_tests.backend import Options
 from attn_export.deploy_tests.backends import DEFAULT, opened
 from attn_export.deploy_tests.parity.compare import TOLERANCE, Parity, prove
+from attn_export.errors import ParityError
 from attn_export.export.exporting import export_subject
 from attn_export.export.sources.onnx_file import read
-from attn_export.pipeline import before_choice
+from attn_export.pipeline import before_choice, fresh
 from attn_export.pipeline.gate import ParityGate
 from attn_export.pipeline.stage import Made as Stage
 from attn_export.pipeline.stage import PipelineState
+from attn_export.types import Array
 from tests import detectors
 from tests.tools.run import run
 
@@ -50,7 +53,9 @@ def parity(whole: Bundle, model: onnx.ModelProto, folder: Path) -> Parity:
 
 def test_what_suppression_leaves_is_proven(yolo: Bundle, tmp_path: Path) -> None:
     (one,) = yolo.manifest["selections"]
-    assert one == {"node": "NonMaxSuppression 'chosen'", "rows": {"boxes": 0, "scores": 0, "classes": 0}}
+    assert one["node"] == "NonMaxSuppression 'chosen'"
+    assert one["rows"] == {"boxes": 0, "scores": 0, "classes": 0}
+    assert one["ordered"] == {}  # suppression orders each class by itself
     assert "the rows of scores, classes and boxes are compared wherever they stand" in " ".join(
         yolo.manifest["warnings"]
     )
@@ -115,25 +120,22 @@ def test_the_best_queries_are_proven_in_any_order_of_what_is_equal(name: str, co
     whole = deployed(f"tests.detectors:{name}", tmp_path / "out", "--input", "image:1x3x64x64", "--fuse")
     (one,) = whole.selections
     assert one.rows == {port.name: 1 for port in whole.outputs}
+    assert one.ordered == ({"scores": (0,)} if name == "Best" else {})
     assert whole.cases[0].reference["boxes"].shape == (1, count, 4)
 
 
-def test_a_runtime_may_exchange_what_is_nearly_equal_and_nothing_else(yolo: Bundle) -> None:
-    def swapped(first: int, second: int) -> Parity:
-        def ran(_: object) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]]:
-            case = next(cases)
-            order = np.arange(len(case.reference["scores"]))
-            if len(order) > second:
-                order[[first, second]] = order[[second, first]]
-            return {port.name: case.reference[port.name][order].astype(port.dtype) for port in yolo.outputs}
+def test_the_order_of_what_suppression_leaves_means_nothing(yolo: Bundle) -> None:
+    def run_in_order(last: int) -> Parity:
+        def ran(_: object) -> dict[str, Array]:
+            reference = next(cases).reference
+            order = np.roll(np.arange(len(reference["scores"])), last)
+            return {port.name: reference[port.name][order].astype(port.dtype) for port in yolo.outputs}
 
         cases = iter(yolo.cases)
         return prove(ran, yolo.cases, yolo.outputs, backend="")
 
-    assert swapped(0, 0).ok
-    assert swapped(0, 1).ok  # suppression orders each class by itself: nothing that is given is in order throughout
-    case = max(yolo.cases, key=lambda one: len(one.reference["scores"]))
-    assert rows.apart(case.reference, case.reference, yolo.selections) == 0
+    assert run_in_order(0).ok
+    assert run_in_order(3).ok
 
 
 def test_what_enters_the_choice_is_proven_behind_every_stage(yolo: Bundle, tmp_path: Path) -> None:
@@ -196,3 +198,37 @@ def test_where_nothing_is_found_it_is_said_what_to_prove(tmp_path: Path) -> None
     whole = deployed(str(tmp_path / "yolo.onnx"), tmp_path / "out", "--outputs", "all_boxes,s=all_scores")
     assert [port.name for port in whole.outputs] == ["all_boxes", "s"]
     assert not whole.selections
+
+
+def test_inputs_drawn_anew_on_which_nothing_is_found_prove_that(yolo: Bundle) -> None:
+    said = list[str]()
+    made = fresh.cases(yolo, 12, 0, said.append)
+    assert any(not case.reference["boxes"].size for case in made)
+    assert not any("not finite" in text for text in said)
+    assert all(case.selections == yolo.selections for case in made)
+
+
+def test_a_test_of_ones_own_pairs_rows_as_well() -> None:
+    torch.manual_seed(0)
+    module, image = detectors.Queries().eval(), torch.randn(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    right = export_subject(load(module, (image,))).model
+    assert assert_parity(module, right, (image,)).ok
+    assert assert_parity(module, backwards(right), (image,)).ok  # the order of queries means nothing
+    wrong = onnx.ModelProto()
+    wrong.CopyFrom(right)
+    bias = next(tensor for tensor in wrong.graph.initializer if tensor.name == "boxes.bias")
+    bias.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(bias) + np.float32(0.001), bias.name))
+    with pytest.raises(ParityError):
+        assert_parity(module, wrong, (image,))
+
+
+def backwards(model: onnx.ModelProto) -> onnx.ModelProto:
+    """The same with the queries of every output in the other order."""
+    made = onnx.ModelProto()
+    made.CopyFrom(model)
+    for value in made.graph.output:
+        maker = next(node for node in made.graph.node if value.name in node.output)
+        maker.output[list(maker.output).index(value.name)] = f"{value.name}.forwards"
+        made.graph.node.append(helper.make_node("Gather", [f"{value.name}.forwards", "order"], [value.name], axis=1))
+    made.graph.initializer.append(numpy_helper.from_array(np.arange(40)[::-1].copy(), "order"))
+    return made

@@ -123,7 +123,7 @@ def test_a_promise_that_the_original_does_not_keep_is_a_finding(tmp_path: Path) 
 def test_a_case_that_strays_too_far_is_left_out_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = bundle.read(made(tmp_path / "two", doubled(), doubled()))
 
-    def stray(_: Path, feeds: Any) -> list[Case]:
+    def stray(_: Path, feeds: Any, _selections: object = ()) -> list[Case]:
         ((name, inputs),) = feeds.items()
         off = 0.2 if name.startswith("fresh 1:") else 0.0
         return [case_of(name, inputs, {"y": np.ones((1, 3, 8))}, [{"y": np.ones((1, 3, 8)) + off}])]

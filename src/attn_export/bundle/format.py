@@ -73,10 +73,12 @@ class Selection:
     Attributes:
         node: the operator that chose them, and its name.
         rows: by output the axis that its rows lie along; the axes before it hold the items of a batch.
+        ordered: by output the columns that are in order in every case, such as scores.
     """
 
     node: str
     rows: Mapping[str, int]
+    ordered: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     def summary(self) -> str:
         """Say what is done about it.

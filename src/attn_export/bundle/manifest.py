@@ -449,16 +449,18 @@ class DataRecord:
 class SelectionRecord:
     """Outputs whose rows an operator chose and put in order, such as detections.
 
-    A run's rows are compared with the rows of the reference that are nearest to them, over all these outputs at once;
-    a column that is in order in the reference has to be in the same order.
+    A run's rows are compared with the rows of the reference that are nearest to them, over all these outputs at once.
 
     Attributes:
         node: the operator that chose them, and its name.
         rows: by output the axis that its rows lie along; the axes before it hold the items of a batch.
+        ordered: by output the columns that are in order in every case, and have to be in a run: what comes behind
+            the rows' axis, as one.
     """
 
     node: Text
     rows: Mapping[str, Count]
+    ordered: Mapping[str, tuple[Count, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -588,6 +590,9 @@ def _selections(made: ManifestRecord) -> None:
     for name, axis in ((name, axis) for one in made.selections for name, axis in one.rows.items()):
         if axis >= ranks.get(name, 0):
             raise ValueError(f"selections: expected an axis of an output, got axis {axis} of {name[:80]!r}")
+    for one in made.selections:
+        if strange := sorted(set(one.ordered) - set(one.rows)):
+            raise ValueError(f"selections: expected columns of an output with rows, got {strange[0][:80]!r}")
 
 
 def _artifacts(made: ManifestRecord) -> None:

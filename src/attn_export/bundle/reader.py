@@ -95,7 +95,7 @@ def cases_of(file: Path, facts: ManifestRecord) -> tuple[Case, ...]:
     Raises:
         BundleError: they are damaged.
     """
-    selections = tuple(Selection(one.node, one.rows) for one in facts.selections)
+    selections = tuple(Selection(one.node, one.rows, one.ordered) for one in facts.selections)
     return tuple(replace(case, selections=selections) for case in stored.read_cases(file))
 
 

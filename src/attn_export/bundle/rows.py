@@ -9,16 +9,19 @@ other output, and a row that is missing, has another class or lies elsewhere has
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from attn_export.bundle.format import SHARE, Selection
+from attn_export.bundle.format import SHARE, Case, Selection
 from attn_export.types import Array, Ints
 
 #: Rows of an item that are paired; of more, each is compared with the one at its place.
 MOST = 2048
 #: Rounds of pairing, which give all but the last few rows of what is nearly alike their partner.
 _ROUNDS = 64
+#: Steps from row to row that all go one way in a column that is in order: by chance one time in thirty thousand.
+_STEPS = 16
 
 
 def matched(
@@ -61,26 +64,45 @@ def apart(came: Mapping[str, Array], reference: Mapping[str, Array], selections:
 def disordered(
     came: Mapping[str, Array], reference: Mapping[str, Array], selections: Iterable[Selection]
 ) -> dict[str, str]:
-    """Say of which outputs a column that is in order in the reference, such as scores, is not so in a run.
+    """Say of which outputs a column that is in order in every case, such as scores, is in another one in a run.
 
     Rows may change places where what orders them is nearly equal, and then this column is the same place by place.
     """
     found = {}
     for selection in selections:
-        for name, axis in selection.rows.items():
-            if came.get(name) is None or came[name].shape != reference[name].shape or came[name].dtype.kind != "f":
+        for name, columns in selection.ordered.items():
+            axis, value = selection.rows[name], came.get(name)
+            if value is None or value.shape != reference[name].shape or axis >= value.ndim:
                 continue
-            ours, theirs = (_parted(side[name], axis).astype(np.float64) for side in (came, reference))
-            steps = np.diff(theirs, axis=1)
-            moves = (steps != 0).any((0, 1))
-            sorted_columns = moves & ((steps <= 0).all((0, 1)) | (steps >= 0).all((0, 1)))
-            for column in np.flatnonzero(sorted_columns):
+            ours, theirs = (_parted(side, axis).astype(np.float64) for side in (value, reference[name]))
+            for column in (column for column in columns if column < theirs.shape[2]):
                 off, size = (float(np.linalg.norm(v[..., column])) for v in (ours - theirs, theirs))
                 if not off <= SHARE * size:
                     found[name] = (
-                        f"column {column} of its rows, which is in order in the reference, is in another order"
-                        f" (it differs by {off / size:.2g} of its norm, place by place)"
+                        f"column {column} of its rows, which is in order in every case, is in another one"
+                        f" (it differs by {off / size if size else np.inf:.2g} of its norm, place by place)"
                     )
+    return found
+
+
+def with_order(cases: Sequence[Case]) -> tuple[Case, ...]:
+    """Note which columns are in order in every case, over enough rows that it is no chance: those rows go by."""
+    chosen = tuple(replace(one, ordered=_ordered(cases, one)) for one in (cases[0].selections if cases else ()))
+    return tuple(replace(case, selections=chosen) for case in cases)
+
+
+def _ordered(cases: Sequence[Case], selection: Selection) -> dict[str, tuple[int, ...]]:
+    found = {}
+    for name, axis in selection.rows.items():
+        values = [_parted(case.reference[name], axis) for case in cases]
+        if values[0].dtype.kind != "f" or len({value.shape[2] for value in values}) > 1:
+            continue
+        with np.errstate(invalid="ignore"):
+            steps = np.concatenate([np.diff(v.astype(np.float64), axis=1).reshape(-1, v.shape[2]) for v in values])
+        falling, rising = (steps < 0).sum(0), (steps > 0).sum(0)
+        columns = np.flatnonzero((np.minimum(falling, rising) == 0) & (falling + rising >= _STEPS))
+        if columns.size:
+            found[name] = tuple(int(column) for column in columns)
     return found
 
 

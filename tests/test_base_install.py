@@ -80,6 +80,7 @@ ROWS: dict[str, list[tuple[tuple[str, ...], int, str]]] = {
     "sign": [(("sign", "bundle", "--key", "no-such-key"), 3, "no-such-key")],
     "sweep": [(("sweep", "-o", "swept"), 3, EXPORT)],
     "doctor": [(("doctor",), 0, ""), (("doctor", "--json"), 0, "")],
+    "targets": [(("targets",), 0, ""), (("targets", "--json"), 0, "")],
 }
 CASES = [pytest.param(*row, id=" ".join(row[0])) for rows in ROWS.values() for row in rows]
 

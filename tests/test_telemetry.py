@@ -54,6 +54,7 @@ def test_whatever_of_ours_comes_first_says_so(module: str, tmp_path: Path) -> No
 
 COMMANDS = {
     "doctor": ["doctor"],
+    "targets": ["targets"],
     "verify": ["verify", "bundle"],
     "bench": ["bench", "bundle", "--duration", "0", "--iterations", "1", "--profile"],
     "bench, of two": ["bench", "bundle", "bundle", "--duration", "0", "--iterations", "1"],

@@ -692,6 +692,15 @@ def doctor(*, as_json: options.Json = False) -> None:
     command.report(as_json=as_json)
 
 
+@app.command(epilog="Example: attn-export targets --json")
+@contained
+def targets(*, as_json: options.Json = False) -> None:
+    """List runtimes, converters, compilers and lint rules: what is installed, and what each needs."""
+    from attn_export.tools.commands import targets as command
+
+    command.report(as_json=as_json)
+
+
 def start() -> object:
     """Run the command line; what it cannot take is raised, and no library decides on the exit code."""
     return app(standalone_mode=False)

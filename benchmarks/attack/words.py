@@ -136,6 +136,7 @@ LINES = (
     ("sweep", "--family", "attention", "-o", "sweep", "--job-timeout", "5"),
     ("doctor",),
     ("doctor", "--json"),
+    ("targets", "--json"),
     ("se", "--preset", "test", "-o", "out"),
     ("net.py:Net", "--input", INPUT, "--kwargs", '{"channels": 3}', "-o", "out"),
     ("export", "x.onnx", "--fuse", "-o", "out"),

@@ -43,6 +43,7 @@ def report(*, as_json: bool) -> None:
         console.say(f"{name:<13} {why or BACKENDS[name].version()}")
     for name, why in able.items():
         console.say(f"compile       {name}: {why or 'ready'}")
+    console.say("targets       converters, compilers and lint rules: attn-export targets")
     said = f"{_TELEMETRY}={os.environ.get(_TELEMETRY, '')}"
     console.say(f"telemetry     ONNX Runtime: {f'off ({said})' if telemetry_off() else f'as you set it ({said})'}")
 

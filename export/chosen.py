@@ -10,6 +10,7 @@ from attn_export.errors import UsageError
 from attn_export.export import training
 from attn_export.export.copies import copied
 from attn_export.export.outputs import called, exportable, flatten, left_out
+from attn_export.untrusted.text import few
 
 #: Names that an error lists.
 _SHOWN = 30
@@ -49,7 +50,7 @@ def settle(
     dropped = left_out(outputs)
     if words or dropped or not exportable(outputs):
         module.register_forward_hook(Chosen(inputs, chosen or {name: name for name in names}))
-    said = f"outputs that are left out, as they are no tensors: {_few(dropped)}" if dropped else ""
+    said = f"outputs that are left out, as they are no tensors: {few(dropped, _SHOWN)}" if dropped else ""
     return chosen, tuple(filter(None, (said, unchosen(names, chosen))))
 
 
@@ -80,7 +81,7 @@ def choose(words: Sequence[str], known: Sequence[str], inputs: Collection[str], 
 def unchosen(known: Sequence[str], chosen: Mapping[str, str]) -> str:
     """Say what is left out by choice."""
     left = [name for name in known if name not in chosen.values()] if chosen else []
-    return f"outputs that are left out, as --outputs does not name them: {_few(left)}" if left else ""
+    return f"outputs that are left out, as --outputs does not name them: {few(left, _SHOWN)}" if left else ""
 
 
 def _known(text: str, known: Sequence[str], owner: str, word: str) -> str:
@@ -89,11 +90,6 @@ def _known(text: str, known: Sequence[str], owner: str, word: str) -> str:
     if text.isdecimal() and int(text) < len(known):
         return known[int(text)]
     raise UsageError(
-        f"--outputs: {owner} gives {_few(known)} (or by position, 0 to {len(known) - 1}); got {word!r}; write names of"
-        " these, or new=old"
+        f"--outputs: {owner} gives {few(known, _SHOWN)} (or by position, 0 to {len(known) - 1}); got {word!r}; write names"
+        " of these, or new=old"
     )
-
-
-def _few(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

@@ -6,6 +6,7 @@ from torch import nn
 
 from attn_export.errors import SubjectError
 from attn_export.export.parts import parts
+from attn_export.untrusted.text import few
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm)
 _SHOWN = 3
@@ -21,7 +22,6 @@ def refuse(module: nn.Module, *, ran: bool) -> None:
     if not found:
         return
     kinds = [f"{name or 'itself'} ({type(part).__name__})" for name, part in found.items()]
-    more = f" and {len(kinds) - _SHOWN} more" if len(kinds) > _SHOWN else ""
     who = "forward puts" if ran else "eval() leaves"
     mend = "take .train() out of forward" if ran else "mend its train(), which keeps eval() from its parts"
     what = (
@@ -30,7 +30,7 @@ def refuse(module: nn.Module, *, ran: bool) -> None:
         else "draws random numbers"
     )
     raise SubjectError(
-        f"{type(module).__name__}: {who} {', '.join(kinds[:_SHOWN])}{more} in training mode, where it {what}; what is"
+        f"{type(module).__name__}: {who} {few(kinds, _SHOWN)} in training mode, where it {what}; what is"
         f" deployed is evaluation: {mend}"
     )
 

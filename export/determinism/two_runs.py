@@ -13,6 +13,7 @@ from attn_export.bundle import FLOOR
 from attn_export.errors import GateError
 from attn_export.export.copies import copied
 from attn_export.export.determinism import draws, lines, state
+from attn_export.untrusted.text import few
 
 Outputs = Mapping[str, Tensor]
 #: Seconds that a run may take to be made twice although nothing was drawn in it.
@@ -64,8 +65,8 @@ def refuse_random_nodes(model: onnx.ModelProto, name: str) -> None:
     """
     if found := draws.of_graph(model):
         raise GateError(
-            f"{name} is not deterministic: {_few(found)} draws random numbers, so that no two runs agree; export it"
-            " for inference, or make the numbers an input; nothing was written"
+            f"{name} is not deterministic: {few(found, _SHOWN)} draws random numbers, so that no two runs agree; export"
+            " it for inference, or make the numbers an input; nothing was written"
         )
 
 
@@ -77,7 +78,7 @@ def _refuse_difference(module: nn.Module, first: Outputs, second: Outputs, again
     different = [name for name in first if name not in second or not _same(first[name], second[name])]
     if not different:
         return
-    why = [f"{_few(drawn)} draws random numbers"] if (drawn := draws.of_code(again)) else []
+    why = [f"{few(drawn, _SHOWN)} draws random numbers"] if (drawn := draws.of_code(again)) else []
     before = state.attributes(module)
     again()
     if names := [] if why else state.changed(before, state.attributes(module)):
@@ -105,12 +106,7 @@ def _named(module: nn.Module, names: list[str], run: Callable[[], object]) -> st
         return {name: every.get(name) for name in names}
 
     found = lines.writers(watch, run)
-    return "it writes " + _few([f"{name!r}{f' in {found[name]}' if name in found else ''}" for name in names])
-
-
-def _few(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+    return "it writes " + few((f"{name!r}{f' in {found[name]}' if name in found else ''}" for name in names), _SHOWN)
 
 
 def _same(one: Tensor, other: Tensor) -> bool:

@@ -10,7 +10,7 @@ The meaning stays: where operators are replaced, both graphs are run in float64,
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,12 +25,14 @@ from attn_export.export.onnx.contract import NEWEST_IR
 from attn_export.export.onnx.walk import bodies, graphs, tensors
 from attn_export.reparam.fuse_onnx import OPSETS
 from attn_export.reparam.proof import end_to_end
-from attn_export.untrusted.text import first_line
+from attn_export.untrusted.text import few, first_line
 
 #: The format from which on constants need not be listed as inputs, and those that are may be overridden.
 _OVERRIDABLE = 4
 #: Both are float64 runs of the same formulas, in another order at most.
 _AGREE = 1e-9
+#: Names that a sentence lists.
+_SHOWN = 4
 #: Element types that the newest format we write does not have.
 _NEWER = {getattr(TensorProto, name, -1) for name in ("FLOAT4E2M1", "FLOAT8E8M0", "INT2", "UINT2")}
 
@@ -72,7 +74,7 @@ def _drop_imports(model: ModelProto) -> str:
     unused = [entry for entry in model.opset_import if entry.domain not in used and entry.domain not in STANDARD]
     for entry in unused:
         model.opset_import.remove(entry)
-    return f"unused operator sets left out: {_some(entry.domain for entry in unused)}" if unused else ""
+    return f"unused operator sets left out: {few((entry.domain for entry in unused), _SHOWN)}" if unused else ""
 
 
 def _unlist_constants(model: ModelProto) -> str:
@@ -95,8 +97,8 @@ def overridable(model: ModelProto) -> str:
     if not found:
         return ""
     return (
-        f"{len(found)} weights ({_some(found)}) are inputs with a default, which a caller may override, so what they"
-        " go into is not fused; if nobody overrides them, take them out of the inputs of the graph"
+        f"{len(found)} weights ({few(found, _SHOWN)}) are inputs with a default, which a caller may override, so what"
+        " they go into is not fused; if nobody overrides them, take them out of the inputs of the graph"
     )
 
 
@@ -108,7 +110,7 @@ def _unrepeat_outputs(model: ModelProto) -> str:
     for index in reversed(range(len(names))):
         if names[index] in names[:index]:
             del model.graph.output[index]
-    return f"outputs that were listed twice are listed once: {_some(again)}"
+    return f"outputs that were listed twice are listed once: {few(again, _SHOWN)}"
 
 
 def _name_nodes(model: ModelProto) -> str:
@@ -169,7 +171,7 @@ def _inlined(model: ModelProto) -> tuple[ModelProto, str]:
         return model, ""
     names = [function.name for function in model.functions]
     try:
-        return inliner.inline_local_functions(model), f"its own functions are written out: {_some(names)}"
+        return inliner.inline_local_functions(model), f"its own functions are written out: {few(names, _SHOWN)}"
     except Exception as error:  # the inliner's errors share no public base
         raise SubjectError(
             f"its functions cannot be written out in place of their calls: {first_line(error)}"
@@ -212,7 +214,7 @@ def _declare(model: ModelProto) -> str:
     ]
     for value in stale:
         model.graph.value_info.remove(value)
-    said = [f"outputs declared as the graph makes them: {_some(filled)}"] if filled else []
+    said = [f"outputs declared as the graph makes them: {few(filled, _SHOWN)}"] if filled else []
     said += [f"{len(stale)} inner shapes that the graph contradicts are left out"] if stale else []
     return "; ".join(said)
 
@@ -230,9 +232,3 @@ def _fits(declared: onnx.ValueInfoProto, made: onnx.ValueInfoProto) -> bool:
         return False
     pairs = zip(mine.shape.dim, its.shape.dim, strict=True)
     return all(a.dim_value == b.dim_value for a, b in pairs if a.HasField("dim_value") and b.HasField("dim_value"))
-
-
-def _some(names: Iterable[str]) -> str:
-    listed = list(names)
-    more = f" and {len(listed) - 4} more" if len(listed) > 4 else ""
-    return ", ".join(listed[:4]) + more

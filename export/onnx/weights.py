@@ -14,6 +14,7 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 from attn_export.errors import SubjectError
 from attn_export.export.graph.index import attribute, is_standard
 from attn_export.export.onnx.walk import graphs
+from attn_export.untrusted.text import few
 
 #: By operator, where its weights stand among its inputs.
 _WEIGHTS = {
@@ -48,9 +49,8 @@ def check(model: ModelProto) -> str:
                 zero.append(_called(node))
     if not zero:
         return ""
-    more = f" and {len(zero) - 3} more" if len(zero) > 3 else ""
     return (
-        f"channels of {', '.join(zero[:3])}{more} have a variance of 0: they were constant in training,"
+        f"channels of {few(zero, 3)} have a variance of 0: they were constant in training,"
         " and any other value is enlarged by 1/√ε"
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import PurePath
 from typing import Any
 
@@ -46,6 +46,17 @@ def line(text: str) -> str:
 def one_line(text: str) -> str:
     """``text`` on one line, printable, each run of spaces one: what may stand in a cell or a sentence."""
     return re.sub(" +", " ", line(text)).strip(" ")
+
+
+def few(names: Iterable[str], shown: int) -> str:
+    """List the first of some names, and say how many more there are.
+
+    >>> few(["a", "b", "c"], 2), few(["a", "b"], 2)
+    ('a, b and 1 more', 'a, b')
+    """
+    listed = list(names)
+    more = f" and {len(listed) - shown} more" if len(listed) > shown else ""
+    return ", ".join(listed[:shown]) + more
 
 
 def first_line(error: BaseException, most: int = 300) -> str:

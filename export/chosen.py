@@ -90,6 +90,6 @@ def _known(text: str, known: Sequence[str], owner: str, word: str) -> str:
     if text.isdecimal() and int(text) < len(known):
         return known[int(text)]
     raise UsageError(
-        f"--outputs: {owner} gives {few(known, _SHOWN)} (or by position, 0 to {len(known) - 1}); got {word!r}; write names"
-        " of these, or new=old"
+        f"--outputs: {owner} gives {few(known, _SHOWN)} (or by position, 0 to {len(known) - 1}); got {word!r};"
+        " write names of these, or new=old"
     )

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -301,10 +302,9 @@ def _audit(state: PipelineState, progress: Progress) -> Audited:
 
 
 def _float32(state: PipelineState) -> Exported:
-    """Return the last model before the precision was lowered: what audits and injected faults look at."""
-    names = [made.stage for made in state.made]
-    count = names.index(stages.PRECISION.name) if stages.PRECISION.name in names else len(names)
-    return state.made[count - 1].exported
+    """Return the last model before weights were scaled or rounded: what audits and injected faults look at."""
+    later = {stages.EQUALIZE.name, stages.PRECISION.name}
+    return next((before for before, made in pairwise(state.made) if made.stage in later), state.made[-1]).exported
 
 
 def _mutants(

@@ -28,6 +28,7 @@ class BuildOptions:
         fail_on_rollback: whether a site that had to be rolled back ends the job.
         certify: whether fusing is proven on the whole graph in float64; what is only compiled can do without.
         simplify: whether to run the simplifier.
+        equalize: whether activations beyond float16 are divided by powers of two, which changes no output.
         fp16: whether to compute in float16.
         to: further formats that the model is converted to, each an artifact of the bundle.
     """
@@ -40,6 +41,7 @@ class BuildOptions:
     fail_on_rollback: bool = False
     certify: bool = True
     simplify: bool = True
+    equalize: bool = False
     fp16: bool = False
     to: tuple[str, ...] = ()
 

@@ -20,7 +20,9 @@ from attn_export.export.onnx import contract, narrow
 from attn_export.export.onnx.exported import Exported
 from attn_export.export.onnx.simplify import simplify
 from attn_export.export.precision import classes
-from attn_export.export.precision.float16 import to_float16
+from attn_export.export.precision.equalise import equalise, equalised
+from attn_export.export.precision.float16 import lowered, refuse_quantised
+from attn_export.export.precision.float16_policy import LARGEST, MARGIN, observe
 from attn_export.export.subject import Subject
 from attn_export.export.torch_program import TorchProgram, torch_program
 from attn_export.pipeline.folded_norms import folded_norms
@@ -139,7 +141,8 @@ def _nothing_made(state: PipelineState) -> str:
 
 def _is_float32(state: PipelineState) -> str:
     if state.made and state.made[0].snr is not None:
-        return f"expected a float32 model, got one that computes in {state.made[0].precision}; leave out --fp16"
+        kind = state.made[0].precision
+        return f"expected a float32 model, got one that computes in {kind}; leave out --fp16 and --equalize"
     return _nothing_made(state)
 
 
@@ -226,8 +229,25 @@ def _simplify(state: PipelineState, _options: BuildOptions) -> Made:
     return _made("simplify", state, simplify(state.model))
 
 
+def _equalize(state: PipelineState, _options: BuildOptions) -> Made:
+    """Bring activations into float16's range, exactly; what cannot be brought there is said."""
+    model, report = equalise(state.model.model, state.feeds)
+    return _made(
+        "equalize",
+        state,
+        replace(state.model, model=model),
+        report,
+        detail=report.summary(),
+        warnings=tuple(map(str, report.left)),
+    )
+
+
 def _lower_precision(state: PipelineState, options: BuildOptions) -> Made:
-    model, report = to_float16(state.model.model, state.feeds)
+    before = state.model.model
+    refuse_quantised(before)
+    seen = observe(before, state.feeds)
+    model, report = lowered(before, seen)
+    offer = "" if options.equalize else equalised(before, seen, LARGEST * MARGIN)[1].offer()
     return Made(
         "precision",
         replace(state.model, model=model),
@@ -238,8 +258,18 @@ def _lower_precision(state: PipelineState, options: BuildOptions) -> Made:
         warnings=(
             "a CPU computes float16 graphs largely in float32: this SNR does not predict a GPU's",
             *(f"{kept.op} {kept.node} stays in float32: {kept.reason}" for kept in report.kept),
+            *filter(None, [offer]),
         ),
     )
+
+
+def _offered(state: PipelineState, options: BuildOptions) -> tuple[str, ...]:
+    """Offer to equalise where a format is to be computed in float16, of a model that is not."""
+    asked = any(parse(text)[1] == "float16" for text in options.to)
+    if not asked or options.equalize or state.precision.name != "float32":
+        return ()
+    model = state.model.model
+    return tuple(filter(None, [equalised(model, observe(model, state.feeds), LARGEST * MARGIN)[1].offer()]))
 
 
 def _convert(state: PipelineState, options: BuildOptions) -> Made:
@@ -255,7 +285,7 @@ def _convert(state: PipelineState, options: BuildOptions) -> Made:
         with activity.doing(f"converting the model to {text}", who=name, model=""):
             made.append(converter.convert(replace(source, asked=precision)))
     detail = ", ".join(f"{one.name}, {one.bytes} bytes" for one in made)
-    notes = tuple(note for one in made for note in one.notes)
+    notes = (*_offered(state, options), *(note for one in made for note in one.notes))
     return _made("convert", state, state.model, detail=detail, converted=tuple(made), warnings=notes)
 
 
@@ -282,7 +312,8 @@ FUSE = Stage("fuse", "fused", lambda options: options.fuse, _nothing_made, _fuse
 SIMPLIFY = Stage(
     "simplify", "simplified", lambda options: options.simplify, _nothing_made, _simplify, _asserted, optional=True
 )
+EQUALIZE = Stage("equalize", "equalized", lambda options: options.equalize, _is_float32, _equalize, _keeps_contract)
 PRECISION = Stage("precision", "float16", lambda options: options.fp16, _is_float32, _lower_precision, _keeps_contract)
 CONVERT = Stage("convert", "converted", lambda options: bool(options.to), _nothing_made, _convert, _all_there)
 
-STAGES = (EXPORT, FUSE, SIMPLIFY, PRECISION, CONVERT)
+STAGES = (EXPORT, FUSE, SIMPLIFY, EQUALIZE, PRECISION, CONVERT)

@@ -109,6 +109,13 @@ def export(
     ] = None,
     simplify: Annotated[bool, typer.Option(help="Whether to run the simplifier.")] = True,
     fp16: Annotated[bool, typer.Option("--fp16", help="Compute in float16, where that is safe.")] = False,
+    equalize: Annotated[
+        bool,
+        typer.Option(
+            "--equalize",
+            help="Divide activations beyond float16 by powers of two, the next weights make up for it: same outputs.",
+        ),
+    ] = False,
     to: Annotated[
         str | None,
         typer.Option(metavar="FORMATS", help="Further formats, each proven and put into the bundle, such as ort."),
@@ -166,6 +173,7 @@ def export(
                 border_maps=border_maps,
                 fail_on_rollback=fail_on_rollback,
                 simplify=simplify,
+                equalize=equalize,
                 fp16=fp16,
                 to=options.formats(to),
             ),
@@ -531,8 +539,8 @@ def diff(
         str | None,
         typer.Option(
             metavar="A,B",
-            help="Two of original, exported, fused, simplified, float16, model, a bundle, an ONNX file; each may run"
-            " on a backend, such as exported,simplified@onnxruntime.",
+            help="Two of original, exported, fused, simplified, equalized, float16, model, a bundle, an ONNX file; each"
+            " may run on a backend, such as exported,simplified@onnxruntime.",
         ),
     ] = None,
     fuse: Annotated[bool, typer.Option("--fuse", help="Fuse before simplifying.")] = False,

@@ -79,9 +79,28 @@ def to_float16(
     Raises:
         ExportError: the model is quantised, does not run, or the result is no valid ONNX.
     """
+    refuse_quantised(model)
+    return lowered(model, observe(model, feeds), margin=margin)
+
+
+def refuse_quantised(model: onnx.ModelProto) -> None:
+    """Take float32 models only.
+
+    Raises:
+        ExportError: it is quantised.
+    """
     if found := {node.op_type for node in model.graph.node} & QUANTISED:
         raise ExportError(f"expected a float32 model to rewrite in float16, got one with {', '.join(sorted(found))}")
-    seen = observe(model, feeds)
+
+
+def lowered(
+    model: onnx.ModelProto, seen: Mapping[str, Extent], *, margin: float = MARGIN
+) -> tuple[onnx.ModelProto, Float16Report]:
+    """Return the model as ``to_float16`` does, given what a float32 run showed of its tensors.
+
+    Raises:
+        ExportError: the result is no valid ONNX.
+    """
     rewriting = _Rewriting(model, seen, decide(model, seen, LARGEST * margin))
     result = rewriting.run()
     try:

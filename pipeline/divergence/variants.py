@@ -32,7 +32,7 @@ from attn_export.export.traced import Traced
 from attn_export.pipeline.divergence.runs import Variant
 from attn_export.pipeline.options import BuildOptions
 from attn_export.pipeline.stage import PipelineState
-from attn_export.pipeline.stages import CONVERT, FUSE, PRECISION, STAGES, build, run
+from attn_export.pipeline.stages import CONVERT, EQUALIZE, FUSE, PRECISION, STAGES, build, run
 from attn_export.types import Feeds
 
 #: What the models of the stages are called here.
@@ -177,7 +177,7 @@ class VariantFactory:
                 f" attn-export diff SUBJECT --between {stage},{self.what.path}"
             )
         last = next(named for named in STAGES if named.result == stage)
-        options = BuildOptions(fuse=self.fused or last is FUSE, fp16=last is PRECISION)
+        options = BuildOptions(fuse=self.fused or last is FUSE, equalize=last is EQUALIZE, fp16=last is PRECISION)
         state = self._exported
         for step in STAGES[: STAGES.index(last) + 1]:  # one by one, so that two variants share what they can
             key = options.fuse, step.name

@@ -30,7 +30,7 @@ from attn_export.reparam.result import Fusion
 from attn_export.types import Dim
 from tests.tools.run import run
 
-ALL = BuildOptions(fuse=True, fp16=True, to=("ort",))
+ALL = BuildOptions(fuse=True, equalize=True, fp16=True, to=("ort",))
 
 
 @pytest.fixture(scope="module")
@@ -108,16 +108,47 @@ def test_what_the_gate_refuses_ends_the_run_but_for_an_optional_stage(state: Pip
 
 
 def test_a_stage_that_breaks_its_contract_is_refused(state: PipelineState, monkeypatch: pytest.MonkeyPatch) -> None:
-    right = stages.to_float16
+    right = stages.lowered
 
     def renamed(*words: Any) -> Any:
         model, report = right(*words)
         model.graph.output[0].name = "other"
         return model, report
 
-    monkeypatch.setattr(stages, "to_float16", renamed)
+    monkeypatch.setattr(stages, "lowered", renamed)
     with pytest.raises(ContractError):
         stages.run(state.back_to("simplify"), BuildOptions(fp16=True))
+
+
+class Large(nn.Module):
+    """Activations of some 1e5, and an output of some 1."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.up, self.down = nn.Conv2d(2, 4, 1), nn.Conv2d(4, 2, 1)
+        with torch.no_grad():
+            self.up.weight.mul_(2e5)
+            self.down.weight.mul_(1e-5)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y: torch.Tensor = self.down(torch.relu(self.up(x)))
+        return y
+
+
+def test_what_is_too_large_for_float16_is_offered_and_mended() -> None:
+    torch.manual_seed(0)
+    subject = Subject("net", Large().eval(), (Input("x", (1, 2, 4, 4)),), {}, ())
+    plain = stages.build(subject, BuildOptions(fp16=True))
+    assert any("--equalize divides them by powers of two" in text for text in plain.warnings)
+    account = plain.account(Float16Report)
+    assert account is not None
+    assert account.kept
+    mended = stages.build(subject, BuildOptions(fp16=True, equalize=True))
+    account = mended.account(Float16Report)
+    assert account is not None
+    assert account.kept == ()
+    assert not any("--equalize" in text for text in mended.warnings)
+    assert mended.by("equalize") is not None
 
 
 class Wrong:

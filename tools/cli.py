@@ -309,7 +309,7 @@ def verify(
     command.verify(asked, emulate, cpu, options.typed(ctx, without=("emulate", "cpu")))
 
 
-@app.command(name="compile", epilog="Example: attn-export compile repvgg --target tensorrt_rtx:sm86")
+@app.command(name="compile", epilog="Example: attn-export compile repvgg --target qnn:sm8650 --precision int8")
 @contained
 def compile_(
     *,

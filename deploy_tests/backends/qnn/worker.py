@@ -53,7 +53,12 @@ def build(folder: Path, request: JsonDict) -> JsonDict:
     except Exception as error:  # ONNX Runtime raises a class for each of its codes, and QNN's are among them
         refusal = reason(error)
         (folder / CONTEXT).unlink(missing_ok=True)
-        session = _in_parts(ort, model, folder / CONTEXT, settings, symbols, refusal)
+        try:
+            session = _session(ort, model, folder / CONTEXT, settings, symbols, fallback=True)
+        except Exception as again:  # as above
+            complaints = [Complaint("", "", text) for text in dict.fromkeys((refusal, reason(again)))]
+            what = f"{WHO} does not build {request['model']}, whole or in parts"
+            raise RefusedError(what, "build", complaints) from again
     placed = _placed(session)
     accelerator = [node for provider, node in placed if provider == PROVIDER]
     cpu = [node for provider, node in placed if provider != PROVIDER]
@@ -82,16 +87,6 @@ def _quantized(model: Path, folder: Path, feeds: Sequence[Feeds]) -> Path:
         complaint = Complaint("", "", f"{type(error).__name__}: {error}")
         raise RefusedError(f"ONNX Runtime's quantiser does not take {model}", "start", [complaint]) from error
     return into
-
-
-def _in_parts(
-    ort: Any, model: Path, context: Path, settings: Mapping[str, str], symbols: Mapping[str, int], refusal: str
-) -> Any:
-    try:
-        return _session(ort, model, context, settings, symbols, fallback=True)
-    except Exception as error:  # as above
-        complaints = [Complaint("", "", text) for text in dict.fromkeys((refusal, reason(error)))]
-        raise RefusedError(f"{WHO} does not build {model}, whole or in parts", "build", complaints) from error
 
 
 def _session(

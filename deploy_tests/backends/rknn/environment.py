@@ -79,7 +79,7 @@ def unsupported() -> str | None:
 
 def plan() -> str:
     """Say what ``make`` installs, and where."""
-    return f"{SIZE} in {folder()} by pip, with Rockchip's licence: {', '.join((*PINS, TORCH))}"
+    return f"{SIZE} in {folder()} by pip, under their makers' licences: {', '.join((*PINS, TORCH))}"
 
 
 def make() -> None:

@@ -1,6 +1,6 @@
 """Try the catalogue on a target, and write what came as the page ``docs/targets.md``.
 
-    python -m benchmarks.targets run --to NAME [--entries se,repvgg] [--preset test] [--limit 180]
+    python -m benchmarks.targets run --to NAME [--entries se,repvgg] [--preset test] [--limit 180] [--faults] [--time]
     python -m benchmarks.targets page
 
 ``run`` takes each entry through the main job, as ``attn-export ENTRY --fuse --to NAME`` would, one after the other in
@@ -19,7 +19,7 @@ from pathlib import Path
 from attn_export.export.converters import CONVERTERS, parse
 from attn_export.mechanisms import MECHANISMS
 from benchmarks.targets import row as rows
-from benchmarks.targets.attempt import attempt
+from benchmarks.targets.attempt import Attempt
 from benchmarks.targets.page import page
 from benchmarks.targets.row import Row
 from benchmarks.targets.worker import Worker
@@ -52,7 +52,7 @@ def wanted(entries: Iterable[str], done: Mapping[str, Row]) -> list[str]:
     return named or [name for name in MECHANISMS if name not in done]
 
 
-def run(target: str, entries: Iterable[str], preset: str, limit: float, folder: Path = ROWS) -> None:
+def run(target: str, entries: Iterable[str], preset: str, limit: float, attempt: Attempt, folder: Path = ROWS) -> None:
     """Try entries on a target, and keep their rows.
 
     Raises:
@@ -87,9 +87,12 @@ def main(words: list[str]) -> None:
     running.add_argument("--entries", default="", metavar="NAMES", help="some entries; also those that have a row")
     running.add_argument("--preset", default="test", help="of each entry")
     running.add_argument("--limit", type=float, default=LIMIT, metavar="SECONDS", help="for one entry")
+    running.add_argument("--faults", action="store_true", help="plant wrong files, too, and see them caught")
+    running.add_argument("--time", action="store_true", help="compare times, too")
     asked = parser.parse_args(words)
     if asked.command == "run":
-        run(asked.to, filter(None, asked.entries.split(",")), asked.preset, asked.limit)
+        attempt = Attempt(asked.faults, asked.time)
+        run(asked.to, filter(None, asked.entries.split(",")), asked.preset, asked.limit, attempt)
     PAGE.write_text(rendered(), encoding="utf-8")
 
 

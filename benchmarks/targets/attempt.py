@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 import tempfile
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from attn_export.bundle import Bundle
-from attn_export.deploy_tests import backends
+from attn_export.bundle import CASES, Bundle
+from attn_export.deploy_tests import backends, open_bundle
 from attn_export.deploy_tests.backends import backend_for
+from attn_export.deploy_tests.latency.comparison import Rules, compare_latency
+from attn_export.deploy_tests.latency.timed_model import common_case, timed_model
 from attn_export.deploy_tests.machine import environment
 from attn_export.deploy_tests.parity.compare import Parity
 from attn_export.deploy_tests.parity.verify import verify
@@ -28,45 +30,75 @@ from attn_export.mechanisms import MECHANISMS
 from attn_export.pipeline import deploy
 from attn_export.pipeline.options import BuildOptions, DeployOptions
 from attn_export.untrusted.text import first_line
+from benchmarks.targets.faults import planted
 from benchmarks.targets.row import Row
 
 #: Letters of a reason that a row keeps.
 LONGEST = 600
+#: Of a comparison: a third of what `bench` takes, for a catalogue of small networks.
+RULES = Rules(processes=3, rounds=6, block=0.03)
 
 
-def attempt(target: str, entry: str, preset: str) -> Row:
-    """Convert and prove one entry; whatever comes of it is a row.
+@dataclass(frozen=True)
+class Attempt:
+    """Tries an entry; picklable, so that another process can.
 
-    Raises:
-        BackendMissingError: nothing here runs what the converter writes.
+    Attributes:
+        faults: whether wrong files are planted as well.
+        time: whether what is right is timed as well.
     """
-    began = time.perf_counter()
-    with tempfile.TemporaryDirectory() as folder:
-        row = _attempt(target, entry, preset, Path(folder, "bundle"))
-    return replace(row, seconds=round(time.perf_counter() - began, 1))
+
+    faults: bool = False
+    time: bool = False
+
+    def __call__(self, target: str, entry: str, preset: str) -> Row:
+        """Convert and prove one entry; whatever comes of it is a row.
+
+        Raises:
+            BackendMissingError: nothing here runs what the converter writes.
+        """
+        began = time.perf_counter()
+        with tempfile.TemporaryDirectory() as folder:
+            row = self._row(target, entry, preset, Path(folder, "bundle"))
+        return replace(row, seconds=round(time.perf_counter() - began, 1))
+
+    def _row(self, target: str, entry: str, preset: str, folder: Path) -> Row:
+        now = datetime.now(timezone.utc).strftime("%Y-%m-%d")
+        row = Row(target, entry, preset, machine=environment.processor(), date=now)
+        try:
+            subject = from_spec(entry, MECHANISMS[entry], preset)
+            options = DeployOptions(
+                output=folder,
+                build=BuildOptions(fuse=True, to=(target,)),
+                bench=False,
+                mutants="none",
+                original=False,
+                command=(entry, "--preset", preset, "--fuse", "--to", target),
+            )
+            outcome = deploy.deploy(subject, options)
+        except BackendMissingError:
+            raise
+        except AttnExportError as error:
+            return _refused(row, error)
+        except Exception as error:  # converters and runtimes may raise anything; that is their failure, and a row
+            return replace(row, reason=_short(f"{type(error).__name__}: {first_line(error)}"))
+        row = proven(replace(row, fused=bool(outcome.fusion and outcome.fusion.sites)), outcome.bundle)
+        if self.faults and row.right:
+            row = replace(row, faults_caught=planted(subject, outcome.bundle, target))
+        return timed(row, outcome.bundle) if self.time and row.right else row
 
 
-def _attempt(target: str, entry: str, preset: str, folder: Path) -> Row:
-    now = datetime.now(timezone.utc).strftime("%Y-%m-%d")
-    row = Row(target, entry, preset, machine=environment.processor(), date=now)
-    try:
-        subject = from_spec(entry, MECHANISMS[entry], preset)
-        options = DeployOptions(
-            output=folder,
-            build=BuildOptions(fuse=True, to=(target,)),
-            bench=False,
-            mutants="none",
-            original=False,
-            command=(entry, "--preset", preset, "--fuse", "--to", target),
-        )
-        outcome = deploy.deploy(subject, options)
-    except BackendMissingError:
-        raise
-    except AttnExportError as error:
-        return _refused(row, error)
-    except Exception as error:  # converters and runtimes may raise anything; that is their failure, and a row
-        return replace(row, reason=_short(f"{type(error).__name__}: {first_line(error)}"))
-    return proven(replace(row, fused=bool(outcome.fusion and outcome.fusion.sites)), outcome.bundle)
+def timed(row: Row, whole: Bundle) -> Row:
+    """Time the artifact of a bundle that is not the main one against that; a ratio only where the control holds."""
+    one, other = (
+        timed_model(whole, made, backend_for(made.kind)) for made in (whole.artifacts[-1], whole.artifacts[0])
+    )
+    case = common_case(whole.cases, [open_bundle.narrowed(whole, made) for made in whole.artifacts])
+    found = compare_latency(one, other, whole.path / CASES, case=case, rules=RULES)
+    row = replace(row, control_low=found.control.low, control_high=found.control.high)
+    if found.void:
+        return row
+    return replace(row, latency_ratio=found.ratio.estimate, ratio_low=found.ratio.low, ratio_high=found.ratio.high)
 
 
 def proven(row: Row, whole: Bundle) -> Row:

@@ -13,9 +13,10 @@ from attn_export.errors import BackendError, BackendMissingError, ExportError, G
 from attn_export.export import converters
 from attn_export.export.converters import Converted, Source
 from attn_export.mechanisms import MECHANISMS
+from benchmarks.targets import faults
 from benchmarks.targets import row as rows
 from benchmarks.targets.__main__ import PAGE, ROWS, known, rendered, run, wanted
-from benchmarks.targets.attempt import _refused, attempt
+from benchmarks.targets.attempt import Attempt, _refused
 from benchmarks.targets.page import page
 from benchmarks.targets.row import Row
 from benchmarks.targets.worker import Worker
@@ -112,17 +113,28 @@ class Zeros:
 
 
 def test_a_row_of_the_real_job_is_right_and_one_of_a_silent_converter_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    good = attempt("ort", "se", "test")
+    good = Attempt()("ort", "se", "test")
     assert (good.converted, good.ran, good.right, good.evidence, good.reason) == (True, True, True, "E2", "")
     assert good.k is not None
     assert good.k < 4
     assert good.versions["converter"].startswith("ONNX Runtime")
     monkeypatch.setattr("attn_export.export.converters.ort.CONVERTER", Zeros())
-    bad = attempt("ort", "eca", "test")
+    bad = Attempt()("ort", "eca", "test")
     assert (bad.converted, bad.ran, bad.right) == (True, True, False)
     assert bad.k is not None
     assert bad.k > 4
     assert "parity fails" in bad.reason
+
+
+@pytest.mark.slow
+def test_planted_faults_are_caught_and_a_fault_that_is_none_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Attempt(faults=True)("ort", "repvgg", "test").faults_caught == (3, 3)
+    none = iter(())
+    monkeypatch.setattr(faults, "KINDS", (lambda module: iter([module]), lambda module: none))
+    assert Attempt(faults=True)("ort", "se", "test").faults_caught is None, "nothing wrong was planted"
+    monkeypatch.setattr(faults, "KINDS", (faults.weights_zeroed,))
+    monkeypatch.setattr(faults, "_holds", lambda *_: True)
+    assert Attempt(faults=True)("ort", "se", "test").faults_caught == (0, 1), "one that passes is counted"
 
 
 def _breaks(target: str, entry: str, preset: str) -> Row:
@@ -160,5 +172,5 @@ def test_a_converter_that_is_missing_is_said_before_anything_is_tried(
 
     monkeypatch.setattr(type(converters.CONVERTERS), "__getitem__", lambda self, name: Missing())
     with pytest.raises(SystemExit, match="toy is not installed"):
-        run("ort", [], "test", 1.0, tmp_path)
+        run("ort", [], "test", 1.0, Attempt(), tmp_path)
     assert not list(tmp_path.iterdir())

@@ -23,7 +23,7 @@ CONTEXT, SIMULATED = "context.onnx", "simulated.npz"
 PROVIDER = "QNNExecutionProvider"
 WHO = "Qualcomm's QNN"
 #: What ONNX Runtime writes in front of a reason, and appends to the names of nodes that it makes anew.
-_CODE, _MADE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : "), re.compile(r"_token_\d+$")
+_CODE, _MADE = re.compile(r"^.*\[ONNXRuntimeError\] : \d+ : \w+ : "), re.compile(r"_token_\d+$")
 
 
 def main(folder: Path) -> None:

@@ -20,7 +20,9 @@ from attn_export.export.graph.index import GraphIndex
 from attn_export.export.graph.origin import origins
 from attn_export.export.lint import RULES
 from attn_export.export.onnx.read import read_model
-from attn_export.types import ShapeRange
+from attn_export.export.precision.float16_policy import observe
+from attn_export.export.precision.hazards import hazards
+from attn_export.types import Feeds, ShapeRange
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,24 @@ def by_rules(model: onnx.ModelProto, target: str) -> list[LintFinding]:
             finding = LintFinding(name, node.op_type, rule.level, reason, remedy, rule.source, rule.name, where)
             found.append((order[id(node)], finding))
     return [finding for _, finding in sorted(found, key=lambda item: item[0])]
+
+
+def by_ranges(model: onnx.ModelProto, feeds: Iterable[Feeds]) -> list[LintFinding]:
+    """List what breaks where all is computed in float16, by the ranges that a float32 run on ``feeds`` shows.
+
+    Raises:
+        ExportError: the model does not run on them, or there are none.
+    """
+    came_from = origins(model)
+    found = []
+    for hazard in hazards(model, observe(model, feeds)):
+        node = hazard.node
+        origin = next((came_from[name] for name in node.output if name in came_from), None)
+        where = origin.summary() if origin else ""
+        source = "a float32 run of the cases"
+        name = name_of(node)
+        found.append(LintFinding(name, node.op_type, "cast", hazard.reason, hazard.remedy, source, "float16", where))
+    return found
 
 
 def by_parser(

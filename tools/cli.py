@@ -514,7 +514,8 @@ def lint(
     *,
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An ONNX file, or a bundle.")],
     target: Annotated[
-        str, typer.Option(metavar="TARGET", help="Where the model will run: tensorrt, tensorrt:sm86 or ort_mobile.")
+        str,
+        typer.Option(metavar="TARGET", help="Where the model will run: tensorrt, tensorrt:sm86, ort_mobile, or fp16."),
     ] = "tensorrt:sm86",
     as_json: options.Json = False,
 ) -> None:

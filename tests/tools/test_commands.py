@@ -168,6 +168,13 @@ def test_lint_speaks_by_rules(made: Path) -> None:
     assert run("lint", made, "--target", "tensorflow").code == 2
 
 
+def test_lint_speaks_of_float16_by_the_ranges_of_the_cases(made: Path) -> None:
+    done = run("lint", made, "--target", "fp16")
+    assert done.code == 0
+    assert "findings for fp16, by" in done.out
+    assert run("lint", made / "model.onnx", "--target", "fp16").code == 2
+
+
 def test_conform_says_what_is_missing(made: Path, tmp_path: Path) -> None:
     assert run("conform", made).code == 2
     assert run("conform", made, "-o", tmp_path / "kit").code == 4

@@ -13,7 +13,7 @@ import onnx
 from attn_export import bundle
 from attn_export.deploy_tests import backends
 from attn_export.deploy_tests import shapes as ranges
-from attn_export.errors import GateError, WriteError
+from attn_export.errors import GateError, UsageError, WriteError
 from attn_export.export.onnx import weights
 from attn_export.export.onnx.normalise import normalise, overridable
 from attn_export.export.onnx.read import parse, read_model
@@ -148,8 +148,28 @@ def _compiled(
         return found + linting.by_parser(form.path, compiler, device=chip, shapes=form.shapes)
 
 
+#: Not a target but what many have in common: they compute in float16 throughout.
+FLOAT16 = "fp16"
+
+
+def _float16(file: Path, *, as_json: bool) -> None:
+    """List what float16 breaks in a bundle, by its own cases."""
+    if not file.is_dir():
+        raise UsageError(f"--target {FLOAT16} goes by the ranges of a bundle's cases: expected a bundle, got {file}")
+    whole = bundle.read(file)
+    found = linting.by_ranges(read_model(whole.model), (case.inputs for case in whole.cases))
+    if as_json:
+        console.emit({"model": str(whole.model), "target": FLOAT16, "findings": [asdict(f) for f in found]})
+    else:
+        console.say(*map(str, found))
+        console.say(f"{whole.model}: {len(found)} findings for {FLOAT16}, by {len(whole.cases)} cases")
+
+
 def lint(file: Path, place: str, *, as_json: bool) -> None:
     """List what a target will not take as it is: by our rules, and by its parser where that is installed."""
+    if place == FLOAT16:
+        _float16(file, as_json=as_json)
+        return
     model = file / bundle.MODEL if file.is_dir() else file
     target, chip = options.chip(place)
     graph, spoke = linting.load(model), "rules"

@@ -1,6 +1,7 @@
 """Try the catalogue on a target, and write what came as the page ``docs/targets.md``.
 
     python -m benchmarks.targets run --to NAME [--entries se,repvgg] [--preset test] [--limit 180] [--faults] [--time]
+    python -m benchmarks.targets ranking FILE…     with what `attn-export bench BUNDLE --all --json` printed
     python -m benchmarks.targets page
 
 ``run`` takes each entry through the main job, as ``attn-export ENTRY --fuse --to NAME`` would, one after the other in
@@ -14,10 +15,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Iterable, Mapping
+from datetime import datetime, timezone
 from pathlib import Path
 
 from attn_export.export.converters import CONVERTERS, parse
 from attn_export.mechanisms import MECHANISMS
+from benchmarks.targets import rankings
 from benchmarks.targets import row as rows
 from benchmarks.targets.attempt import Attempt
 from benchmarks.targets.page import page
@@ -25,7 +28,7 @@ from benchmarks.targets.row import Row
 from benchmarks.targets.worker import Worker
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-ROWS, PAGE = DOCS / "targets.d", DOCS / "targets.md"
+ROWS, PAGE, RANKINGS = DOCS / "targets.d", DOCS / "targets.md", DOCS / "rankings.jsonl"
 #: Seconds that one entry may take.
 LIMIT = 180.0
 
@@ -35,9 +38,9 @@ def known(folder: Path = ROWS) -> list[Row]:
     return [row for file in sorted(folder.glob("*.jsonl")) for row in rows.read(file).values()]
 
 
-def rendered(folder: Path = ROWS) -> str:
+def rendered(folder: Path = ROWS, file: Path = RANKINGS) -> str:
     """Render what was kept."""
-    return page(known(folder), list(MECHANISMS))
+    return page(known(folder), list(MECHANISMS), rankings.section(rankings.read(file)))
 
 
 def wanted(entries: Iterable[str], done: Mapping[str, Row]) -> list[str]:
@@ -89,10 +92,16 @@ def main(words: list[str]) -> None:
     running.add_argument("--limit", type=float, default=LIMIT, metavar="SECONDS", help="for one entry")
     running.add_argument("--faults", action="store_true", help="plant wrong files, too, and see them caught")
     running.add_argument("--time", action="store_true", help="compare times, too")
+    ranked = commands.add_parser("ranking", help="keep what bench --all --json printed")
+    ranked.add_argument("files", nargs="+", type=Path, metavar="FILE")
     asked = parser.parse_args(words)
     if asked.command == "run":
         attempt = Attempt(asked.faults, asked.time)
         run(asked.to, filter(None, asked.entries.split(",")), asked.preset, asked.limit, attempt)
+    if asked.command == "ranking":
+        for file in asked.files:
+            day = datetime.fromtimestamp(file.stat().st_mtime, timezone.utc).strftime("%Y-%m-%d")
+            rankings.append(RANKINGS, rankings.kept(file.read_text(encoding="utf-8"), day))
     PAGE.write_text(rendered(), encoding="utf-8")
 
 

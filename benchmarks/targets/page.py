@@ -33,12 +33,12 @@ stands here in several, because a file that was converted need not run, and one 
 """
 
 
-def page(rows: Iterable[Row], entries: Sequence[str]) -> str:
-    """Render all rows."""
+def page(rows: Iterable[Row], entries: Sequence[str], rankings: str = "") -> str:
+    """Render all rows, and the section of rankings behind the totals."""
     known = sorted(rows, key=lambda row: (row.target, row.entry))
     targets = list(dict.fromkeys(row.target for row in known))
     groups = {target: [row for row in known if row.target == target] for target in targets}
-    parts = [HEAD, _totals(groups, len(entries))]
+    parts = [HEAD, _totals(groups, len(entries)), *filter(None, [rankings])]
     parts += [_section(target, group, entries) for target, group in groups.items()]
     return "\n".join(parts)
 

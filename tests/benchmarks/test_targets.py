@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from dataclasses import replace
@@ -13,7 +14,7 @@ from attn_export.errors import BackendError, BackendMissingError, ExportError, G
 from attn_export.export import converters
 from attn_export.export.converters import Converted, Source
 from attn_export.mechanisms import MECHANISMS
-from benchmarks.targets import faults
+from benchmarks.targets import faults, rankings
 from benchmarks.targets import row as rows
 from benchmarks.targets.__main__ import PAGE, ROWS, known, rendered, run, wanted
 from benchmarks.targets.attempt import Attempt, _refused
@@ -135,6 +136,35 @@ def test_planted_faults_are_caught_and_a_fault_that_is_none_does_not_count(monke
     monkeypatch.setattr(faults, "KINDS", (faults.weights_zeroed,))
     monkeypatch.setattr(faults, "_holds", lambda *_: True)
     assert Attempt(faults=True)("ort", "se", "test").faults_caught == (0, 1), "one that passes is counted"
+
+
+def test_a_ranking_is_kept_as_it_was_printed(tmp_path: Path) -> None:
+    ratio = {"estimate": 0.8, "low": 0.79, "high": 0.81}
+    compared = {"ratio": ratio, "control": {**ratio, "estimate": 1.0}, "clock": "CPU time", "verdict": "faster"}
+    row = {"artifact": "model", "precision": "float32", "version": "R 1", "fault": "", "comparison": None}
+    right = {"normalized_error": 0.5, "snr_db": None}
+    void = {**compared, "verdict": "void"}
+    printed = {
+        "bundle": "/x/net",
+        "environment": {"processor": "P", "cores": 2, "load": 1.5},
+        "case": "b=1",
+        "baseline": {**row, "parity": right},
+        "ranking": [
+            {**row, "artifact": "fast", "parity": {"normalized_error": None, "snr_db": 46.0}, "comparison": compared},
+            {**row, "artifact": "odd", "parity": right, "comparison": void},
+            {**row, "artifact": "bad", "parity": right, "fault": "wrong | k 9"},
+        ],
+    }
+    file = tmp_path / "rankings.jsonl"
+    for date in ("2026-01-01", "2026-01-02"):
+        rankings.append(file, rankings.kept(json.dumps(printed), date))
+    text = rankings.section(rankings.read(file))
+    assert text.count("baseline") == 1, "the later of two holds"
+    assert "|  | fast (float32) | R 1 | 0.80 [0.79, 0.81] | 1.00 [0.79, 0.81] | CPU time | 46.0 dB | faster |" in text
+    assert "|  | odd (float32) | R 1 |  | 1.00" in text, "no ratio where the control does not hold"
+    assert "| k 0.50 | not timed: wrong \\| k 9 |" in text
+    assert "- `net`: 2026-01-02, P, 2 cores, load 1.5; case 'b=1'" in text
+    assert rankings.section([]) == ""
 
 
 def _breaks(target: str, entry: str, preset: str) -> Row:

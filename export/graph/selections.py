@@ -131,7 +131,7 @@ def _merged(found: Iterable[Selection]) -> list[Selection]:
 
 
 def entering(model: onnx.ModelProto) -> dict[tuple[str, int], str]:
-    """List what the first operators that choose read, computed and of floating point: what they choose from.
+    """List what the first operators that choose read, made by nodes and of floating point: what they choose from.
 
     By the operator's first output, which stages leave alone, and the place among its inputs. Behind those operators
     there is nothing to compare place by place.
@@ -143,6 +143,6 @@ def entering(model: onnx.ModelProto) -> dict[tuple[str, int], str]:
         elif is_standard(node) and node.op_type in ORDERING:
             after.update(node.output)
             for place, name in enumerate(node.input[:2]):
-                if index.computed(name) and not index.is_constant(name) and index.element_type(name) in FLOATING:
+                if name in index.maker and not index.is_constant(name) and index.element_type(name) in FLOATING:
                     found[node.output[0], place] = name
     return found

@@ -77,3 +77,17 @@ def test_rows_of_several_operators_in_one_output_are_one_selection() -> None:
     )
     (found,) = selections.found(model, {"x": np.random.default_rng(0).standard_normal((1, 9)).astype(np.float32)})
     assert found.rows == {"both": 1, "place": 1}
+
+
+def test_what_enters_is_what_nodes_made() -> None:
+    assert set(selections.entering(detectors.yolo()).values()) == {"all_boxes", "all_scores"}
+    model = graph(
+        """(float[1,9] x) => (float[1,2] a, float[1,2] b, float[1,1] c)
+        <int64[1] two = {2}, int64[1] one = {1}> {
+          y = Neg(x)
+          a, p = TopK(x, two)
+          b, q = TopK(y, two)
+          c, r = TopK(b, one)
+        }"""
+    )
+    assert selections.entering(model) == {("b", 0): "y"}

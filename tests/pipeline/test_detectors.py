@@ -232,3 +232,12 @@ def backwards(model: onnx.ModelProto) -> onnx.ModelProto:
         made.graph.node.append(helper.make_node("Gather", [f"{value.name}.forwards", "order"], [value.name], axis=1))
     made.graph.initializer.append(numpy_helper.from_array(np.arange(40)[::-1].copy(), "order"))
     return made
+
+
+def test_suppression_alone_is_a_file_as_well(tmp_path: Path) -> None:
+    text = """<ir_version: 8, opset_import: ["" : 17]>
+    alone (float[1,20,4] boxes, float[1,2,20] scores) => (int64[n,3] kept)
+    <int64[1] most = {3}, float[1] overlap = {0.5}> { kept = NonMaxSuppression(boxes, scores, most, overlap) }"""
+    onnx.save(onnx.parser.parse_model(text), tmp_path / "alone.onnx")
+    whole = deployed(str(tmp_path / "alone.onnx"), tmp_path / "out")
+    assert [dict(one.rows) for one in whole.selections] == [{"kept": 0}]

@@ -51,6 +51,7 @@ EXTRAS = {
     "litert_torch": "litert",
     "ai_edge_litert": "litert",
     "openvino": "openvino",
+    "executorch": "executorch",
     "onnxruntime": "",
     "numpy": "",
 }

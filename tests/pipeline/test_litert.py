@@ -27,7 +27,7 @@ from attn_export.mechanisms import MECHANISMS
 from attn_export.mechanisms.spec import Input
 from attn_export.pipeline import deploy, stages
 from attn_export.pipeline.options import BuildOptions, DeployOptions
-from attn_export.types import TensorSpec
+from attn_export.types import Dim, TensorSpec
 from tests import planted
 from tests.edge import needs
 from tests.tools.run import run
@@ -112,7 +112,7 @@ class Two(nn.Module):
 def two() -> Subject:
     torch.manual_seed(0)
     inputs = Input("image", ("b", 8)), Input("prior", ("b", 8))
-    return Subject("two", Two().eval(), inputs, {"b": 2}, ())
+    return Subject("two", Two().eval(), inputs, {"b": 2}, (Dim("b"),))
 
 
 def test_inputs_by_keyword_and_a_dict_of_outputs(tmp_path: Path) -> None:

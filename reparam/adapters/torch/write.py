@@ -24,6 +24,7 @@ def rebuild(exported: fx.GraphModule, after: ir.Graph) -> fx.GraphModule:
     graph = fx.Graph()
     copied: dict[fx.Node, fx.Node] = {}
     output = graph.graph_copy(exported.graph, copied)
+    _loosen_views(graph)
     end = graph.output(_structured(exported, graph, output))
     end.meta = next(n for n in exported.graph.nodes if n.op == "output").meta
     attributes = _insert_all(graph, {n.name: copied[n] for n in exported.graph.nodes if n in copied}, after)
@@ -39,6 +40,13 @@ def rebuild(exported: fx.GraphModule, after: ir.Graph) -> fx.GraphModule:
         _set_nested(root, name, value)
     graph.lint()
     return fx.GraphModule(root, graph, type(exported).__name__)
+
+
+def _loosen_views(graph: fx.Graph) -> None:
+    """Let a view copy where it must: what is new may lie in memory in another order than what it stands for."""
+    for node in graph.nodes:
+        if node.target in (torch.ops.aten.view.default, torch.ops.aten._unsafe_view.default):
+            node.target = torch.ops.aten.reshape.default
 
 
 def _insert_all(graph: fx.Graph, hosts: dict[str, fx.Node], after: ir.Graph) -> dict[str, Any]:

@@ -48,6 +48,11 @@ def emit(content: Mapping[str, Any]) -> None:
     _Emitted.on = sys.stdout
 
 
+def emitted_elsewhere() -> None:
+    """Note that another process, which writes to the same standard output, has printed the one JSON object."""
+    _Emitted.on = sys.stdout
+
+
 def emitted() -> bool:
     """Whether standard output has its JSON value: then a gate that fails is in it, and in the exit code."""
     return _Emitted.on is sys.stdout

@@ -20,6 +20,7 @@ from attn_export.deploy_tests import backends
 from attn_export.deploy_tests.backends import BACKENDS
 from attn_export.deploy_tests.machine.emulated import VARIABLE
 from attn_export.errors import BackendMissingError, UsageError, WriteError
+from attn_export.process.supervisor import StopError
 from attn_export.tools.commands import device
 from attn_export.tools.emulation import cache, debian, foreign, guest, wheels
 from tests.test_bundle_claims import made
@@ -186,6 +187,17 @@ def test_what_cannot_be_had_is_said_and_leaves_nothing_half(
     assert came.code == 4, came
     assert f"error: --emulate aarch64 is not possible here: {why}" in came.err
     assert world.kept() == kept
+
+
+def test_a_run_that_is_stopped_says_so_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object) -> int:
+        raise StopError(15)
+
+    monkeypatch.setattr(guest, "announcement", lambda _: None)
+    monkeypatch.setattr(guest, "made", lambda *_: None)
+    monkeypatch.setattr(guest, "run", stopped)
+    came = run("verify", made(tmp_path / "one"), "--emulate", "aarch64", "--json")
+    assert (came.code, came.out) == (143, ""), "the guest prints the one JSON object"
 
 
 def test_what_cannot_work_is_said_before_anything_is_downloaded(

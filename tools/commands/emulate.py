@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from attn_export.deploy_tests import backends
 from attn_export.errors import BackendMissingError, BundleError, UnknownNameError, UsageError
 from attn_export.pipeline.progress import Progress
+from attn_export.process.supervisor import StopError
 from attn_export.tools import console
 from attn_export.tools.emulation import guest, wheels
 from attn_export.tools.progress import TerminalProgress
@@ -45,4 +46,9 @@ def verify(asked: VerifyOptions, machine: str | None, cpu: str | None, words: Se
         made = guest.made(cpu or guest.CPU, wanted, TerminalProgress(1) if said else Progress())
     except BackendMissingError as error:
         raise BackendMissingError(f"--emulate {machine} is not possible here: {error}") from error
-    raise SystemExit(guest.run(made, words))
+    try:
+        code = guest.run(made, words)
+    except StopError:  # it was told so too, and has said it
+        console.emitted_elsewhere()
+        raise
+    raise SystemExit(code)

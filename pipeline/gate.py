@@ -44,7 +44,7 @@ class ParityGate:
     def check(self, state: PipelineState, made: Made) -> Made:
         """Add nodes, bytes and parity; of a model in further formats the parity of each, the worst as the stage's."""
         if made.converted:
-            return replace(made, result=self._converted(made))
+            return replace(made, result=self.converted(made))
         path = self.folder / f"{len(state.made)}.onnx"
         save(made.exported.model, path)
         with opened(DEFAULT, path, Options(threads=self.threads)) as run:
@@ -57,7 +57,8 @@ class ParityGate:
         result = StageResult(made.stage, made.exported.nodes, made.exported.bytes, parity, model=path)
         return replace(made, result=result)
 
-    def _converted(self, made: Made) -> StageResult:
+    def converted(self, made: Made) -> StageResult:
+        """Prove what was made in further formats, each held to its own precision; the worst is the stage's."""
         found = []
         for one in made.converted:
             folder = self.folder / f"converted-{one.name}"

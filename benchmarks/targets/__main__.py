@@ -1,6 +1,7 @@
 """Try the catalogue on a target, and write what came as the page ``docs/targets.md``.
 
     python -m benchmarks.targets run --to NAME [--entries se,repvgg] [--preset test] [--limit 180] [--faults] [--time]
+    python -m benchmarks.targets run --to NAME --bundles DIR     from what `attn-export sweep --fuse` left there
     python -m benchmarks.targets ranking FILE…     with what `attn-export bench BUNDLE --all --json` printed
     python -m benchmarks.targets page
 
@@ -13,14 +14,15 @@ hardware that is not here may write rows of the same fields by itself.
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timezone
 from pathlib import Path
 
 from attn_export.export.converters import CONVERTERS, parse
 from attn_export.mechanisms import MECHANISMS
-from benchmarks.targets import rankings
+from benchmarks.targets import bundled, rankings
 from benchmarks.targets import row as rows
 from benchmarks.targets.attempt import Attempt
 from benchmarks.targets.page import page
@@ -29,6 +31,8 @@ from benchmarks.targets.worker import Worker
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 ROWS, PAGE, RANKINGS = DOCS / "targets.d", DOCS / "targets.md", DOCS / "rankings.jsonl"
+#: Gives the row of a target, an entry and a preset.
+Trying = Callable[[str, str, str], Row]
 #: Seconds that one entry may take.
 LIMIT = 180.0
 
@@ -55,7 +59,7 @@ def wanted(entries: Iterable[str], done: Mapping[str, Row]) -> list[str]:
     return named or [name for name in MECHANISMS if name not in done]
 
 
-def run(target: str, entries: Iterable[str], preset: str, limit: float, attempt: Attempt, folder: Path = ROWS) -> None:
+def run(target: str, entries: Iterable[str], preset: str, limit: float, attempt: Trying, folder: Path = ROWS) -> None:
     """Try entries on a target, and keep their rows.
 
     Raises:
@@ -92,11 +96,13 @@ def main(words: list[str]) -> None:
     running.add_argument("--limit", type=float, default=LIMIT, metavar="SECONDS", help="for one entry")
     running.add_argument("--faults", action="store_true", help="plant wrong files, too, and see them caught")
     running.add_argument("--time", action="store_true", help="compare times, too")
+    running.add_argument("--bundles", type=Path, metavar="DIR", help="where bundles of the entries lie already")
     ranked = commands.add_parser("ranking", help="keep what bench --all --json printed")
     ranked.add_argument("files", nargs="+", type=Path, metavar="FILE")
     asked = parser.parse_args(words)
     if asked.command == "run":
-        attempt = Attempt(asked.faults, asked.time)
+        own = Attempt(asked.faults, asked.time)
+        attempt = functools.partial(bundled.attempt, asked.bundles) if asked.bundles else own
         run(asked.to, filter(None, asked.entries.split(",")), asked.preset, asked.limit, attempt)
     if asked.command == "ranking":
         for file in asked.files:

@@ -63,8 +63,7 @@ class Attempt:
         return replace(row, seconds=round(time.perf_counter() - began, 1))
 
     def _row(self, target: str, entry: str, preset: str, folder: Path) -> Row:
-        now = datetime.now(timezone.utc).strftime("%Y-%m-%d")
-        row = Row(target, entry, preset, machine=environment.processor(), date=now)
+        row = empty(target, entry, preset)
         try:
             subject = from_spec(entry, MECHANISMS[entry], preset)
             options = DeployOptions(
@@ -79,9 +78,9 @@ class Attempt:
         except BackendMissingError:
             raise
         except AttnExportError as error:
-            return _refused(row, error)
+            return refused(row, error)
         except Exception as error:  # converters and runtimes may raise anything; that is their failure, and a row
-            return replace(row, reason=_short(f"{type(error).__name__}: {first_line(error)}"))
+            return unforeseen(row, error)
         row = proven(replace(row, fused=bool(outcome.fusion and outcome.fusion.sites)), outcome.bundle)
         if self.faults and row.right:
             row = replace(row, faults_caught=planted(subject, outcome.bundle, target))
@@ -101,6 +100,17 @@ def timed(row: Row, whole: Bundle) -> Row:
     return replace(row, latency_ratio=found.ratio.estimate, ratio_low=found.ratio.low, ratio_high=found.ratio.high)
 
 
+def empty(target: str, entry: str, preset: str) -> Row:
+    """Begin a row: here and now."""
+    now = datetime.now(timezone.utc).strftime("%Y-%m-%d")
+    return Row(target, entry, preset, machine=environment.processor(), date=now)
+
+
+def unforeseen(row: Row, error: Exception) -> Row:
+    """Keep what was raised that is no error of ours."""
+    return replace(row, reason=_short(f"{type(error).__name__}: {first_line(error)}"))
+
+
 def proven(row: Row, whole: Bundle) -> Row:
     """Prove the artifact of a bundle that is not the main one, and say what came."""
     artifact = whole.artifacts[-1]
@@ -108,10 +118,11 @@ def proven(row: Row, whole: Bundle) -> Row:
     parity = verify(whole, backend, artifact=artifact.name)
     versions = {"converter": artifact.produced_by, "runtime": backends.BACKENDS[backend].version()}
     found = replace(row, converted=True, ran=True, evidence="E2", versions=versions, left_out=len(parity.left_out))
-    return _judged(found, parity)
+    return judged(found, parity)
 
 
-def _judged(row: Row, parity: Parity) -> Row:
+def judged(row: Row, parity: Parity) -> Row:
+    """Say what the comparison gave, in the figure that the file is held to."""
     worst = parity.worst
     by_ratio = parity.snr_db_limit is not None
     k = worst.normalized_error if not by_ratio and math.isfinite(worst.normalized_error) else None
@@ -119,11 +130,11 @@ def _judged(row: Row, parity: Parity) -> Row:
     return replace(row, k=k, snr_db=snr, reason="" if parity.ok else _short(parity.summary()))
 
 
-def _refused(row: Row, error: AttnExportError) -> Row:
+def refused(row: Row, error: AttnExportError) -> Row:
     """Say how far it came: the class of the error tells."""
     reason = _short(first_line(error))
     if isinstance(error, GateError) and error.stage == "convert" and error.parity is not None:
-        return replace(_judged(replace(row, converted=True, ran=True, evidence="E2"), error.parity), reason=reason)
+        return replace(judged(replace(row, converted=True, ran=True, evidence="E2"), error.parity), reason=reason)
     if isinstance(error, ExportError):
         return replace(row, converted=False, reason=reason)
     if isinstance(error, BackendError):

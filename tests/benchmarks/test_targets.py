@@ -17,7 +17,7 @@ from attn_export.mechanisms import MECHANISMS
 from benchmarks.targets import faults, rankings
 from benchmarks.targets import row as rows
 from benchmarks.targets.__main__ import PAGE, ROWS, known, rendered, run, wanted
-from benchmarks.targets.attempt import Attempt, _refused
+from benchmarks.targets.attempt import Attempt, refused
 from benchmarks.targets.page import page
 from benchmarks.targets.row import Row
 from benchmarks.targets.worker import Worker
@@ -91,7 +91,7 @@ def test_what_is_known_is_not_run_again_unless_it_is_named() -> None:
     ],
 )
 def test_the_error_tells_how_far_it_came(error: Exception, converted: bool | None, ran: bool | None) -> None:
-    found = _refused(Row("toy", "se"), error)  # type: ignore[arg-type]
+    found = refused(Row("toy", "se"), error)  # type: ignore[arg-type]
     assert (found.converted, found.ran, found.reason) == (converted, ran, str(error))
 
 

@@ -25,13 +25,13 @@ class Port:
     Attributes:
         name: what the model calls it.
         dtype: its element type.
-        shape: its sizes, all fixed.
+        shape: its sizes, all fixed; None where those of an output are not known.
         batch: the axis that ncnn does not count; None where it counts all.
     """
 
     name: str
     dtype: str
-    shape: tuple[int, ...]
+    shape: tuple[int | None, ...]
     batch: int | None
 
     def fit(self, value: NDArray[Any]) -> None:
@@ -85,9 +85,9 @@ def read(path: Path) -> Layout:
 
 
 def _port(row: Mapping[str, Any]) -> Port:
-    shape = tuple(map(int, row["shape"]))
+    shape = tuple(None if size is None else int(size) for size in row["shape"])
     batch = None if row["batch"] is None else int(row["batch"])
-    if batch is not None and (batch not in range(len(shape)) or shape[batch] != 1):
+    if batch is not None and (batch not in range(len(shape)) or shape[batch] not in (1, None)):
         raise ValueError(f"axis {batch} of {list(shape)} is no batch of one")
     return Port(str(row["name"]), str(row["dtype"]), shape, batch)
 
@@ -101,4 +101,6 @@ def held_to(found: Layout, inputs: tuple[TensorSpec, ...], outputs: tuple[Tensor
     for have, want in ((found.inputs, inputs), (found.outputs, outputs)):
         names, wanted = [port.name for port in have], [port.name for port in want]
         if wanted and names != wanted:
-            raise BackendError(f"{where}: expected {', '.join(wanted)}, got {', '.join(names)}; convert the model again")
+            raise BackendError(
+                f"{where}: expected {', '.join(wanted)}, got {', '.join(names)}; convert the model again"
+            )

@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import subprocess
 import tempfile
 from pathlib import Path
 from typing import Any
+
+import onnx
 
 from attn_export.errors import ExportError
 from attn_export.export.converters import Converted, Source
 from attn_export.export.converters.ncnn import pnnx
 from attn_export.export.onnx.save import save
-from attn_export.process import children
+from attn_export.process.silence import silenced
 from attn_export.types import TensorSpec
 from attn_export.untrusted.text import one_line
-
-#: Seconds that loading and one run may take.
-LIMIT = 120.0
 
 
 class Ncnn:
@@ -38,7 +36,7 @@ class Ncnn:
         return f"{' and '.join(lacking)} not installed: pip install 'attn-export[ncnn]'{also}"
 
     def convert(self, source: Source) -> Converted:
-        """Let pnnx convert the ONNX model, and ncnn load and run what came."""
+        """Let pnnx convert the ONNX model, and ncnn load what came."""
         if why := self.missing():
             raise ExportError(why)
         source.only("ncnn", "float32", "float16")
@@ -58,7 +56,7 @@ class Ncnn:
             if not (param.is_file() and weights.is_file() and script.is_file()):
                 raise ExportError(f"{pnnx.version()} wrote nothing: {'; '.join(pnnx.complaints(said))[-400:]}")
             found = layout(contract.inputs, contract.outputs, sizes, script.read_text(encoding="utf-8"))
-            self._try(param, weights, found, source)
+            loaded(param, weights, found, source.exported.model)
             files = {
                 f"{name}.param": param.read_bytes(),
                 f"{name}.bin": weights.read_bytes(),
@@ -74,24 +72,29 @@ class Ncnn:
             notes=("ncnn:fp16 stores weights in float16 and is computed in float32 here",) if half else (),
         )
 
-    def _try(self, param: Path, weights: Path, found: dict[str, Any], source: Source) -> None:
-        words = (str(param), str(weights), json.dumps(found))
-        try:
-            done = children.run("attn_export.export.converters.ncnn.trial", *words, timeout=LIMIT)
-        except subprocess.TimeoutExpired as error:
-            raise ExportError(f"ncnn did not run the model within {LIMIT:g} s; convert a smaller one") from error
-        if nodes := pnnx.unknown(done.stderr, param.read_text(encoding="utf-8"), source.exported.model):
-            raise ExportError(f"ncnn has no layer for {', '.join(nodes[:5])}, and {pnnx.version()} wrote it all the same")
-        lines = done.stdout.strip().splitlines()
-        if done.returncode or not lines:
-            raise ExportError(f"ncnn breaks on what {pnnx.version()} wrote: {children.ending(done.returncode, done.stderr)}")
-        answer = json.loads(lines[-1])
-        if not answer["loaded"] or any(answer["codes"]):
-            raise ExportError(f"ncnn does not run what {pnnx.version()} wrote: {one_line(done.stderr)[-400:] or answer}")
-        for kind in ("inputs", "outputs"):
-            if len(answer[kind]) != len(found[kind]):
-                names = [port["name"] for port in found[kind]]
-                raise ExportError(f"ncnn: expected {kind} {', '.join(names)}, got {len(answer[kind])} of them")
+
+def loaded(param: Path, weights: Path, found: dict[str, Any], model: onnx.ModelProto) -> None:
+    """Load a file in ncnn, which says what pnnx does not: that there is no such layer.
+
+    Raises:
+        ExportError: ncnn does not load it, or counts other inputs or outputs.
+    """
+    import ncnn
+
+    rows = pnnx.layers(param.read_text(encoding="utf-8"))
+    lacking = {row.type for row in rows if ncnn.layer_to_index(row.type) < 0}
+    if nodes := pnnx.behind(lacking, rows, model):
+        raise ExportError(f"ncnn has no layer for {', '.join(nodes[:5])}, and {pnnx.version()} wrote it all the same")
+    net = ncnn.Net()
+    with silenced() as said:  # ncnn has no exceptions: it prints, and gives a code
+        right = net.load_param(str(param)) == 0 and net.load_model(str(weights)) == 0
+        why = one_line(said())
+    if not right:
+        raise ExportError(f"ncnn does not load what {pnnx.version()} wrote: {why[-400:] or 'it gave no reason'}")
+    for kind, names in (("inputs", net.input_names()), ("outputs", net.output_names())):
+        if len(names) != len(found[kind]):
+            wanted = ", ".join(port["name"] for port in found[kind])
+            raise ExportError(f"ncnn: expected {kind} {wanted}, got {len(names)} of them from {pnnx.version()}")
 
 
 def layout(
@@ -106,11 +109,13 @@ def layout(
     found: dict[str, Any] = {"inputs": [], "outputs": []}
     for kind, ports, axes in (("inputs", inputs, given), ("outputs", outputs, taken)):
         for index, port in enumerate(ports):
-            shape = [sizes.get(str(size), size) for size in port.shape]
+            # Of an output a size may be what others make of it, such as h/2; of an input it never is.
+            named = [sizes.get(str(size), size) for size in port.shape]
+            shape = [size if isinstance(size, int) else None for size in named]
             if index not in axes:
                 raise ExportError(f"{pnnx.version()} dropped {kind[:-1]} {port.name}: it is none of the file's")
             axis = axes[index]
-            if axis is not None and (axis >= len(shape) or shape[axis] != 1):
+            if axis is not None and (axis >= len(shape) or shape[axis] not in (1, None)):
                 raise ExportError(f"{pnnx.version()} takes axis {axis} of {port.name}, {shape}, for a batch of one")
             found[kind].append({"name": port.name, "dtype": port.dtype, "shape": shape, "batch": axis})
     return found

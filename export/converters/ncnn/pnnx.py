@@ -9,7 +9,7 @@ import importlib.metadata
 import importlib.util
 import re
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +23,15 @@ from attn_export.untrusted.text import one_line
 #: Seconds that it may take; a large network takes one.
 LIMIT = 300.0
 #: What it calls the element types of inputs.
-TYPES = {"float32": "f32", "float16": "f16", "int64": "i64", "int32": "i32", "int8": "i8", "uint8": "u8", "bool": "bool"}
+TYPES = {
+    "float32": "f32",
+    "float16": "f16",
+    "int64": "i64",
+    "int32": "i32",
+    "int8": "i8",
+    "uint8": "u8",
+    "bool": "bool",
+}
 #: What it says of a tensor without a batch.
 NO_BATCH = 233
 #: Lines about what was asked for, what is being done, how long it took, and a table of operators.
@@ -127,21 +135,19 @@ def layers(param: str) -> list[Layer]:
     return [Layer(row[0], row[1]) for row in rows if len(row) > 3]
 
 
-def unknown(said: str, param: str, model: onnx.ModelProto) -> list[str]:
-    """Name the nodes behind the layers of which ncnn says that they do not exist.
+def behind(types: Iterable[str], rows: Sequence[Layer], model: onnx.ModelProto) -> list[str]:
+    """Name the nodes behind layers of the given types.
 
     A layer that pnnx left as it came bears the operator's name, and is the as many-th of its kind as the node.
     """
-    types = list(dict.fromkeys(re.findall(r"layer (\S+) not exists or registered", said)))
     found = []
-    for kind in types:
-        known = [layer for layer in layers(param) if layer.type == kind]
-        nodes = [node for node in model.graph.node if node.op_type == kind.rpartition(".")[2]]
-        alike = [node for node in model.graph.node if node.op_type.lower() == kind.rpartition(".")[2].lower()]
-        if len(nodes) == len(known):
-            found += [f"{node.op_type} {node.name or node.output[0]!r}" for node in nodes]
-        else:
-            made = f", made of one of {', '.join(repr(node.name or node.output[0]) for node in alike[:6])}"
-            found += [f"{kind} {layer.name!r}{made if alike else ''}" for layer in known[:3]]
+    for kind in sorted(types):
+        known = [row for row in rows if row.type == kind]
+        nodes = [node for node in model.graph.node if node.op_type.lower() == kind.rpartition(".")[2].lower()]
+        named = [f"{node.op_type} {node.name or node.output[0]!r}" for node in nodes]
+        if len(named) == len(known):
+            found += named
+            continue
+        made = f", made of one of {', '.join(named[:6])}" if named else ""
+        found += [f"{kind} {row.name!r}{made}" for row in known[:3]]
     return found
-

@@ -75,7 +75,8 @@ def test_a_layer_that_is_not_there_is_said_as_the_node_that_it_was() -> None:
     assert pnnx.behind({"Own"}, [pnnx.Layer("Own", "Own_1")], graph()) == ["Own 'Own_1'"]
 
 
-def test_a_layout_has_the_names_of_the_contract_in_its_order() -> None:
+def test_a_layout_has_the_names_of_the_contract_in_its_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pnnx, "version", lambda: "pnnx")
     found = converter.layout((X,), (Y,), {"b": 1, "h": 7}, SCRIPT)
     assert found["inputs"] == [{"name": "x", "dtype": "float32", "shape": [1, 3, 7], "batch": 0}]
     assert found["outputs"] == [{"name": "y", "dtype": "float32", "shape": [1, 10], "batch": 0}]

@@ -73,7 +73,7 @@ def torch_program(
     """Make the program of a network, with the names of ``outputs`` and the dimensions of the export.
 
     Raises:
-        ExportError: it cannot be fused as a module.
+        ExportError: it cannot be fused as a module, or not exactly.
     """
     free = {dim.name for dim in dims}
     axes = tuple(
@@ -85,11 +85,15 @@ def torch_program(
     example = tuple(subject.example().values())
     if fuse:
         try:
-            module = fuse_module(
-                module, example, dynamic=_free(axes), fuse_cost=fuse_cost, keep_branches=keep_branches
-            ).model
+            fusion = fuse_module(module, example, dynamic=_free(axes), fuse_cost=fuse_cost, keep_branches=keep_branches)
         except FusionError as error:
             raise ExportError(f"{subject.name} cannot be fused as a PyTorch module: {error}") from error
+        if not fusion.certificate.ok:
+            raise ExportError(
+                f"fusing {subject.name} as a PyTorch module changed it: expected an error of at most"
+                f" {fusion.certificate.bound:g} in float64, got {fusion.certificate.worst:.3g}"
+            )
+        module = fusion.model
     return TorchProgram(module, example, axes, tuple(dims))
 
 

@@ -19,7 +19,7 @@ from attn_export.export.converters import CONVERTERS
 from attn_export.export.converters.ncnn import pnnx
 from attn_export.types import Dim
 from tests.edge import needs
-from tests.runtimes.planted import Change, Planted, make, offer, on_the_device, one_channel_more, zeroed
+from tests.runtimes.planted_graph import Change, Planted, make, offer, on_the_device, one_channel_more, zeroed
 
 needs("ncnn", "pnnx")
 pytestmark = pytest.mark.edge

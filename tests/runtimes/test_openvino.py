@@ -22,7 +22,7 @@ from attn_export.export.converters import CONVERTERS, Source
 from attn_export.export.onnx.exported import Contract, Exported
 from attn_export.types import TensorSpec
 from tests.edge import needs
-from tests.runtimes.planted import Change, Planted, make, offer, on_the_device, one_channel_more, zeroed
+from tests.runtimes.planted_graph import Change, Planted, make, offer, on_the_device, one_channel_more, zeroed
 from tests.test_telemetry import child, left
 
 needs("openvino")

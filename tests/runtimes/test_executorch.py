@@ -24,8 +24,8 @@ from attn_export.mechanisms.spec import Input
 from attn_export.pipeline import deploy, stages
 from attn_export.pipeline.options import BuildOptions, DeployOptions
 from attn_export.types import Dim, TensorSpec
-from tests import planted
 from tests.edge import needs
+from tests.runtimes import planted_program as planted
 from tests.tools.run import run
 
 needs("executorch")

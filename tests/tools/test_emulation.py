@@ -345,12 +345,18 @@ def test_nothing_of_the_host_is_on_the_guests_path(tmp_path: Path, monkeypatch: 
 
 def test_json_of_several_bundles_names_what_failed(tmp_path: Path) -> None:
     good, wrong = made(tmp_path / "good"), made(tmp_path / "wrong", factor=2.5)
-    came = run("verify", good, wrong, tmp_path / "none", "--json")
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "manifest.json").write_text("{}")
+    came = run("verify", good, wrong, broken, "--json")
     assert came.code == 1
     assert [one.get("exit_code") for one in came.json["bundles"]] == [None, 1, 3]
-    assert [Path(one["bundle"]).name for one in came.json["bundles"]] == ["good", "wrong", "none"]
+    assert [Path(one["bundle"]).name for one in came.json["bundles"]] == ["good", "wrong", "broken"]
     assert "2 of 3 bundles were not proven" in came.err
-    assert run("verify", good, tmp_path / "none").code == 3
+    assert run("verify", good, broken).code == 3
+    absent = run("verify", good, tmp_path / "none")  # said before minutes of work
+    assert (absent.code, absent.out) == (3, "")
+    assert "nothing was verified" in absent.err.replace("\n", " ")
     both = run("verify", good, good)
     assert (both.code, both.out.count("parity holds")) == (0, 2)
     assert run("verify", good, wrong, "--expect", "sha256:" + "0" * 64).code == 2

@@ -299,7 +299,7 @@ def test_what_is_fused_competes_in_its_own_precision(half: bool, monkeypatch: py
 
 
 def test_a_bundle_is_not_lost_for_want_of_a_twin(monkeypatch: pytest.MonkeyPatch) -> None:
-    halved, calls = stages.to_float16, list[int]()
+    halved, calls = stages.lowered, list[int]()
 
     def once(model: onnx.ModelProto, *rest: Any) -> Any:
         calls.append(len(model.graph.node))
@@ -307,7 +307,7 @@ def test_a_bundle_is_not_lost_for_want_of_a_twin(monkeypatch: pytest.MonkeyPatch
             raise ExportError("an operator is missing")
         return halved(model, *rest)
 
-    monkeypatch.setattr(stages, "to_float16", once)
+    monkeypatch.setattr(stages, "lowered", once)
     quick = ("--mutants", "none", "--duration", "0", "--iterations", "1", "--warmup", "0")
     done = run("repvgg", "--preset", "test", "--fuse", "--fp16", *quick, "-o", "out")
     assert done.code == 0

@@ -98,13 +98,20 @@ class VerifyOptions:
 def verify(asked: VerifyOptions, *, as_json: bool) -> None:
     """Prove bundles on each backend, on their own cases and on ``data``; a missing backend never counts as passed.
 
-    Of several, every one is tried.
+    Of several, every one is tried, once all of them are there.
 
     Raises:
+        BundleError: one of several is no bundle at all.
         SystemExit: of several some were not proven; 1 where a proof failed, else what the first of them ended with.
     """
     if len(asked.paths) > 1 and asked.held.expect is not None:
         raise UsageError("--expect: expected one bundle, as a digest is of one; verify them one by one")
+    if len(asked.paths) > 1 and (
+        wrong := [str(path) for path in asked.paths if not (path / bundle.MANIFEST).is_file()]
+    ):
+        raise BundleError(
+            f"expected bundles, folders with a {bundle.MANIFEST}; got {text.few(absent, 3)[:600]}; nothing was verified"
+        )
     if (what := emulated()) and not as_json:
         console.say(f"emulated processor: {what}; what is proven here is arithmetic, and no time")
     if len(asked.paths) > 1:

@@ -106,9 +106,8 @@ def verify(asked: VerifyOptions, *, as_json: bool) -> None:
     """
     if len(asked.paths) > 1 and asked.held.expect is not None:
         raise UsageError("--expect: expected one bundle, as a digest is of one; verify them one by one")
-    if len(asked.paths) > 1 and (
-        wrong := [str(path) for path in asked.paths if not (path / bundle.MANIFEST).is_file()]
-    ):
+    absent = [str(path) for path in asked.paths if not (path / bundle.MANIFEST).is_file()]
+    if len(asked.paths) > 1 and absent:
         raise BundleError(
             f"expected bundles, folders with a {bundle.MANIFEST}; got {text.few(absent, 3)[:600]}; nothing was verified"
         )

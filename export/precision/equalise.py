@@ -23,9 +23,6 @@ from attn_export.export.precision.float16_policy import LARGEST, MARGIN, MASK, E
 from attn_export.export.precision.scale_groups import ScaleGroups, constant_scales, scale_groups
 from attn_export.reparam.adapters.onnx.nodes import captured
 
-#: Weights times a power of two stay as far from the ends of float32 as no sum of products will go.
-LEAST_NORMAL = float(np.finfo(np.float32).tiny)
-
 
 @dataclass(frozen=True)
 class ScaledTensor:
@@ -193,12 +190,13 @@ def times_power(value: NDArray[np.float32], shift: int) -> NDArray[np.float32] |
     >>> times_power(np.float32([3, -0.0]), -2), times_power(np.float32([1e-38]), -2)
     (array([ 0.75, -0.  ], dtype=float32), None)
     """
-    with np.errstate(over="ignore", under="ignore"):
-        moved = np.ldexp(value, shift).astype(np.float32)
-    size = np.abs(moved[(value != 0) & np.isfinite(value)])
-    if size.size and not LEAST_NORMAL <= float(size.min()) <= float(size.max()) < np.inf:
+    # By the bits: a runtime in this process may have made the processor take numbers below the normal ones for zero.
+    bits = np.ascontiguousarray(value, dtype=np.float32).view(np.int32)
+    exponent = (bits >> 23) & 255
+    moving = ((bits & 0x7FFFFFFF) != 0) & (exponent != 255)
+    if not ((exponent[moving] >= 1) & (exponent[moving] + shift >= 1) & (exponent[moving] + shift <= 254)).all():
         return None
-    return moved
+    return np.where(moving, bits + (shift << 23), bits).astype(np.int32).view(np.float32).reshape(np.shape(value))
 
 
 class InexactError(ArithmeticError):

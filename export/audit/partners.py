@@ -33,8 +33,13 @@ def partners(index: GraphIndex, before: GraphIndex) -> dict[str, onnx.NodeProto]
 
 
 def _alike(index: GraphIndex, before: GraphIndex, node: onnx.NodeProto, partner: onnx.NodeProto) -> bool:
-    shapes = index.shape(node.output[0]), before.shape(partner.output[0])
-    return (node.op_type, node.domain) == (partner.op_type, partner.domain) and shapes[0] == shapes[1]
+    # What varies is named anew by every inference of shapes, so that its name says nothing.
+    shapes = (
+        None if shape is None else [None if isinstance(size, str) else size for size in shape]
+        for shape in (index.shape(node.output[0]), before.shape(partner.output[0]))
+    )
+    ours, its = shapes
+    return (node.op_type, node.domain) == (partner.op_type, partner.domain) and ours == its
 
 
 _Key = tuple[str, tuple[str, ...]]

@@ -187,7 +187,7 @@ def rescaled(model: onnx.ModelProto, exponents: Mapping[str, int]) -> onnx.Model
 def times_power(value: NDArray[np.float32], shift: int) -> NDArray[np.float32] | None:
     """Multiply by a power of two; None where a value would leave the normal numbers, and lose bits.
 
-    >>> times_power(np.float32([3, -0.0]), -2), times_power(np.float32([1e-38]), -2)
+    >>> times_power(np.float32([3, -0.0]), -2), times_power(np.float32([1.2e-38]), -2)
     (array([ 0.75, -0.  ], dtype=float32), None)
     """
     # By the bits: a runtime in this process may have made the processor take numbers below the normal ones for zero.

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
+
+from benchmarks import row_files
 
 #: What a run measures only when it is asked to, so that a later run without it does not lose it.
 _KEPT = ("faults_caught", "latency_ratio", "ratio_low", "ratio_high", "control_low", "control_high")
@@ -89,10 +91,7 @@ def file_of(folder: Path, target: str) -> Path:
 
 def read(file: Path) -> dict[str, Row]:
     """Return the rows of a file by entry; of two of one entry the later line holds."""
-    if not file.exists():
-        return {}
-    found = (row_of(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
-    return {row.entry: row for row in found}
+    return {row.entry: row for row in map(row_of, row_files.lines(file))}
 
 
 def row_of(line: str) -> Row:
@@ -112,17 +111,9 @@ def row_of(line: str) -> Row:
 
 def append(file: Path, row: Row) -> None:
     """Add a row; it is on the disk before the next one is begun."""
-    with file.open("a", encoding="utf-8") as stream:
-        stream.write(_line(row))
+    row_files.append(file, row)
 
 
 def write(file: Path, rows: Iterable[Row]) -> None:
-    """Write all rows anew, in order, each entry once."""
-    text = "".join(_line(row) for row in sorted(rows, key=lambda row: row.entry))
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(file)
-
-
-def _line(row: Row) -> str:
-    return json.dumps(asdict(row), ensure_ascii=False, allow_nan=False) + "\n"
+    """Write all rows anew, in order."""
+    row_files.write(file, rows, lambda row: row.entry)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
+
+from benchmarks import row_files
 
 
 @dataclass(frozen=True)
@@ -58,10 +60,7 @@ class Row:
 
 def read(file: Path) -> dict[tuple[str, str], Row]:
     """Return the rows by library and name; of two tries of one network the later line holds."""
-    if not file.exists():
-        return {}
-    rows = (row_of(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
-    return {row.key: row for row in rows}
+    return {row.key: row for row in map(row_of, row_files.lines(file))}
 
 
 def row_of(line: str) -> Row:
@@ -75,17 +74,9 @@ def row_of(line: str) -> Row:
 
 def append(file: Path, row: Row) -> None:
     """Add a row; it is on the disk before the next one is begun."""
-    with file.open("a", encoding="utf-8") as stream:
-        stream.write(_line(row))
+    row_files.append(file, row)
 
 
 def write(file: Path, rows: Iterable[Row]) -> None:
-    """Write all rows anew, in order, each network once."""
-    text = "".join(_line(row) for row in sorted(rows, key=lambda row: row.key))
-    partial = file.with_name(f".{file.name}.partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(file)
-
-
-def _line(row: Row) -> str:
-    return json.dumps(asdict(row), ensure_ascii=False) + "\n"
+    """Write all rows anew, in order."""
+    row_files.write(file, rows, lambda row: row.key)

@@ -6,8 +6,20 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import ClassVar
 
-from attn_export.deploy_tests.backend import Options, Run
+from attn_export.deploy_tests.backend import CompileOptions, Options, Run
+from attn_export.deploy_tests.refusal import Complaint, RefusedError
 from attn_export.errors import BackendMissingError
+
+
+def refuse_without_ranges(who: str, model: Path, options: CompileOptions) -> None:
+    """Refuse int8 where no inputs tell how far tensors reach.
+
+    Raises:
+        RefusedError: there are none.
+    """
+    if not options.calibration:
+        complaint = Complaint("", "", "there are no inputs of the fixed sizes to take ranges from")
+        raise RefusedError(f"{who} cannot bring {model} to int8", "start", [complaint])
 
 
 class CompileOnly:

@@ -14,8 +14,7 @@ from attn_export.deploy_tests.backend import CompileOptions
 from attn_export.deploy_tests.backends.qnn import chips, worker
 from attn_export.deploy_tests.compiling import child
 from attn_export.deploy_tests.compiling.evidence import ChipEvidence, CpuNode, Placement, graph_hash
-from attn_export.deploy_tests.compiling.only import CompileOnly
-from attn_export.deploy_tests.refusal import Complaint, RefusedError
+from attn_export.deploy_tests.compiling.only import CompileOnly, refuse_without_ranges
 from attn_export.errors import BackendError, BackendMissingError
 
 DISTRIBUTION, MODULE = "onnxruntime-qnn", "onnxruntime_qnn"
@@ -74,9 +73,8 @@ class QNN(CompileOnly):
         precision = options.precision or self.precisions[0]
         if precision == "int8" and importlib.util.find_spec("onnx") is None:
             raise BackendMissingError("int8 takes ONNX Runtime's quantiser, which needs onnx: pip install onnx")
-        if precision == "int8" and not options.calibration:
-            complaint = Complaint("", "", "there are no inputs of the fixed sizes to take ranges from")
-            raise RefusedError(f"{worker.WHO} cannot bring {model} to int8", "start", [complaint])
+        if precision == "int8":
+            refuse_without_ranges(worker.WHO, model, options)
         request = {
             "model": str(model.resolve()),
             "soc_model": soc_model,

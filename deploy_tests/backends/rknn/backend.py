@@ -13,7 +13,7 @@ from attn_export.deploy_tests.backends.rknn import environment, worker
 from attn_export.deploy_tests.backends.rknn.layers import layers, target
 from attn_export.deploy_tests.compiling import child
 from attn_export.deploy_tests.compiling.evidence import ChipEvidence, CpuNode, Placement, graph_hash
-from attn_export.deploy_tests.compiling.only import CompileOnly
+from attn_export.deploy_tests.compiling.only import CompileOnly, refuse_without_ranges
 from attn_export.deploy_tests.refusal import Complaint, RefusedError
 from attn_export.errors import BackendError, BackendMissingError
 
@@ -75,9 +75,8 @@ class RKNN(CompileOnly):
         chip, precision = options.device or CHIPS[0], options.precision or self.precisions[0]
         if (python := environment.python()) is None:
             raise BackendMissingError(self.missing_compiler() or "")
-        if precision == "int8" and not options.calibration:
-            complaint = Complaint("", "", "there are no inputs of the fixed sizes to take ranges from")
-            raise RefusedError(f"{worker.WHO} cannot bring {model} to int8", "start", [complaint])
+        if precision == "int8":
+            refuse_without_ranges(worker.WHO, model, options)
         request = {
             "model": str(model.resolve()),
             "chip": chip,

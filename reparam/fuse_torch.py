@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from attn_export.reparam.core import plan_and_prove
 from attn_export.reparam.planning import cost as costs
 from attn_export.reparam.planning.plan import Planner
 from attn_export.reparam.proof import end_to_end_torch
+from attn_export.reparam.proof.end_to_end_torch import Call
 from attn_export.reparam.result import Certificate, Fusion
 from attn_export.reparam.submodules import UntraceableError
 from attn_export.untrusted.text import first_line
@@ -26,8 +27,9 @@ from attn_export.untrusted.text import first_line
 
 def fuse_module(
     module: nn.Module,
-    example: tuple[Tensor, ...],
+    example: tuple[Any, ...],
     *,
+    keywords: Mapping[str, Any] | None = None,
     dynamic: Any = None,
     fuse_cost: str = "cpu",
     keep_branches: Sequence[str] = (),
@@ -43,6 +45,7 @@ def fuse_module(
     Args:
         module: in evaluation mode.
         example: inputs to export with and to certify on.
+        keywords: those that ``forward`` takes by name.
         dynamic: dimensions that may vary, as ``torch.export`` takes them; fusions that hold for the example's
             sizes only are refused there.
         fuse_cost: the cost model that says what pays.
@@ -59,22 +62,23 @@ def fuse_module(
         raise FusionError(f"{training[0]} is in training mode; call .eval() on the module before fusing it")
     kind = next((v.dtype for v in module.state_dict().values() if v.is_floating_point()), torch.float32)
 
-    def fuse(part: nn.Module, inputs: tuple[Any, ...], sizes: Any) -> Fusion[nn.Module]:
+    def fuse(part: nn.Module, inputs: Call, sizes: Any) -> Fusion[nn.Module]:
         planner = Planner(costs.profile(fuse_cost), keep_branches, border_maps=border_maps)
         return _fuse_traced(part, inputs, sizes, planner, quantization_error=quantization_error)
 
     def fuse_child(part: nn.Module, inputs: tuple[Tensor, ...]) -> Fusion[nn.Module]:
-        return fuse(part, inputs, None if dynamic is None else submodules.free(part, inputs))
+        return fuse(part, Call(inputs), None if dynamic is None else submodules.free(part, inputs))
 
+    whole = Call(example, keywords or {})
     try:
-        fusion = fuse(module, example, dynamic)
+        fusion = fuse(module, whole, dynamic)
     except UntraceableError as refused:
-        fusion = submodules.fuse_children(module, example, fuse_child, str(refused))
+        fusion = submodules.fuse_children(module, whole, fuse_child, str(refused))
     return replace(fusion, model=fusion.model.to(kind).eval())
 
 
 def _fuse_traced(
-    module: nn.Module, example: tuple[Any, ...], dynamic: Any, planner: Planner, *, quantization_error: bool
+    module: nn.Module, example: Call, dynamic: Any, planner: Planner, *, quantization_error: bool
 ) -> Fusion[nn.Module]:
     """Fuse a module that can be traced; what comes back is in float64.
 
@@ -85,7 +89,8 @@ def _fuse_traced(
         with warnings.catch_warnings():  # PyTorch's exporter uses what PyTorch deprecates
             warnings.simplefilter("ignore", FutureWarning)
             warnings.simplefilter("ignore", DeprecationWarning)
-            program = torch.export.export(module, example, dynamic_shapes=dynamic).run_decompositions({})
+            traced = torch.export.export(module, example.args, dict(example.keywords), dynamic_shapes=dynamic)
+            program = traced.run_decompositions({})
             exported = program.module(check_guards=False)
     except Exception as error:
         raise UntraceableError(

@@ -18,12 +18,11 @@ from torch import Tensor, nn
 from torch.fx.experimental.symbolic_shapes import is_concrete_int
 
 from attn_export.errors import FusionError
-from attn_export.reparam.proof.end_to_end_torch import compare, in_float64
+from attn_export.reparam.proof.end_to_end_torch import Call, compare
 from attn_export.reparam.result import Certificate, Fusion, Refusal
 
 #: Fuses one module on the inputs given.
 Fuse = Callable[[nn.Module, tuple[Tensor, ...]], Fusion[nn.Module]]
-_Call = tuple[tuple[Any, ...], dict[str, Any]]
 
 
 class UntraceableError(FusionError):
@@ -49,7 +48,7 @@ def free(submodule: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[dict[int, An
     return tuple({axis: auto for axis, size in enumerate(x.shape) if not is_concrete_int(size)} for x in given)
 
 
-def fuse_children(module: nn.Module, example: tuple[Any, ...], fuse: Fuse, reason: str) -> Fusion[nn.Module]:
+def fuse_children(module: nn.Module, example: Call, fuse: Fuse, reason: str) -> Fusion[nn.Module]:
     """Fuse the largest traceable submodules in a float64 copy of the module.
 
     Sites carry the path of the submodule they lie in; the certificate is that of the whole module on the example.
@@ -66,7 +65,7 @@ def fuse_children(module: nn.Module, example: tuple[Any, ...], fuse: Fuse, reaso
         submodule = module.get_submodule(name)
         try:
             fusion = fuse(submodule, _inputs(calls.get(name, [])))
-            _replace_submodule(result, name, fusion.model, in_float64(example))
+            _replace_submodule(result, name, fusion.model, example.in_float64())
         except FusionError as error:
             refusals.append(_untraced(name, str(error)))
             todo = [f"{name}.{child}" for child in _composites(submodule)] + todo
@@ -89,25 +88,24 @@ def _composites(module: nn.Module) -> list[str]:
     return [name for name, child in module.named_children() if next(child.children(), None) is not None]
 
 
-def _record(module: nn.Module, example: tuple[Any, ...]) -> dict[str, list[_Call]]:
+def _record(module: nn.Module, example: Call) -> dict[str, list[Call]]:
     """Record what each submodule is called with when the module runs on the example."""
-    calls: dict[str, list[_Call]] = {}
+    calls: dict[str, list[Call]] = {}
 
     def seen(name: str, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        calls.setdefault(name, []).append((args, kwargs))
+        calls.setdefault(name, []).append(Call(args, kwargs))
 
     named = [(name, submodule) for name, submodule in module.named_modules() if name]
     hooks = [child.register_forward_pre_hook(partial(seen, name), with_kwargs=True) for name, child in named]
     try:
-        with torch.no_grad():
-            module(*example)
+        example.of(module)
     finally:
         for hook in hooks:
             hook.remove()
     return calls
 
 
-def _inputs(calls: list[_Call]) -> tuple[Tensor, ...]:
+def _inputs(calls: list[Call]) -> tuple[Tensor, ...]:
     """Return the one way in which a submodule was called.
 
     Raises:
@@ -115,14 +113,14 @@ def _inputs(calls: list[_Call]) -> tuple[Tensor, ...]:
     """
     if not calls:
         raise FusionError("not run on the example")
-    if any(kwargs or not all(isinstance(x, Tensor) for x in args) for args, kwargs in calls):
+    if any(call.keywords or not all(isinstance(x, Tensor) for x in call.args) for call in calls):
         raise FusionError("takes other things than tensors")
-    if len({tuple(x.shape for x in args) for args, _ in calls}) > 1:
+    if len({tuple(x.shape for x in call.args) for call in calls}) > 1:
         raise FusionError("called with different sizes")
-    return tuple(x.detach().clone() for x in calls[0][0])
+    return tuple(x.detach().clone() for x in calls[0].args)
 
 
-def _replace_submodule(module: nn.Module, name: str, new: nn.Module, example: tuple[Any, ...]) -> None:
+def _replace_submodule(module: nn.Module, name: str, new: nn.Module, example: Call) -> None:
     """Put a submodule in its place, unless the module reaches into it and no longer runs.
 
     Raises:
@@ -132,8 +130,7 @@ def _replace_submodule(module: nn.Module, name: str, new: nn.Module, example: tu
     parent, old = module.get_submodule(path), module.get_submodule(name)
     setattr(parent, leaf, new)
     try:
-        with torch.no_grad():
-            module(*example)
+        example.of(module)
     except Exception as error:  # whatever reaching for what is gone raises
         setattr(parent, leaf, old)
         raise FusionError(f"the module around it reaches into it ({type(error).__name__}: {error})") from error

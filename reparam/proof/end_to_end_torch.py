@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -12,18 +13,39 @@ from torch import Tensor, fx, nn
 from attn_export.reparam.proof.certify import relative_error
 
 
-def compare(module: nn.Module, fused: nn.Module, example: tuple[Any, ...]) -> float:
+@dataclass(frozen=True)
+class Call:
+    """What a module is called with: by position, and by name."""
+
+    args: tuple[Any, ...]
+    keywords: Mapping[str, Any] = field(default_factory=dict)
+
+    def of(self, module: nn.Module) -> Any:
+        """Run a module on it, without gradients."""
+        with torch.no_grad():
+            return module(*self.args, **self.keywords)
+
+    def in_float64(self) -> Call:
+        """Widen the floating-point tensors, those inside lists and dicts too."""
+        args, keywords = torch.utils._pytree.tree_map(_wide, (self.args, dict(self.keywords)))
+        return Call(args, keywords)
+
+
+def _wide(leaf: Any) -> Any:
+    return leaf.double() if isinstance(leaf, Tensor) and leaf.is_floating_point() else leaf
+
+
+def compare(module: nn.Module, fused: nn.Module, example: Call) -> float:
     """Return the largest relative error in float64 over all outputs; ``fused`` is in float64 already.
 
     Tracing wrote float32 wherever ``forward`` says ``dtype=x.dtype``, and where it says ``torch.float32`` as well. What
     the module means is one of the two, so the smaller error counts.
     """
-    wide = in_float64(example)
-    with torch.no_grad():
-        expected = list(_tensors(copy.deepcopy(module).double()(*wide)))
-        error = _largest(expected, fused(*wide))
-        if isinstance(fused, fx.GraphModule) and (other := _widened(fused)) is not None:
-            error = min(error, _largest(expected, other(*wide)), key=_size)
+    wide = example.in_float64()
+    expected = list(_tensors(wide.of(copy.deepcopy(module).double())))
+    error = _largest(expected, wide.of(fused))
+    if isinstance(fused, fx.GraphModule) and (other := _widened(fused)) is not None:
+        error = min(error, _largest(expected, wide.of(other)), key=_size)
     return error
 
 
@@ -49,11 +71,6 @@ def _widened(fused: fx.GraphModule) -> fx.GraphModule | None:
         if (args, kwargs) != (node.args, dict(node.kwargs)):
             node.args, node.kwargs, found = args, kwargs, True
     return fx.GraphModule(fused, graph) if found else None
-
-
-def in_float64(example: tuple[Any, ...]) -> tuple[Any, ...]:
-    """Widen the floating-point tensors among the inputs."""
-    return tuple(x.double() if isinstance(x, Tensor) and x.is_floating_point() else x for x in example)
 
 
 def _tensors(outputs: object) -> Iterable[Tensor]:

@@ -68,3 +68,51 @@ def test_a_file_takes_no_options_of_networks(net: Path) -> None:
     done = run("fuse", "model.onnx", *SHAPE, "-o", net / "out.onnx")
     assert done.code == 2
     assert "are for networks" in done.err
+
+
+BY_NAME = """
+from torch import nn
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv2d(2, 3, 3, bias=False), nn.BatchNorm2d(3))
+    def forward(self, x, *, {name}):
+        {line}
+"""
+#: What forward takes by name only, its line, what is typed, and what the fused network is called with.
+NAMED = {
+    "a tensor": ("mask", "return self.body(x) * mask", ("mask:1x3x1x1",), {"mask": torch.rand(1, 3, 1, 1)}),
+    "a list": (
+        "more",
+        "return self.body(x) + more[0] - more[1]",
+        ("more.0:1x3x1x1", "more.1:1x3x1x1"),
+        {"more": [torch.rand(1, 3, 1, 1), torch.rand(1, 3, 1, 1)]},
+    ),
+    "control flow": (
+        "mask",
+        "return self.body(x) * (mask if mask.sum() > 0 else 2 * mask)",
+        ("mask:1x3x1x1:float32[1,2]",),
+        {"mask": torch.rand(1, 3, 1, 1)},
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", NAMED)
+def test_inputs_by_name_alone(tmp_path: Path, kind: str) -> None:
+    name, line, shapes, given = NAMED[kind]
+    (tmp_path / "net.py").write_text(BY_NAME.format(name=name, line=line), encoding="utf-8")
+    words = [word for text in shapes for word in ("--input", text)]
+    torch.manual_seed(3)
+    scope: dict[str, type[nn.Module]] = {}
+    exec(BY_NAME.format(name=name, line=line), scope)  # the lines above
+    plain = scope["Net"]().eval()
+    nn.init.uniform_(plain.body[1].running_var, 0.5, 2)  # type: ignore[index,union-attr]
+    save_file(plain.state_dict(), tmp_path / "own.safetensors")
+    command = ("fuse", f"{tmp_path}/net.py:Net", *SHAPE, *words, "--weights", tmp_path / "own.safetensors")
+    for file in ("fused.safetensors",) if kind == "control flow" else ("fused.safetensors", "fused.pt2"):
+        done = run(*command, "-o", tmp_path / file)
+        assert done.code == 0, done.err
+    assert not [key for key in load_file(tmp_path / "fused.safetensors") if "running" in key]
+    if kind != "control flow":
+        fused, x = torch.export.load(tmp_path / "fused.pt2").module(), torch.randn(5, 2, 6, 6)
+        torch.testing.assert_close(fused(x, **given), plain(x, **given))

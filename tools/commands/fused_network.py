@@ -22,10 +22,11 @@ from attn_export.export.onnx.torch_export import free
 from attn_export.export.subject import Subject
 from attn_export.pipeline.options import BuildOptions
 from attn_export.reparam.fuse_torch import fuse_module
+from attn_export.reparam.proof.end_to_end_torch import Call
 from attn_export.tools.commands import output as places
 from attn_export.tools.commands.graphs import certified, told
 
-Writer = Callable[[nn.Module, tuple[Any, ...], Any, Path], None]
+Writer = Callable[[nn.Module, Call, Any, Path], None]
 
 
 def fuse(subject: Subject, output: Path, asked: BuildOptions, *, as_json: bool) -> None:
@@ -34,17 +35,15 @@ def fuse(subject: Subject, output: Path, asked: BuildOptions, *, as_json: bool) 
     Raises:
         FusionError: neither it nor a part of it can be traced.
         GateError: its certificate does not hold.
-        UsageError: it takes inputs by name only.
         WriteError: the file cannot be written, or is of another kind.
     """
     write, place = writer(output), places.file(output, _is_ours, "a network that this command has written")
-    positional, keywords = bound(subject.module, subject.example())
-    if keywords:
-        raise UsageError(f"expected inputs by position, got {', '.join(keywords)}, which forward takes by name only")
+    call = Call(*bound(subject.module, subject.example()))
     dynamic = free(subject)
     fusion = fuse_module(
         subject.module,
-        positional,
+        call.args,
+        keywords=call.keywords,
         dynamic=dynamic,
         fuse_cost=asked.fuse_cost,
         keep_branches=asked.keep_branches,
@@ -55,7 +54,7 @@ def fuse(subject: Subject, output: Path, asked: BuildOptions, *, as_json: bool) 
     try:
         with tempfile.TemporaryDirectory(prefix=f".{place.name}.", dir=place.parent) as scratch:
             made = Path(scratch) / place.name
-            write(fusion.model, positional, dynamic, made)
+            write(fusion.model, call, dynamic, made)
             made.replace(place)
     except OSError as error:
         raise WriteError(f"cannot write {output}: {error.strerror or error}") from error
@@ -77,13 +76,14 @@ def writer(output: Path) -> Writer:
         ) from None
 
 
-def _weights(module: nn.Module, _example: tuple[Any, ...], _dynamic: Any, place: Path) -> None:
+def _weights(module: nn.Module, _example: Call, _dynamic: Any, place: Path) -> None:
     state = {name: value.contiguous().clone() for name, value in module.state_dict().items()}
     save_file(state, place, metadata=_MARK)
 
 
-def _program(module: nn.Module, example: tuple[Any, ...], dynamic: Any, place: Path) -> None:
-    torch.export.save(torch.export.export(module, example, dynamic_shapes=dynamic), place, extra_files=_MARK)
+def _program(module: nn.Module, example: Call, dynamic: Any, place: Path) -> None:
+    traced = torch.export.export(module, example.args, dict(example.keywords), dynamic_shapes=dynamic)
+    torch.export.save(traced, place, extra_files=_MARK)
 
 
 def _is_ours(place: Path) -> bool:

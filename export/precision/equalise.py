@@ -19,9 +19,9 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from attn_export.export.graph.index import GraphIndex
+from attn_export.export.graph.unread import without_unread_constants
 from attn_export.export.precision.float16_policy import LARGEST, MARGIN, MASK, Extent, observe
 from attn_export.export.precision.scale_groups import ScaleGroups, constant_scales, scale_groups
-from attn_export.reparam.adapters.onnx.nodes import captured
 
 
 @dataclass(frozen=True)
@@ -180,7 +180,7 @@ def rescaled(model: onnx.ModelProto, exponents: Mapping[str, int]) -> onnx.Model
                 result.graph.initializer.append(numpy_helper.from_array(value, fresh))
                 made[name, shift] = fresh
             new.input[index] = made[name, shift]
-    _without_unread(result)
+    without_unread_constants(result)
     return result
 
 
@@ -205,14 +205,3 @@ class InexactError(ArithmeticError):
     def __init__(self, name: str, shift: int, tensors: tuple[str, ...]) -> None:
         super().__init__(f"the constant {name!r} would leave the normal numbers of float32 times 2^{shift}")
         self.tensors = tensors
-
-
-def _without_unread(model: onnx.ModelProto) -> None:
-    """Take out the constants that only their scaled copies have left."""
-    read = {name for node in model.graph.node for name in node.input} | {port.name for port in model.graph.output}
-    read |= {name for node in model.graph.node for name in captured(node)}
-    kept = [tensor for tensor in model.graph.initializer if tensor.name in read]
-    if len(kept) < len(model.graph.initializer):
-        copies = [onnx.TensorProto.FromString(tensor.SerializeToString()) for tensor in kept]
-        del model.graph.initializer[:]
-        model.graph.initializer.extend(copies)

@@ -20,6 +20,7 @@ MAY_NAME = {
     "export/onnx/ends.py": "where files with operators of that runtime's own come from",
     "export/onnx/narrow.py": "export knows no backend, and asks the one that is always there whether a file loads",
     "export/onnx/probe.py": "the same, at which sizes",
+    "export/quantise/watch.py": "export knows no backend, and looks at tensors in a float32 run of its own",
     "export/precision/float16_policy.py": "export knows no backend, and observes ranges in a float32 run of its own",
     "src/attn_export/bundle/format.py": "file formats bear the names of the runtimes that read them",
     "tools/cli.py": "help and examples",

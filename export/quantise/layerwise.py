@@ -1,0 +1,114 @@
+"""Round one layer after the other, each to make up for what those before it have lost.
+
+for each layer in the order of the graph:  X from the float model, X̂ from the model as far as it is rounded
+                                           codes and bias from both (``rounding``)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import onnx
+
+from attn_export.export.graph.index import GraphIndex
+from attn_export.export.quantise.codes import rounded
+from attn_export.export.quantise.layers import Layer, rows_of
+from attn_export.export.quantise.patches import can_unfold, columns, groups_of
+from attn_export.export.quantise.rewrite import Plan, Weight, rounded_name, written
+from attn_export.export.quantise.rounding import Moments, bias_of, rounded_codes
+from attn_export.export.quantise.watch import watched
+from attn_export.types import Feeds
+
+#: Inputs of one row of a weight, beyond which the products of all of them are not kept: 4,608 take 340 MB.
+WIDEST = 4608
+
+
+def corrected(
+    model: onnx.ModelProto,
+    found: tuple[Layer, ...],
+    plan: Plan,
+    calibration: Sequence[Feeds],
+    said: Callable[[str], None],
+) -> Plan:
+    """Give the plan with codes and biases that make up for what is lost; a layer that is not known stays as it is.
+
+    Layers that read the same tensor are done together.
+    """
+    graph = GraphIndex(model)
+    done = dict(plan.weights)
+    groups = _by_input([layer for layer in found if done.get(layer.key) is not None and _known(graph, layer)])
+    for count, (tensor, group) in enumerate(groups.items()):
+        said(f"rounding weights, {count + 1} of {len(groups)}")
+        before = {layer.key for layer in found[: found.index(group[0])]}
+        so_far = Plan({key: weight for key, weight in done.items() if key in before}, plan.activations)
+        moments = _moments(model, written(model, found, so_far), graph, tensor, group, plan, calibration)
+        for layer in group:
+            if (weight := done[layer.key]) is not None:
+                done[layer.key] = _rounded(graph, layer, weight, moments[layer.key])
+    return replace(plan, weights=done)
+
+
+def _known(graph: GraphIndex, layer: Layer) -> bool:
+    node = graph.maker[layer.key]
+    weight = tuple(graph.tensors[layer.weight].dims)
+    return can_unfold(layer, len(weight)) and rows_of(layer, node, np.empty(weight, np.int8)).shape[1] <= WIDEST
+
+
+def _by_input(todo: Sequence[Layer]) -> dict[str, list[Layer]]:
+    groups: dict[str, list[Layer]] = {}
+    for layer in todo:
+        groups.setdefault(layer.reads, []).append(layer)
+    return groups
+
+
+def _moments(
+    model: onnx.ModelProto,
+    so_far: onnx.ModelProto,
+    graph: GraphIndex,
+    tensor: str,
+    group: Sequence[Layer],
+    plan: Plan,
+    calibration: Iterable[Feeds],
+) -> Mapping[str, list[Moments]]:
+    found: dict[str, list[Moments]] = {}
+    inside = rounded_name(so_far, tensor)
+    with watched(model, [tensor]) as real, watched(so_far, [inside]) as less:
+        for index, feeds in enumerate(calibration):
+            wanted = real(feeds)[tensor]
+            came = less(feeds)[inside]
+            came = came if inside != tensor else rounded(came, plan.activations[tensor])
+            for layer in group:
+                node, shape = graph.maker[layer.key], tuple(graph.tensors[layer.weight].dims)
+                kernel = shape[2:] if layer.op == "Conv" else ()
+                pairs = zip(
+                    columns(layer, node, kernel, came, _places(index)),
+                    columns(layer, node, kernel, wanted, _places(index)),
+                    strict=True,
+                )
+                for part, (x, y) in enumerate(pairs):
+                    sums = found.setdefault(layer.key, [])
+                    if len(sums) == part:
+                        sums.append(Moments(len(x)))
+                    sums[part].add(x, y)
+    return found
+
+
+def _places(index: int) -> np.random.Generator:
+    """Choose the same places of both runs of a case."""
+    return np.random.default_rng(index)
+
+
+def _rounded(graph: GraphIndex, layer: Layer, weight: Weight, moments: Sequence[Moments]) -> Weight:
+    node = graph.maker[layer.key]
+    rows = rows_of(layer, node, np.asarray(graph.array(layer.weight)))
+    parts = np.split(np.arange(len(rows)), groups_of(layer, node))
+    new, biases = np.empty(rows.shape, np.int8), np.empty(len(rows), np.float32)
+    bias = np.asarray(graph.array(layer.bias)).reshape(-1) if layer.bias else np.zeros(1, np.float32)
+    bias = np.broadcast_to(bias, (len(rows),))
+    for part, sums in zip(parts, moments, strict=True):
+        new[part] = rounded_codes(rows[part], weight.scales[part], sums)
+        biases[part] = bias_of(rows[part], new[part], weight.scales[part], bias[part], sums)
+    takes_bias = layer.op != "MatMul"
+    return replace(weight, codes=new, bias=biases if takes_bias else None)

@@ -1,28 +1,57 @@
-"""A float32 model into int8: ranges, codes, weights rounded layer by layer, and layers that go back to float32."""
+"""A float32 model into int8.
+
+    levels ─► ranges ─► roundings, layer by layer ─► layers back to float32 ─► kept only where it is faster
+
+Every choice is made by measuring on data that nothing was learnt from.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import onnx
 
 from attn_export.errors import ExportError
-from attn_export.export.graph.index import GraphIndex
+from attn_export.export.graph.index import GraphIndex, attribute
 from attn_export.export.quantise import codes, ranges
 from attn_export.export.quantise.judge import Judge
 from attn_export.export.quantise.layers import Layer, kept_in_float, layers, rows_of
 from attn_export.export.quantise.layerwise import corrected
-from attn_export.export.quantise.quantised import FLOAT, INT8, Point, Quantised, Site, Wish
+from attn_export.export.quantise.levels import channels, levelled
+from attn_export.export.quantise.quantised import FLOAT, INT8, Clock, Point, Quantised, Ratio, Site, Wish
 from attn_export.export.quantise.rewrite import Plan, Weight, written
+from attn_export.export.quantise.solver import Solution, solve
 from attn_export.export.quantise.watch import looked
-from attn_export.types import Feeds
+from attn_export.types import Array, Feeds
 
 #: The first set of operators in which a scale may belong to a channel.
 OPSET = 13
+#: Cases that weights are rounded on: more of them say little that is new.
+ROUNDED_ON = 64
+#: How far small channels are raised; see ``levels``.
+ALPHAS = (0.5, 1.0)
+#: Decibels that raising them must win, or the model stays as it was.
+WORTH = 0.5
 
 #: Told what is being done.
 Said = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What every step needs."""
+
+    model: onnx.ModelProto
+    found: tuple[Layer, ...]
+    calibration: Sequence[Feeds]
+    judge: Judge
+    wish: Wish
+    said: Said
+
+    def snr(self, plan: Plan) -> float:
+        return self.judge.snr(written(self.model, self.found, plan))
 
 
 def quantise(
@@ -31,6 +60,7 @@ def quantise(
     held_out: Sequence[Feeds],
     wish: Wish,
     said: Said,
+    clock: Clock | None = None,
 ) -> Quantised:
     """Give the model in int8, as exact as ``wish`` asks for.
 
@@ -40,9 +70,10 @@ def quantise(
         held_out: others, on which what is chosen is measured.
         wish: what is to hold.
         said: told what is being done.
+        clock: measures time; without one layers are chosen by what they multiply, and nothing is said of speed.
 
     Raises:
-        ExportError: there is nothing to quantise, or the data does not run.
+        ExportError: there is nothing to quantise, the data does not run, or no layer can stay in int8.
     """
     graph = GraphIndex(model)
     if graph.opset < OPSET:
@@ -56,40 +87,158 @@ def quantise(
     taken = tuple(layer for layer in found if layer.key not in kept)
     if not taken:
         raise ExportError(f"int8: every layer stays in float: {next(iter(kept.values()))}")
-    rule, plan = _calibrated(model, graph, taken, calibration, judge, wish, said)
-    plan = corrected(model, found, plan, calibration, said)
-    result = written(model, found, plan)
-    point = Point("all in int8", judge.snr(result), None, 0)
+    work, rule, plan = _calibrated(_Work(model, taken, calibration, judge, wish, said))
+    plan = corrected(work.model, taken, plan, calibration[:ROUNDED_ON], said)
+    seconds = _costs(graph, taken, model, clock)
+    if clock is not None:
+        for name, group in _doubtful(graph, taken).items():
+            said(f"time of {name}")
+            less = _without(plan, {layer.key for layer in group})
+            if less.weights and _is_no_slower(clock, work, less, plan):
+                why = f"int8 is no faster here: {name}"
+                kept |= {layer.key: why for layer in group if layer.key in plan.weights}
+                plan = less
+    keys = [layer.key for layer in taken if layer.key in plan.weights]
+    solution = solve(
+        keys,
+        lambda lifted: work.snr(_without(plan, lifted)),
+        wish.least_snr,
+        seconds,
+        said,
+        {layer.key: layer.node for layer in taken},
+    )
+    if solution.lifted:
+        plan = _without(plan, solution.lifted)
+        kept |= {key: _why(share) for key, share in solution.lifted.items()}
+    if not plan.weights:
+        raise ExportError(
+            f"int8: with any layer in int8 the median image keeps less than {wish.least_snr:g} dB;"
+            " ask for less (--snr), or leave out --int8"
+        )
+    plan, solution = _corrected_again(work, plan, solution, calibration)
+    result = written(work.model, taken, plan)
+    ratio = clock.ratio(result, model) if clock is not None else None
     sites = tuple(
         Site(layer.node, layer.op, INT8 if layer.key in plan.weights else FLOAT, kept.get(layer.key, ""))
         for layer in found
     )
-    return Quantised(result, sites, rule, (point,))
+    method = rule if work.model is model else f"{rule}, channels levelled"
+    return Quantised(result, sites, method, ratio, _front(solution, ratio, sites), _notes(ratio))
 
 
-def _calibrated(
-    model: onnx.ModelProto,
-    graph: GraphIndex,
-    found: tuple[Layer, ...],
-    calibration: Sequence[Feeds],
-    judge: Judge,
-    wish: Wish,
-    said: Said,
-) -> tuple[str, Plan]:
-    """Choose the rule of ranges that held-out data comes off best by, with the weights still in float."""
-    tensors = list(dict.fromkeys(name for layer in found for name in (layer.reads, layer.gives)))
-    said("ranges of activations")
-    seen = ranges.histograms(lambda: looked(model, tensors, calibration), tensors)
-    weights = {layer.key: _nearest(graph, layer, wish) for layer in found}
-    best: tuple[float, str, Plan] | None = None
-    for rule in ranges.RULES:
-        said(f"ranges by {rule}")
-        activations = _codes(seen, rule, wish)
-        snr = judge.snr(written(model, found, Plan(dict.fromkeys(weights), activations)))
-        if best is None or snr > best[0]:
-            best = snr, rule, Plan(weights, activations)
-    assert best is not None
+def _why(share: float) -> str:
+    return f"alone it makes {share:.0%} of the error" if share >= 0.005 else "together with others it makes the error"
+
+
+def _notes(ratio: Ratio | None) -> tuple[str, ...]:
+    if ratio is None or ratio.high < 1:
+        return ()
+    return (
+        f"int8 is not faster than float32 here: {ratio.value:.2f} [{ratio.low:.2f}, {ratio.high:.2f}] of its time;"
+        " it is smaller, and may be faster on other processors",
+    )
+
+
+def _front(solution: Solution, ratio: Ratio | None, sites: Sequence[Site]) -> tuple[Point, ...]:
+    chosen = Point("chosen", solution.snr_db, ratio.value if ratio else None, sum(site.form == FLOAT for site in sites))
+    return (*solution.front, chosen)
+
+
+def _without(plan: Plan, lifted: Mapping[str, object] | frozenset[str] | set[str]) -> Plan:
+    return replace(plan, weights={key: weight for key, weight in plan.weights.items() if key not in lifted})
+
+
+def _corrected_again(
+    work: _Work, plan: Plan, solution: Solution, calibration: Sequence[Feeds]
+) -> tuple[Plan, Solution]:
+    """Round the weights anew where layers before them went back to float; kept where that is no worse."""
+    if not solution.lifted:
+        return plan, solution
+    again = corrected(work.model, work.found, plan, calibration[:ROUNDED_ON], work.said)
+    snr = work.snr(again)
+    return (again, replace(solution, snr_db=snr)) if snr >= solution.snr_db else (plan, solution)
+
+
+def _doubtful(graph: GraphIndex, found: Sequence[Layer]) -> dict[str, list[Layer]]:
+    """Group the layers that may be no faster in int8: each group is tried as a whole."""
+    groups: dict[str, list[Layer]] = {}
+    for layer in found:
+        weight = tuple(graph.tensors[layer.weight].dims)
+        if layer.op == "MatMul":
+            groups.setdefault("products of matrices", []).append(layer)
+        elif layer.op == "Gemm":
+            groups.setdefault("dense layers", []).append(layer)
+        elif layer.op == "Conv" and weight[1] == 1 and attribute(graph.maker[layer.key], "group", 1) > 1:
+            groups.setdefault("depthwise convolutions", []).append(layer)
+        elif layer.op == "Conv" and _is_pooled(graph, layer):
+            groups.setdefault("convolutions of one pixel", []).append(layer)
+        elif layer.op == "Conv" and weight[1] <= 4:
+            groups.setdefault("convolutions of a few channels", []).append(layer)
+    return groups
+
+
+def _is_pooled(graph: GraphIndex, layer: Layer) -> bool:
+    shape = graph.shape(layer.reads)
+    return shape is not None and len(shape) > 2 and all(size == 1 for size in shape[2:])
+
+
+def _is_no_slower(clock: Clock, work: _Work, less: Plan, plan: Plan) -> bool:
+    """Whether a plan with fewer layers in int8 takes no more time."""
+    ratio = clock.ratio(written(work.model, work.found, less), written(work.model, work.found, plan))
+    return ratio is not None and ratio.high <= 1.01
+
+
+def _costs(graph: GraphIndex, found: Sequence[Layer], model: onnx.ModelProto, clock: Clock | None) -> dict[str, float]:
+    """Give what each layer costs in float: its measured time, or how much its weight multiplies."""
+    if clock is not None:
+        seconds = clock.costs(model)
+        return {layer.key: seconds[layer.node] for layer in found if layer.node in seconds}
+    return {layer.key: float(np.prod(graph.tensors[layer.weight].dims)) for layer in found}
+
+
+def _calibrated(work: _Work) -> tuple[_Work, str, Plan]:
+    """Choose levels of channels and a rule of ranges: what held-out data comes off best by, weights still in float."""
+    best = _ruled(work)
+    graph = GraphIndex(work.model)
+    possible = list(channels(work.found, graph))
+    if not possible or not work.wish.levels:
+        return best[1:]
+    work.said("levels of channels")
+    largest = _largest(work, possible)
+    for alpha in ALPHAS:
+        other = levelled(work.model, work.found, largest, alpha)
+        if other is not None:
+            came = _ruled(replace(work, model=other))
+            if came[0] > best[0] + WORTH:
+                best = came
     return best[1:]
+
+
+def _largest(work: _Work, tensors: Sequence[str]) -> dict[str, Array]:
+    """Find the largest magnitude of each channel of tensors ``n c …``."""
+    found: dict[str, Array] = {}
+    for values in looked(work.model, tensors, work.calibration):
+        for name in tensors:
+            array = np.abs(np.moveaxis(values[name], 1, 0)).reshape(values[name].shape[1], -1)
+            now = array.max(1, initial=0.0).astype(np.float64)
+            found[name] = np.maximum(found[name], now) if name in found else now
+    return found
+
+
+def _ruled(work: _Work) -> tuple[float, _Work, str, Plan]:
+    """Choose the rule of ranges for one model."""
+    tensors = list(dict.fromkeys(name for layer in work.found for name in (layer.reads, layer.gives)))
+    work.said("ranges of activations")
+    seen = ranges.histograms(lambda: looked(work.model, tensors, work.calibration), tensors)
+    graph = GraphIndex(work.model)
+    weights = {layer.key: _nearest(graph, layer, work.wish) for layer in work.found}
+    tried = {}
+    for rule in ranges.RULES:
+        work.said(f"ranges by {rule}")
+        activations = _codes(seen, rule, work.wish)
+        tried[rule] = work.snr(Plan(dict.fromkeys(weights), activations)), Plan(weights, activations)
+    rule = max(tried, key=lambda name: tried[name][0])
+    return tried[rule][0], work, rule, tried[rule][1]
 
 
 def _codes(seen: Mapping[str, ranges.Histogram], rule: str, wish: Wish) -> dict[str, codes.Code]:

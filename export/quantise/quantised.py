@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
 import onnx
 
@@ -19,13 +21,32 @@ class Wish:
             float32 until it holds. None leaves all in int8.
         unsigned: whether activations may be uint8 with a zero point; else they are symmetric int8, as TensorRT's.
         per_channel: whether weights have a scale for each output channel; else one for the whole tensor.
-        measure: whether latency is measured here, to choose what goes back to float32 by what it costs.
+        levels: whether channels of one tensor may be brought to more equal ranges, by exact powers of two.
     """
 
     least_snr: float | None = None
     unsigned: bool = True
     per_channel: bool = True
-    measure: bool = True
+    levels: bool = True
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """How many times as long one model takes as another, with an interval of 95 %."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Clock(Protocol):
+    """What measures time, where it is to be measured."""
+
+    def ratio(self, candidate: onnx.ModelProto, baseline: onnx.ModelProto) -> Ratio | None:
+        """Compare two models in turns; None where this machine, now, cannot."""
+
+    def costs(self, model: onnx.ModelProto) -> Mapping[str, float]:
+        """Measure the seconds that the nodes of a model take, by their names."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +91,7 @@ class Quantised:
         model: with QuantizeLinear and DequantizeLinear around what is computed in int8.
         sites: every layer that could be, with what it is.
         method: how the ranges of activations were chosen.
+        ratio: its time as a multiple of the float32 model's, where it was measured.
         front: what was measured on the way.
         notes: what the user should know.
     """
@@ -77,6 +99,7 @@ class Quantised:
     model: onnx.ModelProto
     sites: tuple[Site, ...]
     method: str
+    ratio: Ratio | None = None
     front: tuple[Point, ...] = ()
     notes: tuple[str, ...] = ()
 

@@ -4,9 +4,13 @@
                   codes ─► DequantizeLinear ─┴► Conv ─► Relu ─► QuantizeLinear ─► DequantizeLinear ─► …
 
 Runtimes that compute in int8 find the layers between such pairs; all others compute what the graph says, in float. What
-a layer gives is rounded for whatever reads it: a second reader in float would keep it from being int8 at all. Biases
-stay float32: every runtime makes of them what it needs. A MatMul may give float, so what it gives is rounded only
-for another layer.
+a layer gives is rounded for whatever reads it: a second reader in float would keep it from being int8 at all. A MatMul
+may give float, so what it gives is rounded only for another layer. Biases stay float32: every runtime makes of them
+what it needs.
+
+A layer in float between two that are not is read through a Clip to what its input has codes for, which changes no
+value. ONNX Runtime takes a float weight that stands directly between pairs for one that was forgotten, and rounds it
+with one scale for all channels: of a RepVGG with 11 of 14 layers in float that left 27 dB of 46.
 """
 
 from __future__ import annotations
@@ -63,6 +67,7 @@ def written(model: onnx.ModelProto, layers: tuple[Layer, ...], plan: Plan) -> on
     chosen = {layer.key: layer for layer in layers if layer.key in plan.weights}
     everywhere = {layer.gives for layer in chosen.values() if layer.ends_rounded and graph.readers.get(layer.gives)}
     read = {layer.reads for layer in chosen.values()}
+    floats = {layer.key: layer for layer in layers if layer.key not in plan.weights and layer.ends_rounded}
     pairs: dict[str, str] = {}
     nodes: list[onnx.NodeProto] = []
     constants: list[onnx.TensorProto] = []
@@ -86,6 +91,12 @@ def written(model: onnx.ModelProto, layers: tuple[Layer, ...], plan: Plan) -> on
             node.input[1] = new.output[0]
             if weight.bias is not None:
                 _set_bias(node, layer, weight.bias, names, more)
+            nodes.append(new)
+            constants.extend(more)
+        kept = floats.get(old.output[0]) if old.output else None
+        if kept is not None and node.input[0] in pairs.values() and kept.gives in read | everywhere:
+            new, more = _clip(names, kept.reads, node.input[0], plan.activations[kept.reads])
+            node.input[0] = new.output[0]
             nodes.append(new)
             constants.extend(more)
         nodes.append(node)
@@ -133,6 +144,13 @@ def _pair(names: _Names, tensor: str, by: Code) -> tuple[list[onnx.NodeProto], l
         helper.make_node("DequantizeLinear", [codes, scale, zero], [back], back),
     ]
     return nodes, constants
+
+
+def _clip(names: _Names, tensor: str, rounded: str, by: Code) -> tuple[onnx.NodeProto, list[onnx.TensorProto]]:
+    """Make a node that gives what it takes."""
+    low, high, out = (names.fresh(f"{tensor}_{end}") for end in ("low", "high", "unchanged"))
+    ends = [numpy_helper.from_array(np.asarray(v, np.float32), n) for v, n in ((by.low, low), (by.high, high))]
+    return helper.make_node("Clip", [rounded, low, high], [out], out), ends
 
 
 def _weight(

@@ -101,7 +101,7 @@ ROOMS = {
     },
     "export/precision": {"graph", "onnx"},
     "export/torch_program": {"binding", "copies", "outputs", "subject"},
-    "export/quantise": {"graph", "onnx"},
+    "export/quantise": {"graph", "onnx", "precision"},
     "export/converters": {"onnx", "precision", "torch_program"},
     "export/audit": {"graph", "parts"},
     "export/mutants": {"graph"},

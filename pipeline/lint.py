@@ -6,13 +6,14 @@ which; where they disagree, both are listed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import onnx
 
+from attn_export.bundle import SNR
 from attn_export.deploy_tests import backends
 from attn_export.deploy_tests.backend import CompileOptions
 from attn_export.deploy_tests.refusal import RefusedError
@@ -20,8 +21,10 @@ from attn_export.export.graph.index import GraphIndex
 from attn_export.export.graph.origin import origins
 from attn_export.export.lint import RULES
 from attn_export.export.onnx.read import read_model
+from attn_export.export.precision.accumulators import accumulated
 from attn_export.export.precision.float16_policy import observe
-from attn_export.export.precision.hazards import hazards
+from attn_export.export.precision.hazards import hazards, too_few_bits
+from attn_export.export.precision.rounded16 import Confirmation, confirm, culprits
 from attn_export.types import Feeds, ShapeRange
 
 
@@ -32,7 +35,7 @@ class LintFinding:
     Attributes:
         node: its name in the graph, or of its first output where it has none.
         op: its operator.
-        level: ``refused``, ``cast``, ``split`` or ``not fused``.
+        level: ``refused``, ``wrong``, ``cast``, ``split``, ``not fused`` or ``unknown``.
         reason: why.
         remedy: what to do, or empty.
         source: who says so.
@@ -53,6 +56,11 @@ class LintFinding:
         place = f" ({self.where})" if self.where else ""
         way = f"; {self.remedy}" if self.remedy else ""
         return f"{self.level}: {self.op} {self.node!r}{place}: {self.reason}{way} [{self.source}]"
+
+    @property
+    def breaks(self) -> bool:
+        """Whether the target does not run the model, or not this model."""
+        return self.level in ("refused", "wrong")
 
     def to_dict(self) -> dict[str, Any]:
         """Give the finding as plain data."""
@@ -87,22 +95,30 @@ def by_rules(model: onnx.ModelProto, target: str) -> list[LintFinding]:
     return [finding for _, finding in sorted(found, key=lambda item: item[0])]
 
 
-def by_ranges(model: onnx.ModelProto, feeds: Iterable[Feeds]) -> list[LintFinding]:
+def by_ranges(model: onnx.ModelProto, feeds: Sequence[Feeds]) -> tuple[list[LintFinding], Confirmation]:
     """List what breaks where all is computed in float16, by the ranges that a float32 run on ``feeds`` shows.
+
+    The list is confirmed: the graph runs rounded to float16 throughout, and with the listed nodes in float32.
 
     Raises:
         ExportError: the model does not run on them, or there are none.
     """
-    came_from = origins(model)
+    came_from, seen = origins(model), observe(model, feeds)
+    named = list(hazards(model, seen, accumulated(model, seen, feeds)))
+    confirmed = confirm(model, seen, feeds, [hazard.index for hazard in named])
+    if confirmed.kept_db is None or confirmed.kept_db < SNR["float16"]:
+        kept = [hazard.index for hazard in named]
+        named += [too_few_bits(model, one) for one in culprits(model, seen, feeds, kept, SNR["float16"])]
+        confirmed = confirm(model, seen, feeds, [hazard.index for hazard in named])
     found = []
-    for hazard in hazards(model, observe(model, feeds)):
+    for hazard in sorted(named, key=lambda one: one.index):
         node = hazard.node
         origin = next((came_from[name] for name in node.output if name in came_from), None)
         where = origin.summary() if origin else ""
-        source = "a float32 run of the cases"
-        name = name_of(node)
-        found.append(LintFinding(name, node.op_type, "cast", hazard.reason, hazard.remedy, source, "float16", where))
-    return found
+        source = f"a float32 run of {len(feeds)} inputs"
+        name, rule = name_of(node), hazard.rule
+        found.append(LintFinding(name, node.op_type, "cast", hazard.reason, hazard.remedy, source, rule, where))
+    return found, confirmed
 
 
 def by_parser(

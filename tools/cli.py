@@ -515,14 +515,22 @@ def lint(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="An ONNX file, or a bundle.")],
     target: Annotated[
         str,
-        typer.Option(metavar="TARGET", help="Where the model will run: tensorrt, tensorrt:sm86, ort_mobile, or fp16."),
+        typer.Option(
+            metavar="TARGET",
+            help="Where the model will run: tensorrt, tensorrt:sm86, ort_mobile, or fp16.",
+        ),
     ] = "tensorrt:sm86",
+    data: options.Data = None,
+    preprocess: Annotated[
+        str | None,
+        typer.Option(metavar="RULE", help="For images among --data: size=224x224,mean=0.485/0.456/0.406,…."),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
-    """List the nodes that a target will refuse, cast, split or not fuse."""
+    """List the nodes that a target will refuse, get wrong, cast, split, leave to the CPU or not fuse."""
     from attn_export.tools.commands import graphs
 
-    graphs.lint(file, target, as_json=as_json)
+    graphs.lint(file, target, data, options.preprocess(preprocess), as_json=as_json)
 
 
 @app.command(epilog="Example: attn-export diff se --between exported,simplified@onnxruntime -o divergence")

@@ -46,40 +46,53 @@ class Extent:
 
 
 def observe(model: onnx.ModelProto, feeds: Iterable[Mapping[str, NDArray[Any]]]) -> dict[str, Extent]:
-    """Run in float32 with every tensor as an output."""
-    import onnxruntime
+    """Run in float32 with every tensor as an output.
 
+    Raises:
+        ExportError: it does not run, or there is nothing to run it on.
+    """
     watched = onnx.ModelProto()
     watched.CopyFrom(model)
     inside = [name for node in model.graph.node for name in node.output if name]
     ports = {port.name for port in model.graph.output}
     watched.graph.output.extend(onnx.ValueInfoProto(name=name) for name in inside if name not in ports)
-    settings = onnxruntime.SessionOptions()
-    settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    settings.log_severity_level = 3
     seen = {tensor.name: Extent(np.dtype(np.float32)) for tensor in model.graph.initializer if is_float(tensor)}
     for tensor in model.graph.initializer:
         if is_float(tensor):
             _note(seen[tensor.name], numpy_helper.to_array(tensor))
+    given = list(feeds)
+    for feed, values in zip(given, run(watched, given), strict=True):
+        for name, value in {**feed, **{name: values[name] for name in inside}}.items():
+            array = np.asarray(value)
+            _note(seen.setdefault(name, Extent(array.dtype)), array)
+    if not given:
+        raise ExportError("expected at least one input, to see which tensors overflow in float16; got none")
+    return seen
+
+
+def run(model: onnx.ModelProto, feeds: Iterable[Mapping[str, NDArray[Any]]]) -> Iterator[Mapping[str, NDArray[Any]]]:
+    """Run a graph as it stands, and give its outputs for each input.
+
+    Raises:
+        ExportError: it does not run.
+    """
+    import onnxruntime
+
+    settings = onnxruntime.SessionOptions()
+    settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    settings.log_severity_level = 3
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "watched.onnx")
-        save(watched, path)
+        save(model, path)
         try:
             session = onnxruntime.InferenceSession(str(path), settings, providers=["CPUExecutionProvider"])
-            ran = False
+            names = [output.name for output in session.get_outputs()]
             for feed in feeds:
-                ran = True
-                values = dict(zip(inside, session.run(inside, dict(feed)), strict=True))
-                for name, value in {**feed, **values}.items():
-                    array = np.asarray(value)
-                    _note(seen.setdefault(name, Extent(array.dtype)), array)
+                yield dict(zip(names, session.run(names, dict(feed)), strict=True))
         except Exception as error:  # the runtime's exceptions share no base class of their own
             raise ExportError(
                 f"the model does not run in float32, so nothing is known of its ranges: {error}"
             ) from error
-    if not ran:
-        raise ExportError("expected at least one input, to see which tensors overflow in float16; got none")
-    return seen
 
 
 def _note(what: Extent, array: NDArray[Any]) -> None:

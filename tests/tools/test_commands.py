@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 
@@ -173,6 +174,24 @@ def test_lint_speaks_of_float16_by_the_ranges_of_the_cases(made: Path) -> None:
     assert done.code == 0
     assert "findings for fp16, by" in done.out
     assert run("lint", made / "model.onnx", "--target", "fp16").code == 2
+
+
+def test_float16_goes_by_the_users_data(made: Path, tmp_path: Path) -> None:
+    """What they are decides: a hundred thousand times as large, and everything overflows."""
+    small = np.random.default_rng(0).standard_normal((1, 3, 64, 64)).astype(np.float32)
+    for factor, broken in ((1, False), (1e5, True)):
+        np.save(tmp_path / "one.npy", small * np.float32(factor))
+        for what in (made, made / "model.onnx"):
+            done = run("lint", what, "--target", "fp16", "--data", tmp_path, "--json")
+            assert done.code == 0
+            assert bool(done.json["findings"]) is broken
+            assert (done.json["confirmed"]["throughout_db"] is None) is broken
+            assert done.json["confirmed"]["kept_db"] > 40
+            assert done.json["confirmed"]["inputs"] == 1
+    assert "rounded to float16 throughout: NaN" in run("lint", made, "--target", "fp16", "--data", tmp_path).out
+    assert run("lint", made, "--target", "fp16", "--data", tmp_path / "gone").code == 3
+    done = run("lint", made, "--target", "ort_mobile", "--data", tmp_path)
+    assert (done.code, "only --target fp16 goes by" in done.err) == (2, True)
 
 
 def test_conform_says_what_is_missing(made: Path, tmp_path: Path) -> None:

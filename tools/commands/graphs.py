@@ -13,8 +13,10 @@ import onnx
 from attn_export import bundle
 from attn_export.deploy_tests import backends
 from attn_export.deploy_tests import shapes as ranges
-from attn_export.errors import GateError, UsageError, WriteError
-from attn_export.export.onnx import weights
+from attn_export.deploy_tests.data.images import Preprocess
+from attn_export.deploy_tests.data.inputs import read_inputs
+from attn_export.errors import GateError, LoadError, UsageError, WriteError
+from attn_export.export.onnx import contract, weights
 from attn_export.export.onnx.normalise import normalise, overridable
 from attn_export.export.onnx.read import parse, read_model
 from attn_export.export.onnx.save import save
@@ -25,6 +27,7 @@ from attn_export.reparam.fuse_onnx import fuse_graph
 from attn_export.reparam.result import Fusion, Precision
 from attn_export.tools import console, options
 from attn_export.tools.commands import output as places
+from attn_export.untrusted.text import few
 
 
 def fuse(file: Path, output: Path, asked: BuildOptions, *, as_json: bool) -> None:
@@ -148,32 +151,56 @@ def _compiled(
         return found + linting.by_parser(form.path, compiler, device=chip, shapes=form.shapes)
 
 
+#: The format of what is linted, and the level of a node that nothing is known of.
+ONNX, UNKNOWN = "onnx", "unknown"
 #: Not a target but what many have in common: they compute in float16 throughout.
 FLOAT16 = "fp16"
 
 
-def _float16(file: Path, *, as_json: bool) -> None:
-    """List what float16 breaks in a bundle, by its own cases."""
-    if not file.is_dir():
-        raise UsageError(f"--target {FLOAT16} goes by the ranges of a bundle's cases: expected a bundle, got {file}")
-    whole = bundle.read(file)
-    found = linting.by_ranges(read_model(whole.model), (case.inputs for case in whole.cases))
-    if as_json:
-        console.emit({"model": str(whole.model), "target": FLOAT16, "findings": [asdict(f) for f in found]})
+def _float16(file: Path, own: Path | None, prepared: Preprocess | None, *, as_json: bool) -> None:
+    """List what float16 breaks, by a bundle's own cases or by the user's data."""
+    if own is None and not file.is_dir():
+        raise UsageError(
+            f"--target {FLOAT16} goes by the ranges of inputs: expected a bundle, whose cases hold some, got {file};"
+            " or give --data"
+        )
+    whole = bundle.read(file) if file.is_dir() else None
+    path = whole.model if whole else file
+    model = read_model(path)
+    if own is None:
+        assert whole is not None
+        feeds = [case.inputs for case in whole.cases]
     else:
-        console.say(*map(str, found))
-        console.say(f"{whole.model}: {len(found)} findings for {FLOAT16}, by {len(whole.cases)} cases")
+        if not own.exists():
+            raise LoadError(f"{own} does not exist; expected a .npy, .npz or image file, or a folder of such")
+        found = read_inputs(own, whole.inputs if whole else contract.of(model).inputs, prepared)
+        feeds = list(found.feeds.values())
+        if found.left:
+            console.warn(f"{found.left} files of {own} were skipped")
+    findings, confirmed = linting.by_ranges(model, feeds)
+    if as_json:
+        rows = [asdict(finding) for finding in findings]
+        console.emit({"model": str(path), "target": FLOAT16, "findings": rows, "confirmed": asdict(confirmed)})
+        return
+    console.say(*map(str, findings))
+    console.say(confirmed.summary())
+    console.say(f"{path}: {len(findings)} findings for {FLOAT16}, by {len(feeds)} inputs{f' of {own}' if own else ''}")
 
 
-def lint(file: Path, place: str, *, as_json: bool) -> None:
+def lint(file: Path, place: str, own: Path | None = None, prepared: Preprocess | None = None, *, as_json: bool) -> None:
     """List what a target will not take as it is: by our rules, and by its parser where that is installed."""
     if place == FLOAT16:
-        _float16(file, as_json=as_json)
+        _float16(file, own, prepared, as_json=as_json)
         return
+    if own is not None:
+        raise UsageError(f"--data gives ranges, which only --target {FLOAT16} goes by; got --target {place}")
     model = file / bundle.MODEL if file.is_dir() else file
-    target, chip = options.chip(place)
+    named, chip = options.chip(place)
+    target = named.replace("-", "_")
     graph, spoke = linting.load(model), "rules"
     compiler = backends.compiler_for(target)
+    if compiler and ONNX not in backends.traits(compiler).accepts:
+        compiler = None
     if compiler and (why := backends.missing_compiler(compiler)):
         console.say(f"the parser was not run: {why}", err=True)
         compiler = None
@@ -184,7 +211,15 @@ def lint(file: Path, place: str, *, as_json: bool) -> None:
     if as_json:
         console.emit({"model": str(model), "target": target, "findings": [asdict(f) for f in findings]})
     else:
-        console.say(*map(str, findings))
+        console.say(*map(str, (finding for finding in findings if finding.level != UNKNOWN)))
+        console.say(*_not_tried([finding.op for finding in findings if finding.level == UNKNOWN]))
         console.say(f"{model}: {len(findings)} findings for {target}, by {spoke}")
-    if any(finding.level == "refused" for finding in findings):
-        raise GateError(f"{target} will refuse {model}")
+    if broken := [finding for finding in findings if finding.breaks]:
+        what = "will refuse" if any(finding.level == "refused" for finding in broken) else "will take, and get wrong,"
+        raise GateError(f"{target} {what} {model}")
+
+
+def _not_tried(ops: list[str]) -> list[str]:
+    """Say in one line of which operators nothing is known."""
+    counted = [f"{op} ({ops.count(op)})" for op in dict.fromkeys(ops)]
+    return [f"unknown: {len(ops)} nodes have forms that were not tried there: {few(counted, 8)}"] if ops else []

@@ -67,7 +67,7 @@ def read_inputs(
         LoadError: it cannot be read, or does not fit the inputs.
         UsageError: it has images, and how to prepare them is not declared.
     """
-    files = [path] if path.is_file() else _listed(path)
+    files = [path] if path.is_file() else listed(path)
     if not files:
         raise LoadError(f"{path}: expected a .npy, .npz or image file, or a folder of such, got none")
     feeds: dict[str, Feeds] = {}
@@ -81,6 +81,22 @@ def read_inputs(
             feeds[case] = {port.name: _fitted(values, port, file) for port in ports}
             hashes[case] = digest
     return UserInputs(feeds, hashes, preprocess if prepared else None, max(0, len(files) - limit))
+
+
+def read_one(
+    file: Path, ports: Sequence[TensorSpec], preprocess: Preprocess | None, decoder: Decoder = decode
+) -> Feeds:
+    """Read a file that holds one case.
+
+    Raises:
+        LoadError: it cannot be read, holds several, or does not fit the inputs.
+        UsageError: it is an image, and how to prepare it is not declared.
+    """
+    cases = _read(file, ports, preprocess, decoder)
+    if len(cases) != 1:
+        raise LoadError(f"{file}: expected one case, got {len(cases)}; put each into a file of its own")
+    (values,) = cases.values()
+    return {port.name: _fitted(values, port, file) for port in ports}
 
 
 def _read(
@@ -112,7 +128,7 @@ def _read(
 _ARRAYS = (".npy", ".npz")
 
 
-def _listed(folder: Path) -> list[Path]:
+def listed(folder: Path) -> list[Path]:
     """List a folder's arrays and images by name; links are followed, and what is no regular file is refused later.
 
     Raises:

@@ -11,16 +11,19 @@ from attn_export.bundle.narrowed import Narrowed
 from attn_export.deploy_tests.backend import Options
 from attn_export.deploy_tests.backends import BACKENDS, DEFAULT, backend_for, opened
 from attn_export.deploy_tests.parity.compare import Parity, prove
+from attn_export.deploy_tests.parity.int8 import prove_int8
 from attn_export.errors import AttnExportError, InconclusiveError
 from attn_export.export.converters import Converted
 from attn_export.export.graph import origin
 from attn_export.export.graph.chosen_order import ordering
 from attn_export.export.onnx.save import save
 from attn_export.export.precision.classes import PrecisionClass
+from attn_export.pipeline import int8
 from attn_export.pipeline.before_choice import BeforeChoice
 from attn_export.pipeline.divergence.locate import first_divergence, locate
 from attn_export.pipeline.divergence.runs import Variant
 from attn_export.pipeline.divergence.variants import VariantFactory
+from attn_export.pipeline.int8 import Int8Model
 from attn_export.pipeline.manifest import StageResult
 from attn_export.pipeline.stage import Made, PipelineState
 
@@ -43,6 +46,8 @@ class ParityGate:
 
     def check(self, state: PipelineState, made: Made) -> Made:
         """Add nodes, bytes and parity; of a model in further formats the parity of each, the worst as the stage's."""
+        if isinstance(made.account, Int8Model):
+            return replace(made, result=self.quantised(state, made, made.account))
         if made.converted:
             return replace(made, result=self.converted(made))
         path = self.folder / f"{len(state.made)}.onnx"
@@ -69,6 +74,32 @@ class ParityGate:
         worst = max(found, key=lambda parity: (not parity.ok, parity.worst.normalized_error))
         return StageResult(made.stage, None, sum(one.bytes for one in made.converted), worst)
 
+    def quantised(self, state: PipelineState, made: Made, account: Int8Model) -> StageResult:
+        """Prove a model in int8 on the user's data: that it runs as its graph says, and what it keeps of the original.
+
+        Raises:
+            InconclusiveError: next to nothing varies with the data.
+        """
+        assert state.int8 is not None
+        path = self.folder / int8.FILE
+        save(account.quantised.model, path)
+        known = {case.name: case for case in self.cases}
+        meaning = [replace(case, inputs=known[case.name].inputs) for case in account.meaning]
+        outputs = made.exported.contract.outputs
+        with opened(DEFAULT, path, Options(threads=self.threads, precision="int8")) as run:
+            parity = prove_int8(
+                run,
+                [replace(case, selections=known[case.name].selections) for case in meaning],
+                self.cases,
+                outputs,
+                backend=BACKENDS[DEFAULT].version(),
+                batched=state.int8.batched,
+                snr=account.snr,
+                limit=account.asked.least_snr,
+            )
+        (one,) = made.converted
+        return StageResult(made.stage, len(account.quantised.model.graph.node), one.bytes, parity, model=path)
+
     def _other(self, one: Converted, path: Path, made: Made) -> Parity:
         """Prove a model in another format on the cases that it takes, and hold it to its own precision."""
         backend, contract = backend_for(one.kind), made.exported.contract
@@ -89,6 +120,8 @@ class ParityGate:
         parity = made.result.parity
         if parity.ok:
             return ""
+        if isinstance(made.account, Int8Model):
+            return f"{parity.summary()}{_advice(made.account, parity)}"
         picked = ordering(made.exported.model, [parity.worst.output], is_file=state.subject.graph is not None)
         return f"{parity.summary()}{self.where(state, made, parity)}{picked}"
 
@@ -111,3 +144,11 @@ class ParityGate:
         except AttnExportError as error:
             return f" (where it diverges could not be found: {error})"
         return f"; it diverges at {found.summary()}" if found else ""
+
+
+def _advice(account: Int8Model, parity: Parity) -> str:
+    """Say what can be done about a model in int8 that does not pass."""
+    if not parity.centred or parity.centred[0].ok:  # then it is the runtime that departs from the graph
+        return "; the runtime does not compute what the int8 graph says: report that to its maker"
+    clipped = f" ({account.clipped[0]})" if account.clipped else ""
+    return f"; give more data that is like what the model will see{clipped}, or ask for less with --snr"

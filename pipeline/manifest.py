@@ -45,6 +45,10 @@ class StageResult:
 
     def summary(self) -> str:
         """Say how far it is from the reference, in a line of progress."""
+        if self.parity.centred:
+            kept = self.parity.centred[0]
+            asked = "" if kept.limit_db is None else f" (limit {kept.limit_db:g} dB)"
+            return f"centred SNR {kept.least.median_db:.1f} dB{asked}"
         if self.parity.snr_db_limit is not None:
             return f"SNR {self.parity.worst.snr_db:.1f} dB (limit {self.parity.snr_db_limit:g} dB)"
         error, limit = self.parity.worst.normalized_error, self.parity.normalized_limit
@@ -52,14 +56,15 @@ class StageResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Give the manifest's record of it."""
-        worst = self.parity.worst
+        worst, kept = self.parity.worst, self.parity.centred
+        ratio = kept[0].least.median_db if kept else worst.snr_db
         return {
             "name": self.name,
             "nodes": self.nodes,
             "bytes": self.bytes,
             "sha256": bundle.sha256(self.model) if self.model else None,
-            "normalized_error": None if worst.failure else worst.normalized_error,
-            "snr_db": worst.snr_db if abs(worst.snr_db) < float("inf") else None,
+            "normalized_error": None if worst.failure or kept else worst.normalized_error,
+            "snr_db": ratio if abs(ratio) < float("inf") else None,
         }
 
 

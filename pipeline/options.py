@@ -16,6 +16,23 @@ Precision = Literal["float32", "float16"]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Int8Options:
+    """What a model in int8 is held to.
+
+    Attributes:
+        least_snr: what half of the images must reach of what varies over the error, in dB; None where only accuracy
+            counts.
+        top1_drop: the largest loss of top-1 accuracy on labelled images, as a share of one; None where that is not
+            asked for.
+        measure: whether latency is measured, to choose what goes back to float by what it costs.
+    """
+
+    least_snr: float | None = 20.0
+    top1_drop: float | None = None
+    measure: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
 class BuildOptions:
     """What the stages do to a subject.
 
@@ -31,6 +48,7 @@ class BuildOptions:
         equalize: whether activations beyond float16 are divided by powers of two, which changes no output.
         fp16: whether to compute in float16.
         to: further formats that the model is converted to, each an artifact of the bundle.
+        int8: what a second model, in int8, is held to; None where there is to be none.
     """
 
     opset: int = OPSET
@@ -44,6 +62,7 @@ class BuildOptions:
     equalize: bool = False
     fp16: bool = False
     to: tuple[str, ...] = ()
+    int8: Int8Options | None = None
 
     @property
     def precision(self) -> Precision:
@@ -65,6 +84,7 @@ class DeployOptions:
         mutants: how many faults are injected to check the check.
         data: the user's own inputs.
         preprocess: how images among them become inputs.
+        labels: which class each of the user's inputs shows, a list or a folder of folders; for int8 alone.
         original: whether the bundle holds the model before any stage changed it, for ``verify --fresh``.
         bench: whether to measure latency.
         protocol: how long to warm up and to sample.
@@ -81,6 +101,7 @@ class DeployOptions:
     mutants: Mutants = "fast"
     data: Path | None = None
     preprocess: Preprocess | None = None
+    labels: Path | None = None
     original: bool = True
     bench: bool = True
     protocol: Protocol = field(default_factory=Protocol)

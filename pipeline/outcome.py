@@ -20,6 +20,7 @@ from attn_export.export.subject import Subject
 from attn_export.pipeline.manifest import StageResult
 from attn_export.pipeline.mutation_score import MutationScore
 from attn_export.reparam.result import Fusion
+from attn_export.types import JsonDict
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class DeployResult:
         comparison: the fused model against the original; None where they were not measured.
         warnings: what the user should know although it is no failure.
         seconds: of wall time, by stage.
+        quantised: what the manifest records of a model in int8; None where none was asked for.
     """
 
     subject: Subject
@@ -45,6 +47,7 @@ class DeployResult:
     comparison: LatencyComparison | None
     warnings: tuple[str, ...]
     seconds: Mapping[str, float]
+    quantised: JsonDict | None = None
 
     @property
     def parity(self) -> Parity:
@@ -113,4 +116,5 @@ class DeployResult:
             "comparison": self.comparison.to_dict("fused", "original") if self.comparison else None,
             "warnings": list(self.warnings),
             "seconds": dict(self.seconds),
+            "int8": self.quantised,
         }

@@ -15,6 +15,7 @@ from attn_export.export.converters import Converted
 from attn_export.export.onnx.exported import Exported
 from attn_export.export.precision.classes import PrecisionClass
 from attn_export.export.subject import Subject
+from attn_export.pipeline.int8 import Int8Inputs
 from attn_export.pipeline.manifest import StageResult
 from attn_export.pipeline.options import BuildOptions
 from attn_export.types import Feeds
@@ -58,12 +59,14 @@ class PipelineState:
         feeds: inputs on which stages may look at the model, the first at the sizes that latency is measured at.
         made: what each stage gave, the oldest first.
         warnings: what was said on the way.
+        int8: what a model in int8 is made from; None where there is to be none.
     """
 
     subject: Subject
     feeds: tuple[Feeds, ...]
     made: tuple[Made, ...] = ()
     warnings: tuple[str, ...] = ()
+    int8: Int8Inputs | None = None
 
     @property
     def model(self) -> Exported:

@@ -11,9 +11,10 @@ from typing import Any, Protocol
 
 import onnx
 
+from attn_export import __version__
 from attn_export.deploy_tests.parity.compare import SNR
 from attn_export.errors import ContractError, ConversionError, ExportError, GateError
-from attn_export.export.converters import CONVERTERS, Source, parse
+from attn_export.export.converters import CONVERTERS, Converted, Source, parse
 from attn_export.export.determinism import two_runs
 from attn_export.export.exporting import export_subject
 from attn_export.export.onnx import contract, narrow
@@ -25,6 +26,7 @@ from attn_export.export.precision.float16 import lowered, refuse_quantised
 from attn_export.export.precision.float16_policy import LARGEST, MARGIN, observe
 from attn_export.export.subject import Subject
 from attn_export.export.torch_program import TorchProgram, torch_program
+from attn_export.pipeline import int8
 from attn_export.pipeline.folded_norms import folded_norms
 from attn_export.pipeline.options import BuildOptions
 from attn_export.pipeline.progress import Progress
@@ -289,6 +291,37 @@ def _convert(state: PipelineState, options: BuildOptions) -> Made:
     return _made("convert", state, state.model, detail=detail, converted=tuple(made), warnings=notes)
 
 
+def _cannot_quantise(state: PipelineState) -> str:
+    if state.int8 is None:
+        return "expected inputs to calibrate on, got none; give a folder with --data"
+    if state.made and (now := state.precision).snr is not None:
+        return f"expected a float32 model, got one that computes in {now.name}; leave out --fp16"
+    return _nothing_made(state)
+
+
+def _quantise(state: PipelineState, options: BuildOptions) -> Made:
+    """Write a second model, in int8; the float32 model stays the main one."""
+    assert state.int8 is not None
+    assert options.int8 is not None
+    with activity.doing("making the model int8"):
+        account = int8.made(state.model, state.int8, options.int8)
+    found = account.quantised
+    contract.check(found.model, state.model.contract)
+    converted = Converted(
+        int8.NAME,
+        "onnx",
+        {int8.FILE: int8.serialised(found.model)},
+        f"attn-export {__version__}",
+        precision="int8",
+        notes=found.notes,
+        snr=account.snr,
+    )
+    notes = (*found.notes, *account.clipped)
+    return _made(
+        "quantise", state, state.model, account, detail=found.summary(), converted=(converted,), warnings=notes
+    )
+
+
 def _program(state: PipelineState, options: BuildOptions) -> TorchProgram:
     contract = state.model.contract
     return torch_program(
@@ -315,5 +348,8 @@ SIMPLIFY = Stage(
 EQUALIZE = Stage("equalize", "equalized", lambda options: options.equalize, _is_float32, _equalize, _keeps_contract)
 PRECISION = Stage("precision", "float16", lambda options: options.fp16, _is_float32, _lower_precision, _keeps_contract)
 CONVERT = Stage("convert", "converted", lambda options: bool(options.to), _nothing_made, _convert, _all_there)
+QUANTISE = Stage(
+    "quantise", "quantised", lambda options: options.int8 is not None, _cannot_quantise, _quantise, _all_there
+)
 
-STAGES = (EXPORT, FUSE, SIMPLIFY, EQUALIZE, PRECISION, CONVERT)
+STAGES = (EXPORT, FUSE, SIMPLIFY, EQUALIZE, PRECISION, CONVERT, QUANTISE)

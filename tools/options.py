@@ -102,6 +102,38 @@ Mutants = Annotated[
 Data = Annotated[
     Path | None, typer.Option(metavar="PATH", help="Your own inputs: a .npy, .npz or image file, or a folder.")
 ]
+Int8 = Annotated[
+    bool,
+    typer.Option(
+        "--int8",
+        help="Also make the model in int8, from the folder of --data: half of its files calibrate, a quarter choose,"
+        " the rest judge.",
+    ),
+]
+LeastSnr = Annotated[
+    float | None,
+    typer.Option(
+        "--snr",
+        min=0,
+        max=400,
+        metavar="DB",
+        help="Of --int8: what half of the images must keep of what varies between them; 20 by default.",
+    ),
+]
+Top1Drop = Annotated[
+    str | None,
+    typer.Option(
+        metavar="POINTS",
+        help="Of --int8: the largest loss of top-1 accuracy, such as 0.5%, by its 95 % interval; needs --labels.",
+    ),
+]
+Labels = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="PATH",
+        help="Of --int8: which class each file of --data shows: a list of file,label or a folder of folders.",
+    ),
+]
 Expect = Annotated[
     str | None,
     typer.Option(metavar="DIGEST", help="Fail unless the bundle has this digest, sha256:…, as it was printed."),
@@ -180,6 +212,42 @@ def formats(text: str | None) -> tuple[str, ...]:
     for name in names:
         parse(name)  # raises, and says which names are near
     return names
+
+
+def int8(*, wanted: bool, snr: float | None, top1_drop: str | None, measure: bool) -> pipeline.Int8Options | None:
+    """Read what a model in int8 is held to: a ratio in dB, a loss of accuracy, or both; None where there is to be none.
+
+    Raises:
+        UsageError: a limit is none, or there is one without --int8.
+    """
+    from attn_export.errors import UsageError
+    from attn_export.pipeline.options import Int8Options
+
+    if not wanted:
+        for name, value in (("--snr", snr), ("--top1-drop", top1_drop)):
+            if value is not None:
+                raise UsageError(f"{name} is what a model in int8 is held to: add --int8, or leave it out")
+        return None
+    drop = None if top1_drop is None else points(top1_drop)
+    least = Int8Options().least_snr if snr is None and drop is None else snr
+    return Int8Options(least_snr=least, top1_drop=drop, measure=measure)
+
+
+def points(text: str) -> float:
+    """Read a loss of accuracy in per cent as a share of one.
+
+    >>> points("0.5%"), points("2 %")
+    (0.005, 0.02)
+
+    Raises:
+        UsageError: it is none.
+    """
+    from attn_export.errors import UsageError
+
+    found = re.fullmatch(r"\s*(\d{1,3}(?:\.\d{1,9})?)\s*%\s*", text, re.ASCII)
+    if not found or not 0 < float(found[1]) < 100:
+        raise UsageError(f"--top1-drop: expected a loss above 0 % and below 100 %, such as 0.5%; got {text[:80]!r}")
+    return float(found[1]) / 100
 
 
 def protocol(warmup: float, iterations: int, duration: float) -> Protocol:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rich.console import Console
+from rich.status import Status
 from rich.text import Text
 
 from attn_export.pipeline.progress import Progress
@@ -19,16 +20,26 @@ class TerminalProgress(Progress):
         super().__init__()
         self.console = Console(stderr=True, highlight=False)
         self._verbosity = verbosity
+        self._status: Status | None = None
+        self._name = ""
         self._shown = verbosity > 0 or (verbosity == 0 and self.console.is_terminal)
 
     @contextmanager
     def shown(self, name: str) -> Iterator[None]:
         """Turn a spinner."""
         if self._shown and self.console.is_terminal:
-            with self.console.status(cell(f"{name} …")):
+            with self.console.status(cell(f"{name} …")) as self._status:
+                self._name = name
                 yield
+            self._status = None
         else:
             yield
+
+    def detail(self, text: str) -> None:
+        """Show it beside the spinner as well."""
+        super().detail(text)
+        if self._status is not None:
+            self._status.update(cell(f"{self._name} … {text}"))
 
     def ended(self, name: str, seconds: float, detail: str) -> None:
         """Print a line."""

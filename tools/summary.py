@@ -9,6 +9,7 @@ from rich.table import Table
 from attn_export.deploy_tests.backends import DEFAULT
 from attn_export.deploy_tests.latency.comparison import LatencyComparison
 from attn_export.deploy_tests.latency.measure import Latency
+from attn_export.deploy_tests.parity.accuracy import Accuracy, Flip
 from attn_export.deploy_tests.parity.compare import Parity
 from attn_export.pipeline.manifest import StageResult
 from attn_export.pipeline.mutation_score import MutantResult
@@ -16,6 +17,8 @@ from attn_export.pipeline.outcome import DeployResult
 from attn_export.pipeline.report.units import size
 from attn_export.reparam.result import Refusal
 from attn_export.tools.console import cell
+from attn_export.types import JsonDict
+from attn_export.untrusted.text import few
 
 
 def stages(outcome: DeployResult) -> Table:
@@ -35,6 +38,11 @@ def stages(outcome: DeployResult) -> Table:
 
 def _error(parity: Parity) -> tuple[str, str]:
     """Return the worst error and its limit, in the measure that the precision is held to."""
+    if parity.centred:
+        least = parity.centred[0].least
+        limit = parity.centred[0].limit_db
+        asked = "" if limit is None else f"centred {limit:g} dB"
+        return f"centred SNR {least.median_db:.1f} dB (worst {least.worst.snr_db:.1f} dB)", asked
     worst = parity.worst
     if parity.snr_db_limit is not None:
         return f"{worst.error:.3g}  (SNR {worst.snr_db:.1f} dB)", f"SNR {parity.snr_db_limit:g} dB"
@@ -55,13 +63,30 @@ def sentences(outcome: DeployResult) -> list[str]:
             f" worst error {certificate.worst:.1e} in float64 (limit {certificate.bound:g})"
         )
         lines += _left(outcome.fusion.refusals)
+    if outcome.stages[-1].parity.centred and len(outcome.stages) > 1:
+        lines.append(outcome.stages[-2].parity.summary())
     lines.append(outcome.stages[-1].parity.summary())
+    if outcome.quantised is not None:
+        lines += _int8(outcome.quantised)
     if outcome.mutation:
         lines.append(outcome.mutation.summary())
         lines += [f"  survived: {fate.name}, {fate.reason}" for fate in outcome.mutation.mutants if _worth_saying(fate)]
     if outcome.comparison:
         lines.append(comparison(outcome.comparison))
     return lines
+
+
+def _int8(made: JsonDict, most: int = 6) -> list[str]:
+    """Say what of a model is in int8, what it does to accuracy, and what stays in float and why."""
+    floats = made["float_sites"]
+    lines = [f"int8: {made['int8_sites']} of {made['int8_sites'] + len(floats)} layers, ranges by {made['method']}"]
+    if accuracy := made["accuracy"]:
+        flips = tuple(Flip(**flip) for flip in accuracy["flips"])
+        lines.append(Accuracy(**{**accuracy, "flips": flips}).summary())
+        if flips:
+            lines.append(f"  answered differently: {few((flip.image for flip in flips), most)}")
+    lines += [f"  in float: {one['op']} {one['node']}: {one['reason']}" for one in floats[:most]]
+    return [*lines, *([f"  in float: {len(floats) - most} more; report.html lists them"] if len(floats) > most else [])]
 
 
 def _left(refusals: Sequence[Refusal], most: int = 6) -> list[str]:
@@ -102,5 +127,5 @@ def _latency(latency: Latency | None) -> str:
 
 
 def _nodes(steps: tuple[StageResult, ...]) -> tuple[int | None, int | None]:
-    counted = [step.nodes for step in steps if step.nodes is not None]
+    counted = [step.nodes for step in steps if step.nodes is not None and not step.parity.centred]
     return counted[0], counted[-1]

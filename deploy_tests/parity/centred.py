@@ -147,6 +147,17 @@ class Centred(Summarised):
             parts.append("top-1 agrees in {} of {}".format(*least.agreeing))
         return "; ".join(parts)
 
+    def brief(self) -> str:
+        """Say the median alone, and what fails.
+
+        >>> Centred("it", None, (OutputImages("y", 0.5, (Image("a", 30.0), Image("b", 34.0))),)).brief()
+        '32.0 dB against it'
+        """
+        if self.least.worst.failure:
+            return self.summary()
+        limit = "" if self.limit_db is None else f" (limit {self.limit_db:g} dB)"
+        return f"{self.least.median_db:.1f} dB against {self.against}{limit}"
+
     def to_dict(self) -> JsonDict:
         """Give it as plain data, for a report."""
         return {

@@ -24,6 +24,7 @@ from attn_export.bundle import Case
 from attn_export.bundle import rows as chosen_rows
 from attn_export.deploy_tests.backend import Run
 from attn_export.deploy_tests.parity import metrics, slices
+from attn_export.deploy_tests.parity.centred import Centred
 from attn_export.process import activity
 from attn_export.types import Summarised, TensorSpec
 
@@ -72,7 +73,8 @@ class OutputComparison:
 class Parity(Summarised):
     """The verdict over all cases and outputs: by ``tolerance`` on k, or where it is given, by ``snr`` in dB instead.
 
-    ``left_out`` names the cases that what was run cannot take, each with the reason.
+    ``left_out`` names the cases that what was run cannot take, each with the reason. Of an int8 model the comparisons
+    are with what its own graph means, and ``centred`` says what it keeps of what varies between images.
     """
 
     backend: str
@@ -80,6 +82,7 @@ class Parity(Summarised):
     comparisons: tuple[OutputComparison, ...]
     snr_db_limit: float | None = None
     left_out: tuple[str, ...] = ()
+    centred: tuple[Centred, ...] = ()
 
     @property
     def worst(self) -> OutputComparison:
@@ -95,9 +98,11 @@ class Parity(Summarised):
     @property
     def ok(self) -> bool:
         """Whether something was compared and all of it lies within the bound."""
-        return bool(self.comparisons) and all(
-            self.within(c) and not c.failure and not c.user_tolerance_failure for c in self.comparisons
-        )
+        return bool(self.comparisons or self.centred) and self._rows_hold and all(one.ok for one in self.centred)
+
+    @property
+    def _rows_hold(self) -> bool:
+        return all(self.within(c) and not c.failure and not c.user_tolerance_failure for c in self.comparisons)
 
     def within(self, row: OutputComparison) -> bool:
         """Whether the error of one comparison, and of each of its slices, lies within the bound."""
@@ -127,9 +132,12 @@ class Parity(Summarised):
 
     def summary(self) -> str:
         """Say the verdict in one line."""
-        if not self.comparisons:
+        if not self.comparisons and not self.centred:
             return "nothing was compared"
-        worst, verdict = self.worst, "parity holds" if self.ok else "parity fails"
+        verdict = "parity holds" if self.ok else "parity fails"
+        if self.centred and self._rows_hold:
+            return "; ".join([f"{verdict} on {self.backend}: {self.centred[0].summary()}", *self._besides()])
+        worst = self.worst
         where = f"{worst.output} of case '{worst.case}'"
         if fault := worst.failure or worst.user_tolerance_failure:
             return f"{verdict} on {self.backend}: {where}: {fault}"
@@ -152,11 +160,16 @@ class Parity(Summarised):
             f" (limit {self.normalized_limit:g}x) at {where}; {count}"
         )
 
+    def _besides(self) -> list[str]:
+        others = [one.brief() for one in self.centred[1:]]
+        return [*others, *(f"left out: {one}" for one in self.left_out)]
+
     def to_dict(self) -> dict[str, Any]:
         """Give the verdict as plain data; infinite figures become None, which JSON can hold."""
         rows = [{k: _finite(v) for k, v in asdict(c).items()} for c in self.comparisons]
         limits = {"normalized_limit": self.normalized_limit, "snr_db_limit": self.snr_db_limit}
-        return {"ok": self.ok, **limits, "comparisons": rows, "left_out": list(self.left_out)}
+        content = {"ok": self.ok, **limits, "comparisons": rows, "left_out": list(self.left_out)}
+        return content if not self.centred else {**content, "centred": [one.to_dict() for one in self.centred]}
 
 
 def prove(

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from attn_export.bundle import Bundle, Case, idle
+from attn_export.bundle import Artifact, Bundle, Case, idle
 from attn_export.deploy_tests.open_bundle import chosen, narrowed, opened
 from attn_export.deploy_tests.parity import slices
+from attn_export.deploy_tests.parity.centred import batched
 from attn_export.deploy_tests.parity.compare import Parity, prove
+from attn_export.deploy_tests.parity.int8 import prove_int8, prove_others
 from attn_export.errors import InconclusiveError
 from attn_export.types import ShapeRange
 
@@ -29,14 +31,17 @@ def verify(
     """Prove parity of ``bundle`` on ``backend``, on its own cases or on others, prepared for ``ranges`` of shapes.
 
     ``artifact`` is the name of what is run, and judged by its own precision; the first that the backend takes unless
-    given. ``tolerance`` and ``snr`` are what the user of this machine holds it to, instead of what the bundle says.
+    given. ``tolerance`` and ``snr`` are what the user of this machine holds it to, instead of what the bundle says. A
+    model that was made int8 from the user's data is proven on that data, against its own meaning and the original.
 
     Raises:
         InconclusiveError: the reference of every output is zero in every case, so that zeros would pass; or the
-            artifact takes none of the cases.
+            artifact takes none of the cases; or of an int8 model, next to nothing varies in them.
         UnknownNameError, BackendMissingError, BackendError, BundleError: as ``opened``.
     """
     model = chosen(bundle, backend, artifact)
+    if model.meaning:
+        return _verify_int8(bundle, backend, model, cases, threads, ranges, tolerance, snr, atol, rtol)
     known = bundle.cases if cases is None else [replace(case, selections=bundle.selections) for case in cases]
     known, left_out = narrowed(bundle, model).fitting(known)
     if left_out and not known:
@@ -56,6 +61,40 @@ def verify(
             shares=slices.shares((*bundle.cases, *(() if cases is None else cases))),
         )
     return replace(found, left_out=left_out)
+
+
+def _verify_int8(
+    bundle: Bundle,
+    backend: str,
+    model: Artifact,
+    cases: Sequence[Case] | None,
+    threads: int,
+    ranges: Mapping[str, ShapeRange] | None,
+    tolerance: float | None,
+    snr: float | None,
+    atol: float | None,
+    rtol: float | None,
+) -> Parity:
+    """Prove an int8 model on the cases of the user's data, or on others by what varies of them alone."""
+    limit = model.centred_db_limit if snr is None else snr
+    many = batched(bundle.inputs, bundle.outputs, bundle.dynamic_dims)
+    with opened(bundle, backend, threads, ranges, model.name) as (run, name, _):
+        if cases is not None:
+            known = [replace(case, selections=bundle.selections) for case in cases]
+            return prove_others(run, known, bundle.outputs, backend=name, batched=many, limit=limit)
+        return prove_int8(
+            run,
+            model.meaning,
+            bundle.cases,
+            bundle.outputs,
+            backend=name,
+            batched=many,
+            snr=None if tolerance is not None else model.snr_db_limit,
+            limit=limit,
+            tolerance=model.normalized_limit if tolerance is None else tolerance,
+            atol=atol,
+            rtol=rtol,
+        )
 
 
 def refuse_idle(cases: Sequence[Case], bundle: Bundle) -> None:

@@ -90,6 +90,7 @@ class Converted:
         precision: the element type that it computes in; empty where that is the model's.
         narrowed_dims: dimensions that vary less in it than in the model, in the range that it takes.
         notes: what the user should know of it, in sentences.
+        snr: what its runs are held to, in dB, where its precision is of no class.
     """
 
     name: str
@@ -100,6 +101,7 @@ class Converted:
     precision: str = ""
     narrowed_dims: tuple[Dim, ...] = ()
     notes: tuple[str, ...] = ()
+    snr: float | None = None
 
     @property
     def bytes(self) -> int:
@@ -110,7 +112,7 @@ class Converted:
         """Say what its runs are held to, where ``model`` is what the model's are."""
         if self.precision in ("", model.name):
             return model
-        return PrecisionClass(self.precision, bundle.SNR[self.precision])
+        return PrecisionClass(self.precision, bundle.SNR[self.precision] if self.snr is None else self.snr)
 
 
 class Converter(Protocol):

@@ -167,7 +167,7 @@ def find(graph: onnx.GraphProto, output: str) -> int:
 
 def set_tensor(graph: onnx.GraphProto, name: str, value: Array) -> None:
     """Replace the value of a constant tensor in place, or add it."""
-    new = numpy_helper.from_array(np.ascontiguousarray(value), name)
+    new = numpy_helper.from_array(np.asarray(value, order="C"), name)
     for tensor in graph.initializer:
         if tensor.name == name:
             tensor.CopyFrom(new)

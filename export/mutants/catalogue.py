@@ -12,7 +12,7 @@ input itself and zeros.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -67,7 +67,12 @@ def mutations(model: onnx.ModelProto) -> list[Mutation]:
         for fault in function(index):
             kinds.setdefault(fault[0], []).append(Mutation(*fault))
     trivial = [mutation for kind in TRIVIAL for mutation in kinds.pop(kind, [])]
-    return trivial + list(_in_turn(_spread(rows) for rows in kinds.values()))
+    return trivial + in_turn(kinds)
+
+
+def in_turn(kinds: Mapping[str, list[Mutation]]) -> list[Mutation]:
+    """Order faults so that every prefix has one of each kind in turn, each spread over the depth of the graph."""
+    return list(_in_turn(_spread(rows) for rows in kinds.values()))
 
 
 def mutants(model: onnx.ModelProto) -> Iterator[tuple[str, onnx.ModelProto, str]]:

@@ -32,11 +32,11 @@ from attn_export.export.traced import Traced
 from attn_export.pipeline.divergence.runs import Variant
 from attn_export.pipeline.options import BuildOptions
 from attn_export.pipeline.stage import PipelineState
-from attn_export.pipeline.stages import CONVERT, EQUALIZE, FUSE, PRECISION, STAGES, build, run
+from attn_export.pipeline.stages import CONVERT, EQUALIZE, FUSE, PRECISION, QUANTISE, STAGES, build, run
 from attn_export.types import Feeds
 
 #: What the models of the stages are called here.
-RESULTS = tuple(stage.result for stage in STAGES if stage is not CONVERT)
+RESULTS = tuple(stage.result for stage in STAGES if stage not in (CONVERT, QUANTISE))
 
 
 class VariantFactory:

@@ -87,11 +87,26 @@ def _parity(manifest: Mapping[str, Any], run: Mapping[str, Any], backend: str) -
                 place,
             )
         )
+    rows += [_centred(one, f"parity on {backend}") for one in parity.get("centred") or []]
     if not rows:
         rows.append(Check(f"parity on {backend}", "anything compared", "inconclusive", "nothing was compared"))
     if parity and (odd := recount.parity(manifest, parity, run.get("artifact") or "")):
         rows.append(Check(f"parity on {backend}", "what the record says", "failed", "; ".join(odd)))
     return rows
+
+
+def _centred(found: Mapping[str, Any], group: str) -> Check:
+    again = recount.centred(found)
+    said = []
+    for one in found["outputs"]:
+        worst = min(one["images"], key=lambda image: image["snr_db"])
+        text = f"{one['output']} {one['median_db']:.1f} dB at the median of {len(one['images'])} images"
+        said.append(
+            f"{text}, {worst['snr_db']:.1f} dB at the worst, {worst['name']!r}; {one['share']:.2g} of it varies"
+        )
+    limit = "" if found.get("limit_db") is None else f" (at least {found['limit_db']:g} dB)"
+    text = "; ".join(filter(None, [again.odd, *said]))
+    return Check(group, f"what varies, against {found['against']}{limit}", "passed" if again.good else "failed", text)
 
 
 def _latency(run: Mapping[str, Any], backend: str) -> list[Check]:
@@ -148,13 +163,17 @@ def headline(manifest: Mapping[str, Any], report: Mapping[str, Any]) -> list[str
             lines.append(f"p50 {number(timed['wall_ms']['p50'])} ms, p99 {number(timed['wall_ms']['p99'])} ms")
     lines += compile_evidence.sentences(report)
     stages = manifest.get("stages") or []
-    counted = [stage["nodes"] for stage in stages if stage.get("nodes")]
+    counted = [stage["nodes"] for stage in stages if stage.get("nodes") and stage.get("name") != "quantise"]
     if counted and counted[0] != counted[-1]:
         lines.append(f"{counted[0]} → {counted[-1]} nodes")
     return lines
 
 
 def _error_line(parity: Mapping[str, Any], backend: str) -> list[str]:
+    if kept := parity.get("centred"):
+        one = min(kept[0]["outputs"], key=lambda output: float(output["median_db"]))
+        limit = "" if kept[0].get("limit_db") is None else f" (at least {kept[0]['limit_db']:g} dB)"
+        return [f"{backend}: {one['median_db']:.1f} dB of what varies between images{limit}"]
     rows = parity.get("comparisons", [])
     if not rows:
         return []

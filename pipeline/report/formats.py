@@ -88,7 +88,12 @@ def markdown(manifest: Mapping[str, Any], report: Mapping[str, Any], name: str =
     if stages:
         least = recount.tolerance(manifest).get("snr_db_limit")
         lines += ["", "| stage | nodes | bytes | worst error |", "|---|---:|---:|---:|"]
-        errors = [f"{number(stage['normalized_error'])}x" for stage in stages]
+        errors = [
+            f"{stage['snr_db']:.1f} dB"
+            if stage["normalized_error"] is None and stage.get("snr_db") is not None
+            else f"{number(stage['normalized_error'])}x"
+            for stage in stages
+        ]
         if least is not None and stages[-1].get("snr_db") is not None:
             errors[-1] = f"{stages[-1]['snr_db']:.1f} dB"
         for stage, error in zip(stages, errors, strict=True):

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from attn_export.errors import LoadError
-from attn_export.pipeline.report import recount, svg, units
+from attn_export.pipeline.report import int8, recount, svg, units
 from attn_export.pipeline.report.audits import other_rules, sampling
 from attn_export.pipeline.report.content import checks, headline, interval, number, reproduce, runtime, verdict
 from attn_export.untrusted import text
@@ -44,6 +44,7 @@ def render(manifest: Mapping[str, Any], report: Mapping[str, Any], name: str = "
         manifest={"fusion": None, "costs": None, **manifest},
         limits={"normalized_limit": None, "snr_db_limit": None, **recount.tolerance(manifest)},
         artifacts=manifest.get("artifacts", []),
+        int8=int8.sections(manifest),
         subject={"fused": False, **manifest.get("subject", {})},
         answer=answer,
         sentence=sentence,

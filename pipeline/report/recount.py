@@ -6,14 +6,16 @@ Each function gives the answer that follows from the figures, and what was recor
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from statistics import median
 from typing import Any
 
 from attn_export import bundle
 from attn_export.deploy_tests.latency import budget
 from attn_export.deploy_tests.latency.comparison import LatencyComparison, summarise
 from attn_export.deploy_tests.latency.statistics import Interval
+from attn_export.deploy_tests.parity.centred import VARIES
 from attn_export.errors import UsageError
 
 #: What rounding to decimals and back, or adding in another order, may move a figure, relative.
@@ -101,7 +103,12 @@ def parity(manifest: Mapping[str, Any], found: Mapping[str, Any], artifact: str 
         here, own = ("the float32 noise floor" if limit is None else f"{limit:g} dB" for limit in limits)
         odd.append(f"it is held to {here}, the bundle to {own}")
     rows = found.get("comparisons", [])
-    good = bool(rows) and all(output(row, found).good for row in rows)
+    kept = found.get("centred") or []
+    good = (
+        bool(rows or kept) and all(output(row, found).good for row in rows) and all(centred(one).good for one in kept)
+    )
+    odd += [one for item in kept if (one := centred(item).odd)]
+    odd += _int8_limits(manifest, found, artifact)
     if found.get("ok", good) != good:
         said, is_so = ("holds" if ok else "fails" for ok in (found["ok"], good))
         odd.append(f"the record says that parity {said}, but by its figures it {is_so}")
@@ -109,12 +116,55 @@ def parity(manifest: Mapping[str, Any], found: Mapping[str, Any], artifact: str 
     if len(set(pairs)) != len(pairs):
         odd.append("an output of a case is in it twice")
     cases, outputs = manifest.get("cases"), manifest.get("outputs")
+    if cases and _quantisation(manifest, artifact) is not None:  # it is judged on the user's data alone
+        files = (manifest.get("data") or {}).get("files") or {}
+        cases = [case for case in cases if case in files]
     if cases and outputs and pairs:
         every = {(case, port["name"]) for case in cases for port in outputs}
         if missing := sorted(every - set(pairs)):
             case, name = missing[0]
             odd.append(f"{len(missing)} of {len(every)} comparisons are missing, such as {name} of case '{case}'")
     return odd
+
+
+def centred(found: Mapping[str, Any]) -> Recount:
+    """Tell by its images alone whether an int8 model keeps what it must of what varies."""
+    odd = ""
+    judged = 0
+    good = True
+    for one in found["outputs"]:
+        images = one["images"]
+        half = float(median(image["snr_db"] for image in images))
+        if not odd and not math.isclose(half, one["median_db"], rel_tol=SAME, abs_tol=1e-9):
+            said = f"the median of {one['output']} is recorded as {one['median_db']:.1f} dB"
+            odd = f"{said}, but its images give {half:.1f}"
+        good &= not any(image.get("failure") for image in images)
+        if one["share"] >= VARIES:
+            judged += 1
+            good &= found.get("limit_db") is None or half >= found["limit_db"]
+    good &= judged > 0
+    if not odd and found["ok"] != good:
+        odd = f"the record says that it {'holds' if found['ok'] else 'fails'}, but by its images it does not"
+    return Recount(good and not odd, odd)
+
+
+def _int8_limits(manifest: Mapping[str, Any], found: Mapping[str, Any], artifact: str) -> list[str]:
+    """Say where an int8 model was not held to what its bundle says: to the original, and to its own meaning."""
+    own = _quantisation(manifest, artifact)
+    if own is None:
+        return []
+    limits = [one.get("limit_db") for one in found.get("centred") or []]
+    wanted = [own.get("limit_db"), tolerance(manifest, artifact).get("snr_db_limit")]
+    return [] if limits == wanted else [f"it is held to {_decibels(limits)}, the bundle to {_decibels(wanted)}"]
+
+
+def _decibels(limits: Sequence[float | None]) -> str:
+    return " and ".join("nothing" if limit is None else f"{limit:g} dB" for limit in limits) or "nothing"
+
+
+def _quantisation(manifest: Mapping[str, Any], artifact: str) -> Mapping[str, Any] | None:
+    known: list[Mapping[str, Any]] = manifest.get("artifacts") or []
+    return next((one.get("quantisation") for one in known if one.get("name") == artifact), None)
 
 
 def tolerance(manifest: Mapping[str, Any], artifact: str = "") -> Mapping[str, Any]:

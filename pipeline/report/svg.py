@@ -163,6 +163,39 @@ def line(key: str, points: Sequence[tuple[float, float]], title: str, x: str, y:
     return picture(key, top + tall + 28, title, text, body)
 
 
+def scatter(
+    key: str, points: Sequence[tuple[str, float, float]], limit: float | None, title: str, x: str, y: str
+) -> str:
+    """Points of ``(label, x, y)``, each with its number, and a line at the least ``y`` that is asked for."""
+    xs, ys = [p[1] for p in points], [*(p[2] for p in points), *([] if limit is None else [limit])]
+    wide, high = (max(values) - min(values) for values in (xs, ys))
+    at = _scale(min(xs) - 0.05 * (wide or 1), max(xs) + 0.05 * (wide or 1))
+    top, tall, low, most = 12, 190, min(ys) - 0.1 * (high or 1), max(ys) + 0.1 * (high or 1)
+
+    def down(value: float) -> float:
+        return top + tall - tall * (value - low) / (most - low)
+
+    body = _axis(min(xs) - 0.05 * (wide or 1), max(xs) + 0.05 * (wide or 1), top + tall)
+    for tick in ticks(low, most):
+        body.append(f'<line class="grid" x1="{LEFT}" x2="{LEFT + _SPAN}" y1="{down(tick):.1f}" y2="{down(tick):.1f}"/>')
+        body.append(f'<text class="tick" x="{LEFT - 6}" y="{down(tick) + 4:.1f}" text-anchor="end">{tick:g}</text>')
+    if limit is not None:
+        body.append(
+            f'<line class="bound" x1="{LEFT}" x2="{LEFT + _SPAN}" y1="{down(limit):.1f}" y2="{down(limit):.1f}"/>'
+        )
+    for number, (_, px, py) in enumerate(points, 1):
+        body.append(f'<circle class="bar" cx="{at(px):.1f}" cy="{down(py):.1f}" r="4"/>')
+        body.append(f'<text class="num" x="{at(px) + 7:.1f}" y="{down(py) - 5:.1f}">{number}</text>')
+    body.append(f'<text class="label" x="{LEFT - 45}" y="{top + 10}" text-anchor="end">{escape(y)}</text>')
+    body.append(
+        f'<text class="label" x="{LEFT + _SPAN / 2:g}" y="{top + tall + 34}" text-anchor="middle">{escape(x)}</text>'
+    )
+    spoken = "; ".join(
+        f"{number}, {label}: {py:.1f} {y} at {px:.3g} {x}" for number, (label, px, py) in enumerate(points, 1)
+    )
+    return picture(key, top + tall + 44, title, f"{spoken}.", body)
+
+
 class _scale:  # noqa: N801  # reads as the function it is
     """From a value to its place on the axis."""
 

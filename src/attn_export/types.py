@@ -22,6 +22,9 @@ JsonDict = dict[str, Any]
 
 Text = Annotated[str, Within(1, 1000)]
 Count = Annotated[int, Within(0)]
+Size = Annotated[float, Within(0)]
+#: No honest ratio comes near; far enough from the ends of float64 to compute with.
+Decibel = Annotated[float, Within(-7000, 7000)]
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from attn_export.export.subject import Subject
 from attn_export.mechanisms import MECHANISMS
 from attn_export.mechanisms.spec import Input
 from attn_export.pipeline import deploy, stages
+from attn_export.pipeline.int8 import Int8Inputs
 from attn_export.pipeline.options import BuildOptions, DeployOptions
 from attn_export.pipeline.stage import Made, PipelineState
 from attn_export.reparam.result import Fusion
@@ -31,6 +32,8 @@ from attn_export.types import Dim
 from tests.tools.run import run
 
 ALL = BuildOptions(fuse=True, equalize=True, fp16=True, to=("ort",))
+#: The stages that these options ask for; int8 is made of a float32 model, and of data.
+ASKED = tuple(stage for stage in stages.STAGES if stage is not stages.QUANTISE)
 
 
 @pytest.fixture(scope="module")
@@ -40,18 +43,27 @@ def state() -> PipelineState:
 
 
 def test_they_run_in_their_order_and_each_leaves_what_it_made(state: PipelineState) -> None:
-    assert [made.stage for made in state.made] == [stage.name for stage in stages.STAGES]
+    assert [made.stage for made in state.made] == [stage.name for stage in ASKED]
     assert state.account(Fusion) is not None
     assert state.account(Float16Report) is not None
     assert [one.name for one in state.converted] == ["ort"]
     assert state.model is state.made[-1].exported
 
 
-@pytest.mark.parametrize("stage", stages.STAGES[1:], ids=lambda stage: stage.name)
+@pytest.mark.parametrize("stage", ASKED[1:], ids=lambda stage: stage.name)
 def test_what_a_stage_requires_is_asked_before_it_runs(state: PipelineState, stage: Any) -> None:
     empty = replace(state, made=())
     assert "run the stage 'export' first" in stage.requires(empty)
     assert stage.requires(state) == ""
+
+
+def test_int8_is_made_of_data_and_of_float32(state: PipelineState) -> None:
+    requires = stages.QUANTISE.requires
+    assert "give a folder with --data" in requires(state)
+    ready = replace(state, int8=Int8Inputs(split=None, cases=(), batched=True))  # type: ignore[arg-type]
+    assert "computes in float16; leave out --fp16" in requires(ready)
+    assert requires(ready.back_to("simplify")) == ""
+    assert "run the stage 'export' first" in requires(replace(ready, made=()))
 
 
 def test_a_state_is_frozen_and_goes_back(state: PipelineState) -> None:
@@ -61,7 +73,7 @@ def test_a_state_is_frozen_and_goes_back(state: PipelineState) -> None:
     assert [made.stage for made in back.made] == ["export"]
     again = stages.run(back, BuildOptions(), through="simplified")
     assert [made.stage for made in again.made] == ["export", "simplify"], "by the name of its result, too"
-    assert len(state.made) == len(stages.STAGES), "the state that was given is as it was"
+    assert len(state.made) == len(ASKED), "the state that was given is as it was"
 
 
 def test_models_before_a_stage_are_not_changed_by_it(state: PipelineState) -> None:
@@ -95,7 +107,7 @@ class Gate:
 def test_the_gate_is_asked_after_every_stage(state: PipelineState) -> None:
     gate = Gate("")
     stages.run(state.back_to("export"), ALL, gate=gate)
-    assert gate.seen == [stage.name for stage in stages.STAGES[1:]]
+    assert gate.seen == [stage.name for stage in ASKED[1:]]
 
 
 def test_what_the_gate_refuses_ends_the_run_but_for_an_optional_stage(state: PipelineState) -> None:

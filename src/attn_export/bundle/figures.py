@@ -11,9 +11,8 @@ from typing import Annotated, Any, Literal
 
 from attn_export.bundle import versions
 from attn_export.bundle.format import SCHEMA_VERSION
-from attn_export.bundle.manifest import Decibel, Size
 from attn_export.errors import AttnExportError, BundleError
-from attn_export.types import Count
+from attn_export.types import Count, Decibel, Size
 from attn_export.untrusted import fields
 from attn_export.untrusted.fields import Within
 
@@ -79,6 +78,59 @@ class OutputComparisonRecord:
 
 
 @dataclass(frozen=True)
+class ImageRecord:
+    """What one image keeps of what varies.
+
+    Attributes:
+        name: of the case, and where that is a batch which of its items.
+        snr_db: what varies over the error, in dB; no more than 400 either way.
+        agrees: whether the largest value stands where the reference's does; null where the output is no vector.
+        failure: why the values were not even compared; empty otherwise.
+    """
+
+    name: str
+    snr_db: Decibel
+    agrees: bool | None = None
+    failure: str = ""
+
+
+@dataclass(frozen=True)
+class CentredOutputRecord:
+    """All images of one output.
+
+    Attributes:
+        output: its name.
+        share: of the reference's energy that varies over the images.
+        median_db: what half of the images reach.
+        images: each of them.
+    """
+
+    output: str
+    share: Annotated[float, Within(0, 1)]
+    median_db: Decibel
+    images: Annotated[tuple[ImageRecord, ...], Within(2)]
+
+
+@dataclass(frozen=True)
+class CentredRecord:
+    """An int8 model against what varies of a reference between images.
+
+    Attributes:
+        against: what the reference is.
+        limit_db: least median that passes, of every output of which enough varies; null where nothing is asked.
+        ok: whether it passes.
+        outputs: those that could be centred.
+        left_out: what could not be, each with the reason.
+    """
+
+    against: str
+    limit_db: Decibel | None
+    ok: bool
+    outputs: tuple[CentredOutputRecord, ...]
+    left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class ParityRecord:
     """All comparisons, and the verdict that was made of them.
 
@@ -88,6 +140,7 @@ class ParityRecord:
         comparisons: one for each case and output.
         snr_db_limit: least signal-to-noise ratio that passes; null for float32, which is held to normalized_limit.
         left_out: cases that the artifact cannot take, each with the reason.
+        centred: of an int8 model, whose comparisons are with what its own graph means, what it keeps of what varies.
     """
 
     ok: bool
@@ -95,6 +148,7 @@ class ParityRecord:
     comparisons: tuple[OutputComparisonRecord, ...]
     snr_db_limit: Decibel | None = None
     left_out: tuple[str, ...] = ()
+    centred: tuple[CentredRecord, ...] = ()
 
 
 @dataclass(frozen=True)

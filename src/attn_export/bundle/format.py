@@ -126,6 +126,9 @@ class Artifact:
         target: the device that it was made for; empty where it is for any.
         produced_by: what wrote it, with its version.
         narrowed_dims: dimensions that vary less in it than in the model, in the range that it takes.
+        meaning: of an int8 model, the cases of the user's data with what its own graph means in float64 as reference.
+        centred_db_limit: of an int8 model, the least median of what varies over the error, in dB; None where it is held
+            to its accuracy alone.
     """
 
     name: str
@@ -137,6 +140,8 @@ class Artifact:
     target: str = ""
     produced_by: str = ""
     narrowed_dims: tuple[Dim, ...] = ()
+    meaning: tuple[Case, ...] = field(default=(), repr=False)
+    centred_db_limit: float | None = None
 
     @property
     def path(self) -> Path:

@@ -25,16 +25,14 @@ from attn_export.bundle.format import (
     TOLERANCE,
     Sha256,
 )
+from attn_export.bundle.quantisation import QuantisationRecord
 from attn_export.errors import BundleError
-from attn_export.types import Count, Dim, TensorSpec, Text
+from attn_export.types import Count, Decibel, Dim, Size, TensorSpec, Text
 from attn_export.untrusted import fields
 from attn_export.untrusted.fields import Within
 
-Size = Annotated[float, Within(0)]
 #: Names that go into commands and file names as they are.
 _WORD = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-#: No honest ratio comes near; far enough from the ends of float64 to compute with.
-Decibel = Annotated[float, Within(-7000, 7000)]
 
 
 @dataclass(frozen=True)
@@ -84,6 +82,8 @@ class ArtifactRecord:
         target: device that it was made for; empty where it is for any.
         produced_by: what wrote it, with its version.
         narrowed_dims: dimensions that vary less in it than ``dynamic_dims`` say, in the range that it takes.
+        quantisation: how an int8 model was made from the user's data, and what it is held to; null for others.
+        mutation: mutation testing of an int8 model's own checks; null where that was not done.
     """
 
     name: Text
@@ -94,6 +94,8 @@ class ArtifactRecord:
     target: str = ""
     produced_by: str = ""
     narrowed_dims: tuple[Dim, ...] = ()
+    quantisation: QuantisationRecord | None = None
+    mutation: MutationRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -105,8 +107,8 @@ class StageRecord:
         nodes: of the graph after it.
         bytes: of the graph and its weights.
         sha256: of the ONNX file that was proven.
-        normalized_error: worst over all cases and outputs; null where values could not be compared.
-        snr_db: worst signal-to-noise ratio; null where it is infinite.
+        normalized_error: worst over all cases and outputs; null where values could not be compared, and of int8.
+        snr_db: worst signal-to-noise ratio, of int8 the median of what varies over the error; null where infinite.
     """
 
     name: str
@@ -615,6 +617,22 @@ def _artifacts(made: ManifestRecord) -> None:
             raise ValueError(f"{where}: expected {wanted} for {artifact.kind}, got {', '.join(artifact.files)[:200]}")
         _precision(where, artifact.precision, artifact.tolerance.snr_db_limit)
         _narrowed(where, artifact.narrowed_dims, made.dynamic_dims)
+        if artifact.quantisation is not None:
+            _quantisation(where, artifact, artifact.quantisation, made)
+
+
+def _quantisation(where: str, artifact: ArtifactRecord, own: QuantisationRecord, made: ManifestRecord) -> None:
+    """Hold an int8 model to a limit, and to a meaning in a file of its own."""
+    if artifact.precision == "float32":
+        raise ValueError(f"{where}: quantisation: expected none of a float32 model")
+    if own.limit_db is None and own.top1_drop is None:
+        raise ValueError(f"{where}: quantisation: expected limit_db or top1_drop, got neither")
+    taken = {CASES, *(name for other in made.artifacts for name in other.files)}
+    if own.meaning not in made.files or own.meaning in taken or not own.meaning.endswith(".npz"):
+        raise ValueError(f"{where}: quantisation.meaning: {own.meaning[:80]!r} is no file of its own that may be one")
+    for hashes in (own.calibration, own.held_out):
+        if wrong := [name for name, value in hashes.items() if not Sha256.fullmatch(value)]:
+            raise ValueError(f"{where}: quantisation: expected a sha256 of {wrong[0][:80]!r}")
 
 
 def _precision(where: str, precision: str, snr: float | None) -> None:

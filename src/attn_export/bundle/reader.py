@@ -81,7 +81,7 @@ def _read(path: Path, identity: tuple[int, int]) -> Bundle:
         facts.inputs,
         facts.outputs,
         facts.dynamic_dims,
-        artifacts(path, facts),
+        _with_meaning(path, facts, cases),
         cases,
         fields.plain(facts),
         digest,
@@ -115,6 +115,30 @@ def artifacts(path: Path, facts: ManifestRecord) -> tuple[Artifact, ...]:
         )
         for one in facts.artifacts
     )
+
+
+def _with_meaning(path: Path, facts: ManifestRecord, cases: tuple[Case, ...]) -> tuple[Artifact, ...]:
+    """Give the artifacts, those in int8 with what their graph means on some of the cases.
+
+    Raises:
+        BundleError: it is damaged, or of other cases.
+    """
+    found = []
+    inputs = {case.name: case for case in cases}
+    for one, record in zip(artifacts(path, facts), facts.artifacts, strict=True):
+        own = record.quantisation
+        if own is None:
+            found.append(one)
+            continue
+        file = path / own.meaning
+        meaning = []
+        for case in stored.read_cases(file):
+            if (known := inputs.get(case.name)) is None or case.inputs:
+                raise BundleError(f"{file}: {case.name[:80]!r} is no case of the bundle; write the bundle again")
+            meaning.append(replace(case, inputs=known.inputs, selections=known.selections))
+        stored.fit(file, meaning, [case.name for case in meaning], facts.inputs, facts.outputs)
+        found.append(replace(one, meaning=tuple(meaning), centred_db_limit=own.limit_db))
+    return tuple(found)
 
 
 def whole_folder(path: Path) -> tuple[ManifestRecord, str]:

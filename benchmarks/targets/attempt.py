@@ -1,15 +1,16 @@
-"""One entry through the main job to one target, in this process."""
+"""One entry to one target, in this process."""
 
 from __future__ import annotations
 
 import math
+import os
 import tempfile
 import time
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 
-from attn_export.bundle import CASES, Bundle
+from attn_export.bundle import CASES, Artifact, Bundle
 from attn_export.deploy_tests import backends, open_bundle
 from attn_export.deploy_tests.backends import backend_for
 from attn_export.deploy_tests.latency.comparison import Rules, compare_latency
@@ -22,15 +23,13 @@ from attn_export.errors import (
     BackendError,
     BackendMissingError,
     ExportError,
-    GateError,
     InconclusiveError,
 )
-from attn_export.export.sources.catalogue import from_spec
-from attn_export.mechanisms import MECHANISMS
-from attn_export.pipeline import deploy
-from attn_export.pipeline.options import BuildOptions, DeployOptions
+from attn_export.export.converters import CONVERTERS, Converted, parse
+from attn_export.export.precision.classes import PrecisionClass
 from attn_export.untrusted.text import first_line
 from benchmarks.targets.faults import planted
+from benchmarks.targets.prepared import Prepared, prepared
 from benchmarks.targets.row import Row
 
 #: Letters of a reason that a row keeps.
@@ -44,10 +43,12 @@ class Attempt:
     """Tries an entry; picklable, so that another process can.
 
     Attributes:
+        bundles: where the entries' bundles lie, and are written where there is none.
         faults: whether wrong files are planted as well.
         time: whether what is right is timed as well.
     """
 
+    bundles: Path
     faults: bool = False
     time: bool = False
 
@@ -58,33 +59,50 @@ class Attempt:
             BackendMissingError: nothing here runs what the converter writes.
         """
         began = time.perf_counter()
-        with tempfile.TemporaryDirectory() as folder:
-            row = self._row(target, entry, preset, Path(folder, "bundle"))
-        return replace(row, seconds=round(time.perf_counter() - began, 1))
-
-    def _row(self, target: str, entry: str, preset: str, folder: Path) -> Row:
         row = empty(target, entry, preset)
         try:
-            subject = from_spec(entry, MECHANISMS[entry], preset)
-            options = DeployOptions(
-                output=folder,
-                build=BuildOptions(fuse=True, to=(target,)),
-                bench=False,
-                mutants="none",
-                original=False,
-                command=(entry, "--preset", preset, "--fuse", "--to", target),
-            )
-            outcome = deploy.deploy(subject, options)
+            row = self._row(row, prepared(self.bundles, entry, preset))
         except BackendMissingError:
             raise
         except AttnExportError as error:
-            return refused(row, error)
+            row = refused(row, error)
         except Exception as error:  # converters and runtimes may raise anything; that is their failure, and a row
-            return unforeseen(row, error)
-        row = proven(replace(row, fused=bool(outcome.fusion and outcome.fusion.sites)), outcome.bundle)
-        if self.faults and row.right:
-            row = replace(row, faults_caught=planted(subject, outcome.bundle, target))
-        return timed(row, outcome.bundle) if self.time and row.right else row
+            row = unforeseen(row, error)
+        return replace(row, seconds=round(time.perf_counter() - began, 1))
+
+    def _row(self, row: Row, one: Prepared) -> Row:
+        row = replace(row, fused=bool((one.whole.manifest.get("fusion") or {}).get("sites")))
+        name, precision = parse(row.target)
+        found = CONVERTERS[name].convert(replace(one.source, asked=precision))
+        with tempfile.TemporaryDirectory() as folder:
+            whole = beside(one.whole, found, PrecisionClass(one.source.model_precision), Path(folder))
+            try:
+                row = proven(replace(row, converted=True, share_on_accelerator=found.taken), whole)
+            except BackendMissingError:
+                raise
+            except AttnExportError as error:
+                return refused(row, error)
+            if self.faults and row.right:
+                row = replace(row, faults_caught=planted(one.faulty, whole, row.target))
+            return timed(row, whole) if self.time and row.right else row
+
+
+def beside(whole: Bundle, one: Converted, model: PrecisionClass, folder: Path) -> Bundle:
+    """Give a bundle with what a converter wrote as its last artifact, whose files are written to ``folder``."""
+    for name, content in one.files.items():
+        (folder / name).write_bytes(content)
+    held = one.held(model)
+    artifact = Artifact(
+        one.name,
+        one.kind,
+        tuple(folder / name for name in one.files),
+        held.name,
+        snr_db_limit=held.snr,
+        target=one.target,
+        produced_by=one.produced_by,
+        narrowed_dims=one.narrowed_dims,
+    )
+    return replace(whole, artifacts=(*whole.artifacts, artifact))
 
 
 def timed(row: Row, whole: Bundle) -> Row:
@@ -94,7 +112,8 @@ def timed(row: Row, whole: Bundle) -> Row:
     )
     case = common_case(whole.cases, [open_bundle.narrowed(whole, made) for made in whole.artifacts])
     found = compare_latency(one, other, whole.path / CASES, case=case, rules=RULES)
-    row = replace(row, control_low=found.control.low, control_high=found.control.high)
+    load = round(os.getloadavg()[0], 1)
+    row = replace(row, control_low=found.control.low, control_high=found.control.high, load=load)
     if found.void:
         return row
     return replace(row, latency_ratio=found.ratio.estimate, ratio_low=found.ratio.low, ratio_high=found.ratio.high)
@@ -117,7 +136,7 @@ def proven(row: Row, whole: Bundle) -> Row:
     backend = backend_for(artifact.kind)
     parity = verify(whole, backend, artifact=artifact.name)
     versions = {"converter": artifact.produced_by, "runtime": backends.BACKENDS[backend].version()}
-    found = replace(row, converted=True, ran=True, evidence="E2", versions=versions, left_out=len(parity.left_out))
+    found = replace(row, ran=True, evidence="E2", versions=versions, left_out=len(parity.left_out))
     return judged(found, parity)
 
 
@@ -133,8 +152,6 @@ def judged(row: Row, parity: Parity) -> Row:
 def refused(row: Row, error: AttnExportError) -> Row:
     """Say how far it came: the class of the error tells."""
     reason = _short(first_line(error))
-    if isinstance(error, GateError) and error.stage == "convert" and error.parity is not None:
-        return replace(judged(replace(row, converted=True, ran=True, evidence="E2"), error.parity), reason=reason)
     if isinstance(error, ExportError):
         return replace(row, converted=False, reason=reason)
     if isinstance(error, BackendError):

@@ -34,6 +34,7 @@ from attn_export.pipeline.options import BuildOptions, DeployOptions
 from attn_export.untrusted.text import first_line
 from benchmarks.targets import row as rows
 from benchmarks.targets.__main__ import ROWS, wanted
+from benchmarks.targets.attempt import unforeseen
 from benchmarks.targets.row import Row
 from benchmarks.targets.worker import Worker
 
@@ -78,6 +79,8 @@ def compiled(target: str, entry: str, preset: str, *, folder: Path, to: tuple[st
         raise
     except AttnExportError as error:
         row = replace(row, converted=False, reason=first_line(error, LONGEST).replace(str(folder), "…"))
+    except Exception as error:  # compilers may raise anything; that is their failure, and a row
+        row = unforeseen(row, error)
     return replace(row, seconds=round(time.perf_counter() - began, 1))
 
 

@@ -8,7 +8,8 @@ cases: a bias that a softmax takes back is none.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -26,6 +27,7 @@ from attn_export.export.subject import Subject
 from attn_export.export.torch_program import Positional
 from attn_export.pipeline import stages
 from attn_export.pipeline.options import BuildOptions
+from attn_export.pipeline.stage import PipelineState
 from attn_export.types import Array, Feeds
 
 #: Places that a kind of fault is tried at, until one is a fault.
@@ -65,17 +67,22 @@ def bias_dropped(module: nn.Module) -> Iterator[nn.Module]:
 KINDS: tuple[Faulty, ...] = (weights_zeroed, channel_larger, bias_dropped)
 
 
-def planted(subject: Subject, whole: Bundle, target: str) -> tuple[int, int] | None:
-    """Plant one fault of each kind that the network can have: how many were caught, of how many; None where none can.
+def faulty(subject: Subject, whole: Bundle) -> tuple[PipelineState, ...]:
+    """Export the network with one fault of each kind that it can have; ``whole`` is the bundle of the right one."""
+    found = []
+    for kind in KINDS:
+        for module in islice(_faults(kind, subject, whole), 1):
+            with suppress(AttnExportError):  # what cannot be exported cannot be planted
+                found.append(_exported(replace(subject, module=module), whole))
+    return tuple(found)
+
+
+def planted(wrong: Sequence[PipelineState], whole: Bundle, target: str) -> tuple[int, int] | None:
+    """Convert networks with a fault: how many were caught, of how many; None where no file came of any.
 
     ``whole`` is the bundle of the right network, whose last artifact is of the target.
     """
-    results = [
-        caught
-        for kind in KINDS
-        for faulty in islice(_faults(kind, subject, whole), 1)
-        if (caught := _caught(replace(subject, module=faulty), whole, target)) is not None
-    ]
+    results = [caught for state in wrong if (caught := _caught(state, whole, target)) is not None]
     return (sum(results), len(results)) if results else None
 
 
@@ -97,13 +104,17 @@ def _in_torch(module: nn.Module, inputs: list[str], outputs: list[str]) -> Run:
     return run
 
 
-def _caught(faulty: Subject, whole: Bundle, target: str) -> bool | None:
+def _exported(subject: Subject, whole: Bundle) -> PipelineState:
+    return stages.build(subject, BuildOptions(fuse=True, certify=False), (whole.cases[0].inputs,))
+
+
+def _caught(state: PipelineState, whole: Bundle, target: str) -> bool | None:
     """Convert a faulty network and hold it against the right reference; None where no file came of it."""
     artifact = whole.artifacts[-1]
     with tempfile.TemporaryDirectory() as folder:
         try:
-            state = stages.build(faulty, BuildOptions(fuse=True, certify=False, to=(target,)), (whole.cases[0].inputs,))
-            for name, content in state.converted[-1].files.items():
+            made = stages.run(state, BuildOptions(fuse=True, certify=False, to=(target,)))
+            for name, content in made.converted[-1].files.items():
                 Path(folder, name).write_bytes(content)
             return not _holds(Path(folder, artifact.path.name), artifact, whole)
         except AttnExportError:

@@ -19,15 +19,17 @@ says otherwise, and each answer is compared with the same float64 reference. Wha
 stands here in several, because a file that was converted need not run, and one that runs need not be right:
 
 - **converted**: the converter, or the compiler for hardware that is not here, took it.
-- **on accelerator**: share of the nodes that do not fall back to a processor or an interpreter; empty where the target
-  is a processor, or does not tell.
+- **on accelerator**: share of the nodes that do not fall back to a processor or an interpreter; of ExecuTorch and
+  LiteRT on a processor, share of the operators that its fast kernels (XNNPACK) take; empty where the target does not
+  tell.
 - **ran**: it ran to the end; behind it, in brackets, how many cases the file takes at no size (they are not judged).
 - **right**: k is the largest error in units of the model's own float32 error (four are allowed); a coarser precision
   has a signal-to-noise ratio in dB instead. *wrong* is what this page is for: it converted, it ran, and it is not the
   model.
 - **faults**: wrong files, planted by converting a network with a fault, that the comparison found there.
 - **time**: over the ONNX model on ONNX Runtime, same bundle, same machine, one core: below 1 is faster; with the 95 %
-  interval. No row where the model against itself was not 1.
+  interval, and the load of the machine, which has two cores: above that, others were at work on it. Empty where the
+  model against itself was not 1.
 - **evidence**: E2 ran on the machine that is named; E1 compiled for a chip that was not there, nothing ran; *simulated*
   ran on the maker's simulator, which tells nothing of time. An empty cell was not measured.
 """
@@ -127,7 +129,8 @@ def _right(row: Row) -> str:
 def _time(row: Row) -> str:
     if row.latency_ratio is None:
         return ""
-    return f"{row.latency_ratio:.2f} [{row.ratio_low:.2f}, {row.ratio_high:.2f}]"
+    load = "" if row.load is None else f", load {row.load:.1f}"
+    return f"{row.latency_ratio:.2f} [{row.ratio_low:.2f}, {row.ratio_high:.2f}]{load}"
 
 
 def _how(row: Row) -> str:

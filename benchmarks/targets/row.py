@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks import row_files
 
 #: What a run measures only when it is asked to, so that a later run without it does not lose it.
-_KEPT = ("faults_caught", "latency_ratio", "ratio_low", "ratio_high", "control_low", "control_high")
+_KEPT = ("faults_caught", "latency_ratio", "ratio_low", "ratio_high", "control_low", "control_high", "load")
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,7 @@ class Row:
         ratio_high: of the same.
         control_low: of the interval of each model against itself, which must hold 1.
         control_high: of the same.
+        load: processes that wanted a core while the times were taken, on average over the minute before the end.
         reason: why it was not converted, did not run or is not right; empty where all went well.
         evidence: ``E0`` to ``E2``, or ``simulated``.
         versions: of what converted it and of what ran it.
@@ -59,6 +60,7 @@ class Row:
     ratio_high: float | None = None
     control_low: float | None = None
     control_high: float | None = None
+    load: float | None = None
     reason: str = ""
     evidence: str = ""
     versions: Mapping[str, str] = field(default_factory=dict)

@@ -19,12 +19,13 @@ from benchmarks.targets import row as rows
 from benchmarks.targets.__main__ import PAGE, ROWS, known, rendered, run, wanted
 from benchmarks.targets.attempt import Attempt, refused
 from benchmarks.targets.page import page
+from benchmarks.targets.prepared import prepared
 from benchmarks.targets.row import Row
 from benchmarks.targets.worker import Worker
 
 RIGHT = Row(
     "toy", "se", fused=False, converted=True, ran=True, k=0.5, left_out=1, faults_caught=(3, 3), latency_ratio=0.8,
-    ratio_low=0.79, ratio_high=0.81, evidence="E2", versions={"converter": "toy 1"}, machine="a board",
+    ratio_low=0.79, ratio_high=0.81, load=1.5, evidence="E2", versions={"converter": "toy 1"}, machine="a board",
     date="2026-01-02",
 )  # fmt: skip
 WRONG = replace(RIGHT, entry="eca", k=900.0, reason="parity fails | on <toy>", faults_caught=None, latency_ratio=None)
@@ -49,7 +50,9 @@ def test_the_page_keeps_apart_what_converted_what_ran_and_what_is_right() -> Non
     assert "| `toy` | 3 | 2 |  | 2 | 1 | k 0.50 (`se`) | 3 of 3 | 0.80 (1) | E2 | a board | toy 1 |" in text
     assert "2026-01-02 to 2026-01-03 |" in text
     assert "| `chip` | 1 | 1 | 95% |  |  |  |  |  | E1 |" in text, "what was not measured is empty, and not 0"
-    assert "| `se` | no | yes |  | yes (1 cases left out) | k 0.50 | 3 of 3 | 0.80 [0.79, 0.81] | E2 |" in text
+    assert (
+        "| `se` | no | yes |  | yes (1 cases left out) | k 0.50 | 3 of 3 | 0.80 [0.79, 0.81], load 1.5 | E2 |" in text
+    )
     assert "| `eca` | no | yes |  | yes (1 cases left out) | **wrong** k 900.00 |" in text
     assert "- `eca` (wrong): parity fails \\| on &lt;toy>" in text
     assert "- `sk` (not converted): no Pad" in text
@@ -68,7 +71,7 @@ def test_rows_survive_the_file_and_the_later_try_holds(tmp_path: Path) -> None:
 
 
 def test_what_was_measured_is_kept_for_as_long_as_the_versions_are_the_same() -> None:
-    again = replace(RIGHT, faults_caught=None, latency_ratio=None, ratio_low=None, ratio_high=None)
+    again = replace(RIGHT, faults_caught=None, latency_ratio=None, ratio_low=None, ratio_high=None, load=None)
     assert again.onto(RIGHT) == RIGHT
     assert again.onto(None) == again
     newer = replace(again, versions={"converter": "toy 2"})
@@ -113,14 +116,17 @@ class Zeros:
         return Ort().convert(source)
 
 
-def test_a_row_of_the_real_job_is_right_and_one_of_a_silent_converter_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    good = Attempt()("ort", "se", "test")
+def test_a_row_of_the_real_job_is_right_and_one_of_a_silent_converter_is_wrong(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    good = Attempt(tmp_path)("ort", "se", "test")
     assert (good.converted, good.ran, good.right, good.evidence, good.reason) == (True, True, True, "E2", "")
     assert good.k is not None
     assert good.k < 4
     assert good.versions["converter"].startswith("ONNX Runtime")
     monkeypatch.setattr("attn_export.export.converters.ort.CONVERTER", Zeros())
-    bad = Attempt()("ort", "eca", "test")
+    bad = Attempt(tmp_path)("ort", "se", "test")
+    assert [place.name for place in tmp_path.iterdir()] == ["se-test-fused"], "the entry's bundle serves both"
     assert (bad.converted, bad.ran, bad.right) == (True, True, False)
     assert bad.k is not None
     assert bad.k > 4
@@ -128,14 +134,30 @@ def test_a_row_of_the_real_job_is_right_and_one_of_a_silent_converter_is_wrong(m
 
 
 @pytest.mark.slow
-def test_planted_faults_are_caught_and_a_fault_that_is_none_does_not_count(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert Attempt(faults=True)("ort", "repvgg", "test").faults_caught == (3, 3)
+def test_planted_faults_are_caught_and_a_fault_that_is_none_does_not_count(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    attempt = Attempt(tmp_path, faults=True)
+    assert attempt("ort", "repvgg", "test").faults_caught == (3, 3)
     none = iter(())
     monkeypatch.setattr(faults, "KINDS", (lambda module: iter([module]), lambda module: none))
-    assert Attempt(faults=True)("ort", "se", "test").faults_caught is None, "nothing wrong was planted"
+    assert attempt("ort", "se", "test").faults_caught is None, "nothing wrong was planted"
+    prepared.cache_clear()
     monkeypatch.setattr(faults, "KINDS", (faults.weights_zeroed,))
     monkeypatch.setattr(faults, "_holds", lambda *_: True)
-    assert Attempt(faults=True)("ort", "se", "test").faults_caught == (0, 1), "one that passes is counted"
+    assert attempt("ort", "se", "test").faults_caught == (0, 1), "one that passes is counted"
+
+
+def test_entries_are_tried_on_one_target_after_the_other_and_each_has_its_own_file(tmp_path: Path) -> None:
+    file = rows.file_of(tmp_path, "ort")
+    rows.append(file, replace(RIGHT, target="ort", entry="se"))
+    run(["ort", "ort:fp16"], [], "test", 20.0, _tried, tmp_path)
+    whole, half = rows.read(file), rows.read(rows.file_of(tmp_path, "ort:fp16"))
+    assert list(half) == sorted(MECHANISMS)
+    assert list(whole) == sorted(MECHANISMS)
+    assert whole["se"] == replace(RIGHT, target="ort", entry="se"), "what is known is not run again"
+    order = sorted((row.seconds or 0.0, row.target) for row in (*whole.values(), *half.values()) if row.entry != "se")
+    assert [target for _, target in order[:4]] == ["ort", "ort:fp16"] * 2, "an entry goes to all before the next"
 
 
 def test_a_ranking_is_kept_as_it_was_printed(tmp_path: Path) -> None:
@@ -177,6 +199,10 @@ def _breaks(target: str, entry: str, preset: str) -> Row:
     return Row(target, entry, preset, seconds=os.getpid())
 
 
+def _tried(target: str, entry: str, preset: str) -> Row:
+    return Row(target, entry, preset, seconds=time.perf_counter())
+
+
 def test_what_hangs_or_dies_is_a_row_and_the_next_entry_is_tried() -> None:
     worker = Worker(_breaks, 20.0)
     try:
@@ -202,5 +228,5 @@ def test_a_converter_that_is_missing_is_said_before_anything_is_tried(
 
     monkeypatch.setattr(type(converters.CONVERTERS), "__getitem__", lambda self, name: Missing())
     with pytest.raises(SystemExit, match="toy is not installed"):
-        run("ort", [], "test", 1.0, Attempt(), tmp_path)
+        run(["ort"], [], "test", 1.0, Attempt(tmp_path), tmp_path)
     assert not list(tmp_path.iterdir())

@@ -60,8 +60,9 @@ class Executorch:
             _try(buffer, attempt.sized(program, most=most))
         files = {"model.pte": buffer, "model.bpte": _bundled(written, program, inputs)}
         version = f"ExecuTorch {importlib.metadata.version('executorch')}"
-        notes = tuple(filter(None, (attempt.summary(), _left(shares))))
-        return Converted("executorch", "pte", files, version, narrowed_dims=attempt.dims, notes=notes)
+        taken, left = _told(shares)
+        notes = tuple(filter(None, (attempt.summary(), left)))
+        return Converted("executorch", "pte", files, version, narrowed_dims=attempt.dims, notes=notes, taken=taken)
 
 
 class _Flat(torch.nn.Module):
@@ -102,12 +103,13 @@ def _bundled(written: Any, program: TorchProgram, inputs: tuple[torch.Tensor, ..
     return bytes(serialize_from_bundled_program_to_flatbuffer(BundledProgram(written, [suite])))
 
 
-def _left(shares: Any) -> str:
-    """Say which operators the fast kernels leave to the plain ones; nothing where they take all."""
+def _told(shares: Any) -> tuple[float, str]:
+    """Give the part that the fast kernels take, and say which operators they leave; nothing where they take all."""
     counted = {name: one for name, one in shares.items() if name != "getitem"}
     left = {name: one.non_delegated for name, one in counted.items() if one.non_delegated}
     if not left:
-        return ""
+        return 1.0, ""
     taken = sum(one.delegated for one in counted.values())
+    every = taken + sum(left.values())
     names = ", ".join(f"{name} ({count})" for name, count in sorted(left.items()))
-    return f"XNNPACK takes {taken} of {taken + sum(left.values())} operators; the plain kernels run {names}"
+    return taken / every, f"XNNPACK takes {taken} of {every} operators; the plain kernels run {names}"

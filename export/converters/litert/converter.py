@@ -48,7 +48,9 @@ class Litert:
             shares = delegated(path)
         version = f"litert-torch {importlib.metadata.version('litert-torch')}"
         notes = (*filter(None, [shares.summary()]), _named(contract))
-        return Converted("litert", "tflite", {path.name: content}, version, narrowed_dims=fixed, notes=notes)
+        return Converted(
+            "litert", "tflite", {path.name: content}, version, narrowed_dims=fixed, notes=notes, taken=shares.share
+        )
 
 
 def _named(contract: Contract) -> str:

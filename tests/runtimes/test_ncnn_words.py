@@ -7,13 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, helper, numpy_helper
 
 from attn_export.deploy_tests.backends.ncnn import layout
 from attn_export.errors import BackendError, ExportError
 from attn_export.export.converters.ncnn import converter, pnnx
-from attn_export.types import TensorSpec
+from attn_export.export.converters.ncnn.readable import readable
+from attn_export.types import Array, TensorSpec
 
 SAID = """pnnxparam = model.pnnx.param
 inputshape = [1,3,64,64]f32
@@ -134,3 +136,88 @@ def test_integers_are_held_in_32_bits_or_refused() -> None:
     with pytest.raises(ValueError, match="i holds integers beyond 32 bits"):
         port.stored(np.array([1 << 40, 0]))
     assert port.stored(np.asfortranarray(np.zeros((2, 3)))).flags.c_contiguous
+
+
+def _reducing(kind: str, axes: list[int], keep: int) -> onnx.ModelProto:
+    """One reduction as opset 18 has it, behind a split in equal parts."""
+    nodes = [
+        helper.make_node("Split", ["x"], ["left", "right"], "halves", axis=1, num_outputs=2),
+        helper.make_node("Sub", ["left", "right"], ["less"], "sub"),
+        helper.make_node(kind, ["less", "axes"], ["y"], "reduced", keepdims=keep),
+    ]
+    constant = numpy_helper.from_array(np.array(axes, np.int64), "axes")
+    given = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["b", 4, 3, 5])
+    rank = 4 if keep else 4 - len(axes)
+    found = helper.make_tensor_value_info("y", TensorProto.FLOAT, [f"y{axis}" for axis in range(rank)])
+    return _model(nodes, [given], [found], [constant])
+
+
+def _model(
+    nodes: list[onnx.NodeProto],
+    given: list[onnx.ValueInfoProto],
+    found: list[onnx.ValueInfoProto],
+    constants: list[TensorProto],
+    opset: int = 18,
+) -> onnx.ModelProto:
+    graph = helper.make_graph(nodes, "g", given, found, constants)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)
+
+
+def _run(model: onnx.ModelProto, x: Array) -> Array:
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    found: Array = session.run(None, {"x": x})[0]
+    return found
+
+
+GIVEN = [TensorSpec("x", "float32", ("b", 4, 3, 5))]
+
+
+@pytest.mark.parametrize("keep", [0, 1])
+@pytest.mark.parametrize("axes", [[1], [-1], [2, 3], [3, 2], [-1, -2], [1, -1]], ids=str)
+@pytest.mark.parametrize("kind", ["ReduceMean", "ReduceMax", "ReduceMin", "ReduceL2", "ReduceSum"])
+def test_reductions_are_written_as_pnnx_reads_them(kind: str, axes: list[int], keep: int) -> None:
+    model = _reducing(kind, axes, keep)
+    before = model.SerializeToString(deterministic=True)
+    found = readable(model, GIVEN, {"b": 1})
+    assert model.SerializeToString(deterministic=True) == before
+    assert found.opset_import[0].version == 17
+    reductions = [node for node in found.graph.node if node.op_type.startswith("Reduce")]
+    if kind == "ReduceSum" and len(axes) > 1:
+        assert len(reductions[0].input) == 2, "several axes that are an input are read, and a sum has no other form"
+    else:
+        assert all(len(node.input) == 1 for node in reductions)
+    if kind in ("ReduceMax", "ReduceMin") and axes != [1, -1]:
+        assert len(reductions) == len(axes), "one after the other"
+    x = np.random.default_rng(0).standard_normal((1, 4, 3, 5)).astype(np.float32)
+    np.testing.assert_allclose(_run(found, x), _run(model, x), rtol=1e-6, atol=1e-6)
+
+
+def test_the_logarithm_of_a_softmax_is_none_of_a_zero() -> None:
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["b", 4, 3, 5])
+    model = _model(
+        [helper.make_node("LogSoftmax", ["x"], ["y"], "soft", axis=2)],
+        [value],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["b", 4, 3, 5])],
+        [],
+    )
+    found = readable(model, GIVEN, {"b": 1})
+    assert [node.op_type for node in found.graph.node] == [
+        "ReduceMax", "Sub", "Exp", "ReduceMean", "Mul", "Log", "Sub",
+    ]  # fmt: skip
+    x = np.random.default_rng(0).standard_normal((1, 4, 3, 5)).astype(np.float32) * 1e5
+    np.testing.assert_allclose(_run(found, x), _run(model, x), rtol=1e-6)
+
+
+def test_what_has_nothing_to_write_anew_or_means_something_else_is_left_as_it_is() -> None:
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["b", 4, 3, 5])
+    out = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["b", 4, 3, 5])
+    plain = _model([helper.make_node("Relu", ["x"], ["y"], "relu")], [value], [out], [])
+    assert readable(plain, GIVEN, {"b": 1}) is plain
+    later = _reducing("ReduceMean", [1], 1)
+    later.opset_import[0].version = 20
+    later.graph.node[1].CopyFrom(helper.make_node("Gelu", ["left"], ["less"], "gelu"))
+    assert readable(later, GIVEN, {"b": 1}) is later, "opset 17 has no such operator"
+    unknown = _reducing("ReduceMean", [1], 1)
+    del unknown.graph.initializer[:]
+    unknown.graph.input.append(helper.make_tensor_value_info("axes", TensorProto.INT64, [1]))
+    assert readable(unknown, GIVEN, {"b": 1}) is unknown, "axes that are computed"

@@ -17,6 +17,7 @@ import onnx
 from attn_export.errors import ExportError
 from attn_export.export.converters import Converted, Source
 from attn_export.export.converters.ncnn import pnnx
+from attn_export.export.converters.ncnn.readable import readable
 from attn_export.export.onnx.save import save
 from attn_export.process.silence import silenced
 from attn_export.types import TensorSpec
@@ -49,14 +50,15 @@ class Ncnn:
         sizes = {dim.name: dim.min for dim in fixed}
         with tempfile.TemporaryDirectory() as place:
             folder = Path(place)
-            save(source.exported.model, folder / "model.onnx")
+            model = readable(source.exported.model, contract.inputs, sizes)
+            save(model, folder / "model.onnx")
             said = pnnx.run(folder, "model.onnx", pnnx.shapes(contract.inputs, sizes), half=half)
             param, weights = folder / "model.ncnn.param", folder / "model.ncnn.bin"
             script = folder / "model_ncnn.py"
             if not (param.is_file() and weights.is_file() and script.is_file()):
                 raise ExportError(f"{pnnx.version()} wrote nothing: {'; '.join(pnnx.complaints(said))[-400:]}")
             found = layout(contract.inputs, contract.outputs, sizes, script.read_text(encoding="utf-8"))
-            loaded(param, weights, found, source.exported.model)
+            loaded(param, weights, found, model)
             files = {
                 f"{name}.param": param.read_bytes(),
                 f"{name}.bin": weights.read_bytes(),

@@ -47,6 +47,7 @@ from attn_export.export.onnx.save import save
 from attn_export.export.subject import Subject
 from attn_export.pipeline import before_choice, int8, int8_mutants, manifest, stages
 from attn_export.pipeline.accuracy import measure_accuracy
+from attn_export.pipeline.clock import PairClock
 from attn_export.pipeline.divergence.locate import layer_errors
 from attn_export.pipeline.gate import ParityGate
 from attn_export.pipeline.int8 import Int8Inputs, Int8Model
@@ -169,7 +170,7 @@ def _deploy(
     before = before_choice.of(state.model.model, cases, places.scratch) if chosen else None
     gate = ParityGate(cases, places.scratch, options.threads, before)
     state = replace(state, subject=subject, feeds=tuple(case.inputs for case in cases))
-    state = replace(state, int8=_int8_inputs(state, cases, own, progress))
+    state = replace(state, int8=_int8_inputs(state, cases, own, options, places.scratch, progress))
     for text in left_out:
         state = _warned(state, text, progress)
     for text in notes:
@@ -305,7 +306,12 @@ class _OwnData:
 
 
 def _int8_inputs(
-    state: PipelineState, cases: tuple[Case, ...], own: _OwnData | None, progress: Progress
+    state: PipelineState,
+    cases: tuple[Case, ...],
+    own: _OwnData | None,
+    options: DeployOptions,
+    scratch: Path,
+    progress: Progress,
 ) -> Int8Inputs | None:
     """Give what a model in int8 is made from; None where there is to be none.
 
@@ -318,7 +324,8 @@ def _int8_inputs(
     many = centred.batched(contract.inputs, contract.outputs, contract.dims)
     known = tuple(case for case in cases if case.name in own.inputs.files)
     centred.refuse_vacuous(*centred.shares(known, contract.outputs, batched=many))
-    return Int8Inputs(own.split, known, many, progress.detail)
+    clock = PairClock(state.feeds[0], scratch, options.threads, options.rules, progress.detail)
+    return Int8Inputs(own.split, known, many, clock if options.bench else None, progress.detail)
 
 
 def _accuracy(state: PipelineState, options: DeployOptions, scratch: Path, progress: Progress) -> Accuracy | None:

@@ -18,7 +18,7 @@ from attn_export.export.audit.quantised import Usual
 from attn_export.export.onnx.exported import Exported
 from attn_export.export.precision.classes import QUANTISED_DB
 from attn_export.export.quantise.quantise import quantise
-from attn_export.export.quantise.quantised import INT8, Quantised, Wish
+from attn_export.export.quantise.quantised import INT8, Clock, Quantised, Wish
 from attn_export.pipeline.options import Int8Options
 from attn_export.process import activity
 from attn_export.reparam.evaluate.onnx import OnnxEvaluator
@@ -39,12 +39,14 @@ class Int8Inputs:
         split: the user's files.
         cases: of the bundle, those of the user's data, with the float64 reference.
         batched: whether the first dimension of every output counts images.
+        clock: measures time, to choose what goes back to float by what it costs; None where nothing is measured.
         said: told what is being done.
     """
 
     split: Split
     cases: tuple[Case, ...]
     batched: bool
+    clock: Clock | None = None
     said: Callable[[str], None] = field(default=lambda _: None, repr=False)
 
 
@@ -81,11 +83,12 @@ def made(model: Exported, inputs: Int8Inputs, asked: Int8Options) -> Int8Model:
 
     Raises:
         ExportError: it cannot be quantised.
+        GateError: not with what is asked for.
         ContractError: the codes are not what they must be.
     """
     split = inputs.split
-    wish = Wish(asked.least_snr, measure=asked.measure)
-    found = quantise(model.model, split.calibration, split.held_out, wish, inputs.said)
+    wish = Wish(asked.least_snr)
+    found = quantise(model.model, split.calibration, split.held_out, wish, inputs.said, inputs.clock)
     usual: dict[str, list[Usual]] = {}
     meaning = []
     evaluator = OnnxEvaluator(found.model)

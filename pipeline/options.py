@@ -24,12 +24,10 @@ class Int8Options:
             counts.
         top1_drop: the largest loss of top-1 accuracy on labelled images, as a share of one; None where that is not
             asked for.
-        measure: whether latency is measured, to choose what goes back to float by what it costs.
     """
 
     least_snr: float | None = 20.0
     top1_drop: float | None = None
-    measure: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -180,7 +180,7 @@ def export(
                 equalize=equalize,
                 fp16=fp16,
                 to=options.formats(to),
-                int8=options.int8(wanted=int8, snr=snr, top1_drop=top1_drop, measure=bench),
+                int8=options.int8(wanted=int8, snr=snr, top1_drop=top1_drop),
             ),
             seed=seed,
             threads=threads,

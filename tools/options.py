@@ -214,7 +214,7 @@ def formats(text: str | None) -> tuple[str, ...]:
     return names
 
 
-def int8(*, wanted: bool, snr: float | None, top1_drop: str | None, measure: bool) -> pipeline.Int8Options | None:
+def int8(*, wanted: bool, snr: float | None, top1_drop: str | None) -> pipeline.Int8Options | None:
     """Read what a model in int8 is held to: a ratio in dB, a loss of accuracy, or both; None where there is to be none.
 
     Raises:
@@ -230,7 +230,7 @@ def int8(*, wanted: bool, snr: float | None, top1_drop: str | None, measure: boo
         return None
     drop = None if top1_drop is None else points(top1_drop)
     least = Int8Options().least_snr if snr is None and drop is None else snr
-    return Int8Options(least_snr=least, top1_drop=drop, measure=measure)
+    return Int8Options(least_snr=least, top1_drop=drop)
 
 
 def points(text: str) -> float:

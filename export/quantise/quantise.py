@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import onnx
 
-from attn_export.errors import ExportError
+from attn_export.errors import ExportError, GateError
 from attn_export.export.graph.index import GraphIndex, attribute
 from attn_export.export.quantise import codes, ranges
 from attn_export.export.quantise.judge import Judge
@@ -73,7 +73,8 @@ def quantise(
         clock: measures time; without one layers are chosen by what they multiply, and nothing is said of speed.
 
     Raises:
-        ExportError: there is nothing to quantise, the data does not run, or no layer can stay in int8.
+        ExportError: there is nothing to quantise, or the data does not run.
+        GateError: no layer can stay in int8 if what is asked for is to hold.
     """
     graph = GraphIndex(model)
     if graph.opset < OPSET:
@@ -111,9 +112,9 @@ def quantise(
         plan = _without(plan, solution.lifted)
         kept |= {key: _why(share) for key, share in solution.lifted.items()}
     if not plan.weights:
-        raise ExportError(
+        raise GateError(
             f"int8: with any layer in int8 the median image keeps less than {wish.least_snr:g} dB;"
-            " ask for less (--snr), or leave out --int8"
+            " ask for less (--snr), or leave out --int8; nothing was written"
         )
     plan, solution = _corrected_again(work, plan, solution, calibration)
     result = written(work.model, taken, plan)

@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from attn_export.errors import ExportError
+from attn_export.errors import GateError
 from attn_export.export.graph.index import GraphIndex, set_tensor
 from attn_export.export.quantise import levels
 from attn_export.export.quantise.codes import code, weight_codes, weight_scales
@@ -144,7 +144,7 @@ def test_a_layer_in_float_between_others_is_computed_in_float() -> None:
 
 
 def test_an_aim_beyond_int8_is_refused() -> None:
-    with pytest.raises(ExportError, match="ask for less"):
+    with pytest.raises(GateError, match="ask for less"):
         made(Wish(least_snr=200))
 
 

@@ -197,7 +197,7 @@ def test_a_report_that_says_otherwise_than_its_figures_is_found_out(place: Path,
 def test_more_than_it_keeps_ends_with_1_and_writes_nothing(place: Path) -> None:
     done = job(place, "--int8", "--snr", "95")
     assert done.code == 1
-    assert "limit 95 dB" in done.err
+    assert "keeps less than 95 dB" in done.err
     assert "--snr" in done.err
     assert not (place / "other").exists()
 

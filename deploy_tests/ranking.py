@@ -62,6 +62,8 @@ class Ranked:
         worst = self.parity.worst
         if not self.parity.ok:
             return "wrong"
+        if self.parity.centred:
+            return f"{self.parity.centred[0].least.median_db:.1f} dB of what varies"
         if self.parity.snr_db_limit is not None:
             return f"{worst.snr_db:.1f} dB"
         return f"k {worst.normalized_error:.2f}"
@@ -74,6 +76,7 @@ class Ranked:
             "sentence": self.parity.summary(),
             "normalized_error": self.parity.worst.normalized_error if self.parity.snr_db_limit is None else None,
             "snr_db": self.parity.worst.snr_db if self.parity.snr_db_limit is not None else None,
+            "centred_snr_db": self.parity.centred[0].least.median_db if self.parity.centred else None,
             "left_out": list(self.parity.left_out),
         }
         compared = self.comparison.to_dict(self.name, baseline) if self.comparison else None

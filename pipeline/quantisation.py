@@ -26,6 +26,7 @@ def quantisation(made: Int8Model, inputs: Int8Inputs, parity: Parity, accuracy: 
         "held_out": inputs.split.held_out.record(),
         "figures": [figures(one) for one in original.outputs],
         "accuracy": accuracy.to_dict() if accuracy else None,
+        "ratio": asdict(made.quantised.ratio) if made.quantised.ratio else None,
         "int8_sites": count,
         "float_sites": [{"node": node, "op": op, "reason": reason} for node, op, reason in floats],
         "front": [asdict(point) for point in made.quantised.front],

@@ -80,6 +80,8 @@ def _int8(made: JsonDict, most: int = 6) -> list[str]:
     """Say what of a model is in int8, what it does to accuracy, and what stays in float and why."""
     floats = made["float_sites"]
     lines = [f"int8: {made['int8_sites']} of {made['int8_sites'] + len(floats)} layers, ranges by {made['method']}"]
+    if ratio := made["ratio"]:
+        lines[0] += f"; {ratio['value']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}] of the float32 model's time"
     if accuracy := made["accuracy"]:
         flips = tuple(Flip(**flip) for flip in accuracy["flips"])
         lines.append(Accuracy(**{**accuracy, "flips": flips}).summary())

@@ -259,10 +259,10 @@ def refuse_vacuous(found: Mapping[str, float], left: Sequence[str]) -> None:
         InconclusiveError: it is so.
     """
     if not found:
-        why = f": {few(left, 2)}" if left else ""
+        why = f" ({few(left, 2)})" if left else ""
         raise InconclusiveError(
             f"these inputs prove nothing about INT8: no output can be compared with its mean over images{why};"
-            " give at least two images of one size (--data)"
+            " give at least two images of one size (--data), or take outputs before rows are chosen (--outputs)"
         )
     if all(share < VARIES for share in found.values()):
         name, share = max(found.items(), key=lambda item: item[1])

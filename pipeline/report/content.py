@@ -76,7 +76,10 @@ def _parity(manifest: Mapping[str, Any], run: Mapping[str, Any], backend: str) -
             f" {parity['normalized_limit']:g}x)"
         )
         if least is not None:  # the noise floor is float32's measure, and says nothing of a coarser precision
-            figures = f"signal-to-noise ratio {number(item.get('snr_db'))} dB (at least {least:g} dB); error {error}"
+            where = "against its own meaning in float64, " if parity.get("centred") else ""
+            figures = (
+                f"{where}signal-to-noise ratio {number(item.get('snr_db'))} dB (at least {least:g} dB); error {error}"
+            )
         place = "" if good else origin(manifest, item["output"])
         rows.append(
             Check(

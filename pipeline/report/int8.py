@@ -22,7 +22,15 @@ def sections(manifest: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _section(key: str, name: str, own: Mapping[str, Any], mutation: Mapping[str, Any] | None) -> dict[str, Any]:
-    rest = {"accuracy": None, "method": "", "front": (), "notes": (), "left_out": (), "mutation": mutation}
+    rest = {
+        "accuracy": None,
+        "ratio": None,
+        "method": "",
+        "front": (),
+        "notes": (),
+        "left_out": (),
+        "mutation": mutation,
+    }
     floats = list(own.get("float_sites") or ())
     return {
         **rest,

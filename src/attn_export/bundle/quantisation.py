@@ -11,6 +11,7 @@ from attn_export.untrusted.fields import Within
 
 Share = Annotated[float, Within(0, 1)]
 Change = Annotated[float, Within(-1, 1)]
+Ratio = Annotated[float, Within(1e-6, 1e6)]
 
 
 @dataclass(frozen=True)
@@ -107,8 +108,23 @@ class FrontRecord:
 
     label: str
     snr_db: Decibel
-    ratio: Annotated[float, Within(1e-6, 1e6)] | None
+    ratio: Ratio | None
     float_sites: Count
+
+
+@dataclass(frozen=True)
+class RatioRecord:
+    """Latency of the int8 model over the float32 model's, where the bundle was made.
+
+    Attributes:
+        value: estimate.
+        low: lower end of its 95 % interval.
+        high: upper end.
+    """
+
+    value: Ratio
+    low: Ratio
+    high: Ratio
 
 
 @dataclass(frozen=True)
@@ -125,6 +141,7 @@ class QuantisationRecord:
         held_out: sha256 by name of each file that choices were made on.
         figures: what each output keeps.
         accuracy: of the original and of this model; null where there are no labels.
+        ratio: its latency over the float32 model's; null where that was not measured.
         int8_sites: how many layers compute in int8.
         float_sites: those that could and do not.
         front: what else was measured.
@@ -141,6 +158,7 @@ class QuantisationRecord:
     held_out: Mapping[str, str] = field(default_factory=dict)
     figures: tuple[FiguresRecord, ...] = ()
     accuracy: AccuracyRecord | None = None
+    ratio: RatioRecord | None = None
     int8_sites: Count = 0
     float_sites: tuple[FloatSiteRecord, ...] = ()
     front: tuple[FrontRecord, ...] = ()

@@ -53,6 +53,7 @@ EXTRAS = {
     "openvino": "openvino",
     "executorch": "executorch",
     "ncnn": "ncnn",
+    "MNN": "mnn",
     "onnxruntime": "",
     "numpy": "",
 }

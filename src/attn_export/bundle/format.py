@@ -47,6 +47,7 @@ KINDS: Mapping[str, tuple[str, ...]] = {
     "tflite": (".tflite",),
     "pte": (".pte",),
     "ncnn": (".param", ".bin"),
+    "mnn": (".mnn",),
     "openvino": (".xml", ".bin"),
 }
 

@@ -75,7 +75,7 @@ class ArtifactRecord:
 
     Attributes:
         name: its name in this bundle; no two have the same.
-        kind: its format: ``onnx``, ``tflite``, ``pte``, ``ncnn``, ``openvino``, or one that a backend knows.
+        kind: its format: ``onnx``, ``tflite``, ``pte``, ``ncnn``, ``mnn``, ``openvino``, or one that a backend knows.
         files: names of its files, each of which is in ``files`` of the manifest; a runtime opens the first.
         tolerance: what its parity is held to.
         precision: element type that it computes in.

@@ -6,7 +6,7 @@ for each layer in the order of the graph:  X from the float model, X̂ from the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -18,7 +18,7 @@ from attn_export.export.quantise.layers import Layer, rows_of
 from attn_export.export.quantise.patches import can_unfold, columns, groups_of
 from attn_export.export.quantise.rewrite import Plan, Weight, rounded_name, written
 from attn_export.export.quantise.rounding import Moments, bias_of, rounded_codes
-from attn_export.export.quantise.watch import watched
+from attn_export.export.quantise.walk import Walk
 from attn_export.types import Feeds
 
 #: Inputs of one row of a weight, beyond which the products of all of them are not kept: 4,608 take 340 MB.
@@ -39,11 +39,12 @@ def corrected(
     graph = GraphIndex(model)
     done = dict(plan.weights)
     groups = _by_input([layer for layer in found if done.get(layer.key) is not None and _known(graph, layer)])
+    walks = Walk(model, calibration), Walk(model, calibration)
     for count, (tensor, group) in enumerate(groups.items()):
         said(f"rounding weights, {count + 1} of {len(groups)}")
         before = {layer.key for layer in found[: found.index(group[0])]}
-        so_far = Plan({key: weight for key, weight in done.items() if key in before}, plan.activations)
-        moments = _moments(model, written(model, found, so_far), graph, tensor, group, plan, calibration)
+        so_far = replace(plan, weights={key: weight for key, weight in done.items() if key in before})
+        moments = _moments(model, written(model, found, so_far), graph, tensor, group, plan, walks)
         for layer in group:
             if (weight := done[layer.key]) is not None:
                 done[layer.key] = _rounded(graph, layer, weight, moments[layer.key])
@@ -70,28 +71,26 @@ def _moments(
     tensor: str,
     group: Sequence[Layer],
     plan: Plan,
-    calibration: Iterable[Feeds],
+    walks: tuple[Walk, Walk],
 ) -> Mapping[str, list[Moments]]:
     found: dict[str, list[Moments]] = {}
     inside = rounded_name(so_far, tensor)
-    with watched(model, [tensor]) as real, watched(so_far, [inside]) as less:
-        for index, feeds in enumerate(calibration):
-            wanted = real(feeds)[tensor]
-            came = less(feeds)[inside]
-            came = came if inside != tensor else rounded(came, plan.activations[tensor])
-            for layer in group:
-                node, shape = graph.maker[layer.key], tuple(graph.tensors[layer.weight].dims)
-                kernel = shape[2:] if layer.op == "Conv" else ()
-                pairs = zip(
-                    columns(layer, node, kernel, came, _places(index)),
-                    columns(layer, node, kernel, wanted, _places(index)),
-                    strict=True,
-                )
-                for part, (x, y) in enumerate(pairs):
-                    sums = found.setdefault(layer.key, [])
-                    if len(sums) == part:
-                        sums.append(Moments(len(x)))
-                    sums[part].add(x, y)
+    pairs = zip(walks[0].advance(model, tensor), walks[1].advance(so_far, inside), strict=True)
+    for index, (wanted, came) in enumerate(pairs):
+        less = came if inside != tensor else rounded(came, plan.activations[tensor])
+        for layer in group:
+            node, shape = graph.maker[layer.key], tuple(graph.tensors[layer.weight].dims)
+            kernel = shape[2:] if layer.op == "Conv" else ()
+            parts = zip(
+                columns(layer, node, kernel, less, _places(index)),
+                columns(layer, node, kernel, wanted, _places(index)),
+                strict=True,
+            )
+            for part, (x, y) in enumerate(parts):
+                sums = found.setdefault(layer.key, [])
+                if len(sums) == part:
+                    sums.append(Moments(len(x)))
+                sums[part].add(x, y)
     return found
 
 

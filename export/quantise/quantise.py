@@ -89,7 +89,7 @@ def quantise(
     if not taken:
         raise ExportError(f"int8: every layer stays in float: {next(iter(kept.values()))}")
     work, rule, plan = _calibrated(_Work(model, taken, calibration, judge, wish, said))
-    plan = corrected(work.model, taken, plan, calibration[:ROUNDED_ON], said)
+    plan = _with_sums(work, plan)
     seconds = _costs(graph, taken, model, clock)
     if clock is not None:
         for name, group in _doubtful(graph, taken).items():
@@ -125,6 +125,26 @@ def quantise(
     )
     method = rule if work.model is model else f"{rule}, channels levelled"
     return Quantised(result, sites, method, ratio, _front(solution, ratio, sites), _notes(ratio))
+
+
+def _with_sums(work: _Work, plan: Plan) -> Plan:
+    """Round the weights; what several branches read is rounded for all of them, unless that costs the aim."""
+    cases = work.calibration[:ROUNDED_ON]
+    fast = corrected(work.model, work.found, replace(plan, sums=True), cases, work.said)
+    least = work.wish.least_snr
+    if least is None or not _has_sums(work) or (snr := work.snr(fast)) >= least:
+        return fast
+    exact = corrected(work.model, work.found, replace(plan, sums=False), cases, work.said)
+    return exact if work.snr(exact) > snr + WORTH else fast
+
+
+def _has_sums(work: _Work) -> bool:
+    """Whether something that is no layer reads what is rounded for one, and would else read it in float."""
+    graph = GraphIndex(work.model)
+    given = {layer.gives for layer in work.found if layer.ends_rounded}
+    reads = {layer.reads for layer in work.found} - given
+    keys = {layer.key for layer in work.found}
+    return any(node.output[0] not in keys for name in reads for node in graph.readers[name])
 
 
 def _why(share: float) -> str:

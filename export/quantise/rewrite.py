@@ -52,10 +52,13 @@ class Plan:
         weights: by the key of a layer; a layer that is not in it stays in float, and of one that has None only what it
             takes and gives is rounded, which shows what that alone costs.
         activations: by tensor.
+        sums: whether whatever reads a tensor that is rounded for some layer reads it rounded. Sums of branches are then
+            integers too, which is faster; else they are exact.
     """
 
     weights: Mapping[str, Weight | None] = field(default_factory=dict)
     activations: Mapping[str, Code] = field(default_factory=dict)
+    sums: bool = True
 
 
 def written(model: onnx.ModelProto, layers: tuple[Layer, ...], plan: Plan) -> onnx.ModelProto:
@@ -67,6 +70,8 @@ def written(model: onnx.ModelProto, layers: tuple[Layer, ...], plan: Plan) -> on
     chosen = {layer.key: layer for layer in layers if layer.key in plan.weights}
     everywhere = {layer.gives for layer in chosen.values() if layer.ends_rounded and graph.readers.get(layer.gives)}
     read = {layer.reads for layer in chosen.values()}
+    if plan.sums:
+        everywhere |= read
     floats = {layer.key: layer for layer in layers if layer.key not in plan.weights and layer.ends_rounded}
     pairs: dict[str, str] = {}
     nodes: list[onnx.NodeProto] = []

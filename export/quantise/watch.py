@@ -74,7 +74,7 @@ def looked(model: onnx.ModelProto, names: Sequence[str], feeds: Iterable[Feeds])
 
 
 def _without_unread_nodes(model: onnx.ModelProto) -> None:
-    """Take out, in place, the nodes that no output needs."""
+    """Take out, in place, what no output needs."""
     from attn_export.reparam.adapters.onnx.nodes import captured
 
     needed, kept = {port.name for port in model.graph.output}, list[bytes]()
@@ -84,6 +84,9 @@ def _without_unread_nodes(model: onnx.ModelProto) -> None:
             kept.append(node.SerializeToString())
     del model.graph.node[:]
     model.graph.node.extend(map(onnx.NodeProto.FromString, reversed(kept)))
+    inputs = [port.SerializeToString() for port in model.graph.input if port.name in needed]
+    del model.graph.input[:]
+    model.graph.input.extend(map(onnx.ValueInfoProto.FromString, inputs))
     kept_tensors = [tensor.SerializeToString() for tensor in model.graph.initializer if tensor.name in needed]
     del model.graph.initializer[:]
     model.graph.initializer.extend(map(onnx.TensorProto.FromString, kept_tensors))

@@ -24,7 +24,9 @@ from attn_export.export.quantise.patches import columns, groups_of
 from attn_export.export.quantise.quantise import quantise
 from attn_export.export.quantise.quantised import FLOAT, INT8, Wish
 from attn_export.export.quantise.ranges import RULES, Histogram, histograms
-from attn_export.export.quantise.rewrite import Plan, Weight, written
+from attn_export.export.quantise.rewrite import Plan, Weight, rounded_name, written
+from attn_export.export.quantise.walk import Walk
+from attn_export.export.quantise.watch import looked
 from attn_export.types import Array, Feeds
 
 
@@ -255,8 +257,6 @@ def nearest(model: onnx.ModelProto, *, per_channel: bool = True) -> onnx.ModelPr
     graph = GraphIndex(model)
     found, weights, activations = layers(graph), {}, {}
     tensors = [name for layer in found for name in (layer.reads, layer.gives)]
-    from attn_export.export.quantise.watch import looked
-
     for name, seen in histograms(lambda: looked(model, tensors, CALIBRATION), tensors).items():
         activations[name] = codes.code(seen.low, seen.high, unsigned=True)
     for layer in found:
@@ -334,3 +334,58 @@ def test_a_model_that_ignores_its_input_has_nothing_of_what_varies() -> None:
     assert centred_snr(truth, constant) == pytest.approx(0, abs=1e-6)
     assert centred_snr(truth, truth) == judge.MOST
     assert Judge(chain(), HELD_OUT).snr(chain()) == judge.MOST
+
+
+def residual() -> onnx.ModelProto:
+    """Build blocks whose sum two branches read."""
+    nodes = [helper.make_node("Conv", ["x", "w", "b"], ["c"], "stem"), helper.make_node("Relu", ["c"], ["t0"], "r")]
+    weights = {"w": draw(8, 3, 1, 1, seed=1), "b": draw(8, seed=2)}
+    for i in range(3):
+        weights |= {f"w{i}": 0.2 * draw(8, 8, 3, 3, seed=10 + i), f"b{i}": 0.1 * draw(8, seed=20 + i)}
+        nodes += [
+            helper.make_node("Conv", [f"t{i}", f"w{i}", f"b{i}"], [f"c{i}"], f"conv{i}", pads=[1] * 4),
+            helper.make_node("Add", [f"c{i}", f"t{i}"], [f"s{i}"], f"add{i}"),
+            helper.make_node("Relu", [f"s{i}"], [f"t{i + 1}"], f"relu{i}"),
+        ]
+    nodes.append(helper.make_node("GlobalAveragePool", ["t3"], ["y"], "pool"))
+    return build(nodes, weights, ("b", 3, 10, 10))
+
+
+@pytest.mark.parametrize("sums", [True, False])
+def test_walking_gives_what_running_from_the_start_gives(sums: bool) -> None:
+    """Every tensor on the way is that of the whole model, although each node is run once and little is kept."""
+    model = residual()
+    graph = GraphIndex(model)
+    found = layers(graph)
+    tensors = [name for layer in found for name in (layer.reads, layer.gives)]
+    seen = histograms(lambda: looked(model, tensors, CALIBRATION), tensors)
+    activations = {name: codes.code(one.low, one.high, unsigned=True) for name, one in seen.items()}
+    walk, weights = Walk(model, CALIBRATION), {}
+    for layer in found:
+        so_far = written(model, found, Plan(weights, activations, sums))
+        name = rounded_name(so_far, layer.reads)
+        whole = [values[name] for values in looked(so_far, [name], CALIBRATION)]
+        for one, other in zip(walk.advance(so_far, name), whole, strict=True):
+            assert np.allclose(one, other, atol=1e-6)
+        assert all(len(case) <= 2 for case in walk.cases)
+        rows = rows_of(layer, graph.maker[layer.key], graph.array(layer.weight))
+        scales = codes.weight_scales(rows, per_channel=True)
+        weights = weights | {layer.key: Weight(codes.weight_codes(rows, scales), scales)}
+
+
+def test_sums_are_exact_only_where_they_are_to_be() -> None:
+    """An Add reads what is rounded, or what is not."""
+    model = residual()
+    graph = GraphIndex(model)
+    found = layers(graph)
+    activations = {name: codes.Code(0.1, 0, unsigned=True) for layer in found for name in (layer.reads, layer.gives)}
+    for sums, ends in ((True, "_rounded"), (False, "t1")):
+        result = written(model, found, Plan(dict.fromkeys(layer.key for layer in found), activations, sums))
+        add = next(node for node in result.graph.node if node.name == "add1")
+        assert add.input[1].endswith(ends)
+        assert add.input[0].endswith("_rounded")
+
+
+def test_a_model_with_sums_keeps_more_than_rounding_to_the_nearest() -> None:
+    model = residual()
+    assert snr(model, fitted(model, Wish())) > snr(model, nearest(model)) + 3

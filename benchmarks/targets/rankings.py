@@ -10,8 +10,9 @@ from typing import Any
 HEAD = """## Which runtime is fastest
 
 Printed by `attn-export bench BUNDLE --all` on bundles at full size, fused, one thread: time over that of the ONNX model
-on ONNX Runtime, with its 95 % interval and that of each model against itself. Where the load is above the number of
-cores, others were at work on the machine: ratios of models that take turns hold, and their intervals are wider.
+on ONNX Runtime, with its 95 % interval and that of each model against itself. There is one ranking of a bundle for each
+condition. *Loaded*: the load was above the number of cores, so others were at work on the machine; ratios of models that
+take turns hold there, and their intervals are wider.
 """
 _COLUMNS = ("model", "artifact", "runtime", "time ratio", "A/A control", "clock", "error", "verdict")
 
@@ -24,6 +25,7 @@ def kept(output: str, date: str) -> dict[str, Any]:
         "bundle": Path(found["bundle"]).name,
         "date": date,
         "machine": f"{machine['processor']}, {machine['cores']} cores, load {machine['load']}",
+        "condition": "loaded" if machine["load"] > machine["cores"] else "quiet",
         "case": found["case"],
         "rows": [_row(row) for row in (found["baseline"], *found["ranking"])],
     }
@@ -47,11 +49,10 @@ def _row(row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read(file: Path) -> list[dict[str, Any]]:
-    """Read the lines; of two of one bundle the later holds."""
+    """Read the lines; of two of one bundle and one condition the later holds."""
     lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    return sorted(
-        {one["bundle"]: one for one in map(json.loads, filter(None, lines))}.values(), key=lambda r: r["bundle"]
-    )
+    found = {(one["bundle"], one["condition"]): one for one in map(json.loads, filter(None, lines))}
+    return [found[key] for key in sorted(found, key=lambda key: (key[0], key[1] != "quiet"))]
 
 
 def append(file: Path, ranking: Mapping[str, Any]) -> None:
@@ -66,19 +67,23 @@ def section(rankings: Sequence[Mapping[str, Any]]) -> str:
         return ""
     lines = [HEAD, _line(_COLUMNS), "|---" * len(_COLUMNS) + "|"]
     lines += [_line(cells) for ranking in rankings for cells in _cells(ranking)]
-    said = [f"- `{one['bundle']}`: {one['date']}, {one['machine']}; case '{one['case']}'" for one in rankings]
+    said = [f"- {_name(one)}: {one['date']}, {one['machine']}; case '{one['case']}'" for one in rankings]
     return "\n".join([*lines, "", *said]) + "\n"
 
 
 def _cells(ranking: Mapping[str, Any]) -> Iterable[tuple[str, ...]]:
     baseline, *others = ranking["rows"]
-    yield (f"`{ranking['bundle']}`", *_what(baseline), "1", "", "", _error(baseline), "baseline")
+    yield (_name(ranking), *_what(baseline), "1", "", "", _error(baseline), "baseline")
     for row in others:
         if row["fault"]:
             yield ("", *_what(row), "", "", "", _error(row), f"not timed: {row['fault'][:200]}".replace("|", "\\|"))
         else:
             ratio = "" if row["verdict"] == "void" else _interval(row["ratio"])
             yield ("", *_what(row), ratio, _interval(row["control"]), row["clock"], _error(row), row["verdict"])
+
+
+def _name(ranking: Mapping[str, Any]) -> str:
+    return f"`{ranking['bundle']}`, {ranking['condition']}"
 
 
 def _what(row: Mapping[str, Any]) -> tuple[str, str]:

@@ -180,12 +180,15 @@ def test_a_ranking_is_kept_as_it_was_printed(tmp_path: Path) -> None:
     file = tmp_path / "rankings.jsonl"
     for date in ("2026-01-01", "2026-01-02"):
         rankings.append(file, rankings.kept(json.dumps(printed), date))
+    loaded = {**printed, "environment": {"processor": "P", "cores": 2, "load": 2.5}}
+    rankings.append(file, rankings.kept(json.dumps(loaded), "2026-01-01"))
     text = rankings.section(rankings.read(file))
-    assert text.count("baseline") == 1, "the later of two holds"
+    assert text.count("baseline") == 2, "of two of one condition the later holds"
+    assert text.index("| `net`, quiet |") < text.index("| `net`, loaded |")
     assert "|  | fast (float32) | R 1 | 0.80 [0.79, 0.81] | 1.00 [0.79, 0.81] | CPU time | 46.0 dB | faster |" in text
     assert "|  | odd (float32) | R 1 |  | 1.00" in text, "no ratio where the control does not hold"
     assert "| k 0.50 | not timed: wrong \\| k 9 |" in text
-    assert "- `net`: 2026-01-02, P, 2 cores, load 1.5; case 'b=1'" in text
+    assert "- `net`, quiet: 2026-01-02, P, 2 cores, load 1.5; case 'b=1'" in text
     assert rankings.section([]) == ""
 
 

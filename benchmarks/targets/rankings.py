@@ -11,8 +11,8 @@ HEAD = """## Which runtime is fastest
 
 Printed by `attn-export bench BUNDLE --all` on bundles at full size, fused, one thread: time over that of the ONNX model
 on ONNX Runtime, with its 95 % interval and that of each model against itself. There is one ranking of a bundle for each
-condition. *Loaded*: the load was above the number of cores, so others were at work on the machine; ratios of models that
-take turns hold there, and their intervals are wider.
+condition. *Loaded*: the load was above the number of cores, so others were at work on the machine; ratios of models
+that take turns hold there, and their intervals are wider.
 """
 _COLUMNS = ("model", "artifact", "runtime", "time ratio", "A/A control", "clock", "error", "verdict")
 

@@ -72,12 +72,10 @@ class Attempt:
 
     def _row(self, row: Row, one: Prepared) -> Row:
         row = replace(row, fused=bool((one.whole.manifest.get("fusion") or {}).get("sites")))
-        name, precision = parse(row.target)
-        found = CONVERTERS[name].convert(replace(one.source, asked=precision))
         with tempfile.TemporaryDirectory() as folder:
-            whole = beside(one.whole, found, PrecisionClass(one.source.model_precision), Path(folder))
+            whole, share = converted(one, row.target, Path(folder))
             try:
-                row = proven(replace(row, converted=True, share_on_accelerator=found.taken), whole)
+                row = proven(replace(row, converted=True, share_on_accelerator=share), whole)
             except BackendMissingError:
                 raise
             except AttnExportError as error:
@@ -85,6 +83,17 @@ class Attempt:
             if self.faults and row.right:
                 row = replace(row, faults_caught=planted(one.faulty, whole, row.target))
             return timed(row, whole) if self.time and row.right else row
+
+
+def converted(one: Prepared, to: str, folder: Path) -> tuple[Bundle, float | None]:
+    """Convert an entry: its bundle with the file, which lies in ``folder``, and the share that fast kernels take.
+
+    Raises:
+        ExportError: the converter refuses it.
+    """
+    name, precision = parse(to)
+    found = CONVERTERS[name].convert(replace(one.source, asked=precision))
+    return beside(one.whole, found, PrecisionClass(one.source.model_precision), folder), found.taken
 
 
 def beside(whole: Bundle, one: Converted, model: PrecisionClass, folder: Path) -> Bundle:

@@ -2,15 +2,16 @@
 
     python -m benchmarks.targets.compiled --target qnn:sm8650:int8 --bundles FOLDER [--entries se,repvgg] [--to litert]
 
-Each entry's bundle lies in ``FOLDER/ENTRY``, as ``attn-export ENTRY --preset test --fuse -o FOLDER/ENTRY`` writes it,
-and is made where it is missing. What the maker's simulator gives for its cases stands in the row as *simulated*; that
-is of no one chip. ``python -m benchmarks.targets page`` renders the rows.
+Each entry's bundle lies in ``FOLDER``, as ``attn-export sweep --fuse`` leaves it, and is made where it is missing; with
+``--to`` a compiler gets what that converter makes of it. What the maker's simulator gives for its cases stands in the
+row as *simulated*; that is of no one chip. ``python -m benchmarks.targets page`` renders the rows.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import tempfile
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -27,14 +28,11 @@ from attn_export.deploy_tests.backend import CompileOptions, Evidence
 from attn_export.deploy_tests.machine import environment
 from attn_export.deploy_tests.parity import simulated
 from attn_export.errors import AttnExportError, BackendMissingError
-from attn_export.export.sources.catalogue import from_spec
-from attn_export.mechanisms import MECHANISMS
-from attn_export.pipeline import deploy
-from attn_export.pipeline.options import BuildOptions, DeployOptions
 from attn_export.untrusted.text import first_line
 from benchmarks.targets import row as rows
 from benchmarks.targets.__main__ import ROWS, wanted
-from benchmarks.targets.attempt import unforeseen
+from benchmarks.targets.attempt import converted, unforeseen
+from benchmarks.targets.prepared import prepared
 from benchmarks.targets.row import Row
 from benchmarks.targets.worker import Worker
 
@@ -48,22 +46,8 @@ LIMIT = 180.0
 LONGEST = 600
 
 
-def made(entry: str, folder: Path, to: tuple[str, ...]) -> Bundle:
-    """Give an entry's bundle, written anew where it is not there; ``to`` names converters that it needs.
-
-    Raises:
-        AttnExportError: the main job fails, or what lies there is no bundle.
-    """
-    place = folder / entry
-    if not (place / bundle.MANIFEST).is_file():
-        subject = from_spec(entry, MECHANISMS[entry], PRESET)
-        options = BuildOptions(fuse=True, to=to)
-        deploy.deploy(subject, DeployOptions(output=place, build=options, bench=False, mutants="none", original=False))
-    return bundle.read(place)
-
-
-def compiled(target: str, entry: str, preset: str, *, folder: Path, to: tuple[str, ...] = ()) -> Row:
-    """Compile one entry; whatever comes of it is a row.
+def compiled(target: str, entry: str, preset: str, *, folder: Path, to: str = "") -> Row:
+    """Compile one entry, from what the converter ``to`` makes of it where one is named; what comes of it is a row.
 
     Raises:
         BackendMissingError: the compiler is not here.
@@ -72,16 +56,23 @@ def compiled(target: str, entry: str, preset: str, *, folder: Path, to: tuple[st
     now = datetime.now(timezone.utc).strftime("%Y-%m-%d")
     row = Row(target, entry, preset, machine=environment.processor(), date=now)
     try:
-        whole = made(entry, folder, to)
-        row = replace(row, fused=bool((whole.manifest.get("fusion") or {}).get("sites")))
-        row = _built(row, whole, *split(target))
+        one = prepared(folder, entry, preset)
+        row = replace(row, fused=bool((one.whole.manifest.get("fusion") or {}).get("sites")))
+        with tempfile.TemporaryDirectory() as place:
+            whole = converted(one, to, Path(place))[0] if to else one.whole
+            row = _built(row, whole, *split(target))
     except BackendMissingError:
         raise
     except AttnExportError as error:
-        row = replace(row, converted=False, reason=first_line(error, LONGEST).replace(str(folder), "…"))
+        row = replace(row, converted=False, reason=_without(folder, first_line(error, LONGEST)))
     except Exception as error:  # compilers may raise anything; that is their failure, and a row
         row = unforeseen(row, error)
     return replace(row, seconds=round(time.perf_counter() - began, 1))
+
+
+def _without(folder: Path, text: str) -> str:
+    """Leave out where the bundles lie."""
+    return text.replace(str(folder), "…").replace(str(folder.resolve()), "…")
 
 
 def split(target: str) -> tuple[str, str]:
@@ -137,7 +128,7 @@ def main(words: list[str]) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--target", required=True, help="as for attn-export compile, perhaps with :float16 or :int8")
     parser.add_argument("--bundles", required=True, type=Path, metavar="FOLDER", help="where the bundles lie")
-    parser.add_argument("--to", default="", metavar="NAMES", help="converters, for compilers that take their files")
+    parser.add_argument("--to", default="", metavar="NAME", help="a converter, for a compiler that takes its files")
     parser.add_argument("--entries", default="", metavar="NAMES", help="some entries; also those that have a row")
     parser.add_argument("--rows", type=Path, default=ROWS, metavar="FOLDER", help="where the rows lie")
     asked = parser.parse_args(words)
@@ -146,8 +137,7 @@ def main(words: list[str]) -> None:
         raise SystemExit(f"{asked.target}: {why}")
     asked.rows.mkdir(parents=True, exist_ok=True)
     file = rows.file_of(asked.rows, asked.target)
-    to = tuple(filter(None, asked.to.split(",")))
-    worker = Worker(partial(compiled, folder=asked.bundles, to=to), 2 * LIMIT)
+    worker = Worker(partial(compiled, folder=asked.bundles, to=asked.to), 2 * LIMIT)
     try:
         for entry in wanted(filter(None, asked.entries.split(",")), rows.read(file)):
             row = worker.row(asked.target, entry, PRESET)

@@ -29,12 +29,18 @@ class Prepared:
     """One entry; what is asked for the first time is made then.
 
     Args:
-        subject: the network.
+        entry: its name in the catalogue.
+        preset: of the entry.
         whole: its bundle, fused.
     """
 
-    def __init__(self, subject: Subject, whole: Bundle) -> None:
-        self.subject, self.whole = subject, whole
+    def __init__(self, entry: str, preset: str, whole: Bundle) -> None:
+        self.entry, self.preset, self.whole = entry, preset, whole
+
+    @functools.cached_property
+    def subject(self) -> Subject:
+        """The network."""
+        return from_spec(self.entry, MECHANISMS[self.entry], self.preset)
 
     @functools.cached_property
     def source(self) -> Source:
@@ -66,7 +72,6 @@ def prepared(folder: Path, entry: str, preset: str) -> Prepared:
         AttnExportError: the main job fails, or what lies there is no bundle.
     """
     place = folder / f"{entry}-{preset}-fused"
-    subject = from_spec(entry, MECHANISMS[entry], preset)
     if not (place / bundle.MANIFEST).is_file():
         options = DeployOptions(
             output=place,
@@ -76,5 +81,5 @@ def prepared(folder: Path, entry: str, preset: str) -> Prepared:
             original=False,
             command=(entry, "--preset", preset, "--fuse"),
         )
-        return Prepared(subject, deploy.deploy(subject, options).bundle)
-    return Prepared(subject, bundle.read(place))
+        deploy.deploy(from_spec(entry, MECHANISMS[entry], preset), options)
+    return Prepared(entry, preset, bundle.read(place))

@@ -17,6 +17,7 @@ from attn_export.deploy_tests.parity.simulated import Simulated
 from attn_export.deploy_tests.refusal import Complaint, RefusedError
 from attn_export.registry import Entry
 from benchmarks.targets.compiled import LEAST, LIMIT, compiled, judged
+from benchmarks.targets.prepared import prepared
 from benchmarks.targets.row import Row
 from tests.deploy_tests.test_conformance import write
 
@@ -57,7 +58,8 @@ def row(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, target: str = "toy:c:fl
     monkeypatch.setattr(
         type(backends.BACKENDS), "__getitem__", lambda self, name: toy if name == "toy" else ours(self, name)
     )
-    write(tmp_path / "twice")
+    write(tmp_path / "twice-test-fused")
+    prepared.cache_clear()
     return compiled(target, "twice", "test", folder=tmp_path)
 
 
@@ -81,7 +83,7 @@ def test_what_the_simulator_gets_wrong_and_what_is_refused_has_its_reason(
     (tmp_path / "b").mkdir()
     refused = row(monkeypatch, tmp_path / "b", refuses=True)
     assert (refused.converted, refused.ran, refused.evidence) == (False, None, "")
-    assert refused.reason == "toy refuses …/twice/model.onnx: Mul 'n': no"
+    assert refused.reason == "toy refuses …/twice-test-fused/model.onnx: Mul 'n': no"
 
 
 def test_a_broken_simulator_is_no_verdict_on_the_build() -> None:

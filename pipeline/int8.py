@@ -87,8 +87,10 @@ def made(model: Exported, inputs: Int8Inputs, asked: Int8Options) -> Int8Model:
         ContractError: the codes are not what they must be.
     """
     split = inputs.split
-    wish = Wish(asked.least_snr)
-    found = quantise(model.model, split.calibration, split.held_out, wish, inputs.said, inputs.clock)
+    wish = Wish(asked.least_snr, unsigned=not asked.symmetric, per_channel=not asked.per_tensor)
+    # Symmetric codes are for other targets: what this machine is faster with is nothing to choose layers by.
+    clock = None if asked.symmetric else inputs.clock
+    found = quantise(model.model, split.calibration, split.held_out, wish, inputs.said, clock)
     usual: dict[str, list[Usual]] = {}
     meaning = []
     evaluator = OnnxEvaluator(found.model)

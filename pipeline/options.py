@@ -24,10 +24,15 @@ class Int8Options:
             counts.
         top1_drop: the largest loss of top-1 accuracy on labelled images, as a share of one; None where that is not
             asked for.
+        symmetric: whether activations are symmetric int8 throughout, as some targets need it; else uint8 with zero
+            points, which processors are faster with.
+        per_tensor: whether a weight has one scale for all of its channels, where a target has nothing else.
     """
 
     least_snr: float | None = 20.0
     top1_drop: float | None = None
+    symmetric: bool = False
+    per_tensor: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -123,6 +123,8 @@ def export(
     int8: options.Int8 = False,
     snr: options.LeastSnr = None,
     top1_drop: options.Top1Drop = None,
+    symmetric: options.Symmetric = False,
+    per_tensor: options.PerTensor = False,
     labels: options.Labels = None,
     mutants: options.Mutants = "fast",
     data: options.Data = None,
@@ -180,7 +182,9 @@ def export(
                 equalize=equalize,
                 fp16=fp16,
                 to=options.formats(to),
-                int8=options.int8(wanted=int8, snr=snr, top1_drop=top1_drop),
+                int8=options.int8(
+                    wanted=int8, snr=snr, top1_drop=top1_drop, symmetric=symmetric, per_tensor=per_tensor
+                ),
             ),
             seed=seed,
             threads=threads,

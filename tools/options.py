@@ -127,6 +127,18 @@ Top1Drop = Annotated[
         help="Of --int8: the largest loss of top-1 accuracy, such as 0.5%, by its 95 % interval; needs --labels.",
     ),
 ]
+Symmetric = Annotated[
+    bool,
+    typer.Option(
+        "--symmetric",
+        help="Of --int8: symmetric codes for activations too, as TensorRT takes them; by default uint8 with zero"
+        " points, which CPUs are faster with.",
+    ),
+]
+PerTensor = Annotated[
+    bool,
+    typer.Option("--per-tensor", help="Of --int8: one scale for a whole weight, for targets that have nothing else."),
+]
 Labels = Annotated[
     Path | None,
     typer.Option(
@@ -214,7 +226,9 @@ def formats(text: str | None) -> tuple[str, ...]:
     return names
 
 
-def int8(*, wanted: bool, snr: float | None, top1_drop: str | None) -> pipeline.Int8Options | None:
+def int8(
+    *, wanted: bool, snr: float | None, top1_drop: str | None, symmetric: bool, per_tensor: bool
+) -> pipeline.Int8Options | None:
     """Read what a model in int8 is held to: a ratio in dB, a loss of accuracy, or both; None where there is to be none.
 
     Raises:
@@ -227,10 +241,13 @@ def int8(*, wanted: bool, snr: float | None, top1_drop: str | None) -> pipeline.
         for name, value in (("--snr", snr), ("--top1-drop", top1_drop)):
             if value is not None:
                 raise UsageError(f"{name} is what a model in int8 is held to: add --int8, or leave it out")
+        for name, given in (("--symmetric", symmetric), ("--per-tensor", per_tensor)):
+            if given:
+                raise UsageError(f"{name} is how a model in int8 is coded: add --int8, or leave it out")
         return None
     drop = None if top1_drop is None else points(top1_drop)
     least = Int8Options().least_snr if snr is None and drop is None else snr
-    return Int8Options(least_snr=least, top1_drop=drop)
+    return Int8Options(least_snr=least, top1_drop=drop, symmetric=symmetric, per_tensor=per_tensor)
 
 
 def points(text: str) -> float:

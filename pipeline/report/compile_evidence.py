@@ -46,4 +46,6 @@ def _made(item: Mapping[str, Any]) -> str:
 def _simulated(item: Mapping[str, Any]) -> str:
     if not (raw := item.get("simulated")):
         return ""
-    return Simulated(raw["cases"], raw["snr_db"], raw["case"], raw["output"], raw["failure"]).summary()
+    return Simulated(
+        raw["cases"], raw["snr_db"], raw["case"], raw["output"], raw["failure"], raw.get("centred", False)
+    ).summary()

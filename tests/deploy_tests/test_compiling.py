@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from attn_export.bundle import Case
+from attn_export.bundle.figures import SimulatedRecord
 from attn_export.deploy_tests import backends
 from attn_export.deploy_tests.backend import CompileOptions
 from attn_export.deploy_tests.compiling import child
@@ -18,7 +19,7 @@ from attn_export.deploy_tests.compiling.evidence import ChipEvidence, CpuNode, P
 from attn_export.deploy_tests.parity import simulated
 from attn_export.deploy_tests.refusal import Complaint, RefusedError
 from attn_export.errors import BackendError, BackendMissingError, UnknownNameError
-from attn_export.types import JsonDict
+from attn_export.types import JsonDict, TensorSpec
 
 ME = __name__
 
@@ -164,6 +165,26 @@ def test_the_worst_of_what_was_simulated_counts() -> None:
     assert shape is not None
     assert shape.failure == "expected the shape (1, 2), got (2,)"
     assert simulated.judge([], []) is None
+
+
+def test_int8_is_simulated_on_the_data_it_was_made_for_and_by_what_varies() -> None:
+    """A model that lost its input would have 15 dB and more by the usual ratio."""
+    x, port = np.ones((1, 3), np.float32), TensorSpec("y", "float32", (1, 2))
+    images = [case(f"data: {i}", x, np.array([[10.0 + i, 5.0 - i]])) for i in range(4)]
+    drawn = case("as traced", x, np.zeros((1, 2)))
+    chosen = simulated.fitting([drawn, *images], {"x": (1, 3)}, images)
+    assert [one.name for one in chosen] == [one.name for one in images]
+    lost = simulated.judge_int8(chosen, [{"y": np.float32([[11.5, 3.5]])}] * 4, [port])
+    assert lost.snr_db == pytest.approx(0, abs=0.1)
+    assert "0.0 dB of what varies at the least" in lost.summary()
+    usual = simulated.judge(chosen, [{"y": np.float32([[11.5, 3.5]])}] * 4)
+    assert usual is not None
+    assert usual.snr_db is not None
+    assert usual.snr_db > 34
+    near = [{"y": (one.reference["y"] + 0.01).astype(np.float32)} for one in images]
+    worst = simulated.judge_int8(chosen, [*near[:3], {"y": near[3]["y"] + np.float32(0.1)}], [port])
+    assert worst.case == "data: 3"
+    assert SimulatedRecord(**worst.to_dict()).centred
 
 
 if __name__ == "__main__":

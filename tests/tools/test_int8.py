@@ -251,6 +251,19 @@ def test_accuracy_alone_may_be_asked_for(place: Path, tmp_path: Path) -> None:
     assert run("verify", tmp_path / "out").code == 0
 
 
+def test_codes_for_targets_that_have_no_others(place: Path) -> None:
+    """Symmetric codes have no zero points, and a weight one scale, where that is asked for."""
+    done = job(place, "--int8", "--symmetric", "--per-tensor", "--json")
+    assert done.code == 0, done.err
+    graph = onnx.load(place / "other" / "int8.onnx").graph
+    constants = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    pairs = [node for node in graph.node if node.op_type in ("QuantizeLinear", "DequantizeLinear")]
+    assert pairs
+    assert all(constants[node.input[2]].dtype == np.int8 and not constants[node.input[2]].any() for node in pairs)
+    assert all(constants[node.input[1]].shape == () for node in pairs)
+    assert run("verify", place / "other", "--artifact", "int8").code == 0
+
+
 def test_random_weights_prove_nothing_and_end_with_5(tmp_path: Path) -> None:
     for index in range(16):
         np.save(tmp_path / f"{index}.npy", np.random.default_rng(index).random((3, 64, 64), np.float32))
@@ -270,6 +283,8 @@ def test_random_weights_prove_nothing_and_end_with_5(tmp_path: Path) -> None:
         (("--int8", "--top1-drop", "1%"), "say what is right with --labels"),
         (("--int8", "--top1-drop", "1"), "expected a loss above 0 %"),
         (("--int8", "--top1-drop", "100%"), "expected a loss above 0 %"),
+        (("--symmetric",), "--symmetric is how a model in int8 is coded"),
+        (("--per-tensor",), "--per-tensor is how a model in int8 is coded"),
     ],
 )
 def test_what_cannot_be_ends_with_2(place: Path, more: tuple[str, ...], why: str) -> None:

@@ -291,12 +291,16 @@ def compile_(asked: CompileRequest, *, as_json: bool) -> None:
     ranges = shape_ranges.asked(whole, asked.shapes, cases=False)
     usual = {port: array.shape for port, array in whole.cases[0].inputs.items()}
     usual |= {port: shapes.opt for port, shapes in ranges.items()}
-    cases = simulated.fitting(whole.cases, usual)
+    cases = simulated.fitting(whole.cases, usual, model.meaning)
     feeds = tuple({port.name: case.inputs[port.name] for port in whole.inputs} for case in cases)
     wanted = CompileOptions(chip, ranges, asked.precision, feeds, feeds if asked.simulate else ())
     evidence = backends.compile_only(name, model.path, wanted)
     bundle.unchanged(whole)  # the compiler has read the model by itself
-    verdict = simulated.judge(cases, evidence.simulated) if evidence.simulated else None
+    verdict = None
+    if evidence.simulated and model.meaning:
+        verdict = simulated.judge_int8(cases, evidence.simulated, whole.outputs)
+    elif evidence.simulated:
+        verdict = simulated.judge(cases, evidence.simulated)
     digest = keep_evidence.keep_evidence(whole, evidence, verdict)
     if as_json:
         judged = {} if verdict is None else {"simulated": verdict.to_dict()}

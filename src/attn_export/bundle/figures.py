@@ -600,6 +600,7 @@ class SimulatedRecord:
         case: of which case.
         output: of which output.
         failure: why the values were not even compared; empty otherwise.
+        centred: whether the signal is what varies between the cases alone.
     """
 
     label: Literal["simulated"]
@@ -608,6 +609,7 @@ class SimulatedRecord:
     case: str
     output: str
     failure: str = ""
+    centred: bool = False
 
 
 @dataclass(frozen=True)

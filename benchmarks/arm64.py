@@ -5,6 +5,8 @@
     python -m benchmarks.arm64 WORK
 
 Each folder in WORK is a section. What was proven is kept beside it, as WORK/SECTION.PROCESSOR.json, and not run again.
+The runtimes' section is a list of what ``attn-export verify BUNDLE --backend NAME --json`` printed here, and with
+``--emulate aarch64 --cpu PROCESSOR`` there; its rows are called after the runtimes, too.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from attn_export import bundle
+from attn_export.deploy_tests import backends
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 PAGE, ROWS = DOCS / "arm64.md", DOCS / "arm64.json"
@@ -84,7 +87,7 @@ def rows(work: Path) -> tuple[list[Row], dict[str, str]]:
     for section in sorted(path.name for path in work.iterdir() if path.is_dir()):
         for processor in (HERE, *PROCESSORS):
             for one in read(work, section, processor):
-                name = Path(one["bundle"]).name
+                name = Path(one["bundle"]).name + _runtime(one)
                 before = found.get((section, name), Row(section, name, {}))
                 runs = [run["parity"] for run in one.get("runs", []) if "parity" in run]
                 errors = [item["normalized_error"] for parity in runs for item in parity["comparisons"]]
@@ -95,6 +98,12 @@ def rows(work: Path) -> tuple[list[Row], dict[str, str]]:
                 if machine := one.get("environment"):
                     machines[processor] = _machine(machine)
     return list(found.values()), machines
+
+
+def _runtime(one: Mapping[str, Any]) -> str:
+    """Name what a bundle ran on where that is not the usual runtime."""
+    names = sorted({run.get("backend", backends.DEFAULT) for run in one.get("runs", ())} - {backends.DEFAULT})
+    return f" on {', '.join(names)}" if names else ""
 
 
 def _machine(environment: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ row as *simulated*; that is of no one chip. ``python -m benchmarks.targets page`
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import tempfile
 import time
@@ -71,8 +72,9 @@ def compiled(target: str, entry: str, preset: str, *, folder: Path, to: str = ""
 
 
 def _without(folder: Path, text: str) -> str:
-    """Leave out where the bundles lie."""
-    return text.replace(str(folder), "…").replace(str(folder.resolve()), "…")
+    """Leave out where the bundles lie, and where files did for a while."""
+    text = text.replace(str(folder), "…").replace(str(folder.resolve()), "…")
+    return re.sub(rf"{re.escape(tempfile.gettempdir())}/{tempfile.gettempprefix()}\w+", "…", text)
 
 
 def split(target: str) -> tuple[str, str]:

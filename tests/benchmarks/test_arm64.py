@@ -48,6 +48,12 @@ def test_it_names_what_failed_and_what_moved_most(tmp_path: Path, monkeypatch: p
     assert "- `c` on max: it died" in text
     assert "- `a` on max: parity fails" in text
     assert "| `c` | 0.10 |  |  |" in text
+    (tmp_path / "runtimes").mkdir()
+    for processor in there:
+        other = said("a", 0.3)
+        other["runs"][0]["backend"] = "toy"
+        (tmp_path / f"runtimes.{processor}.json").write_text(json.dumps([said("a", 0.2), other]))
+    assert "| `a on toy` | 0.30 | 0.30 | 0.30 |" in page(*rows(tmp_path))
     assert "- max: E; Python 3.13, onnxruntime 1.32.0, numpy 2.4.6" in text
 
 

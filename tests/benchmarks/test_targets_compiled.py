@@ -16,7 +16,7 @@ from attn_export.deploy_tests.compiling.only import CompileOnly
 from attn_export.deploy_tests.parity.simulated import Simulated
 from attn_export.deploy_tests.refusal import Complaint, RefusedError
 from attn_export.registry import Entry
-from benchmarks.targets.compiled import LEAST, LIMIT, compiled, judged
+from benchmarks.targets.compiled import LEAST, LIMIT, _without, compiled, judged
 from benchmarks.targets.prepared import prepared
 from benchmarks.targets.row import Row
 from tests.deploy_tests.test_conformance import write
@@ -84,6 +84,7 @@ def test_what_the_simulator_gets_wrong_and_what_is_refused_has_its_reason(
     refused = row(monkeypatch, tmp_path / "b", refuses=True)
     assert (refused.converted, refused.ran, refused.evidence) == (False, None, "")
     assert refused.reason == "toy refuses …/twice-test-fused/model.onnx: Mul 'n': no"
+    assert _without(Path("/there"), "no /there/b and no /tmp/tmpa1_b/m.tflite") == "no …/b and no …/m.tflite"
 
 
 def test_a_broken_simulator_is_no_verdict_on_the_build() -> None:

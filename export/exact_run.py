@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from attn_export.errors import ConversionError, SubjectError
+from attn_export.export.arrays import arrays
 from attn_export.export.float64_run import double_inputs, doubled, in_float64
 from attn_export.export.outputs import evaluate
 from attn_export.export.subject import Subject
@@ -59,13 +60,13 @@ class ExactRun:
 
     def _by_trace(self, traced: Traced, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Run the trace in float64, once it has given in float32 what the module does."""
-        feeds = {name: value.numpy() for name, value in inputs.items()}
+        feeds = arrays(inputs)
         kinds = {item.name: item.dtype for item in self.subject.inputs}
         plain = {name: value.to(getattr(torch, kinds[name])) for name, value in inputs.items()}
         expected = evaluate(self.plain, plain)
         try:
             for name, value in traced.visit(feeds, expected, torch.float32):
-                if not _agree(torch.from_numpy(value), expected[name]):
+                if not _agree(torch.from_numpy(value).to(expected[name].dtype), expected[name]):
                     raise SubjectError(f"the trace of {self.subject.name} is not the module: {name!r} differs")
             return {name: torch.from_numpy(value) for name, value in traced.visit(feeds, expected)}
         except ConversionError as error:

@@ -20,7 +20,7 @@ from attn_export.export.copies import copied
 from attn_export.export.parts import parts
 
 #: Floating-point types that float64 stands for.
-_NARROW = frozenset({torch.float32, torch.float16, torch.bfloat16})
+NARROW = frozenset({torch.float32, torch.float16, torch.bfloat16})
 #: An operator that reads bits as another type: there a type is no precision.
 _BITS = "view.dtype"
 
@@ -67,7 +67,7 @@ class _Widening(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def _type(value: Any) -> Any:
-    return torch.float64 if isinstance(value, torch.dtype) and value in _NARROW else value
+    return torch.float64 if isinstance(value, torch.dtype) and value in NARROW else value
 
 
 def _holds_tensors(value: object) -> bool:

@@ -9,7 +9,9 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from attn_export.export.arrays import array
 from attn_export.export.graph.index import graph_inputs
+from attn_export.export.onnx.rounded_outputs import rounded
 from attn_export.export.outputs import GraphOutputs
 from attn_export.reparam.evaluate import transcendental
 from attn_export.reparam.evaluate.onnx import OnnxEvaluator
@@ -45,7 +47,8 @@ class GraphModule(nn.Module):
         if kind not in self._evaluators:
             dtype = torch.zeros((), dtype=kind[0]).numpy().dtype.type
             self._evaluators[kind] = OnnxEvaluator(self.model, dtype, coarse=self._coarse)
-        feeds = {value.name: x.numpy() for value, x in zip(graph_inputs(self.model), inputs, strict=True)}
-        return GraphOutputs(
-            {name: torch.from_numpy(value) for name, value in self._evaluators[kind].run(feeds).items()}
-        )
+        feeds = {value.name: array(x) for value, x in zip(graph_inputs(self.model), inputs, strict=True)}
+        found = self._evaluators[kind].run(feeds)
+        if kind[0] == torch.float32:
+            found = rounded(self.model, found)
+        return GraphOutputs({name: torch.from_numpy(value) for name, value in found.items()})

@@ -9,12 +9,14 @@ from typing import Any, get_args
 from torch import Tensor, nn
 
 from attn_export.errors import UsageError
+from attn_export.export.arrays import array, tensor
 from attn_export.export.binding import tensors
 from attn_export.export.chosen import settle
 from attn_export.export.copies import copied
 from attn_export.export.subject import Subject
 from attn_export.export.unwrapped import settle_weights
 from attn_export.export.weights.randomize import randomize
+from attn_export.export.widened import widened
 from attn_export.mechanisms.spec import Dtype, Input
 from attn_export.types import Dim
 
@@ -58,13 +60,13 @@ def from_module(
         raise UsageError(f"dynamic: expected inputs out of {', '.join(names)}, got {unknown[0]!r}")
     sizes: dict[str, int] = {}
     dims: dict[str, Dim] = {}
-    inputs = []
-    for key, value in given.items():
-        inputs.append(_input(key, value, free.get(key, {}), sizes, dims))
+    inputs: Sequence[Input] = [_input(key, value, free.get(key, {}), sizes, dims) for key, value in given.items()]
     own = copied(module)
     if randomize_weights:
         randomize(own, seed)
     settle_weights(own)
+    own, inputs, wide = widened(own, inputs, given)
+    given = {item.name: tensor(array(given[item.name]), item.dtype) for item in inputs}
     weights = f"random, seed {seed}" if randomize_weights else "as the module had them"
     chosen, notes = settle(own, given, outputs)
     return Subject(
@@ -75,7 +77,7 @@ def from_module(
         tuple(dims.values()),
         weights,
         random=randomize_weights,
-        notes=notes,
+        notes=tuple(filter(None, (wide, *notes))),
         outputs=chosen,
     )
 

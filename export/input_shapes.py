@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import cast, get_args
 
 from attn_export.errors import UnknownNameError, UsageError
-from attn_export.mechanisms.spec import Dtype, Input
+from attn_export.mechanisms.spec import Dtype, Input, is_float
 from attn_export.types import Dim
 
 DTYPES: tuple[Dtype, ...] = get_args(Dtype)
@@ -146,9 +146,9 @@ def _within(low: str | None, high: str | None, dtype: str, expected: str) -> tup
     if low is None or high is None:
         return None
     ends = (float(low), float(high))
-    if dtype == "bool" or not ends[0] <= ends[1] or (not dtype.startswith("float") and any(e % 1 for e in ends)):
+    if dtype == "bool" or not ends[0] <= ends[1] or (not is_float(dtype) and any(e % 1 for e in ends)):
         raise UsageError(f"{expected}: there is no {dtype} from {low} to {high}")
-    if not dtype.startswith("float") and not _holds(dtype, ends):
+    if not is_float(dtype) and not _holds(dtype, ends):
         raise UsageError(f"{expected}: {dtype} does not hold {low} to {high}")
     return ends
 

@@ -61,6 +61,8 @@ _HINTS = {
     "index out of range in self": "give the numbers that the table holds, such as --input ids:1x16:int64[0,999]",
     "not compiled with CUDA": "forward moves tensors to a GPU: write x.device instead",
     "c10::Half) should be": "convert the weights, .float(), or give --input x:…:float16",
+    "Float but found Half": "convert the weights, .float(), or give --input x:…:float16",
+    "Float but found BFloat16": "forward asks for bfloat16: let it take x.dtype, and the weights be float32",
     "double) should be": "convert the weights, .float(), or give --input x:…:float64",
 }
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from attn_export.bundle import Case, Selection, case_of, loose, rows
 from attn_export.errors import ExportError, InconclusiveError, SubjectError
+from attn_export.export.arrays import array, arrays
 from attn_export.export.cases.doubt import doubtful, unsettled
 from attn_export.export.cases.kinds import LARGE, UNIFORM, UNSTEADY
 from attn_export.export.cases.plan import CasePlan, left_out, plan, single, smaller
@@ -152,9 +153,8 @@ class _Runs:
             runs = [_in_order(run, reference, self.selections) for run in runs]
         if uniform:
             runs = [_further(run, reference) for run in (*runs, self.single.rounded(inputs, step=ROUNDING))]
-        truth = {key: value.contiguous().numpy() for key, value in reference.items()}
-        found = [{key: value.numpy() for key, value in run.items()} for run in runs]
-        case = case_of(name, {k: v.numpy() for k, v in inputs.items()}, truth, found, self.selections)
+        truth = {key: array(value.contiguous()) for key, value in reference.items()}
+        case = case_of(name, arrays(inputs), truth, list(map(arrays, runs)), self.selections)
         return _unbounded(runs[0], reference) or loose(case) or case
 
 
@@ -162,7 +162,7 @@ def _in_order(
     run: Mapping[str, Tensor], reference: Mapping[str, Tensor], selections: tuple[Selection, ...]
 ) -> dict[str, Tensor]:
     """Put the chosen rows of a run in the order of the reference's."""
-    came, wanted = ({name: value.numpy() for name, value in side.items()} for side in (run, reference))
+    came, wanted = arrays(run), arrays(reference)
     return {name: torch.from_numpy(value) for name, value in rows.matched(came, wanted, selections).items()}
 
 

@@ -12,8 +12,10 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from attn_export.bundle.elements import fitted
 from attn_export.errors import UnknownNameError
-from attn_export.mechanisms.spec import Input
+from attn_export.export.arrays import tensor
+from attn_export.mechanisms.spec import Input, is_float
 from attn_export.types import Dim
 
 
@@ -76,10 +78,10 @@ def draw(item: Input, sizes: Mapping[str, int], seed: int, scale: float = 1.0) -
     if is_mask(item) and item.within is None:
         lengths = random.integers(1, shape[-1] + 1, (*shape[:-1], 1)) if shape and shape[-1] else np.ones(shape)
         made = np.arange(shape[-1] if shape else 1) < lengths
-        return torch.from_numpy(np.broadcast_to(made, shape).astype(item.dtype))
-    if item.dtype.startswith("float"):
+        return tensor(fitted(np.broadcast_to(made, shape), item.dtype), item.dtype)
+    if is_float(item.dtype):
         values = random.standard_normal(shape) * scale if item.within is None else random.uniform(*item.within, shape)
-        return torch.from_numpy(np.asarray(values, item.dtype))
+        return tensor(fitted(values, item.dtype), item.dtype)
     low, high = whole(item)
     return torch.from_numpy(np.asarray(random.integers(low, high, shape), item.dtype))
 

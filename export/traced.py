@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, fx
 
 from attn_export.errors import ExportError
+from attn_export.export.arrays import array
 from attn_export.export.copies import copied
-from attn_export.export.float64_run import doubled, in_float64
+from attn_export.export.float64_run import NARROW, doubled, in_float64
 from attn_export.export.graph.origin import Origin, located
 from attn_export.export.onnx.opset import OPSET
 from attn_export.export.onnx.torch_export import traced
@@ -80,7 +81,7 @@ class Traced:
         with in_float64():
             expected = evaluate(doubled(self.subject.module), float64)
         for name, actual in self.visit(feeds, expected):
-            reference = expected[name].numpy()
+            reference = array(expected[name])
             if actual.shape != reference.shape:
                 return float("inf")
             size = float(np.linalg.norm(reference.astype(np.float64))) or 1.0
@@ -116,16 +117,16 @@ class _Run(fx.Interpreter):
         """Run one node; keep its result where it is wanted."""
         value = super().run_node(n)
         if n.name in self.wanted and isinstance(value, Tensor):
-            self.found[n.name] = value.detach().contiguous().numpy()
+            self.found[n.name] = array(value.detach().contiguous())
         return value
 
     def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
-        """Call an operator; a float32 that it names is the precision of this run."""
+        """Call an operator; a narrow type that it names is the precision of this run."""
         args, kwargs = fx.node.map_aggregate((args, dict(kwargs)), self._precision)
         return super().call_function(target, args, kwargs)
 
     def _precision(self, value: Any) -> Any:
-        return self.dtype if value is torch.float32 else value
+        return self.dtype if isinstance(value, torch.dtype) and value in NARROW else value
 
 
 def _cast(value: Tensor, dtype: torch.dtype) -> Tensor:

@@ -12,7 +12,16 @@ from typing import Any, Literal
 
 from attn_export.types import Dim as Dim
 
-Dtype = Literal["float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool"]
+Dtype = Literal["float16", "bfloat16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool"]
+
+
+def is_float(dtype: str) -> bool:
+    """Whether an element type has fractions.
+
+    >>> is_float("bfloat16"), is_float("int8")
+    (True, False)
+    """
+    return "float" in dtype
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import onnx
-import torch
 from torch import Tensor
 
 from attn_export import bundle
@@ -33,6 +32,7 @@ from attn_export.deploy_tests.parity.compare import Parity
 from attn_export.deploy_tests.parity.verify import verify
 from attn_export.errors import ConversionError, ExportError, GateError, InconclusiveError, UsageError
 from attn_export.export import promise, reference
+from attn_export.export.arrays import arrays, tensor
 from attn_export.export.audit import constants
 from attn_export.export.audit.constants import Auditor, first_of
 from attn_export.export.audit.findings import Audit
@@ -290,7 +290,7 @@ def _cases(
             noted(f"int8: {parts.summary()}")
             data = parts.cases()
         feeds = [
-            (name, {item.name: torch.from_numpy(values[item.name]) for item in subject.inputs})
+            (name, {item.name: tensor(values[item.name], item.dtype) for item in subject.inputs})
             for name, values in data.feeds.items()
         ]
         progress.detail(f"{len(feeds)} cases")
@@ -355,7 +355,7 @@ def _accuracy(state: PipelineState, options: DeployOptions, scratch: Path, progr
 
 def _selections(subject: Subject, state: PipelineState, said: Callable[[str], None]) -> tuple[Selection, ...]:
     """Find the outputs whose rows an operator of the exported graph chose, on the first case's inputs."""
-    feeds = {name: value.numpy() for name, value in subject.example(sizes=single(subject)).items()}
+    feeds = arrays(subject.example(sizes=single(subject)))
     try:
         return selections.found(state.model.model, feeds)
     except ExportError as error:

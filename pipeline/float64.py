@@ -9,6 +9,7 @@ import numpy as np
 
 from attn_export.bundle import Case, Selection, case_of
 from attn_export.export.onnx.read import read_model
+from attn_export.export.onnx.rounded_outputs import rounded
 from attn_export.reparam.evaluate import transcendental
 from attn_export.reparam.evaluate.onnx import OnnxEvaluator
 from attn_export.types import Array
@@ -27,4 +28,5 @@ def evaluate(
     ways: tuple[transcendental.Way, ...] = ("either", "up") if transcendental.found_in(graph) else ()
     others = [single, *(OnnxEvaluator(graph, np.float32, coarse=way) for way in ways)]
     for name, inputs in feeds.items():
-        yield case_of(name, inputs, exact.run(inputs), [other.run(inputs) for other in others], selections)
+        runs = [rounded(graph, other.run(inputs)) for other in others]
+        yield case_of(name, inputs, exact.run(inputs), runs, selections)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from attn_export.bundle import Bundle, Case, loose
+from attn_export.bundle import Bundle, Case, elements, loose
 from attn_export.errors import BundleError, ExportError, GateError, InconclusiveError
 from attn_export.pipeline import float64
 from attn_export.types import Array, Dim, Feeds, TensorSpec
@@ -103,7 +103,7 @@ def _fixed(whole: Bundle) -> dict[str, int]:
 
 
 def _is_whole(port: TensorSpec) -> bool:
-    return np.dtype(port.dtype).kind in "iu"
+    return elements.held_as(port.dtype).kind in "iu"
 
 
 def _whole_numbers(whole: Bundle, name: str) -> tuple[int, int]:
@@ -116,12 +116,12 @@ def _values(
     port: TensorSpec, sizes: Mapping[str, int], kind: str, known: tuple[int, int] | None, random: np.random.Generator
 ) -> Array:
     shape = tuple(sizes[dim] if isinstance(dim, str) else dim for dim in port.shape)
-    dtype = np.dtype(port.dtype)
+    dtype = elements.held_as(port.dtype)
     if known is not None:
         return np.asarray(random.integers(known[0], known[1] + 1, shape), dtype)
     if dtype.kind == "b":
         return np.asarray(random.random(shape) < random.random())
-    return np.asarray(KINDS[kind](random, shape), dtype)
+    return elements.fitted(KINDS[kind](random, shape), port.dtype)
 
 
 def _strange(case: Case) -> str:

@@ -14,6 +14,7 @@ import onnx
 from attn_export import __version__
 from attn_export.deploy_tests.parity.compare import SNR
 from attn_export.errors import ContractError, ConversionError, ExportError, GateError
+from attn_export.export.arrays import arrays
 from attn_export.export.converters import CONVERTERS, Converted, Source, parse
 from attn_export.export.determinism import two_runs
 from attn_export.export.exporting import export_subject
@@ -83,7 +84,7 @@ def build(
     Raises:
         ConversionError: as ``run``.
     """
-    own = feeds or ({name: value.numpy() for name, value in subject.example().items()},)
+    own = feeds or (arrays(subject.example()),)
     return run(PipelineState(subject, own), options, through=through)
 
 
@@ -145,6 +146,10 @@ def _is_float32(state: PipelineState) -> str:
     if state.made and state.made[0].snr is not None:
         kind = state.made[0].precision
         return f"expected a float32 model, got one that computes in {kind}; leave out --fp16 and --equalize"
+    kinds = {port.name: port.dtype for port in (state.model.contract.outputs if state.made else ())}
+    kinds |= {item.name: item.dtype for item in state.subject.inputs}
+    if found := next((name for name, kind in kinds.items() if kind == "bfloat16"), ""):
+        return f"expected inputs and outputs that are no bfloat16, got {found!r}; leave out --fp16 and --equalize"
     return _nothing_made(state)
 
 

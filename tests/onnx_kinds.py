@@ -77,6 +77,11 @@ def plain() -> ModelProto:
 
 
 @kind
+def bfloat16_input() -> ModelProto:
+    return typed(TensorProto.BFLOAT16)
+
+
+@kind
 def int32_input() -> ModelProto:
     return typed(TensorProto.INT32)
 
@@ -345,7 +350,7 @@ REFUSED: dict[str, tuple[Callable[[], ModelProto], str]] = {
         ),
         "Gelu of the domain 'com.microsoft'.*before ONNX Runtime",
     ),
-    "bfloat16 input": (lambda: typed(TensorProto.BFLOAT16), "input 'x' is bfloat16.*cast it inside"),
+    "float8 input": (lambda: typed(TensorProto.FLOAT8E4M3FN), "input 'x' is float8e4m3fn.*cast it inside"),
     "no input": (
         lambda: model(
             [helper.make_node("Relu", ["c"], ["y"])], [scalar("c", np.ones(3, np.float32))], [], [port("y", (3,))]

@@ -15,6 +15,7 @@ from typing import Any
 
 from numpy.typing import NDArray
 
+from attn_export.bundle.elements import BFLOAT16
 from attn_export.bundle.format import SUFFIXES
 from attn_export.deploy_tests.backend import (
     Backend,
@@ -125,6 +126,20 @@ def _taken(name: str, model: Path) -> None:
         raise BackendError(f"{name}: expected a file of kind {' or '.join(accepted)}, got {model.name}")
 
 
+def _fed(name: str, options: Options) -> None:
+    """Refuse inputs and outputs of a type that a backend is not given.
+
+    Raises:
+        BackendError: there is one.
+    """
+    ports = [port.name for port in (*options.inputs, *options.outputs) if port.dtype == BFLOAT16]
+    if ports and not traits(name).takes_bfloat16:
+        raise BackendError(
+            f"{name}: expected inputs and outputs of types that NumPy has, got {ports[0]!r} in bfloat16; export the"
+            " model with float32 there, and let it cast inside"
+        )
+
+
 @contextmanager
 def opened(name: str, model: Path, options: Options) -> Iterator[Run]:
     """Open ``model`` on a backend, and note whose code runs from here on: a crash in it is then named.
@@ -137,6 +152,7 @@ def opened(name: str, model: Path, options: Options) -> Iterator[Run]:
     with activity.doing("opening the model", who=name, model=model):
         backend = found(name)
         _taken(name, model)
+        _fed(name, options)
         with ExitStack() as stack:
             with _blamed(name):
                 run, version = stack.enter_context(backend.open(model, options)), backend.version()

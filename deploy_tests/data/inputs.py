@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from attn_export.bundle import elements
 from attn_export.deploy_tests.data.images import IMAGES, Preprocess, decode
 from attn_export.errors import LoadError, UsageError
 from attn_export.types import Array, Feeds, TensorSpec
@@ -170,7 +171,7 @@ def _only(ports: Sequence[TensorSpec], file: Path) -> str:
 def _fitted(values: Mapping[str, Array], port: TensorSpec, file: Path) -> Array:
     """Convert an array to the input's element type, with a batch axis where only that was missing."""
     value = values[port.name]
-    kind = np.dtype(port.dtype)
+    kind = elements.held_as(port.dtype)
     if value.ndim == len(port.shape) - 1:
         value = value[None]
     same = len(value.shape) == len(port.shape)
@@ -180,11 +181,11 @@ def _fitted(values: Mapping[str, Array], port: TensorSpec, file: Path) -> Array:
         shape = "x".join(map(str, port.shape))
         raise LoadError(f"{file}: {port.name} expected shape {shape}, got {'x'.join(map(str, value.shape))}")
     if value.dtype != kind and (value.dtype.kind, kind.kind) not in (("f", "f"), ("i", "i"), ("u", "i")):
-        raise LoadError(f"{file}: {port.name} expected {kind}, got {value.dtype}")
+        raise LoadError(f"{file}: {port.name} expected {port.dtype}, got {value.dtype}")
     if value.dtype.kind == "f" and not np.isfinite(value).all():
         raise LoadError(f"{file}: {port.name} holds NaN or infinity")
     with np.errstate(over="ignore"):
-        fitted = np.ascontiguousarray(value, kind)
+        fitted = elements.fitted(value, port.dtype)
     if not (np.isfinite(fitted).all() if kind.kind == "f" else np.array_equal(fitted, value)):
-        raise LoadError(f"{file}: {port.name} holds numbers beyond {kind}")
+        raise LoadError(f"{file}: {port.name} holds numbers beyond {port.dtype}")
     return fitted

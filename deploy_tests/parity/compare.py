@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attn_export import bundle
-from attn_export.bundle import Case
+from attn_export.bundle import Case, elements
 from attn_export.bundle import rows as chosen_rows
 from attn_export.deploy_tests.backend import Run
 from attn_export.deploy_tests.parity import metrics, slices
@@ -239,8 +239,8 @@ def compare(
         return fault("the reference is too large to compute with")
     if came is None:
         return fault("the output is missing")
-    if came.dtype != np.dtype(port.dtype):
-        return fault(f"expected {port.dtype}, got {came.dtype}")
+    if not elements.holds(came, port.dtype):
+        return fault(elements.strange(came, port.dtype))
     if came.shape != reference.shape:
         return fault(f"expected shape {reference.shape}, got {came.shape}")
     strange = ~np.isfinite(came) & np.isfinite(reference)

@@ -20,6 +20,7 @@ import numpy as np
 import onnx
 from torch import nn
 
+from attn_export.export.arrays import array
 from attn_export.export.audit import norms
 from attn_export.export.audit.attributes import audit_attributes
 from attn_export.export.audit.defaults import floats, held
@@ -60,7 +61,7 @@ def known(module: nn.Module) -> Known:
         for owner, part in every.items()
         for name, value in (*part.named_parameters(recurse=False), *part.named_buffers(recurse=False))
     ]
-    tensors = {name: value.detach().cpu().numpy() for name, value in named if value.is_floating_point()}
+    tensors = {name: array(value.detach().cpu()) for name, value in named if value.is_floating_point()}
     return Known(tensors, norms.of(every))
 
 
@@ -184,7 +185,9 @@ def _by_output(scale: Array, shape: tuple[int, ...], transposed: bool) -> Array 
 
 
 def _close(value: Array, wanted: Array, size: Array) -> bool:
-    return bool((np.abs(value.reshape(wanted.shape) - wanted) <= ULPS * 2.0**-23 * size).all())
+    """Compare in units of the value's own type: a norm of a half module is folded in half precision, step by step."""
+    unit, least = (np.finfo(np.float16).eps, 2.0**-24) if value.dtype == np.float16 else (2.0**-23, 0.0)
+    return bool((np.abs(value.reshape(wanted.shape) - wanted) <= ULPS * np.maximum(unit * size, least)).all())
 
 
 def _turns(tensor: Array) -> Iterator[Array]:

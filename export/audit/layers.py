@@ -31,6 +31,8 @@ LOCAL = bundle.LOCAL
 #: How many nodes are looked at in one run: what is held in memory at once.
 CHUNK = 16
 _UNIT = 2.0**-24
+#: By element type, its rounding in roundings of float32.
+_COARSER: dict[int, float] = {onnx.TensorProto.FLOAT16: 2.0**-11 / _UNIT, onnx.TensorProto.BFLOAT16: 2.0**-9 / _UNIT}
 #: Whatever lies below the smallest normal number may be flushed to zero: one rounding of this size.
 _FLUSHED = 2.0**-126 / _UNIT
 
@@ -87,12 +89,19 @@ def _local(exact: OnnxEvaluator, index: int, values: Mapping[str, Array]) -> Loc
     scale, axis = natural(node, [_finite(v) for v in inputs if v is not None], expected)
     around = tuple(a for a in range(expected.ndim) if a != axis)
     error, size = (np.sqrt(np.mean(v**2, axis=None if axis is None else around)) for v in (actual - expected, expected))
+    scale = np.maximum(scale, size * _rounding(node))
     scale = np.maximum(np.maximum(scale, size), _FLUSHED)  # a sum of one sign is larger than its random walk
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.atleast_1d(np.where(error == 0, 0.0, error / (_UNIT * scale)))
     ratio = np.where(np.isnan(ratio), np.inf, ratio)
     worst = int(ratio.argmax())
     return Local(node.output[0], node.op_type, node.name, worst, float(ratio[worst]))
+
+
+def _rounding(node: onnx.NodeProto) -> float:
+    """Say how many roundings of float32 one of this node is: a cast to a half loses what it is meant to."""
+    to = next((a.i for a in node.attribute if a.name == "to"), 0) if node.op_type == "Cast" else 0
+    return _COARSER.get(to, 1.0)
 
 
 def _finite(value: Array) -> Array:

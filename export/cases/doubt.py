@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from attn_export.bundle import FLOOR, SHARE, Case, Selection, norm, rows
+from attn_export.export.arrays import arrays
 from attn_export.export.cases.kinds import UNSTEADY
 from attn_export.export.rounded_runs import ROUNDING, shifted
 from attn_export.types import Array
@@ -40,10 +41,10 @@ def unsettled(
     Those are moved by sixteen times what float32 rounds, both ways, as further runs may round more than ours.
     """
     wide = {name: value.double() if value.is_floating_point() else value for name, value in inputs.items()}
-    wanted = {name: value.numpy() for name, value in reference.items()}
+    wanted = arrays(reference)
     for by in (_MORE, -_MORE):
         moved = exact(shifted(wide, by * ROUNDING, 0.0, 0))
-        if rows.apart({name: value.numpy() for name, value in moved.items()}, wanted, selections) > SHARE:
+        if rows.apart(arrays(moved), wanted, selections) > SHARE:
             chosen = ", ".join(one.node for one in selections)
             return f"what {chosen} chooses there is decided by rounding: scores or overlaps are equal but for that"
     return ""

@@ -19,11 +19,12 @@ import zlib
 from collections.abc import Mapping
 
 import numpy as np
-import torch
 from torch import Tensor
 
+from attn_export.bundle.elements import fitted
+from attn_export.export.arrays import tensor
 from attn_export.export.subject import draw, is_mask, whole
-from attn_export.mechanisms.spec import Input
+from attn_export.mechanisms.spec import Input, is_float
 from attn_export.types import Array
 
 BRIGHT = "one bright pixel"
@@ -46,14 +47,12 @@ _MEAN, _STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 def is_image(item: Input) -> bool:
     """Whether an input may be an image: one to four channels on two axes."""
-    return (
-        item.dtype.startswith("float") and len(item.shape) == 4 and item.shape[1] in (1, 2, 3, 4) and not is_mask(item)
-    )
+    return is_float(item.dtype) and len(item.shape) == 4 and item.shape[1] in (1, 2, 3, 4) and not is_mask(item)
 
 
 def kinds_of(item: Input) -> tuple[str, ...]:
     """List the kinds that an input is drawn in, the most telling first."""
-    numbers = not item.dtype.startswith("float")
+    numbers = not is_float(item.dtype)
     if item.within is not None:
         return INTEGERS if numbers else ()
     if is_mask(item):
@@ -76,7 +75,7 @@ def draw_kind(kind: str, item: Input, sizes: Mapping[str, int], seed: int) -> Te
         made = _integers(kind, shape, *whole(item))
     else:
         made = _floats(kind, shape, random)
-    return torch.from_numpy(np.array(made, np.dtype(item.dtype), order="C"))
+    return tensor(fitted(made, item.dtype), item.dtype)
 
 
 def _floats(kind: str, shape: tuple[int, ...], random: np.random.Generator) -> Array:

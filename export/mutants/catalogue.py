@@ -22,6 +22,7 @@ from attn_export import bundle
 from attn_export.export.graph.index import GraphIndex
 from attn_export.export.mutants import channels, conditional, nodes, weights
 from attn_export.export.mutants.conditional import Condition
+from attn_export.export.mutants.outputs import reattach
 
 #: What no gate may pass: the kinds that decide whether a check is vacuous.
 TRIVIAL = bundle.TRIVIAL
@@ -56,6 +57,7 @@ class Mutation:
         mutant.CopyFrom(model)
         del mutant.graph.value_info[:]  # inner shapes are derived, and may not hold for the mutant
         self.change(mutant.graph)
+        reattach(mutant.graph)
         return mutant
 
 

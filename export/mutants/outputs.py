@@ -14,6 +14,8 @@ from attn_export.export.graph.index import GraphIndex, Shape, set_tensor
 
 #: Behind the name of an output, for the tensor that was it.
 BEFORE = ".before"
+#: Behind the name of a tensor of bfloat16, for the same in float32.
+WIDE = ".wide"
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
 
 
@@ -22,17 +24,41 @@ def floating(index: GraphIndex) -> Iterator[tuple[str, int, Shape]]:
     for name in dict.fromkeys(value.name for value in index.graph.output):
         if name in index.maker and index.element_type(name) in _FLOATS:
             yield name, index.element_type(name), index.shape(name)
+        elif name in index.maker and index.element_type(name) == TensorProto.BFLOAT16:
+            yield name, TensorProto.FLOAT, index.shape(name)
 
 
 def detach(graph: onnx.GraphProto, name: str) -> str:
-    """Let whoever makes the output ``name`` make an inner tensor instead; its name is returned."""
+    """Let whoever makes the output ``name`` make an inner tensor instead; its name is returned.
+
+    Runtimes compute in bfloat16 next to nothing: of such an output it is the tensor in float32, for ``reattach``.
+    """
     inner = name + BEFORE
     for node in graph.node:
         for names in (node.input, node.output):
             for index, item in enumerate(names):
                 if item == name:
                     names[index] = inner
-    return inner
+    if not _is_brain(graph, name):
+        return inner
+    graph.node.append(helper.make_node("Cast", [inner], [inner + WIDE], f"mutant_{inner}", to=TensorProto.FLOAT))
+    return inner + WIDE
+
+
+def reattach(graph: onnx.GraphProto) -> None:
+    """Round to bfloat16 what was made for outputs of that type, behind ``detach``."""
+    made = {name: node for node in graph.node for name in node.output}
+    for name in [value.name for value in graph.output if value.name + BEFORE + WIDE in made]:
+        outputs = made[name].output
+        outputs[list(outputs).index(name)] = name + WIDE
+        graph.node.append(
+            helper.make_node("Cast", [name + WIDE], [name], f"mutant_{name}_rounded", to=TensorProto.BFLOAT16)
+        )
+
+
+def _is_brain(graph: onnx.GraphProto, name: str) -> bool:
+    kinds = {value.name: value.type.tensor_type.elem_type for value in graph.output}
+    return bool(kinds.get(name) == TensorProto.BFLOAT16)
 
 
 def scaled(

@@ -7,8 +7,10 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnx
+import torch
 
 from attn_export.errors import AttnExportError
+from attn_export.export.arrays import array, arrays
 from attn_export.export.copies import copied
 from attn_export.export.outputs import evaluate
 from attn_export.export.subject import Subject
@@ -31,12 +33,13 @@ def compared(subject: Subject, model: onnx.ModelProto, sizes: Mapping[str, int])
     except AttnExportError:
         return STOPS
     try:
-        came = OnnxEvaluator(model).run({key: value.numpy() for key, value in inputs.items()})
+        came = OnnxEvaluator(model).run(arrays(inputs))
     except AttnExportError:
         return "the graph does not run"
     for key, value in wanted.items():
-        right, other = value.numpy().astype(np.float64), came[key]
-        if other.shape != right.shape or not np.linalg.norm(other - right) <= _APART * np.linalg.norm(right):
+        right, other = array(value).astype(np.float64), came[key]
+        apart = max(_APART, torch.finfo(value.dtype).eps) if value.is_floating_point() else _APART
+        if other.shape != right.shape or not np.linalg.norm(other - right) <= apart * np.linalg.norm(right):
             return "the graph computes something else than the module"
     return ""
 

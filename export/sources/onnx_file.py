@@ -106,13 +106,13 @@ def read(path: Path, shapes: Sequence[str] = (), outputs: Sequence[str] = ()) ->
 
 
 def _deployable(model: onnx.ModelProto) -> tuple[onnx.ModelProto, str]:
-    """Give what is deployed: the graph itself, or one in float32 where the runtime has no float64 kernels for it."""
+    """Give what is deployed: the graph itself, or one in float32 where the runtime has no kernels for it."""
     from attn_export.export.onnx import narrow
 
-    if not narrow.is_wide(model) or "NOT_IMPLEMENTED" not in narrow.refused(model):
+    if (kind := narrow.unsupported(model)) is None:
         return model, ""
-    note = "the graph computes in float64, for which the runtime lacks kernels: it is deployed in float32"
-    return narrow.narrowed(model), f"{note}, between casts, and proven against its float64 meaning"
+    note = f"the graph computes in {narrow.KINDS[kind]}, for which the runtime lacks kernels: it is deployed in float32"
+    return narrow.narrowed(model, kind), f"{note}, between casts, and proven against its float64 meaning"
 
 
 def _opened(path: Path, inputs: Sequence[FileInput], shapes: Sequence[str]) -> _Open:
@@ -174,6 +174,7 @@ def _agree(path: Path, item: FileInput, own: Input | None) -> None:
 
 def _probed(path: Path, model: onnx.ModelProto, opened: _Open) -> tuple[_Open, tuple[str, ...]]:
     """Try the sizes that are left open, and narrow them to what holds."""
+    from attn_export.export.arrays import array
     from attn_export.export.onnx import probe
     from attn_export.export.subject import draw
 
@@ -182,7 +183,7 @@ def _probed(path: Path, model: onnx.ModelProto, opened: _Open) -> tuple[_Open, t
         counts = (math.prod(known[d] if isinstance(d, str) else d for d in one.shape) for one in opened.items)
         if max(counts, default=0) > _MOST:
             raise ValueError(f"inputs of more than {_MOST:,} numbers are not tried")
-        return {item.name: draw(item, sizes, 0).numpy() for item in opened.items}
+        return {item.name: array(draw(item, sizes, 0)) for item in opened.items}
 
     if not opened.dims:
         return opened, ()

@@ -93,6 +93,7 @@ def from_code(
     from attn_export.export.unwrapped import settle_weights, unwrapped
     from attn_export.export.weights import checkpoint
     from attn_export.export.weights.randomize import randomize
+    from attn_export.export.widened import widened
 
     source, _, name = text.rpartition(":")
     found = _find(_import(source), source, name)
@@ -120,10 +121,13 @@ def from_code(
     else:
         origin = f"as the constructor gave them, seed {seed}"
     settle_weights(module)
+    module, items, wide = widened(module, given.items, first)
+    given = replace(given, items=items)
+    first = Subject(name, module, given.items, given.sizes).example(seed=seed)
     dims = tuple(given.dims.values())
     made = Subject(name, module, given.items, given.sizes, dims, origin, random=random)
     chosen, left = settle(module, first, outputs)
-    return replace(made, outputs=chosen, notes=tuple(filter(None, (*notes, *left))))
+    return replace(made, outputs=chosen, notes=tuple(filter(None, (*notes, wide, *left))))
 
 
 def _hidden(module: nn.Module) -> str:

@@ -20,6 +20,7 @@ from attn_export import bundle
 from attn_export.deploy_tests.backends import BACKENDS
 from attn_export.deploy_tests.parity.compare import FLOOR, TOLERANCE
 from attn_export.errors import ExportError, UnknownNameError, UsageError
+from attn_export.export.arrays import arrays
 from attn_export.export.cases.kinds import BRIGHT
 from attn_export.export.cases.plan import plan
 from attn_export.export.chosen import unchosen
@@ -59,7 +60,7 @@ class VariantFactory:
         subject, found = self.what, dict[str, Feeds]()
         for row in plan(subject):
             if not row.optional:
-                found[row.name] = {item: value.numpy() for item, value in row.inputs(subject).items()}
+                found[row.name] = arrays(row.inputs(subject))
         return found
 
     @property

@@ -342,9 +342,11 @@ def assert_parity(
 
 
 def _example(subject: Subject, args: Sequence[Any]) -> dict[str, Tensor]:
+    from attn_export.export.arrays import array, tensor
     from attn_export.export.binding import leaves
 
-    return dict(zip((item.name for item in subject.inputs), leaves(args), strict=True))
+    pairs = zip(subject.inputs, leaves(args), strict=True)
+    return {item.name: tensor(array(value), item.dtype) for item, value in pairs}
 
 
 def _cases(subject: Subject, args: Sequence[Any], chosen: tuple[Selection, ...]) -> tuple[Case, ...]:
@@ -360,13 +362,14 @@ def _selections(
     subject: Subject, args: Sequence[Any], graph: onnx.ModelProto, takes: Sequence[str], gives: Sequence[str]
 ) -> tuple[Selection, ...]:
     """Find the outputs whose rows an operator of the graph chose, under the names that the module's have."""
+    from attn_export.export.arrays import arrays
     from attn_export.export.copies import copied
     from attn_export.export.graph import selections
     from attn_export.export.outputs import evaluate
 
     example = _example(subject, args)
     try:
-        found = selections.found(graph, {name: x.numpy() for name, x in zip(takes, example.values(), strict=False)})
+        found = selections.found(graph, arrays(dict(zip(takes, example.values(), strict=False))))
     except ExportError:  # operators that only its runtime knows
         return ()
     if not found:

@@ -33,7 +33,7 @@ class TensorSpec:
 
     Attributes:
         name: of the input or output.
-        dtype: NumPy element type.
+        dtype: NumPy element type; or bfloat16, whose numbers stand in arrays as float32.
         shape: length of each dimension, or the name of one that may vary.
     """
 

@@ -11,6 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from attn_export.deploy_tests.backend import Kernel, Options, Run
+from attn_export.deploy_tests.backends.onnxruntime.feeding import fed
 from attn_export.deploy_tests.backends.onnxruntime.profile import record
 from attn_export.errors import BackendError, BackendMissingError
 from attn_export.types import Feeds
@@ -23,6 +24,7 @@ class OnnxRuntime:
     accepts = ("onnx", "ort")
     runs_on_own_threads = True
     can_skip_optimization = True
+    takes_bfloat16 = True
     libraries = ("onnxruntime",)
     snippet = (
         "import onnxruntime",
@@ -64,11 +66,10 @@ class OnnxRuntime:
             session = onnxruntime.InferenceSession(str(model), settings, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime's exceptions share no base class of their own
             raise BackendError(f"ONNX Runtime {onnxruntime.__version__} does not load {model}: {error}") from error
-        names = [item.name for item in session.get_outputs()]
 
         def run(feeds: Feeds) -> dict[str, NDArray[Any]]:
             try:
-                return dict(zip(names, session.run(names, dict(feeds)), strict=True))
+                return fed(session, feeds)
             except Exception as error:
                 shapes = {name: value.shape for name, value in feeds.items()}
                 raise BackendError(f"ONNX Runtime breaks on {model} with inputs {shapes}: {error}") from error

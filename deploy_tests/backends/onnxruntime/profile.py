@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from attn_export.deploy_tests.backend import Kernel
+from attn_export.deploy_tests.backends.onnxruntime.feeding import fed
 from attn_export.errors import BackendError, BackendMissingError
 from attn_export.types import Feeds
 
@@ -43,7 +44,7 @@ def record(model: Path, feeds: Feeds, threads: int, runs: int) -> tuple[Kernel, 
         try:
             session = onnxruntime.InferenceSession(str(model), settings, providers=["CPUExecutionProvider"])
             for _ in range(runs + 3):
-                session.run(None, dict(feeds))
+                fed(session, feeds)
             text = Path(session.end_profiling()).read_text(encoding="utf-8")
         except Exception as error:  # the runtime's exceptions share no base class of their own
             raise BackendError(f"ONNX Runtime {onnxruntime.__version__} does not profile {model}: {error}") from error

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from attn_export.bundle import rows, slices
+from attn_export.bundle import elements, rows, slices
 from attn_export.bundle.format import PER_ELEMENT, SHARE, Case, Selection
 from attn_export.errors import BundleError, InconclusiveError
 from attn_export.types import Array, TensorSpec
@@ -150,9 +150,9 @@ def _fit(where: str, values: Mapping[str, Array], ports: Sequence[TensorSpec], *
         raise BundleError(f"{where}: expected {wanted}, got {came or 'none'}; write the bundle again")
     for port in ports:
         value, place = values[port.name], f"{where} {port.name!r}"
-        same = value.dtype == np.dtype(port.dtype) or (any_type and value.dtype.kind in "biuf")
+        same = elements.holds(value, port.dtype) or (any_type and value.dtype.kind in "biuf")
         if not same:
-            raise BundleError(f"{place}: expected {port.dtype}, got {value.dtype}; write the bundle again")
+            raise BundleError(f"{place}: {elements.strange(value, port.dtype)}; write the bundle again")
         fixed = zip(port.shape, value.shape, strict=False)
         if value.ndim != len(port.shape) or any(isinstance(n, int) and n != came for n, came in fixed):
             wanted = "x".join(map(str, port.shape))[:200] or "one number"

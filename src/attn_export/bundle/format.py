@@ -56,10 +56,9 @@ TRIVIAL = ("zeros", "identity")
 #: The largest error of a layer, in roundings of its natural size, that rounding explains; see ``export.layers``.
 LOCAL = 24.0
 
-#: Element types that NumPy has by itself, and an output can be compared in.
-DTYPES = frozenset(
-    ["bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64"]
-)
+#: Element types that an input can be given in and an output compared in: NumPy's own, and bfloat16; see ``elements``.
+_WHOLE = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+DTYPES = frozenset({"bool", *_WHOLE, "float16", "bfloat16", "float32", "float64"})
 
 #: What a file's name ends in that a runtime opens, by kind.
 SUFFIXES: Mapping[str, str] = {kind: ends[0] for kind, ends in KINDS.items()}

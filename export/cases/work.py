@@ -14,6 +14,7 @@ from torch.utils.flop_counter import flop_registry
 from attn_export.export.cases import continuous
 from attn_export.export.copies import copied
 from attn_export.export.graph import cost
+from attn_export.export.graph.index import GraphIndex
 from attn_export.export.outputs import evaluate
 from attn_export.export.subject import Subject
 
@@ -53,10 +54,11 @@ def measure(subject: Subject, sizes: Mapping[str, int]) -> Work:
         calls = _CALL * len(rows)
         count = _GRAPH * sum(row.flops + _ELEMENT * row.bytes // 8 for row in rows)
         # An operator that holds a graph, and a function of the file's own, is not in the table.
-        jumps = not all(continuous.onnx_operator(node.op_type) for node in subject.graph.graph.node)
+        jumps = not continuous.graph(GraphIndex(subject.graph))
     else:
+        module = copied(subject.module)
         with _Counting() as counted:
-            outputs = evaluate(copied(subject.module), inputs)
+            outputs = evaluate(module, inputs)
         calls, count, jumps = _CALL * counted.calls, counted.operations, counted.jumps
     size = sum(value.numel() * value.element_size() for value in inputs.values())
     return Work(calls, count, size + sum(value.numel() * 8 for value in outputs.values()), jumps)
@@ -75,6 +77,6 @@ class _Counting(TorchDispatchMode):
         count = flop_registry.get(func.overloadpacket)
         flops = count(*args, **(kwargs or {}), out_val=made) if count is not None else 0
         self.calls += 1
-        self.jumps |= not continuous.torch_operator(str(func.overloadpacket.__name__))
+        self.jumps |= not continuous.torch_operator(str(func.overloadpacket.__name__), args, kwargs)
         self.operations += _ELEMENT * written + int(flops)
         return made

@@ -88,7 +88,21 @@ def _turned_at_once(before: GraphIndex, node: onnx.NodeProto, partner: onnx.Node
 def _took_in_one_of_many(index: GraphIndex, before: GraphIndex, node: onnx.NodeProto, partner: onnx.NodeProto) -> bool:
     """Whether the node reads what its partner's input was made of, by the same operator, and that is made no more."""
     gone = [before.maker[name] for name in partner.input if name in before.maker and name not in index.maker]
-    return any(maker.op_type == node.op_type and set(maker.input) <= set(node.input) for maker in gone)
+    return any(
+        maker.op_type == node.op_type and set(_unfolded(index, before, maker)) <= set(node.input) for maker in gone
+    )
+
+
+def _unfolded(index: GraphIndex, before: GraphIndex, node: onnx.NodeProto) -> list[str]:
+    """List the inputs of a node that is gone, with those of its operator that it read and that are gone as well."""
+    found, left = list[str](), list(reversed(node.input))
+    while left:
+        maker = before.maker.get(name := left.pop())
+        if maker is None or name in index.maker or maker.op_type != node.op_type:
+            found.append(name)
+        else:
+            left += reversed(maker.input)
+    return found
 
 
 def _took_in(index: GraphIndex, before: GraphIndex, node: onnx.NodeProto, partner: onnx.NodeProto) -> bool:

@@ -211,3 +211,20 @@ def test_the_second_tier_names_what_it_sees() -> None:
     assert auditor(wanted, raw)(mutant.of(simplified)).startswith(f"initializer audit: {mutant.where}: 1 of ")
     value = numpy_helper.to_array(simplified.graph.initializer[0])
     assert value.size
+
+
+def _joined(*rows: tuple[list[str], str]) -> onnx.ModelProto:
+    """Concatenations: what each reads, and what it makes."""
+    nodes = [onnx.helper.make_node("Concat", reads, [makes], f"n_{makes}", axis=1) for reads, makes in rows]
+    ports = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 1]) for name in "abcd"]
+    y = onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
+    graph = onnx.helper.make_graph(nodes, "g", ports, [y])
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)])
+
+
+def test_concatenations_one_in_another_may_become_one_that_loses_nothing() -> None:
+    nested = _joined((["c", "d"], "cd"), (["b", "cd"], "bcd"), (["a", "bcd"], "y"))
+    whole = audit_attributes(_joined((["a", "b", "c", "d"], "y")), nested)
+    assert (whole.ok, whole.unmatched) == (True, ("Concat n_y",))
+    (finding,) = audit_attributes(_joined((["a", "b", "c", "c"], "y")), nested).findings
+    assert finding.detail == "expected number of inputs 2, got 4"

@@ -16,6 +16,7 @@ from onnx import numpy_helper
 from attn_export import bundle
 from attn_export.deploy_tests import backends
 from attn_export.deploy_tests.backend import Options
+from attn_export.deploy_tests.backends.mnn import backend
 from attn_export.deploy_tests.parity.verify import verify
 from attn_export.errors import BackendError, ExportError, GateError
 from attn_export.export.converters import CONVERTERS
@@ -147,6 +148,13 @@ def test_nothing_is_sent_and_nothing_installed(whole: bundle.Bundle, tmp_path: P
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.stdout.splitlines()[-1] == "[]", done
     assert (tmp_path / "m.mnn").is_file()
+
+
+def test_large_kernels_are_right_only_without_winograd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make("gam", tmp_path / "b", "mnn")
+    monkeypatch.setattr(backend, "UNUSED", 3)
+    with pytest.raises(GateError, match="parity fails on MNN"):
+        make("gam", tmp_path / "c", "mnn")
 
 
 def test_outputs_are_brought_back_to_the_models_layout(tmp_path: Path) -> None:

@@ -31,13 +31,8 @@ from attn_export.process import activity
 from attn_export.types import Array, Dim, JsonDict, Summarised, TensorSpec
 from attn_export.untrusted.text import few, one_line
 
-#: The least share of an output's energy that varies, for it to say something of INT8. Two readings give one number. A
-#: model that ignores its input has 10 log10(1 / share) dB by the usual ratio: at 0.01 that is the 20 dB that a
-#: quantised graph is held to, so below it a model that lost its input passes. And one rounding of the output to eight
-#: bits leaves 20 log10(127 sqrt(12) / c) dB of the whole, 40.8 where the largest value is c = 4 times the usual one: of
-#: a part that is 0.01 of it 20.8, so below it no int8 model reaches 20 dB whatever it does. Seen: 0.0001 in RepVGG-A0
-#: with random weights, 0.13 with its batch norms re-estimated on pictures.
-VARIES = 0.01
+#: The limit is the bundle's too.
+VARIES = bundle.VARIES
 #: Decibels beyond which a ratio is cut: no two float64 numbers are so far apart that rounding would not show.
 MOST = 400.0
 

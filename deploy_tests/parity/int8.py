@@ -1,7 +1,12 @@
 """Prove an int8 model twice: that it runs as its graph says, and that what the graph says is still the original.
 
-    run against the graph's own meaning in float64    integer kernels round elsewhere: at least 20 dB, centred
+    run against the graph's own meaning in float64    integer kernels round elsewhere: at least 20 dB, centred, and no
+                                                      less than the meaning itself keeps of the original
     run against the original in float64               what was lost to eight bits: the limit that was asked for
+
+So a runtime may add no more noise than quantising did. A kernel that rounds a share f of the codes to the neighbour
+adds 12 f of what rounding to codes adds at all; on trained networks ONNX Runtime was seen 6 to 19 dB above the limit,
+OpenVINO 90 dB.
 
 Both are on the cases of the user's data alone. Ranges were learnt from such inputs, so that a drawn one, an impulse or
 an extreme, says nothing: all of it may lie beyond them.
@@ -56,8 +61,8 @@ def prove_int8(
         InconclusiveError: next to nothing varies, so that neither says anything.
     """
     outputs, once = tuple(outputs), _Once(run)
-    known = {case.name for case in meaning}
-    own = [case for case in cases if case.name in known]
+    by_name = {case.name: case for case in cases}
+    own = [by_name[case.name] for case in meaning]
     rows = prove(
         once,
         meaning,
@@ -69,13 +74,21 @@ def prove_int8(
         rtol=rtol,
         shares={},  # one code more or less is much of a slice that is nearly nothing
     )
+    if snr is not None:
+        kept = centred.compare(own, _as_runs(meaning, outputs), outputs, batched=batched, against=ORIGINAL)
+        least = max(snr, kept.least.median_db)
     both = (
         centred.measure(once, own, outputs, batched=batched, against=ORIGINAL, limit=limit),
-        centred.measure(once, meaning, outputs, batched=batched, against=MEANING, limit=snr),
+        centred.measure(once, meaning, outputs, batched=batched, against=MEANING, limit=None if snr is None else least),
     )
     others = len(cases) - len(own)
     left = (f"{others} drawn cases: ranges were learnt from data, so int8 is judged on data alone",) if others else ()
     return Parity(backend, tolerance, rows.comparisons, snr, left, both)
+
+
+def _as_runs(meaning: Sequence[Case], outputs: Sequence[TensorSpec]) -> list[dict[str, Array]]:
+    """Give what the graph means as if a runtime had given it."""
+    return [{port.name: case.reference[port.name].astype(port.dtype) for port in outputs} for case in meaning]
 
 
 def prove_others(

@@ -124,6 +124,13 @@ def test_verify_holds_it_to_what_is_typed(place: Path) -> None:
     assert "limit 300 dB" in done.out
 
 
+def test_a_device_may_lose_no_more_than_3_decibels_of_what_was_recorded(place: Path) -> None:
+    figures = record(place)["figures"]
+    recorded = figures[0]["median_db"]
+    assert bundle.read(place / "out").artifact("int8").centred_db_limit == pytest.approx(recorded - 3.01, abs=0.01)
+    assert f"(limit {recorded - 10 * np.log10(2):g} dB)" in run("verify", place / "out", "--artifact", "int8").out
+
+
 def test_verify_on_other_data_judges_what_varies_of_it(place: Path, tmp_path: Path) -> None:
     for index in range(6):
         np.save(tmp_path / f"{index}.npy", gratings.picture(index % 4, 500 + index))
@@ -248,6 +255,7 @@ def test_accuracy_alone_may_be_asked_for(place: Path, tmp_path: Path) -> None:
     assert done.code == 0, done.err
     assert done.json["int8"]["limit_db"] is None
     assert done.json["int8"]["top1_drop"] == 0.4
+    assert bundle.read(tmp_path / "out").artifact("int8").centred_db_limit is not None
     assert run("verify", tmp_path / "out").code == 0
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 from attn_export.bundle.cases import case_of, idle, loose, norm, read_cases, refuse_loose, write_cases
 from attn_export.bundle.format import (
     CASES,
+    DOUBLE_DB,
     FLOOR,
     LOCAL,
     MAIN,
@@ -33,6 +34,7 @@ from attn_export.bundle.format import (
     TOLERANCE,
     TRIVIAL,
     UNEVEN,
+    VARIES,
     Artifact,
     Bundle,
     Case,
@@ -44,6 +46,7 @@ from attn_export.untrusted.files import sha256
 
 __all__ = [
     "CASES",
+    "DOUBLE_DB",
     "FLOOR",
     "LOCAL",
     "MAIN",
@@ -59,6 +62,7 @@ __all__ = [
     "TOLERANCE",
     "TRIVIAL",
     "UNEVEN",
+    "VARIES",
     "Artifact",
     "Bundle",
     "Case",

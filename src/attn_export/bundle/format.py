@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -38,6 +39,16 @@ SHARE = 0.01
 #: functions leave of it may be more than that share: so much per element is believed as well, four times 2⁻²³ of a
 #: range of 1 (see ``reparam.evaluate.transcendental``), as long as a model of zeros still has k >= 8.
 PER_ELEMENT = 4 * 2.0**-23
+
+#: The least share of an output's energy that varies between images, for it to say something of INT8. Two readings give
+#: one number. A model that ignores its input has 10 log10(1 / share) dB by the usual ratio: at 0.01 that is the 20 dB
+#: that a quantised graph is held to, so below it a model that lost its input passes. And one rounding of the output to
+#: eight bits leaves 20 log10(127 sqrt(12) / c) dB of the whole, 40.8 where the largest value is c = 4 times the usual
+#: one: of a part that is 0.01 of it 20.8, so below it no int8 model reaches 20 dB whatever it does. Seen: 0.0001 in
+#: RepVGG-A0 with random weights, 0.13 with its batch norms re-estimated on pictures.
+VARIES = 0.01
+#: What noise counts as much as the noise that is there already, in dB: twice the power.
+DOUBLE_DB = 10 * math.log10(2)
 
 #: Kinds of artifact that are known, with the suffixes of the files that one must have, the one to open first. Others
 #: are listed and carried, for backends that know them.
@@ -127,8 +138,8 @@ class Artifact:
         produced_by: what wrote it, with its version.
         narrowed_dims: dimensions that vary less in it than in the model, in the range that it takes.
         meaning: of an int8 model, the cases of the user's data with what its own graph means in float64 as reference.
-        centred_db_limit: of an int8 model, the least median of what varies over the error, in dB; None where it is held
-            to its accuracy alone.
+        centred_db_limit: of an int8 model, the least median of what varies over the error, in dB: what was asked for,
+            or 3 dB less than what it had when it was made, which is twice the noise; the larger of the two.
     """
 
     name: str

@@ -15,7 +15,18 @@ from typing import Any
 from attn_export.bundle import cases as stored
 from attn_export.bundle import figures
 from attn_export.bundle import manifest as manifests
-from attn_export.bundle.format import CASES, MANIFEST, REPORT, SIGNATURE, Artifact, Bundle, Case, Selection
+from attn_export.bundle.format import (
+    CASES,
+    DOUBLE_DB,
+    MANIFEST,
+    REPORT,
+    SIGNATURE,
+    VARIES,
+    Artifact,
+    Bundle,
+    Case,
+    Selection,
+)
 from attn_export.bundle.manifest import ManifestRecord
 from attn_export.errors import AttnExportError, BundleError, UsageError
 from attn_export.untrusted import fields, files, plain_json
@@ -137,7 +148,9 @@ def _with_meaning(path: Path, facts: ManifestRecord, cases: tuple[Case, ...]) ->
                 raise BundleError(f"{file}: {case.name[:80]!r} is no case of the bundle; write the bundle again")
             meaning.append(replace(case, inputs=known.inputs, selections=known.selections))
         stored.fit(file, meaning, [case.name for case in meaning], facts.inputs, facts.outputs)
-        found.append(replace(one, meaning=tuple(meaning), centred_db_limit=own.limit_db))
+        had = min((row.median_db for row in own.figures if row.share >= VARIES), default=None)
+        limits = [limit for limit in (own.limit_db, None if had is None else had - DOUBLE_DB) if limit is not None]
+        found.append(replace(one, meaning=tuple(meaning), centred_db_limit=max(limits, default=None)))
     return tuple(found)
 
 

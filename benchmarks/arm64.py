@@ -38,6 +38,9 @@ reference. k is the error in units of what a correct float32 run differs by itse
 `cortex-a72` is the processor of many boards; `max` has all instructions that the emulator knows, such as SVE, bfloat16
 and int8 products, for which the runtime has other kernels. This proves arithmetic, and that the base install works
 there. It says nothing about time, on any device.
+
+Other runtimes were run from their own wheels for ARM, by `--backend NAME`. ExecuTorch could not be: its wheel asks for a
+package that x86-64 alone has, by a condition that pip answers for the machine that it runs on.
 """
 
 
@@ -95,20 +98,22 @@ def rows(work: Path) -> tuple[list[Row], dict[str, str]]:
                 ok = bool(runs) and all(parity["ok"] for parity in runs)
                 why = {} if ok else {processor: str(one.get("error") or "parity fails")}
                 found[section, name] = Row(section, name, {**before.k, **k}, {**before.failures, **why})
-                if machine := one.get("environment"):
-                    machines[processor] = _machine(machine)
+                if (machine := one.get("environment")) and (not _runtime(one) or machine.get("emulated")):
+                    machines[processor + _runtime(one)] = _machine(machine)
     return list(found.values()), machines
 
 
 def _runtime(one: Mapping[str, Any]) -> str:
     """Name what a bundle ran on where that is not the usual runtime."""
-    names = sorted({run.get("backend", backends.DEFAULT) for run in one.get("runs", ())} - {backends.DEFAULT})
+    others = [run for run in one.get("runs", ()) if run.get("backend", backends.DEFAULT) != backends.DEFAULT]
+    names = dict.fromkeys(run["backend"] for run in others)
     return f" on {', '.join(names)}" if names else ""
 
 
 def _machine(environment: Mapping[str, Any]) -> str:
     libraries = environment["libraries"]
-    versions = ", ".join(f"{name} {libraries[name]}" for name in ("onnxruntime", "numpy"))
+    names = ("onnxruntime", "numpy") if "onnxruntime" in libraries else sorted(libraries)
+    versions = ", ".join(f"{name} {libraries[name]}" for name in names)
     return f"{environment.get('emulated') or environment['processor']}; Python {environment['python']}, {versions}"
 
 

@@ -52,8 +52,12 @@ def test_it_names_what_failed_and_what_moved_most(tmp_path: Path, monkeypatch: p
     for processor in there:
         other = said("a", 0.3)
         other["runs"][0]["backend"] = "toy"
+        other["environment"]["libraries"] = {"toy": "1.2"}
         (tmp_path / f"runtimes.{processor}.json").write_text(json.dumps([said("a", 0.2), other]))
-    assert "| `a on toy` | 0.30 | 0.30 | 0.30 |" in page(*rows(tmp_path))
+    text = page(*rows(tmp_path))
+    assert "| `a on toy` | 0.30 | 0.30 | 0.30 |" in text
+    assert "- max on toy: E; Python 3.13, toy 1.2" in text
+    assert "- max: E; Python 3.13, onnxruntime 1.32.0, numpy 2.4.6" in text
     assert "- max: E; Python 3.13, onnxruntime 1.32.0, numpy 2.4.6" in text
 
 

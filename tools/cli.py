@@ -527,7 +527,7 @@ def lint(
         str,
         typer.Option(
             metavar="TARGET",
-            help="Where the model will run: tensorrt, tensorrt:sm86, ort_mobile, or fp16.",
+            help="Where the model will run: tensorrt, tensorrt:sm86, ort_mobile, openvino, ncnn, qnn, rknn, or fp16.",
         ),
     ] = "tensorrt:sm86",
     data: options.Data = None,

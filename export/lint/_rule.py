@@ -19,7 +19,7 @@ class Rule:
 
     Attributes:
         name: what it is called in reports.
-        level: ``refused``, ``cast``, ``split`` or ``not fused``.
+        level: ``refused``, ``wrong`` (taken, and something else), ``cast``, ``split``, ``not fused`` or ``unknown``.
         source: what it rests on.
         find: gives the nodes it is about.
     """

@@ -17,6 +17,7 @@ from onnx import TensorProto, helper
 from attn_export.deploy_tests.backends.tensorrt import evidence
 from attn_export.errors import SubjectError, UnknownNameError
 from attn_export.export.lint import RULES
+from attn_export.export.lint._probed import LEVELS
 from attn_export.export.lint.tensorrt import NOT_PARSED
 from attn_export.pipeline import lint
 from tests.deploy_tests.tensorrt import graphs
@@ -121,13 +122,16 @@ TABLE: dict[str, tuple[Make, str, Make, bool]] = {
     "dynamic-input": (_relu(batch="b"), "it", _relu(), False),
     "not-on-nnapi": (_norm(["y"]), "it", _relu(), False),
     "not-on-coreml": (_of([N("Floor", ["x"], ["y"], name="it")]), "it", _relu(), False),
+    "opset-above-nineteen": (_relu(), "it", _of([N("Relu", ["x"], ["y"], name="it")], opset=19), False),
 }
 
 
 def test_every_rule_is_in_the_table_and_has_a_source() -> None:
     rules = [rule for name in RULES for rule in RULES[name]]
-    assert {rule.name for rule in rules} == set(TABLE)
-    assert all(rule.source and rule.level in ("refused", "cast", "split", "not fused") for rule in rules)
+    probed = {f"{name.replace('_', '-')}-{kind}" for name in RULES for kind in LEVELS}  # those are in test_probed.py
+    assert {rule.name for rule in rules} - probed == set(TABLE)
+    levels = ("refused", "wrong", "cast", "split", "not fused", "unknown")
+    assert all(rule.source and rule.level in levels for rule in rules)
 
 
 @pytest.mark.parametrize("name", TABLE)

@@ -167,6 +167,8 @@ def test_bench_says_all_that_it_was_asked_for(made: Path) -> None:
 def test_lint_speaks_by_rules(made: Path) -> None:
     assert "findings for ort_mobile" in run("lint", made, "--target", "ort_mobile").out
     assert run("lint", made, "--target", "tensorflow").code == 2
+    done = run("lint", made, "--target", "openvino")
+    assert (done.code, " 0 findings for openvino, by rules" in done.out) == (0, True), done.out
 
 
 def test_lint_speaks_of_float16_by_the_ranges_of_the_cases(made: Path) -> None:

@@ -1,0 +1,5 @@
+"""What pnnx and ncnn take of a graph, by what it said of single nodes."""
+
+from attn_export.export.lint._probed import rules
+
+RULES = rules("ncnn")

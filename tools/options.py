@@ -245,6 +245,8 @@ def int8(
             if given:
                 raise UsageError(f"{name} is how a model in int8 is coded: add --int8, or leave it out")
         return None
+    if snr == 0:
+        raise UsageError("--snr: expected more than 0 dB, which a model that ignores its input has")
     drop = None if top1_drop is None else points(top1_drop)
     least = Int8Options().least_snr if snr is None and drop is None else snr
     return Int8Options(least_snr=least, top1_drop=drop, symmetric=symmetric, per_tensor=per_tensor)

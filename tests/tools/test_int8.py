@@ -290,6 +290,7 @@ def test_random_weights_prove_nothing_and_end_with_5(tmp_path: Path) -> None:
         (("--labels", "labels.csv"), "--labels is for the accuracy of an int8 model"),
         (("--int8", "--top1-drop", "1%"), "say what is right with --labels"),
         (("--int8", "--top1-drop", "1"), "expected a loss above 0 %"),
+        (("--int8", "--snr", "0"), "expected more than 0 dB"),
         (("--int8", "--top1-drop", "100%"), "expected a loss above 0 %"),
         (("--symmetric",), "--symmetric is how a model in int8 is coded"),
         (("--per-tensor",), "--per-tensor is how a model in int8 is coded"),

@@ -150,8 +150,8 @@ class QuantisationRecord:
     """
 
     meaning: Text
-    limit_db: Decibel | None
-    top1_drop: Share | None
+    limit_db: Annotated[float, Within(0, 400, above=True)] | None
+    top1_drop: Annotated[float, Within(0, 1, above=True)] | None
     method: str = ""
     unsigned: bool = True
     calibration: Mapping[str, str] = field(default_factory=dict)

@@ -21,16 +21,13 @@ from attn_export import bundle
 from attn_export.bundle import Bundle, Case, Selection, rows
 from attn_export.deploy_tests.backends import DEFAULT, backend_for
 from attn_export.deploy_tests.data import inputs as user_inputs
-from attn_export.deploy_tests.data import labels as labelled
 from attn_export.deploy_tests.data import split as divided
 from attn_export.deploy_tests.latency.comparison import LatencyComparison, compare_latency
 from attn_export.deploy_tests.machine.emulated import refuse_to_measure
 from attn_export.deploy_tests.measurement import Measurement, MeasureOptions, measure_bundle
-from attn_export.deploy_tests.parity import centred
-from attn_export.deploy_tests.parity.accuracy import Accuracy, refuse
 from attn_export.deploy_tests.parity.compare import Parity
 from attn_export.deploy_tests.parity.verify import verify
-from attn_export.errors import ConversionError, ExportError, GateError, InconclusiveError, UsageError
+from attn_export.errors import ConversionError, ExportError, GateError, InconclusiveError
 from attn_export.export import promise, reference
 from attn_export.export.arrays import arrays, tensor
 from attn_export.export.audit import constants
@@ -39,28 +36,24 @@ from attn_export.export.audit.findings import Audit
 from attn_export.export.audit.fused import auditor_of_fused
 from attn_export.export.audit.layers import LOCAL, Local
 from attn_export.export.cases.plan import single
-from attn_export.export.converters import Converted
 from attn_export.export.graph import cost, origin, selections
 from attn_export.export.graph.chosen_order import ordering
 from attn_export.export.onnx.exported import Exported
 from attn_export.export.onnx.save import save
 from attn_export.export.subject import Subject
-from attn_export.pipeline import before_choice, int8, int8_mutants, manifest, stages
-from attn_export.pipeline.accuracy import measure_accuracy
-from attn_export.pipeline.clock import PairClock
+from attn_export.pipeline import before_choice, int8, int8_job, manifest, stages
 from attn_export.pipeline.divergence.locate import layer_errors
 from attn_export.pipeline.gate import ParityGate
-from attn_export.pipeline.int8 import Int8Inputs, Int8Model
-from attn_export.pipeline.int8_mutants import Int8Gate
+from attn_export.pipeline.int8 import Int8Model
+from attn_export.pipeline.int8_job import Int8Found, OwnData
 from attn_export.pipeline.manifest import StageResult
 from attn_export.pipeline.mutation_score import MutationScore, refuse_vacuous
 from attn_export.pipeline.mutation_testing import FAST_SHARE, run_mutants
 from attn_export.pipeline.options import DeployOptions
 from attn_export.pipeline.outcome import DeployResult
 from attn_export.pipeline.progress import Progress
-from attn_export.pipeline.quantisation import quantisation
 from attn_export.pipeline.report.page import render
-from attn_export.pipeline.stage import Made, PipelineState
+from attn_export.pipeline.stage import PipelineState
 from attn_export.reparam.result import Fusion
 from attn_export.types import TensorSpec
 
@@ -100,36 +93,13 @@ def deploy(
     """
     if options.bench:
         refuse_to_measure()
-    _usable(options)
+    int8_job.refuse_unusable(options)
     progress = progress or Progress()
     target = options.output or Path(subject.name.replace(":", "-"))
     with ExitStack() as stack:
         folder = stack.enter_context(bundle.writing(target))
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         return _deploy(subject, options, progress, _Places(target, folder, scratch), examples or {})
-
-
-def _usable(options: DeployOptions) -> None:
-    """Refuse what int8 cannot be made or judged from, before any long work.
-
-    Raises:
-        UsageError: there is no data, or too little; or what is for int8 alone is asked for without it.
-    """
-    asked = options.build.int8
-    if asked is None:
-        if options.labels is not None:
-            raise UsageError("--labels is for the accuracy of an int8 model: add --int8, or leave it out")
-        return
-    if options.build.fp16:
-        raise UsageError("--int8 makes a second model beside the float32 one: leave out --fp16, or make another bundle")
-    if options.data is None:
-        raise UsageError(
-            "--int8 learns the ranges of activations from your inputs: give a folder of at least"
-            f" {divided.FEWEST} with --data, and for images how to prepare them with --preprocess"
-        )
-    if asked.top1_drop is not None and options.labels is None:
-        raise UsageError("--top1-drop is a loss of accuracy: say what is right with --labels")
-    divided.split(options.data, (), options.preprocess)
 
 
 @dataclass(frozen=True)
@@ -170,7 +140,7 @@ def _deploy(
     before = before_choice.of(state.model.model, cases, places.scratch) if chosen else None
     gate = ParityGate(cases, places.scratch, options.threads, before)
     state = replace(state, subject=subject, feeds=tuple(case.inputs for case in cases))
-    state = replace(state, int8=_int8_inputs(state, cases, own, options, places.scratch, progress))
+    state = replace(state, int8=int8_job.inputs(state, cases, own, options, places.scratch, progress))
     for text in left_out:
         state = _warned(state, text, progress)
     for text in notes:
@@ -186,9 +156,11 @@ def _deploy(
     audited = _audit(state, progress)
     for warning in audited.warnings:
         state = _warned(state, warning, progress)
-    accuracy = _accuracy(state, options, places.scratch, progress)
+    accuracy = int8_job.accuracy(state, options, places.scratch, progress)
     score = _mutants(state, options, cases, audited.auditor, time.perf_counter() - began, progress)
-    own_score = _int8_mutants(state, options, places.scratch, time.perf_counter() - began, progress)
+    own_score = int8_job.mutants(
+        state, options, places.scratch, max(LEAST, FAST_SHARE * (time.perf_counter() - began)), progress
+    )
     with progress.stage("write the bundle"):
         save(state.model.model, folder / bundle.MODEL)
         for name, content in ((name, content) for one in state.converted for name, content in one.files.items()):
@@ -231,6 +203,7 @@ def _deploy(
         state.warnings,
         progress.seconds,
         next((one["quantisation"] for one in facts["artifacts"] if one.get("quantisation")), None),
+        own_score,
     )
 
 
@@ -272,7 +245,7 @@ def _cases(
     chosen: tuple[Selection, ...],
     said: Callable[[str], None],
     noted: Callable[[str], None],
-) -> tuple[tuple[Case, ...], _OwnData | None]:
+) -> tuple[tuple[Case, ...], OwnData | None]:
     """Make the inputs with their float64 reference: those that are drawn, and the user's own."""
     with progress.stage("float64 reference"):
         cases = reference.cases(subject, options.seed, said, noted, float16=options.build.fp16, selections=chosen)
@@ -294,63 +267,7 @@ def _cases(
             for name, values in data.feeds.items()
         ]
         progress.detail(f"{len(feeds)} cases")
-        return (*cases, *reference.on(subject, feeds, said, chosen)), _OwnData(data, parts)
-
-
-@dataclass(frozen=True)
-class _OwnData:
-    """The user's data: what became cases, and for int8 which files are for what."""
-
-    inputs: user_inputs.UserInputs
-    split: divided.Split | None
-
-
-def _int8_inputs(
-    state: PipelineState,
-    cases: tuple[Case, ...],
-    own: _OwnData | None,
-    options: DeployOptions,
-    scratch: Path,
-    progress: Progress,
-) -> Int8Inputs | None:
-    """Give what a model in int8 is made from; None where there is to be none.
-
-    Raises:
-        InconclusiveError: so little of the outputs varies with the data that it would say nothing of int8.
-    """
-    if own is None or own.split is None:
-        return None
-    contract = state.model.contract
-    many = centred.batched(contract.inputs, contract.outputs, contract.dims)
-    known = tuple(case for case in cases if case.name in own.inputs.files)
-    centred.refuse_vacuous(*centred.shares(known, contract.outputs, batched=many))
-    clock = PairClock(state.feeds[0], scratch, options.threads, options.rules, progress.detail)
-    return Int8Inputs(own.split, known, many, clock if options.bench else None, progress.detail)
-
-
-def _accuracy(state: PipelineState, options: DeployOptions, scratch: Path, progress: Progress) -> Accuracy | None:
-    """Compare the accuracy of the original and of the model in int8; None where there are no labels.
-
-    Raises:
-        GateError: it lost more than is allowed.
-        InconclusiveError: there are too few labelled images to tell.
-    """
-    made, asked = state.by(stages.QUANTISE.name), options.build.int8
-    if made is None or state.int8 is None or options.labels is None or asked is None:
-        return None
-    with progress.stage("accuracy"):
-        test = state.int8.split.test
-        labels = labelled.read(options.labels, test)
-        original = scratch / "original.onnx"
-        save(state.made[0].exported.model, original)
-        contract, threads = state.model.contract, options.threads
-        found = measure_accuracy(
-            original, scratch / int8.FILE, test, labels, contract, threads=threads, said=progress.detail
-        )
-        progress.detail(found.summary())
-    if asked.top1_drop is not None:
-        refuse(found, asked.top1_drop)
-    return found
+        return (*cases, *reference.on(subject, feeds, said, chosen)), OwnData(data, parts)
 
 
 def _selections(subject: Subject, state: PipelineState, said: Callable[[str], None]) -> tuple[Selection, ...]:
@@ -482,40 +399,6 @@ def _compare(
     return comparison, state
 
 
-def _artifact(state: PipelineState, made: Made, one: Converted, found: Int8Found) -> dict[str, Any]:
-    """Give the manifest's record of a model in another format, or in int8."""
-    record = manifest.converted(one, state.precision)
-    if not isinstance(made.account, Int8Model) or state.int8 is None or made.result is None:
-        return record
-    own = quantisation(made.account, state.int8, made.result.parity, found.accuracy)
-    return {**record, "quantisation": own, "mutation": found.score.to_dict() if found.score else None}
-
-
-@dataclass(frozen=True)
-class Int8Found:
-    """What was found out of a model in int8 behind its gate: its accuracy, and what its checks see."""
-
-    accuracy: Accuracy | None = None
-    score: MutationScore | None = None
-
-
-def _int8_mutants(
-    state: PipelineState, options: DeployOptions, scratch: Path, spent: float, progress: Progress
-) -> MutationScore | None:
-    """Check the checks of a model in int8: faults of quantisation must not pass them."""
-    account = state.account(Int8Model)
-    made = state.by(stages.QUANTISE.name)
-    if options.mutants == "none" or account is None or state.int8 is None or made is None or made.result is None:
-        return None
-    with progress.stage("inject faults into int8"):
-        budget = None if options.mutants == "full" else max(LEAST, FAST_SHARE * spent)
-        kept = made.result.parity.centred[0].least.median_db
-        gate = Int8Gate(account, state.int8, state.model.contract.outputs, scratch, kept)
-        score = int8_mutants.run_mutants(gate, budget=budget)
-        progress.detail(score.summary())
-    return score
-
-
 def _results(state: PipelineState) -> tuple[StageResult, ...]:
     return tuple(made.result for made in state.made if made.result is not None)
 
@@ -550,7 +433,7 @@ def _manifest(
         "command": list(options.command),
         "artifacts": [
             manifest.artifact(folder, state.precision),
-            *(_artifact(state, made, one, found) for made in state.made for one in made.converted),
+            *(int8_job.artifact(state, made, one, found) for made in state.made for one in made.converted),
         ],
         "original": bundle.ORIGINAL if (folder / bundle.ORIGINAL).exists() else None,
         "fusion": manifest.fusion(fusion, build.fuse_cost, build.keep_branches, build.border_maps) if fusion else None,

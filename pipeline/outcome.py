@@ -37,6 +37,7 @@ class DeployResult:
         warnings: what the user should know although it is no failure.
         seconds: of wall time, by stage.
         quantised: what the manifest records of a model in int8; None where none was asked for.
+        int8_mutation: which faults of quantisation were caught; None where none were injected.
     """
 
     subject: Subject
@@ -48,6 +49,7 @@ class DeployResult:
     warnings: tuple[str, ...]
     seconds: Mapping[str, float]
     quantised: JsonDict | None = None
+    int8_mutation: MutationScore | None = None
 
     @property
     def parity(self) -> Parity:
@@ -112,9 +114,15 @@ class DeployResult:
             ],
             "fused_sites": [site.name for site in self.fusion.sites] if self.fusion else [],
             "certificate": self.fusion.certificate.worst if self.fusion else None,
-            "score": self.mutation.score if self.mutation and self.mutation.score == self.mutation.score else None,
+            "score": _score(self.mutation),
             "comparison": self.comparison.to_dict("fused", "original") if self.comparison else None,
             "warnings": list(self.warnings),
             "seconds": dict(self.seconds),
             "int8": self.quantised,
+            "int8_score": _score(self.int8_mutation),
         }
+
+
+def _score(found: MutationScore | None) -> float | None:
+    """Give the share that was caught; None where nothing was judged, which JSON has no number for."""
+    return found.score if found is not None and found.score == found.score else None

@@ -68,6 +68,11 @@ def sentences(outcome: DeployResult) -> list[str]:
     lines.append(outcome.stages[-1].parity.summary())
     if outcome.quantised is not None:
         lines += _int8(outcome.quantised)
+    if outcome.int8_mutation:
+        lines.append(f"int8, {outcome.int8_mutation.summary()}")
+        lines += [
+            f"  survived: {one.name}, {one.reason}" for one in outcome.int8_mutation.mutants if _worth_saying(one)
+        ]
     if outcome.mutation:
         lines.append(outcome.mutation.summary())
         lines += [f"  survived: {fate.name}, {fate.reason}" for fate in outcome.mutation.mutants if _worth_saying(fate)]

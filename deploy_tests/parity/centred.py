@@ -130,7 +130,7 @@ class Centred(Summarised):
         if not self.outputs:
             return f"nothing could be centred against {self.against}"
         least = self.least
-        worst, limit = least.worst, "" if self.limit_db is None else f" (limit {self.limit_db:g} dB)"
+        worst, limit = least.worst, "" if self.limit_db is None else f" (limit {self.limit_db:.3g} dB)"
         if worst.failure:
             return f"against {self.against}: {least.output} of {worst.name!r}: {worst.failure}"
         parts = [
@@ -150,7 +150,7 @@ class Centred(Summarised):
         """
         if self.least.worst.failure:
             return self.summary()
-        limit = "" if self.limit_db is None else f" (limit {self.limit_db:g} dB)"
+        limit = "" if self.limit_db is None else f" (limit {self.limit_db:.3g} dB)"
         return f"{self.least.median_db:.1f} dB against {self.against}{limit}"
 
     def to_dict(self) -> JsonDict:

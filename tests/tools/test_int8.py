@@ -93,6 +93,7 @@ def test_accuracy_is_of_every_file_that_is_kept_to_judge_by(place: Path) -> None
 def test_faults_of_quantisation_are_injected_and_none_survives(place: Path) -> None:
     found = next(one["mutation"] for one in bundle.read(place / "out").manifest["artifacts"] if one["mutation"])
     assert found["tried"] >= 7
+    assert json.loads((place / "result.json").read_text())["int8_score"] == found["score"]
     assert found["killed"] >= 4
     assert {row["kind"] for row in found["mutants"]} >= {"weight scale halved", "zero point off by one"}
     assert not [row["name"] for row in found["mutants"] if row["verdict"] == "survived" and not row["caught_by_audit"]]
@@ -128,7 +129,7 @@ def test_a_device_may_lose_no_more_than_3_decibels_of_what_was_recorded(place: P
     figures = record(place)["figures"]
     recorded = figures[0]["median_db"]
     assert bundle.read(place / "out").artifact("int8").centred_db_limit == pytest.approx(recorded - 3.01, abs=0.01)
-    assert f"(limit {recorded - 10 * np.log10(2):g} dB)" in run("verify", place / "out", "--artifact", "int8").out
+    assert f"(limit {recorded - 10 * np.log10(2):.3g} dB)" in run("verify", place / "out", "--artifact", "int8").out
 
 
 def test_verify_on_other_data_judges_what_varies_of_it(place: Path, tmp_path: Path) -> None:

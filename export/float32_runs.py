@@ -3,8 +3,8 @@
 | run | what differs |
 |---|---|
 | plain | PyTorch as it is |
-| without oneDNN | other kernels for convolutions and products, so another order of sums |
-| channels last | another layout, so another order again |
+| channels last | another layout, so another order of sums |
+| without oneDNN | other kernels for convolutions and products, so another order again; coarse runs are so too |
 | coarse functions | sigmoid, tanh, softmax and their kin as exact as runtimes have them, see ``transcendental`` |
 | coarse functions, one way | the same, all of them too large |
 | rounded | the weights and the input moved by as much as float32 rounds, see ``rounded_runs`` |
@@ -85,13 +85,15 @@ def coarse_functions(module: nn.Module, inputs: Inputs, way: Way = "either") -> 
 
 #: By name, beside the plain run.
 RUNS: Mapping[str, Run] = {
-    "without oneDNN": without_onednn,
     "channels last": channels_last,
+    "without oneDNN": without_onednn,
     "coarse functions": coarse_functions,
     "coarse functions, one way": functools.partial(coarse_functions, way="up"),
 }
 #: Those of modules that have such functions, and those of modules alone: a graph has no layout.
 _COARSE, _MODULES = frozenset({"coarse functions", "coarse functions, one way"}), frozenset({"channels last"})
+#: What the coarse runs of a module do besides: left to them where another order of sums has been seen already.
+_REPEATED = "without oneDNN"
 
 
 class Float32Runs:
@@ -114,6 +116,8 @@ class Float32Runs:
         for name, run in tuple(self._left.items()):
             if name in _COARSE and not self._has_functions(seen):
                 continue
+            if name == _REPEATED and self._has_it(seen) and _distinct(list(found.values())):
+                continue
             try:
                 with run(self._module, inputs) as (module, turned):
                     found[name] = evaluate(module, turned, f"our float32 run {name!r} of")
@@ -123,6 +127,10 @@ class Float32Runs:
         sums = [run for name, run in found.items() if name not in _COARSE]
         enough = _distinct(sums) and not isinstance(self._module, GraphModule)
         return [*found.values(), *([] if enough else [self.rounded(inputs)])]
+
+    def _has_it(self, seen: _Coarse) -> bool:
+        """Whether the coarse runs of a module, which are without oneDNN as well, show what that does."""
+        return not isinstance(self._module, GraphModule) and seen.met and "coarse functions" in self._left
 
     def _has_functions(self, seen: _Coarse) -> bool:
         return self._module.has_functions if isinstance(self._module, GraphModule) else seen.met

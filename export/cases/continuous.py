@@ -20,12 +20,13 @@ from attn_export.types import Array
 _TORCH = frozenset(
     """
     _adaptive_avg_pool2d _conv_depthwise2d _native_batch_norm_legit_no_training _slow_conv2d_forward _softmax
-    _unsafe_view abs adaptive_avg_pool2d add addmm alias avg_pool2d batch_norm bmm cat chunk clone constant_pad_nd
-    contiguous convolution detach elu empty expand flatten full gather gelu hardsigmoid hardswish hardtanh index
-    index_select leaky_relu linear matmul max_pool2d_with_indices mean mish mkldnn_convolution mkldnn_linear mm mul
-    narrow native_batch_norm neg ones permute pixel_shuffle pixel_unshuffle reflection_pad2d relu replication_pad2d
-    reshape roll select sigmoid silu slice slow_conv2d_forward softplus split split_with_sizes squeeze stack sub sum
-    t tanh thnn_conv2d transpose unbind unfold unsqueeze upsample_bilinear2d upsample_nearest2d view zeros
+    _unsafe_view abs adaptive_avg_pool2d add addmm alias arange avg_pool2d batch_norm bmm cat chunk clone
+    constant_pad_nd contiguous convolution detach elu empty expand flatten full full_like gather gelu hardsigmoid
+    hardswish hardtanh index index_select leaky_relu lift_fresh linear matmul max_pool2d_with_indices mean mish
+    mkldnn_convolution mkldnn_linear mm mul narrow native_batch_norm neg new_full new_ones new_zeros ones ones_like
+    permute pixel_shuffle pixel_unshuffle reflection_pad2d relu replication_pad2d reshape roll select sigmoid silu
+    slice slow_conv2d_forward softplus split split_with_sizes squeeze stack sub sum t tanh thnn_conv2d transpose
+    unbind unfold unsqueeze upsample_bilinear2d upsample_nearest2d view zeros zeros_like
     """.split()  # noqa: SIM905
 )
 #: The least epsilon: its root is a thousand times what inputs are moved by at most.

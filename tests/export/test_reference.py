@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Mapping
 
 import numpy as np
 import pytest
@@ -10,7 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from attn_export.errors import InconclusiveError, SubjectError
+from attn_export.export import float32_runs
 from attn_export.export.cases.plan import plan
+from attn_export.export.cases.work import measure
 from attn_export.export.float32_runs import Float32Runs
 from attn_export.export.in_memory import from_module
 from attn_export.export.input_shapes import inputs_of
@@ -144,11 +147,25 @@ class Attention(nn.Module):
         return nn.functional.scaled_dot_product_attention(x, x, x)
 
 
-def test_a_function_inside_of_a_fused_kernel_is_found() -> None:
+@pytest.fixture
+def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Whose runs were made."""
+    found, evaluate = list[str](), float32_runs.evaluate
+
+    def noted(module: nn.Module, inputs: Mapping[str, Tensor], whose: str = "") -> dict[str, Tensor]:
+        found.append(whose)
+        return evaluate(module, inputs, whose)
+
+    monkeypatch.setattr(float32_runs, "evaluate", noted)
+    return found
+
+
+def test_a_function_inside_of_a_fused_kernel_is_found(ran: list[str]) -> None:
     said: list[str] = []
-    runs = Float32Runs(Attention(), said.append)
-    assert len(runs({"x": torch.randn(1, 2, 5, 8)})) == 5
-    assert len(Float32Runs(nn.ReLU(), said.append)({"x": torch.randn(1, 2, 5, 8)})) == 4
+    Float32Runs(nn.ReLU(), said.append)({"x": torch.randn(1, 2, 5, 8)})
+    assert not any("coarse functions" in whose for whose in ran)
+    Float32Runs(Attention(), said.append)({"x": torch.randn(1, 2, 5, 8)})
+    assert len([whose for whose in ran if "coarse functions" in whose]) == 2
     assert not said
 
 
@@ -206,3 +223,58 @@ def test_a_mask_of_zeros_and_ones_is_no_number_that_rounds(kept: int) -> None:
     subject = from_module(Attends().eval(), (x, mask))
     (case,) = on(subject, [("one", {"x": x, "mask": mask})])
     assert case.float32_error["y"] < 1e-5 * float(np.linalg.norm(case.reference["y"]))
+
+
+class _Squeezing(nn.Module):
+    """A convolution, with a function behind it or without."""
+
+    def __init__(self, *, function: bool) -> None:
+        super().__init__()
+        self.body, self.function = nn.Conv2d(3, 8, 3), function
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute."""
+        y: Tensor = self.body(x)
+        return torch.sigmoid(y) if self.function else y
+
+
+@pytest.mark.parametrize("function", [False, True])
+def test_a_run_that_coarse_runs_repeat_is_left_to_them(
+    function: bool, ran: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = _Squeezing(function=function).eval()
+    monkeypatch.setattr(float32_runs, "_distinct", lambda runs: len(runs) > 1)
+    Float32Runs(module, lambda _: None)({"x": torch.randn(1, 3, 8, 8)})
+    assert any("without oneDNN" in whose for whose in ran) is not function
+    assert any("coarse functions" in whose for whose in ran) is function
+
+
+class _Does(nn.Module):
+    """One function of the input."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.body, self.function = nn.Linear(4, 4), function
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Compute."""
+        return self.function(self.body(x))
+
+
+JUMPS: dict[str, tuple[Callable[[Tensor], Tensor], bool]] = {
+    "nothing": (lambda x: x, False),
+    "a division by a number": (lambda x: x / 3, False),
+    "a division by a tensor": (lambda x: 1 / x, True),
+    "a division that rounds": (lambda x: torch.div(x, 3, rounding_mode="floor"), True),
+    "a norm": (lambda x: nn.functional.layer_norm(x, (4,)), False),
+    "a norm of next to no epsilon": (lambda x: nn.functional.layer_norm(x, (4,), eps=1e-12), True),
+    "a roll": (lambda x: x.roll(1, 0)[[0, 1]], False),
+    "an order": (lambda x: x.sort(-1).values, True),
+}
+
+
+@pytest.mark.parametrize("kind", JUMPS)
+def test_jumps_are_looked_for_where_an_operator_may_have_some(kind: str) -> None:
+    function, jumps = JUMPS[kind]
+    subject = from_module(_Does(function).eval(), (torch.randn(3, 4),))
+    assert measure(subject, {}).jumps is jumps

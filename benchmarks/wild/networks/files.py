@@ -1,4 +1,4 @@
-"""Trained ONNX files that lie in a folder, unpacked from wheels: producer/…/name.onnx."""
+"""Trained ONNX files that lie in a folder, unpacked from packages of PyPI: producer/…/name.onnx."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ SIZES = {
     "repvgg_a0": 64,
     "mobileone_s0": 64,
     "gernet_s": 64,
-    "bat_resnext26ts": 64,
+    "bat_resnext26ts": 256,
     "botnet26t_256": 256,
     "halonet26t": 256,
     "vgg11_bn": 64,

@@ -39,8 +39,8 @@ reference. k is the error in units of what a correct float32 run differs by itse
 and int8 products, for which the runtime has other kernels. This proves arithmetic, and that the base install works
 there. It says nothing about time, on any device.
 
-Other runtimes were run from their own wheels for ARM, by `--backend NAME`. ExecuTorch could not be: its wheel asks for a
-package that x86-64 alone has, by a condition that pip answers for the machine that it runs on.
+Other runtimes were run from their own wheels for ARM, by `--backend NAME`. ExecuTorch could not be: its wheel asks for
+a package that x86-64 alone has, by a condition that pip answers for the machine that it runs on.
 """
 
 

@@ -215,8 +215,8 @@ def test_what_has_nothing_to_write_anew_or_means_something_else_is_left_as_it_is
     assert readable(plain, GIVEN, {"b": 1}) is plain
     later = _reducing("ReduceMean", [1], 1)
     later.opset_import[0].version = 20
-    later.graph.node[1].CopyFrom(helper.make_node("Gelu", ["left"], ["less"], "gelu"))
-    assert readable(later, GIVEN, {"b": 1}) is later, "opset 17 has no such operator"
+    later.graph.node[1].CopyFrom(helper.make_node("AveragePool", ["left"], ["less"], "pool", kernel_shape=[1, 1]))
+    assert readable(later, GIVEN, {"b": 1}) is later, "opset 19 counts its windows otherwise"
     unknown = _reducing("ReduceMean", [1], 1)
     del unknown.graph.initializer[:]
     unknown.graph.input.append(helper.make_tensor_value_info("axes", TensorProto.INT64, [1]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+import os
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import datetime, timezone
@@ -39,7 +40,8 @@ class Worker:
         pipe.send((target, entry, preset))
         if not pipe.poll(self.limit):
             self.end()
-            return _stopped(target, entry, preset, f"stopped after {self.limit:.0f} s", self.limit)
+            load = f"at a load of {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores"
+            return _stopped(target, entry, preset, f"stopped after {self.limit:.0f} s {load}", self.limit)
         try:
             answer = pipe.recv()
         except EOFError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any
 
@@ -45,6 +45,9 @@ def checks(manifest: Mapping[str, Any], report: Mapping[str, Any]) -> list[Check
     mutation = manifest.get("mutation")
     if isinstance(mutation, Mapping):
         rows.append(_mutation(mutation))
+    for one in manifest.get("artifacts") or []:
+        if isinstance(own := one.get("mutation"), Mapping):
+            rows.append(replace(_mutation(own), group=f"fault-injection test, {one['name']}"))
     return rows
 
 

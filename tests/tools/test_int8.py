@@ -178,6 +178,7 @@ def test_reports_say_it(place: Path) -> None:
     whole = bundle.read(place / "out")
     content = bundle.report(whole)
     assert not [row for row in checks(whole.manifest, content) if row.answer == "failed"]
+    assert any(row.group == "fault-injection test, int8" for row in checks(whole.manifest, content))
     assert any("of what varies between images" in line for line in headline(whole.manifest, content))
     page = (place / "out" / "report.html").read_text()
     for words in ("In int8: int8", "What each output keeps", "labelled images the original gets", "injected"):

@@ -28,8 +28,8 @@ stands here in several, because a file that was converted need not run, and one 
   model.
 - **faults**: wrong files, planted by converting a network with a fault, that the comparison found there.
 - **time**: over the ONNX model on ONNX Runtime, same bundle, same machine, one core: below 1 is faster; with the 95 %
-  interval, and the load of the machine, which has two cores: above that, others were at work on it. Empty where the
-  model against itself was not 1.
+  interval, and the load of the machine, which has two cores: above that, others were at work on it, and a runtime that
+  hands its work to a thread waits for that one's turn, too. Empty where the model against itself was not 1.
 - **evidence**: E2 ran on the machine that is named; E1 compiled for a chip that was not there, nothing ran; *simulated*
   ran on the maker's simulator, which tells nothing of time. An empty cell was not measured.
 """

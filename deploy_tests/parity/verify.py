@@ -81,7 +81,8 @@ def _verify_int8(
     with opened(bundle, backend, threads, ranges, model.name) as (run, name, _):
         if cases is not None:
             known = [replace(case, selections=bundle.selections) for case in cases]
-            return prove_others(run, known, bundle.outputs, backend=name, batched=many, limit=limit)
+            asked = model.asked_db if snr is None else snr  # what was measured is of the bundle's own images
+            return prove_others(run, known, bundle.outputs, backend=name, batched=many, limit=asked)
         return prove_int8(
             run,
             model.meaning,

@@ -89,7 +89,6 @@ def quantise(
     if not taken:
         raise ExportError(f"int8: every layer stays in float: {next(iter(kept.values()))}")
     work, rule, plan = _calibrated(_Work(model, taken, calibration, judge, wish, said))
-    plan = _with_sums(work, plan)
     seconds = _costs(graph, taken, model, clock)
     if clock is not None:
         for name, group in _doubtful(graph, taken).items():
@@ -218,21 +217,28 @@ def _costs(graph: GraphIndex, found: Sequence[Layer], model: onnx.ModelProto, cl
 
 
 def _calibrated(work: _Work) -> tuple[_Work, str, Plan]:
-    """Choose levels of channels and a rule of ranges: what held-out data comes off best by, weights still in float."""
-    best = _ruled(work)
+    """Choose levels of channels and a rule of ranges, and round the weights: what held-out data comes off best by.
+
+    Levels that do not help with the weights still in float are not tried further. Those that do must help in the end:
+    what they even out in a tensor they make uneven in the weights that read it.
+    """
+    plain = best = _ruled(work)
     graph = GraphIndex(work.model)
-    possible = list(channels(work.found, graph))
-    if not possible or not work.wish.levels:
-        return best[1:]
-    work.said("levels of channels")
-    largest = _largest(work, possible)
-    for alpha in ALPHAS:
-        other = levelled(work.model, work.found, largest, alpha)
-        if other is not None:
-            came = _ruled(replace(work, model=other))
-            if came[0] > best[0] + WORTH:
-                best = came
-    return best[1:]
+    possible = list(channels(work.found, graph)) if work.wish.levels else []
+    if possible:
+        work.said("levels of channels")
+        largest = _largest(work, possible)
+        for alpha in ALPHAS:
+            other = levelled(work.model, work.found, largest, alpha)
+            if other is not None:
+                came = _ruled(replace(work, model=other))
+                best = came if came[0] > best[0] + WORTH else best
+    one = _with_sums(work, plain[3])
+    if best is plain:
+        return work, plain[2], one
+    level = best[1]
+    two = _with_sums(level, best[3])
+    return (level, best[2], two) if level.snr(two) > work.snr(one) + WORTH else (work, plain[2], one)
 
 
 def _largest(work: _Work, tensors: Sequence[str]) -> dict[str, Array]:
@@ -272,4 +278,4 @@ def _codes(seen: Mapping[str, ranges.Histogram], rule: str, wish: Wish) -> dict[
 def _nearest(graph: GraphIndex, layer: Layer, wish: Wish) -> Weight:
     rows = rows_of(layer, graph.maker[layer.key], np.asarray(graph.array(layer.weight)))
     scales = codes.weight_scales(rows, per_channel=wish.per_channel)
-    return Weight(codes.weight_codes(rows, scales), scales)
+    return Weight(codes.weight_codes(rows, scales), scales, whole=not wish.per_channel)

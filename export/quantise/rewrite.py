@@ -35,13 +35,15 @@ class Weight:
 
     Attributes:
         codes: int8, ``out in``.
-        scales: float32, one for each row; where all are equal, one is written for the whole tensor.
+        scales: float32, one for each row.
         bias: what is added instead of the layer's own, ``out``; None leaves that.
+        whole: whether all rows have one scale, which is written once.
     """
 
     codes: Array
     scales: Array
     bias: Array | None = None
+    whole: bool = False
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ def _weight(
     stem = f"{layer.weight}_of_{layer.node}" if len(graph.readers[layer.weight]) > 1 else layer.weight
     codes, scale, zero = (names.fresh(f"{stem}_{end}") for end in ("codes", "scale", "zero_point"))
     value = from_rows(layer, node, weight.codes, tuple(graph.tensors[layer.weight].dims))
-    scales = weight.scales if np.ptp(weight.scales) else weight.scales[0]  # one for all is no vector of equals
+    scales = weight.scales[0] if weight.whole else weight.scales  # one for all is no vector of equals
     constants = [
         numpy_helper.from_array(np.ascontiguousarray(value), codes),
         numpy_helper.from_array(np.asarray(scales, np.float32), scale),

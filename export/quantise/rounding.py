@@ -17,8 +17,10 @@ import numpy as np
 from attn_export.export.quantise.codes import TOP
 from attn_export.types import Array
 
-#: What is added to the diagonal of X̂ X̂ᵀ, as a share of its mean: inputs that the data never moves stay as they are.
-DAMPING = 0.01
+#: What is added to the diagonal of X̂ X̂ᵀ, as a share of its mean: inputs that the data never moves stay as they are, and
+#: a weight of hundreds of inputs is not fitted to the few columns that some tens of pictures give. On five trained
+#: networks and 43 pictures 0.5 keeps 0.5 to 3.4 dB more than 0.01; from 0.3 to 2 it hardly matters.
+DAMPING = 0.5
 #: Columns after which the others are told what was lost.
 BLOCK = 128
 

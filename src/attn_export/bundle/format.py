@@ -140,6 +140,7 @@ class Artifact:
         meaning: of an int8 model, the cases of the user's data with what its own graph means in float64 as reference.
         centred_db_limit: of an int8 model, the least median of what varies over the error, in dB: what was asked for,
             or 3 dB less than what it had when it was made, which is twice the noise; the larger of the two.
+        asked_db: what of that was asked for; all that other images than those of the bundle are held to.
     """
 
     name: str
@@ -153,6 +154,7 @@ class Artifact:
     narrowed_dims: tuple[Dim, ...] = ()
     meaning: tuple[Case, ...] = field(default=(), repr=False)
     centred_db_limit: float | None = None
+    asked_db: float | None = None
 
     @property
     def path(self) -> Path:

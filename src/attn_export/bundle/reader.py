@@ -150,7 +150,9 @@ def _with_meaning(path: Path, facts: ManifestRecord, cases: tuple[Case, ...]) ->
         stored.fit(file, meaning, [case.name for case in meaning], facts.inputs, facts.outputs)
         had = min((row.median_db for row in own.figures if row.share >= VARIES), default=None)
         limits = [limit for limit in (own.limit_db, None if had is None else had - DOUBLE_DB) if limit is not None]
-        found.append(replace(one, meaning=tuple(meaning), centred_db_limit=max(limits, default=None)))
+        found.append(
+            replace(one, meaning=tuple(meaning), centred_db_limit=max(limits, default=None), asked_db=own.limit_db)
+        )
     return tuple(found)
 
 

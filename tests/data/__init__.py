@@ -1,0 +1,1 @@
+"""What tests read: files that are too large to be written down in a test."""

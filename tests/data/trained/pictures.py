@@ -49,7 +49,8 @@ def part(kind: str, which: str) -> Part:
     if kind not in SETS or which not in ("training", "calibration", "test"):
         raise ValueError(f"expected training, calibration or test of {' or '.join(SETS)}, got {which} of {kind}")
     pixels, labels = _digits(which) if kind == "digits" else _textures(which)
-    return Part((pixels.astype(np.float32) - 128) / 64, labels.astype(np.int64))
+    prepared = (pixels.astype(np.float32) - 128) / 64
+    return Part(prepared.astype(np.float32), labels.astype(np.int64))
 
 
 def _digits(which: str) -> tuple[Pixels, Pixels]:
@@ -89,7 +90,8 @@ def _crop(photographs: Floats, label: int, rng: np.random.Generator, *, test: bo
     # Twelve uniform draws are as good as a normal one here, and the same in every version of NumPy.
     noise = rng.random((12, 3, 32, 32)).sum(0) - 6
     covered = tinted + 8 * rng.random() * noise
-    return np.rint(np.clip(covered, 0, 255)).astype(np.uint8)
+    made: Pixels = np.rint(np.clip(covered, 0, 255)).astype(np.uint8)
+    return made
 
 
 def _piece(photograph: Floats, rng: np.random.Generator, *, test: bool) -> Floats:

@@ -11,7 +11,7 @@ from attn_export.errors import UsageError
 from attn_export.export.chosen import choose, unchosen
 from attn_export.export.graph.index import GraphIndex, graph_inputs
 from attn_export.export.graph.rename import narrowed, renamed
-from attn_export.reparam.adapters.onnx.nodes import inputs_of
+from attn_export.export.graph.unread import without_unread_constants
 
 
 def chosen(model: onnx.ModelProto, words: Sequence[str], owner: str) -> tuple[onnx.ModelProto, dict[str, str], str]:
@@ -66,13 +66,5 @@ def taken(model: onnx.ModelProto, names: Mapping[str, str]) -> onnx.ModelProto:
     by_name = {value.name: value for value in made.graph.output}
     del made.graph.output[:]
     made.graph.output.extend(by_name[new] for new in names)
-    _drop_unread(made)
+    without_unread_constants(made)
     return made
-
-
-def _drop_unread(model: onnx.ModelProto) -> None:
-    """Take out the constants that nothing reads any more."""
-    read = {name for node in model.graph.node for name in inputs_of(node)} | {v.name for v in model.graph.output}
-    kept = [tensor for tensor in model.graph.initializer if tensor.name in read]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(kept)

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from attn_export.bundle.elements import in_32_bits
 from attn_export.deploy_tests.backend import Options, Run
 from attn_export.errors import BackendError, BackendMissingError
 from attn_export.process.silence import silenced
@@ -96,7 +97,7 @@ def _run(module: Any, options: Options, feeds: Feeds) -> dict[str, NDArray[Any]]
 
     given = []
     for port in options.inputs:
-        value = _stored(port, feeds[port.name])
+        value = in_32_bits(feeds[port.name], port.name, "MNN")
         kind = expr.float if value.dtype == np.float32 else expr.int
         variable = expr.placeholder(list(value.shape), expr.NCHW, kind)
         variable.write(value)
@@ -118,17 +119,3 @@ def _dtype(port: TensorSpec, value: NDArray[Any]) -> np.dtype[Any]:
     """Bring integers, of which MNN has one width, to what the model promises; a float stays what it is."""
     wanted = np.dtype(port.dtype)
     return wanted if wanted.kind in "iub" and value.dtype.kind in "iub" else value.dtype
-
-
-def _stored(port: TensorSpec, value: NDArray[Any]) -> NDArray[Any]:
-    """Give an input as MNN holds it: floats, or integers of 32 bits.
-
-    Raises:
-        ValueError: an integer is too large for that.
-    """
-    if value.dtype.kind == "f":
-        return np.ascontiguousarray(value, np.float32)
-    whole = np.ascontiguousarray(value, np.int32)
-    if not np.array_equal(whole, value):
-        raise ValueError(f"{port.name} holds integers beyond 32 bits, and MNN knows no larger")
-    return whole

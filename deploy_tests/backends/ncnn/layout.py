@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
+from attn_export.bundle.elements import in_32_bits
 from attn_export.errors import BackendError
 from attn_export.types import TensorSpec
 
@@ -49,12 +49,7 @@ class Port:
         Raises:
             ValueError: an integer is too large for that.
         """
-        if value.dtype.kind == "f":
-            return np.ascontiguousarray(value, np.float32)
-        whole = np.ascontiguousarray(value, np.int32)
-        if not np.array_equal(whole, value):
-            raise ValueError(f"{self.name} holds integers beyond 32 bits, and ncnn knows no larger")
-        return whole
+        return in_32_bits(value, self.name, "ncnn")
 
 
 @dataclass(frozen=True)

@@ -67,5 +67,19 @@ def from_bits(bits: Array) -> Array:
     return np.left_shift(bits.astype(np.uint32), 16).view(np.float32)
 
 
+def in_32_bits(values: Array, name: str, runtime: str) -> Array:
+    """Give an array as runtimes hold it that know floats and integers of 32 bits alone.
+
+    Raises:
+        ValueError: an integer is too large for that.
+    """
+    if values.dtype.kind == "f":
+        return np.ascontiguousarray(values, np.float32)
+    whole = np.ascontiguousarray(values, np.int32)
+    if not np.array_equal(whole, values):
+        raise ValueError(f"{name} holds integers beyond 32 bits, and {runtime} knows no larger")
+    return whole
+
+
 def _whole(values: Array) -> Array:
     return np.ascontiguousarray(values, np.float32).reshape(values.shape).view(np.uint32)

@@ -93,13 +93,13 @@ def deploy(
     """
     if options.bench:
         refuse_to_measure()
-    int8_job.refuse_unusable(options)
+    parts = int8_job.divided_data(options)
     progress = progress or Progress()
     target = options.output or Path(subject.name.replace(":", "-"))
     with ExitStack() as stack:
         folder = stack.enter_context(bundle.writing(target))
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        return _deploy(subject, options, progress, _Places(target, folder, scratch), examples or {})
+        return _deploy(subject, options, progress, _Places(target, folder, scratch), examples or {}, parts)
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,7 @@ def _deploy(
     progress: Progress,
     places: _Places,
     examples: Mapping[str, Mapping[str, Tensor]],
+    parts: divided.Split | None,
 ) -> DeployResult:
     folder = places.folder
     began = time.perf_counter()
@@ -129,7 +130,7 @@ def _deploy(
     chosen = _selections(subject, state, left_out.append)
     notes += [one.summary() for one in chosen]
     try:
-        cases, own = _cases(subject, options, progress, examples, chosen, left_out.append, notes.append)
+        cases, own = _cases(subject, options, progress, examples, parts, chosen, left_out.append, notes.append)
     except InconclusiveError as error:
         names = [port.name for port in state.model.contract.outputs]
         picked = ordering(state.model.model, names, is_file=subject.graph is not None)
@@ -242,6 +243,7 @@ def _cases(
     options: DeployOptions,
     progress: Progress,
     examples: Mapping[str, Mapping[str, Tensor]],
+    parts: divided.Split | None,
     chosen: tuple[Selection, ...],
     said: Callable[[str], None],
     noted: Callable[[str], None],
@@ -255,11 +257,10 @@ def _cases(
     if options.data is None:
         return cases, None
     with progress.stage("reference on your data"):
-        parts = None
-        if options.build.int8 is None:
+        if parts is None:
             data = user_inputs.read_inputs(options.data, _specs(subject), options.preprocess)
         else:
-            parts = divided.split(options.data, _specs(subject), options.preprocess)
+            parts = parts.taking(_specs(subject))
             noted(f"int8: {parts.summary()}")
             data = parts.cases()
         feeds = [

@@ -30,8 +30,10 @@ from attn_export.pipeline.quantisation import quantisation
 from attn_export.pipeline.stage import Made, PipelineState
 
 
-def refuse_unusable(options: DeployOptions) -> None:
-    """Refuse what int8 cannot be made or judged from, before any long work.
+def divided_data(options: DeployOptions) -> divided.Split | None:
+    """Divide the user's files for int8, before any long work and before it is known what the model takes.
+
+    None where there is to be no int8; what it cannot be made or judged from is refused.
 
     Raises:
         UsageError: there is no data, or too little; or what is for int8 alone is asked for without it.
@@ -40,7 +42,7 @@ def refuse_unusable(options: DeployOptions) -> None:
     if asked is None:
         if options.labels is not None:
             raise UsageError("--labels is for the accuracy of an int8 model: add --int8, or leave it out")
-        return
+        return None
     if options.build.fp16:
         raise UsageError("--int8 makes a second model beside the float32 one: leave out --fp16, or make another bundle")
     if options.data is None:
@@ -50,7 +52,7 @@ def refuse_unusable(options: DeployOptions) -> None:
         )
     if asked.top1_drop is not None and options.labels is None:
         raise UsageError("--top1-drop is a loss of accuracy: say what is right with --labels")
-    divided.split(options.data, (), options.preprocess)
+    return divided.split(options.data, (), options.preprocess)
 
 
 @dataclass(frozen=True)

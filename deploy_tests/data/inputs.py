@@ -106,10 +106,7 @@ def _read(
     """Cases of one file, by a name that is empty where there is only one."""
     if file.suffix.lower() in IMAGES:
         if preprocess is None:
-            raise UsageError(
-                f"{file} is an image: declare how to prepare it with --preprocess, such as"
-                " size=224x224,mean=0.485/0.456/0.406,std=0.229/0.224/0.225"
-            )
+            raise undeclared(file)
         return {"": {_only(ports, file): preprocess(decoder(file))}}
     found = _arrays(file)
     if isinstance(found, np.ndarray):
@@ -124,6 +121,14 @@ def _read(
             got = ", ".join(sorted(values))
             raise LoadError(f"{file}{f', case {case}' if case else ''}: expected {', '.join(sorted(names))}, got {got}")
     return cases
+
+
+def undeclared(image: Path) -> UsageError:
+    """Say of an image that nothing tells how it becomes an input."""
+    return UsageError(
+        f"{image} is an image: declare how to prepare it with --preprocess, such as"
+        " size=224x224,mean=0.485/0.456/0.406,std=0.229/0.224/0.225"
+    )
 
 
 _ARRAYS = (".npy", ".npz")

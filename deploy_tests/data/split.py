@@ -11,7 +11,7 @@ files count once, so that no picture is calibrated on and judged. Files are read
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import overload
 
@@ -106,6 +106,14 @@ class Split:
             self.test.preprocess if prepared else None,
         )
 
+    def taking(self, ports: Sequence[TensorSpec]) -> Split:
+        """Give the same sets for a model that takes these inputs: the files are not looked at again."""
+
+        def of(files: Files) -> Files:
+            return replace(files, ports=tuple(ports))
+
+        return Split(of(self.calibration), of(self.held_out), of(self.test), self.equal)
+
     def summary(self) -> str:
         """Say how many files are for what."""
         sizes = len(self.calibration), len(self.held_out), len(self.test)
@@ -135,10 +143,7 @@ def split(
         )
     order = sorted(hashes)
     if preprocess is None and (images := [name for name in files if Path(name).suffix.lower() in IMAGES]):
-        raise UsageError(
-            f"{path / images[0]} is an image: declare how to prepare it with --preprocess, such as"
-            " size=224x224,mean=0.485/0.456/0.406,std=0.229/0.224/0.225"
-        )
+        raise inputs.undeclared(path / images[0])
     first = min(len(order) // 2, CALIBRATION)
     second = first + min(len(order) // 4, HELD_OUT)
     whole = Files(path, tuple(hashes[key] for key in order), tuple(order), tuple(ports), preprocess, decoder)

@@ -20,6 +20,7 @@ from attn_export import bundle
 from attn_export.bundle import Case
 from attn_export.deploy_tests.latency.comparison import compare_latency
 from attn_export.deploy_tests.parity.accuracy import Answer, paired
+from attn_export.export.quantise.judge import ratios
 from attn_export.types import Array, Feeds
 from benchmarks import row_files
 from benchmarks.int8 import page
@@ -61,13 +62,13 @@ def run(name: str) -> None:
     for method, make in METHODS.items():
         made, floats = make(fused, calibration)
         came = answers(made, pictures)
-        ratios = kept(truth[:FIRST], came[:FIRST])
+        told = ratios(truth[:FIRST], came[:FIRST])
         found = paired(labels, base, {str(i): Answer(int(value.argmax()), "") for i, value in enumerate(came)})
         row = Row(
             name,
             method,
-            float(np.median(ratios)),
-            float(np.min(ratios)),
+            float(np.median(told)),
+            min(told),
             found.deployed / found.images,
             found.change,
             found.low,
@@ -78,10 +79,8 @@ def run(name: str) -> None:
     if len(plain.graph.node) != len(fused.graph.node):
         make = METHODS["quantize_static, uint8 per channel"]
         came = answers(make(plain, calibration)[0], pictures)
-        ratios = kept(truth[:FIRST], came[:FIRST])
-        row = Row(
-            name, "not fused: quantize_static, uint8 per channel", float(np.median(ratios)), float(np.min(ratios))
-        )
+        told = ratios(truth[:FIRST], came[:FIRST])
+        row = Row(name, "not fused: quantize_static, uint8 per channel", float(np.median(told)), min(told))
         add(timed(row, make(plain, calibration)[0], fused))
 
 
@@ -93,14 +92,6 @@ def answers(model: onnx.ModelProto, feeds: Sequence[Feeds]) -> list[Array]:
     settings.intra_op_num_threads, settings.log_severity_level = 1, 4
     session = onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
     return [session.run(None, dict(feed))[0][0] for feed in feeds]
-
-
-def kept(truth: Sequence[Array], came: Sequence[Array]) -> Array:
-    """Compute for each picture what varies over the error, in dB."""
-    real = np.stack(truth).astype(np.float64)
-    signal = np.square(real - real.mean(0)).sum(1)
-    noise = np.square(np.stack(came).astype(np.float64) - real).sum(1)
-    return np.asarray(10 * np.log10(signal / noise))
 
 
 def timed(row: Row, model: onnx.ModelProto, baseline: onnx.ModelProto) -> Row:

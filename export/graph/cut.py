@@ -17,21 +17,29 @@ from attn_export.types import Array
 Probe = Callable[[Sequence[str]], Iterable[tuple[str, Array]]]
 
 
-def exposed(model: onnx.ModelProto, names: Iterable[str]) -> onnx.ModelProto:
-    """Copy a model so that its outputs are the named tensors, without the nodes that they do not need."""
+def exposed(model: onnx.ModelProto, names: Iterable[str], given: Mapping[str, Array] | None = None) -> onnx.ModelProto:
+    """Copy a model so that its outputs are the named tensors, without the nodes that they do not need.
+
+    Where tensors are ``given``, of whatever sizes, they are inputs and not computed; inputs that nothing reads go, too.
+    """
     wanted = list(dict.fromkeys(names))
     index = GraphIndex(model)
     live, needed = set(wanted), []
     for node in reversed(model.graph.node):
-        if live & set(node.output):
+        if live.difference(given or ()) & set(node.output):
             needed.append(node)
             live |= set(inputs_of(node))
     made = {name for node in needed for name in node.output}
-    real = {value.name for value in index.inputs}  # old producers list constants as well, and here some of those go
+    # Old producers list constants as well, and here some of those go.
+    real = {value.name for value in index.inputs} if given is None else set[str]()
+    inner = [name for name in given or () if name in live and name in index.maker]
     graph = helper.make_graph(
         needed[::-1],
         model.graph.name,
-        [value for value in model.graph.input if value.name in real or value.name in live],
+        [
+            *(value for value in model.graph.input if value.name in real or value.name in live),
+            *(helper.make_tensor_value_info(name, _kind((given or {})[name]), None) for name in inner),
+        ],
         [_value(name, index.declared(name)) for name in wanted if name in made],
         [tensor for tensor in model.graph.initializer if tensor.name in live],
     )
@@ -51,7 +59,7 @@ def extract(
         nodes,
         f"{model.graph.name}_part",
         [
-            helper.make_tensor_value_info(name, helper.np_dtype_to_tensor_dtype(values[name].dtype), values[name].shape)
+            helper.make_tensor_value_info(name, _kind(values[name]), values[name].shape)
             for name in read
             if name not in constants
         ],
@@ -72,6 +80,10 @@ def declared(model: onnx.ModelProto, name: str) -> np.dtype[Any]:
     """Give the element type of a tensor; float32 where nothing says."""
     kind = GraphIndex(model).element_type(name)
     return helper.tensor_dtype_to_np_dtype(kind) if kind else np.dtype(np.float32)
+
+
+def _kind(values: Array) -> int:
+    return int(helper.np_dtype_to_tensor_dtype(values.dtype))
 
 
 def _like(model: onnx.ModelProto, graph: onnx.GraphProto) -> onnx.ModelProto:

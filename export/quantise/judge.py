@@ -51,16 +51,17 @@ def centred_snr(truth: Sequence[Mapping[str, Array]], came: Iterable[Mapping[str
     pairs = list(zip(truth, came, strict=True))
     found = []
     for name in truth[0] if truth else ():
-        ratios: list[float] = []
+        told: list[float] = []
         for shape in {one[name].shape for one in truth}:
             same = [(one[name], other[name]) for one, other in pairs if one[name].shape == shape]
-            ratios += _ratios([a for a, _ in same], [b for _, b in same])
-        if ratios:
-            found.append(float(np.median(ratios)))
+            told += ratios([a for a, _ in same], [b for _, b in same])
+        if told:
+            found.append(float(np.median(told)))
     return min(found, default=MOST)
 
 
-def _ratios(truth: Sequence[Array], came: Sequence[Array]) -> list[float]:
+def ratios(truth: Sequence[Array], came: Sequence[Array]) -> list[float]:
+    """Give the ratio of each case in dB, of one output and one shape; none where nothing varies."""
     if truth[0].dtype.kind != "f":
         return []
     real = np.stack(truth).astype(np.float64).reshape(len(truth), -1)

@@ -7,7 +7,7 @@ Every choice is made by measuring on data that nothing was learnt from.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -54,6 +54,16 @@ class _Work:
         return self.judge.snr(written(self.model, self.found, plan))
 
 
+@dataclass(frozen=True)
+class _Tried:
+    """A plan for one form of the model, the rule of its ranges, and what it keeps of held-out data, in dB."""
+
+    work: _Work
+    rule: str
+    plan: Plan
+    snr: float
+
+
 def quantise(
     model: onnx.ModelProto,
     calibration: Sequence[Feeds],
@@ -88,7 +98,8 @@ def quantise(
     taken = tuple(layer for layer in found if layer.key not in kept)
     if not taken:
         raise ExportError(f"int8: every layer stays in float: {next(iter(kept.values()))}")
-    work, rule, plan = _calibrated(_Work(model, taken, calibration, judge, wish, said))
+    tried = _calibrated(_Work(model, taken, calibration, judge, wish, said))
+    work, rule, plan = tried.work, tried.rule, tried.plan
     seconds = _costs(graph, taken, model, clock)
     if clock is not None:
         for name, group in _doubtful(graph, taken).items():
@@ -126,15 +137,21 @@ def quantise(
     return Quantised(result, sites, method, ratio, _front(solution, ratio, sites), _notes(ratio))
 
 
-def _with_sums(work: _Work, plan: Plan) -> Plan:
+def _with_sums(tried: _Tried) -> _Tried:
     """Round the weights; what several branches read is rounded for all of them, unless that costs the aim."""
-    cases = work.calibration[:ROUNDED_ON]
-    fast = corrected(work.model, work.found, replace(plan, sums=True), cases, work.said)
+    work, fast = tried.work, _corrected(tried, sums=True)
     least = work.wish.least_snr
-    if least is None or not _has_sums(work) or (snr := work.snr(fast)) >= least:
+    if least is None or fast.snr >= least or not _has_sums(work):
         return fast
-    exact = corrected(work.model, work.found, replace(plan, sums=False), cases, work.said)
-    return exact if work.snr(exact) > snr + WORTH else fast
+    exact = _corrected(tried, sums=False)
+    return exact if exact.snr > fast.snr + WORTH else fast
+
+
+def _corrected(tried: _Tried, *, sums: bool) -> _Tried:
+    work = tried.work
+    cases = work.calibration[:ROUNDED_ON]
+    plan = corrected(work.model, work.found, replace(tried.plan, sums=sums), cases, work.said)
+    return replace(tried, plan=plan, snr=work.snr(plan))
 
 
 def _has_sums(work: _Work) -> bool:
@@ -164,7 +181,7 @@ def _front(solution: Solution, ratio: Ratio | None, sites: Sequence[Site]) -> tu
     return (*solution.front, chosen)
 
 
-def _without(plan: Plan, lifted: Mapping[str, object] | frozenset[str] | set[str]) -> Plan:
+def _without(plan: Plan, lifted: Collection[str]) -> Plan:
     return replace(plan, weights={key: weight for key, weight in plan.weights.items() if key not in lifted})
 
 
@@ -216,7 +233,7 @@ def _costs(graph: GraphIndex, found: Sequence[Layer], model: onnx.ModelProto, cl
     return {layer.key: float(np.prod(graph.tensors[layer.weight].dims)) for layer in found}
 
 
-def _calibrated(work: _Work) -> tuple[_Work, str, Plan]:
+def _calibrated(work: _Work) -> _Tried:
     """Choose levels of channels and a rule of ranges, and round the weights: what held-out data comes off best by.
 
     Levels that do not help with the weights still in float are not tried further. Those that do must help in the end:
@@ -232,13 +249,12 @@ def _calibrated(work: _Work) -> tuple[_Work, str, Plan]:
             other = levelled(work.model, work.found, largest, alpha)
             if other is not None:
                 came = _ruled(replace(work, model=other))
-                best = came if came[0] > best[0] + WORTH else best
-    one = _with_sums(work, plain[3])
+                best = came if came.snr > best.snr + WORTH else best
+    as_it_was = _with_sums(plain)
     if best is plain:
-        return work, plain[2], one
-    level = best[1]
-    two = _with_sums(level, best[3])
-    return (level, best[2], two) if level.snr(two) > work.snr(one) + WORTH else (work, plain[2], one)
+        return as_it_was
+    level = _with_sums(best)
+    return level if level.snr > as_it_was.snr + WORTH else as_it_was
 
 
 def _largest(work: _Work, tensors: Sequence[str]) -> dict[str, Array]:
@@ -252,20 +268,20 @@ def _largest(work: _Work, tensors: Sequence[str]) -> dict[str, Array]:
     return found
 
 
-def _ruled(work: _Work) -> tuple[float, _Work, str, Plan]:
+def _ruled(work: _Work) -> _Tried:
     """Choose the rule of ranges for one model."""
     tensors = list(dict.fromkeys(name for layer in work.found for name in (layer.reads, layer.gives)))
     work.said("ranges of activations")
     seen = ranges.histograms(lambda: looked(work.model, tensors, work.calibration), tensors)
     graph = GraphIndex(work.model)
     weights = {layer.key: _nearest(graph, layer, work.wish) for layer in work.found}
-    tried = {}
+    tried = []
     for rule in ranges.RULES:
         work.said(f"ranges by {rule}")
         activations = _codes(seen, rule, work.wish)
-        tried[rule] = work.snr(Plan(dict.fromkeys(weights), activations)), Plan(weights, activations)
-    rule = max(tried, key=lambda name: tried[name][0])
-    return tried[rule][0], work, rule, tried[rule][1]
+        snr = work.snr(Plan(dict.fromkeys(weights), activations))
+        tried.append(_Tried(work, rule, Plan(weights, activations), snr))
+    return max(tried, key=lambda one: one.snr)
 
 
 def _codes(seen: Mapping[str, ranges.Histogram], rule: str, wish: Wish) -> dict[str, codes.Code]:

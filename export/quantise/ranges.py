@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from attn_export.errors import ExportError
-from attn_export.export.quantise.codes import STEPS, TOP
+from attn_export.export.quantise.codes import STEPS, TOP, code, rounded
 from attn_export.types import Array
 
 #: Bins of a histogram: sixteen for each step of a code that covers all of it.
@@ -104,8 +104,11 @@ def percentile(seen: Histogram, *, unsigned: bool, outside: float = OUTSIDE) -> 
 def mse(seen: Histogram, *, unsigned: bool) -> tuple[float, float]:
     """Cover the range with the least mean squared error, of a grid of ranges that shrink alike on both sides."""
     centres, counts = seen.centres, seen.counts.astype(np.float64)
-    errors = [float(counts @ (_rounded(centres, *pair, unsigned=unsigned) - centres) ** 2) for pair in _grid(seen)]
-    return list(_grid(seen))[int(np.argmin(errors))]
+
+    def error(pair: tuple[float, float]) -> float:
+        return float(counts @ (rounded(centres, code(*pair, unsigned=unsigned)) - centres) ** 2)
+
+    return min(_grid(seen), key=error)
 
 
 def entropy(seen: Histogram, *, unsigned: bool) -> tuple[float, float]:
@@ -150,15 +153,6 @@ def _divergence(seen: Histogram, low: float, high: float, *, levels: int, signed
 def _grid(seen: Histogram) -> Iterator[tuple[float, float]]:
     for share in SHARES:
         yield seen.low * share, seen.high * share
-
-
-def _rounded(values: Array, low: float, high: float, *, unsigned: bool) -> Array:
-    if not unsigned:
-        scale = max(-low, high) / TOP or 1.0
-        return np.asarray(np.clip(np.rint(values / scale), -TOP, TOP) * scale)
-    scale = (high - low) / STEPS or 1.0
-    zero = np.rint(-low / scale)
-    return np.asarray((np.clip(np.rint(values / scale) + zero, 0, STEPS) - zero) * scale)
 
 
 #: A rule: the range that codes are to cover, of what was seen.

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 
 import onnx
 
+from attn_export.export.graph import cut
 from attn_export.export.graph.index import GraphIndex
 from attn_export.export.quantise.watch import looked
 from attn_export.reparam.adapters.onnx.nodes import captured
@@ -43,10 +44,10 @@ class Walk:
         if all(tensor in case for case in self.cases):
             yield from [case[tensor] for case in self.cases]
             return
-        made = self._between(model, tensor)
+        part = cut.exposed(model, [tensor], given=self.cases[0])
+        made = {name for node in part.graph.node for name in node.output}
         self._done |= made
         kept = [name for name in made if name in self._own and self._is_read(name)]
-        part = _part(model, {name for case in self.cases[:1] for name in case})
         names = list(dict.fromkeys([tensor, *kept]))
         for case, values in zip(self.cases, looked(part, names, self.cases), strict=True):
             case.update({name: values[name] for name in kept})
@@ -57,31 +58,3 @@ class Walk:
     def _is_read(self, name: str) -> bool:
         """Whether something that was not run yet reads a tensor."""
         return any(reader not in self._done for reader in self._readers.get(name, ()))
-
-    def _between(self, model: onnx.ModelProto, tensor: str) -> set[str]:
-        """Find what has to be made for a tensor out of what is kept."""
-        maker = {name: node for node in model.graph.node for name in node.output if name}
-        there, found, left = set(self.cases[0]), set[str](), [tensor]
-        while left:
-            name = left.pop()
-            if name in found or name in there or name not in maker:
-                continue
-            node = maker[name]
-            found.update(filter(None, node.output))
-            left += [*node.input, *captured(node)]
-        return found
-
-
-def _part(model: onnx.ModelProto, given: set[str]) -> onnx.ModelProto:
-    """Give the model with some of its tensors as inputs; the nodes that make them go."""
-    part = onnx.ModelProto()
-    part.CopyFrom(model)
-    inputs = {port.name for port in part.graph.input}
-    index = GraphIndex(model)
-    nodes = [node.SerializeToString() for node in part.graph.node if not given.intersection(node.output)]
-    del part.graph.node[:]
-    part.graph.node.extend(map(onnx.NodeProto.FromString, nodes))
-    for name in sorted(given - inputs):
-        kind = index.element_type(name) or onnx.TensorProto.FLOAT
-        part.graph.input.append(onnx.helper.make_tensor_value_info(name, kind, None))
-    return part

@@ -14,6 +14,7 @@ from pathlib import Path
 import onnx
 
 from attn_export.errors import ExportError
+from attn_export.export.graph import cut
 from attn_export.export.onnx.save import save
 from attn_export.types import Array, Feeds
 
@@ -35,11 +36,7 @@ def watched(model: onnx.ModelProto, names: Sequence[str]) -> Iterator[Look]:
     if not inside:
         yield lambda feeds: {name: feeds[name] for name in names}
         return
-    part = onnx.ModelProto()
-    part.CopyFrom(model)
-    del part.graph.output[:]
-    part.graph.output.extend(onnx.ValueInfoProto(name=name) for name in inside)
-    _without_unread_nodes(part)
+    part = cut.exposed(model, inside)
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = settings.inter_op_num_threads = 1
     settings.log_severity_level = 4
@@ -71,22 +68,3 @@ def looked(model: onnx.ModelProto, names: Sequence[str], feeds: Iterable[Feeds])
     with watched(model, names) as look:
         for feed in feeds:
             yield look(feed)
-
-
-def _without_unread_nodes(model: onnx.ModelProto) -> None:
-    """Take out, in place, what no output needs."""
-    from attn_export.reparam.adapters.onnx.nodes import captured
-
-    needed, kept = {port.name for port in model.graph.output}, list[bytes]()
-    for node in reversed(model.graph.node):
-        if needed.intersection(node.output):
-            needed.update(node.input, captured(node))
-            kept.append(node.SerializeToString())
-    del model.graph.node[:]
-    model.graph.node.extend(map(onnx.NodeProto.FromString, reversed(kept)))
-    inputs = [port.SerializeToString() for port in model.graph.input if port.name in needed]
-    del model.graph.input[:]
-    model.graph.input.extend(map(onnx.ValueInfoProto.FromString, inputs))
-    kept_tensors = [tensor.SerializeToString() for tensor in model.graph.initializer if tensor.name in needed]
-    del model.graph.initializer[:]
-    model.graph.initializer.extend(map(onnx.TensorProto.FromString, kept_tensors))

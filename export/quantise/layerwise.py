@@ -31,8 +31,12 @@ def corrected(
     plan: Plan,
     calibration: Sequence[Feeds],
     said: Callable[[str], None],
+    *,
+    moved: bool,
 ) -> Plan:
     """Give the plan with codes and biases that make up for what is lost; a layer that is not known stays as it is.
+
+    ``moved``: whether weights are moved before they are rounded, see ``rounding``.
 
     Layers that read the same tensor are done together.
     """
@@ -47,7 +51,7 @@ def corrected(
         moments = _moments(model, written(model, found, so_far), graph, tensor, group, plan, walks)
         for layer in group:
             if (weight := done[layer.key]) is not None:
-                done[layer.key] = _rounded(graph, layer, weight, moments[layer.key])
+                done[layer.key] = _rounded(graph, layer, weight, moments[layer.key], moved=moved)
     return replace(plan, weights=done)
 
 
@@ -99,7 +103,7 @@ def _places(index: int) -> np.random.Generator:
     return np.random.default_rng(index)
 
 
-def _rounded(graph: GraphIndex, layer: Layer, weight: Weight, moments: Sequence[Moments]) -> Weight:
+def _rounded(graph: GraphIndex, layer: Layer, weight: Weight, moments: Sequence[Moments], *, moved: bool) -> Weight:
     node = graph.maker[layer.key]
     rows = rows_of(layer, node, np.asarray(graph.array(layer.weight)))
     parts = np.split(np.arange(len(rows)), groups_of(layer, node))
@@ -107,7 +111,7 @@ def _rounded(graph: GraphIndex, layer: Layer, weight: Weight, moments: Sequence[
     bias = np.asarray(graph.array(layer.bias)).reshape(-1) if layer.bias else np.zeros(1, np.float32)
     bias = np.broadcast_to(bias, (len(rows),))
     for part, sums in zip(parts, moments, strict=True):
-        new[part] = rounded_codes(rows[part], weight.scales[part], sums)
+        new[part] = rounded_codes(rows[part], weight.scales[part], sums, moved=moved)
         biases[part] = bias_of(rows[part], new[part], weight.scales[part], bias[part], sums)
     takes_bias = layer.op != "MatMul"
     return replace(weight, codes=new, bias=biases if takes_bias else None)

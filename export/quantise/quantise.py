@@ -16,7 +16,7 @@ import onnx
 from attn_export.errors import ExportError, GateError
 from attn_export.export.graph.index import GraphIndex, attribute
 from attn_export.export.quantise import codes, ranges
-from attn_export.export.quantise.judge import Judge
+from attn_export.export.quantise.judge import Judge, Kept
 from attn_export.export.quantise.layers import Layer, kept_in_float, layers, rows_of
 from attn_export.export.quantise.layerwise import corrected
 from attn_export.export.quantise.levels import channels, levelled
@@ -34,6 +34,8 @@ ROUNDED_ON = 64
 ALPHAS = (0.5, 1.0)
 #: Decibels that raising them must win, or the model stays as it was.
 WORTH = 0.5
+#: Rules of ranges that are tried to the end: what is best before weights are rounded may be second behind it.
+FINALISTS = 2
 
 #: Told what is being done.
 Said = Callable[[str], None]
@@ -50,18 +52,29 @@ class _Work:
     wish: Wish
     said: Said
 
-    def snr(self, plan: Plan) -> float:
-        return self.judge.snr(written(self.model, self.found, plan))
+    def kept(self, plan: Plan) -> Kept:
+        return self.judge.kept(written(self.model, self.found, plan))
 
 
 @dataclass(frozen=True)
 class _Tried:
-    """A plan for one form of the model, the rule of its ranges, and what it keeps of held-out data, in dB."""
+    """A plan for one form of the model, and what it keeps of held-out data.
+
+    Attributes:
+        rule: of its ranges.
+        moved: whether weights were moved before they were rounded; None where each is rounded to the nearest.
+    """
 
     work: _Work
     rule: str
     plan: Plan
-    snr: float
+    kept: Kept
+    moved: bool | None = None
+
+    @property
+    def low(self) -> float:
+        """By which plans are compared, in dB."""
+        return self.kept.low
 
 
 def quantise(
@@ -112,7 +125,7 @@ def quantise(
     keys = [layer.key for layer in taken if layer.key in plan.weights]
     solution = solve(
         keys,
-        lambda lifted: work.snr(_without(plan, lifted)),
+        lambda lifted: work.kept(_without(plan, lifted)).median,
         wish.least_snr,
         seconds,
         said,
@@ -126,7 +139,8 @@ def quantise(
             f"int8: with any layer in int8 the median image keeps less than {wish.least_snr:g} dB;"
             " ask for less (--snr), or leave out --int8; nothing was written"
         )
-    plan, solution = _corrected_again(work, plan, solution, calibration)
+    if solution.lifted:
+        plan, solution = _corrected_again(replace(tried, plan=plan), solution)
     result = written(work.model, taken, plan)
     ratio = clock.ratio(result, model) if clock is not None else None
     sites = tuple(
@@ -137,21 +151,26 @@ def quantise(
     return Quantised(result, sites, method, ratio, _front(solution, ratio, sites), _notes(ratio))
 
 
-def _with_sums(tried: _Tried) -> _Tried:
-    """Round the weights; what several branches read is rounded for all of them, unless that costs the aim."""
-    work, fast = tried.work, _corrected(tried, sums=True)
-    least = work.wish.least_snr
-    if least is None or fast.snr >= least or not _has_sums(work):
-        return fast
-    exact = _corrected(tried, sums=False)
-    return exact if exact.snr > fast.snr + WORTH else fast
+def _settled(rules: Sequence[_Tried]) -> _Tried:
+    """Round the weights under each rule in each way, and choose: what a few cases teach need not hold for others.
+
+    What several branches read is rounded for all of them, unless that costs the aim.
+    """
+    ways = [way for rule in rules for way in (rule, _corrected(rule, moved=False), _corrected(rule, moved=True))]
+    best = max(ways, key=lambda way: way.low)
+    work, least = best.work, best.work.wish.least_snr
+    if least is None or best.kept.median >= least or not _has_sums(work):
+        return best
+    exact = _corrected(replace(best, plan=replace(best.plan, sums=False)), moved=best.moved)
+    return exact if exact.low > best.low + WORTH else best
 
 
-def _corrected(tried: _Tried, *, sums: bool) -> _Tried:
-    work = tried.work
-    cases = work.calibration[:ROUNDED_ON]
-    plan = corrected(work.model, work.found, replace(tried.plan, sums=sums), cases, work.said)
-    return replace(tried, plan=plan, snr=work.snr(plan))
+def _corrected(tried: _Tried, *, moved: bool | None) -> _Tried:
+    """Round the weights layer by layer; None leaves them as they are."""
+    work, plan = tried.work, tried.plan
+    if moved is not None:
+        plan = corrected(work.model, work.found, plan, work.calibration[:ROUNDED_ON], work.said, moved=moved)
+    return replace(tried, plan=plan, kept=work.kept(plan), moved=moved)
 
 
 def _has_sums(work: _Work) -> bool:
@@ -185,15 +204,12 @@ def _without(plan: Plan, lifted: Collection[str]) -> Plan:
     return replace(plan, weights={key: weight for key, weight in plan.weights.items() if key not in lifted})
 
 
-def _corrected_again(
-    work: _Work, plan: Plan, solution: Solution, calibration: Sequence[Feeds]
-) -> tuple[Plan, Solution]:
+def _corrected_again(tried: _Tried, solution: Solution) -> tuple[Plan, Solution]:
     """Round the weights anew where layers before them went back to float; kept where that is no worse."""
-    if not solution.lifted:
-        return plan, solution
-    again = corrected(work.model, work.found, plan, calibration[:ROUNDED_ON], work.said)
-    snr = work.snr(again)
-    return (again, replace(solution, snr_db=snr)) if snr >= solution.snr_db else (plan, solution)
+    again = _corrected(tried, moved=tried.moved)
+    if again.kept.median < solution.snr_db:
+        return tried.plan, solution
+    return again.plan, replace(solution, snr_db=again.kept.median)
 
 
 def _doubtful(graph: GraphIndex, found: Sequence[Layer]) -> dict[str, list[Layer]]:
@@ -249,12 +265,12 @@ def _calibrated(work: _Work) -> _Tried:
             other = levelled(work.model, work.found, largest, alpha)
             if other is not None:
                 came = _ruled(replace(work, model=other))
-                best = came if came.snr > best.snr + WORTH else best
-    as_it_was = _with_sums(plain)
+                best = came if came[0].low > best[0].low + WORTH else best
+    as_it_was = _settled(plain)
     if best is plain:
         return as_it_was
-    level = _with_sums(best)
-    return level if level.snr > as_it_was.snr + WORTH else as_it_was
+    level = _settled(best)
+    return level if level.low > as_it_was.low + WORTH else as_it_was
 
 
 def _largest(work: _Work, tensors: Sequence[str]) -> dict[str, Array]:
@@ -268,20 +284,20 @@ def _largest(work: _Work, tensors: Sequence[str]) -> dict[str, Array]:
     return found
 
 
-def _ruled(work: _Work) -> _Tried:
-    """Choose the rule of ranges for one model."""
+def _ruled(work: _Work) -> tuple[_Tried, ...]:
+    """Choose the rules of ranges for one model: the best first, with weights rounded to the nearest."""
     tensors = list(dict.fromkeys(name for layer in work.found for name in (layer.reads, layer.gives)))
     work.said("ranges of activations")
     seen = ranges.histograms(lambda: looked(work.model, tensors, work.calibration), tensors)
     graph = GraphIndex(work.model)
-    weights = {layer.key: _nearest(graph, layer, work.wish) for layer in work.found}
-    tried = []
+    weights: dict[str, Weight | None] = {layer.key: _nearest(graph, layer, work.wish) for layer in work.found}
+    tried: list[_Tried] = []
     for rule in ranges.RULES:
         work.said(f"ranges by {rule}")
-        activations = _codes(seen, rule, work.wish)
-        snr = work.snr(Plan(dict.fromkeys(weights), activations))
-        tried.append(_Tried(work, rule, Plan(weights, activations), snr))
-    return max(tried, key=lambda one: one.snr)
+        plan = Plan(weights, _codes(seen, rule, work.wish))
+        if all(plan.activations != other.plan.activations for other in tried):
+            tried.append(_Tried(work, rule, plan, work.kept(plan)))
+    return tuple(sorted(tried, key=lambda one: -one.low)[:FINALISTS])
 
 
 def _codes(seen: Mapping[str, ranges.Histogram], rule: str, wish: Wish) -> dict[str, codes.Code]:

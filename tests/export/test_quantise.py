@@ -18,7 +18,7 @@ from torch import nn
 from attn_export.errors import ExportError
 from attn_export.export.graph.index import GraphIndex
 from attn_export.export.quantise import codes, judge, ranges, rounding
-from attn_export.export.quantise.judge import Judge, centred_snr
+from attn_export.export.quantise.judge import Judge, centred
 from attn_export.export.quantise.layers import from_rows, kept_in_float, layers, rows_of
 from attn_export.export.quantise.patches import columns, groups_of
 from attn_export.export.quantise.quantise import quantise
@@ -269,7 +269,7 @@ def nearest(model: onnx.ModelProto, *, per_channel: bool = True) -> onnx.ModelPr
 def snr(model: onnx.ModelProto, other: onnx.ModelProto) -> float:
     """Measure on pictures that nothing was chosen on, by the runtime's own integer kernels."""
     feeds = pictures(12, 3)
-    return centred_snr([run(model, one) for one in feeds], [run(other, one) for one in feeds])
+    return centred([run(model, one) for one in feeds], [run(other, one) for one in feeds]).median
 
 
 @pytest.mark.parametrize("per_channel", [True, False])
@@ -331,9 +331,9 @@ def test_what_cannot_be_quantised_is_said() -> None:
 def test_a_model_that_ignores_its_input_has_nothing_of_what_varies() -> None:
     truth = [{"y": np.float32([100 + i, 50 - i])} for i in range(4)]
     constant = [{"y": np.float32([101.5, 48.5])} for _ in range(4)]
-    assert centred_snr(truth, constant) == pytest.approx(0, abs=1e-6)
-    assert centred_snr(truth, truth) == judge.MOST
-    assert Judge(chain(), HELD_OUT).snr(chain()) == judge.MOST
+    assert centred(truth, constant).median == pytest.approx(0, abs=1e-6)
+    assert centred(truth, truth).median == judge.MOST
+    assert Judge(chain(), HELD_OUT).kept(chain()).median == judge.MOST
 
 
 def residual() -> onnx.ModelProto:

@@ -14,7 +14,7 @@ from attn_export.errors import GateError
 from attn_export.export.graph.index import GraphIndex, set_tensor
 from attn_export.export.quantise import levels
 from attn_export.export.quantise.codes import code, weight_codes, weight_scales
-from attn_export.export.quantise.judge import Judge, centred_snr
+from attn_export.export.quantise.judge import Judge, centred
 from attn_export.export.quantise.layers import layers, rows_of
 from attn_export.export.quantise.quantise import quantise
 from attn_export.export.quantise.quantised import FLOAT, INT8, Quantised, Ratio, Wish
@@ -115,9 +115,9 @@ def test_an_aim_that_takes_layers_back_is_met() -> None:
     found = made(Wish(least_snr=plain + 4), model=model)
     assert 0 < sum(site.form == FLOAT for site in found.sites) < len(found.sites)
     assert all(site.reason for site in found.sites if site.form == FLOAT)
-    assert Judge(model, HELD_OUT).snr(found.model) >= plain + 4
+    assert Judge(model, HELD_OUT).kept(found.model).median >= plain + 4
     feeds = pictures(12, 3)
-    came = centred_snr([run(model, one) for one in feeds], [run(found.model, one) for one in feeds])
+    came = centred([run(model, one) for one in feeds], [run(found.model, one) for one in feeds]).median
     assert came > plain + 1
 
 
@@ -140,7 +140,7 @@ def test_a_layer_in_float_between_others_is_computed_in_float() -> None:
             weights[layer.key] = Weight(weight_codes(rows, scales), scales)
     result = written(model, found, Plan(weights, activations))
     meant = list(looked(result, ["y"], HELD_OUT))
-    assert centred_snr(meant, [run(result, feeds) for feeds in HELD_OUT]) > 35
+    assert centred(meant, [run(result, feeds) for feeds in HELD_OUT]).median > 35
 
 
 def test_an_aim_beyond_int8_is_refused() -> None:

@@ -4,7 +4,9 @@
 
 Each entry's bundle lies in ``FOLDER``, as ``attn-export sweep --fuse`` leaves it, and is made where it is missing; with
 ``--to`` a compiler gets what that converter makes of it. What the maker's simulator gives for its cases stands in the
-row as *simulated*; that is of no one chip. ``python -m benchmarks.targets page`` renders the rows.
+row as *simulated*; that is of no one chip. With ``--faults`` networks with a fault are compiled as well, for entries
+that the simulator finds right: those count as caught that it finds wrong. ``python -m benchmarks.targets page`` renders
+the rows.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import datetime, timezone
 from functools import partial
@@ -22,18 +25,21 @@ from pathlib import Path
 from typing import Any
 
 from attn_export import bundle
-from attn_export.bundle import Bundle
+from attn_export.bundle import Bundle, Case
 from attn_export.deploy_tests import backends, open_bundle
 from attn_export.deploy_tests import shapes as ranges
 from attn_export.deploy_tests.backend import CompileOptions, Evidence
+from attn_export.deploy_tests.compiling.evidence import ChipEvidence
 from attn_export.deploy_tests.machine import environment
 from attn_export.deploy_tests.parity import simulated
 from attn_export.errors import AttnExportError, BackendMissingError
+from attn_export.export.onnx.save import save
 from attn_export.untrusted.text import first_line
+from benchmarks.targets import faults as planted
 from benchmarks.targets import row as rows
 from benchmarks.targets.__main__ import ROWS, wanted
 from benchmarks.targets.attempt import converted, unforeseen
-from benchmarks.targets.prepared import prepared
+from benchmarks.targets.prepared import Prepared, prepared
 from benchmarks.targets.row import Row
 from benchmarks.targets.worker import Worker
 
@@ -47,8 +53,10 @@ LIMIT = 180.0
 LONGEST = 600
 
 
-def compiled(target: str, entry: str, preset: str, *, folder: Path, to: str = "") -> Row:
+def compiled(target: str, entry: str, preset: str, *, folder: Path, to: str = "", faults: bool = False) -> Row:
     """Compile one entry, from what the converter ``to`` makes of it where one is named; what comes of it is a row.
+
+    With ``faults``, networks with a fault go the same way, from ONNX, where the simulator finds the entry right.
 
     Raises:
         BackendMissingError: the compiler is not here.
@@ -62,6 +70,8 @@ def compiled(target: str, entry: str, preset: str, *, folder: Path, to: str = ""
         with tempfile.TemporaryDirectory() as place:
             whole = converted(one, to, Path(place))[0] if to else one.whole
             row = _built(row, whole, *split(target))
+        if faults and not to and row.right:
+            row = replace(row, faults_caught=_planted(one, *split(target)))
     except BackendMissingError:
         raise
     except AttnExportError as error:
@@ -88,19 +98,48 @@ def split(target: str) -> tuple[str, str]:
 
 
 def _built(row: Row, whole: Bundle, target: str, precision: str) -> Row:
-    """Compile with less patience than the product has."""
+    evidence, verdict = _compiled(whole, open_bundle.chosen(whole, _backend(target)).path, target, precision)
+    return judged(_placed(row, evidence), verdict, evidence.to_dict())
+
+
+def _backend(target: str) -> str:
+    return backends.compile_target(target)[0]
+
+
+def _compiled(
+    whole: Bundle, model: Path, target: str, precision: str
+) -> tuple[ChipEvidence, simulated.Simulated | None]:
+    """Compile a model for a bundle's cases, with less patience than the product has, and judge what is simulated."""
     name, chip = backends.compile_target(target)
-    model = open_bundle.chosen(whole, name)
-    shapes = ranges.of(whole)
-    usual = {port: array.shape for port, array in whole.cases[0].inputs.items()}
-    cases = simulated.fitting(whole.cases, usual | {port: one.opt for port, one in shapes.items()})
+    cases = _fitting(whole)
     feeds = tuple({port.name: case.inputs[port.name] for port in whole.inputs} for case in cases)
     simulates = backends.traits(name).simulates
-    asked = CompileOptions(chip, shapes, precision, feeds, feeds if simulates else ())
+    asked = CompileOptions(chip, ranges.of(whole), precision, feeds, feeds if simulates else ())
     compiler: Any = backends.BACKENDS[name]
-    evidence = replace(compiler, limit=LIMIT).compile_only(model.path, asked)
-    verdict = simulated.judge(cases, evidence.simulated) if evidence.simulated else None
-    return judged(_placed(row, evidence), verdict, evidence.to_dict())
+    evidence = replace(compiler, limit=LIMIT).compile_only(model, asked)
+    return evidence, simulated.judge(cases, evidence.simulated) if evidence.simulated else None
+
+
+def _fitting(whole: Bundle) -> tuple[Case, ...]:
+    usual = {port: array.shape for port, array in whole.cases[0].inputs.items()}
+    return simulated.fitting(whole.cases, usual | {port: one.opt for port, one in ranges.of(whole).items()})
+
+
+def _planted(one: Prepared, target: str, precision: str) -> tuple[int, int] | None:
+    """Compile networks with a fault: how many the simulator shows, of how many; None where nothing came of any."""
+    least, results = LEAST.get(precision, 0.0), []
+    whole = replace(one.whole, cases=_fitting(one.whole))
+    for state in planted.faulty(one.subject, whole, least):
+        with tempfile.TemporaryDirectory() as place, suppress(AttnExportError):
+            model = Path(place, "model.onnx")
+            save(state.model.model, model)
+            _, verdict = _compiled(whole, model, target, precision)
+            results += [] if verdict is None else [_wrong(verdict, least)]
+    return (sum(results), len(results)) if results else None
+
+
+def _wrong(verdict: simulated.Simulated, least: float) -> bool:
+    return bool(verdict.failure) or (verdict.snr_db is not None and verdict.snr_db < least)
 
 
 def _placed(row: Row, evidence: Evidence) -> Row:
@@ -120,7 +159,7 @@ def judged(row: Row, verdict: simulated.Simulated | None, plain: Mapping[str, An
         return replace(row, ran=False, reason=broken[:LONGEST]) if "simulator" in broken else row
     found = replace(row, ran=True, snr_db=verdict.snr_db, evidence=f"{row.evidence}, simulated")
     least = LEAST.get(str(plain["precision"]), 0.0)
-    if verdict.failure or (verdict.snr_db is not None and verdict.snr_db < least):
+    if _wrong(verdict, least):
         return replace(found, reason=f"{verdict.summary()}; {least:g} dB are asked of {plain['precision']} here")
     return found
 
@@ -133,16 +172,18 @@ def main(words: list[str]) -> None:
     parser.add_argument("--to", default="", metavar="NAME", help="a converter, for a compiler that takes its files")
     parser.add_argument("--entries", default="", metavar="NAMES", help="some entries; also those that have a row")
     parser.add_argument("--rows", type=Path, default=ROWS, metavar="FOLDER", help="where the rows lie")
+    parser.add_argument("--faults", action="store_true", help="compile networks with a fault, too, and see them caught")
     asked = parser.parse_args(words)
     name, _ = backends.compile_target(split(asked.target)[0])
     if why := backends.missing_compiler(name):
         raise SystemExit(f"{asked.target}: {why}")
     asked.rows.mkdir(parents=True, exist_ok=True)
     file = rows.file_of(asked.rows, asked.target)
-    worker = Worker(partial(compiled, folder=asked.bundles, to=asked.to), 2 * LIMIT)
+    before = rows.read(file)
+    worker = Worker(partial(compiled, folder=asked.bundles, to=asked.to, faults=asked.faults), 2 * LIMIT)
     try:
-        for entry in wanted(filter(None, asked.entries.split(",")), rows.read(file)):
-            row = worker.row(asked.target, entry, PRESET)
+        for entry in wanted(filter(None, asked.entries.split(",")), before):
+            row = worker.row(asked.target, entry, PRESET).onto(before.get(entry))
             rows.append(file, row)
             share = "" if row.share_on_accelerator is None else f"{row.share_on_accelerator:.0%}"
             sys.stderr.write(f"{asked.target} {entry}: {share} {row.snr_db or ''} {row.reason} ({row.seconds} s)\n")

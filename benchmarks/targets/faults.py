@@ -2,7 +2,8 @@
 
 What is planted is a fault of the network's weights, so that the way to the file is the real one, whatever a converter
 starts from. A fault counts only where PyTorch itself, running the network with it, is found to be wrong by the same
-cases: a bias that a softmax takes back is none.
+cases: a bias that a softmax takes back is none. A coarser precision is asked for a signal-to-noise ratio, and there a
+fault must lie below it in PyTorch as well.
 """
 
 from __future__ import annotations
@@ -67,11 +68,17 @@ def bias_dropped(module: nn.Module) -> Iterator[nn.Module]:
 KINDS: tuple[Faulty, ...] = (weights_zeroed, channel_larger, bias_dropped)
 
 
-def faulty(subject: Subject, whole: Bundle) -> tuple[PipelineState, ...]:
-    """Export the network with one fault of each kind that it can have; ``whole`` is the bundle of the right one."""
+def faulty(subject: Subject, whole: Bundle, snr: float | None = None) -> tuple[PipelineState, ...]:
+    """Export the network with one fault of each kind that it can have.
+
+    Args:
+        subject: the right network.
+        whole: its bundle.
+        snr: what a fault must lie below, in dB; without it, a fault is what float32 shows.
+    """
     found = []
     for kind in KINDS:
-        for module in islice(_faults(kind, subject, whole), 1):
+        for module in islice(_faults(kind, subject, whole, snr), 1):
             with suppress(AttnExportError):  # what cannot be exported cannot be planted
                 found.append(_exported(replace(subject, module=module), whole))
     return tuple(found)
@@ -86,12 +93,12 @@ def planted(wrong: Sequence[PipelineState], whole: Bundle, target: str) -> tuple
     return (sum(results), len(results)) if results else None
 
 
-def _faults(kind: Faulty, subject: Subject, whole: Bundle) -> Iterator[nn.Module]:
+def _faults(kind: Faulty, subject: Subject, whole: Bundle, snr: float | None) -> Iterator[nn.Module]:
     """Yield networks with a fault of this kind that shows."""
     inputs, outputs = ([port.name for port in ports] for ports in (whole.inputs, whole.outputs))
     for module in islice(kind(subject.module), TRIED):
         run = _in_torch(Positional(module.eval(), inputs, outputs), inputs, outputs)
-        if not prove(run, whole.cases, whole.outputs, backend="PyTorch").ok:
+        if not prove(run, whole.cases, whole.outputs, backend="PyTorch", snr=snr).ok:
             yield module
 
 

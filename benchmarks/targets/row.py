@@ -10,6 +10,8 @@ from typing import Any
 
 from benchmarks import row_files
 
+#: What the reason of an entry begins with that was stopped at the time limit: it says nothing of the target.
+STOPPED = "stopped after"
 #: What a run measures only when it is asked to, so that a later run without it does not lose it.
 _KEPT = ("faults_caught", "latency_ratio", "ratio_low", "ratio_high", "control_low", "control_high", "load")
 
@@ -75,8 +77,18 @@ class Row:
             return None
         return not self.reason
 
+    @property
+    def stopped(self) -> bool:
+        """Whether the time was up before anything was known."""
+        return self.reason.startswith(STOPPED)
+
     def onto(self, old: Row | None) -> Row:
-        """Take over what was measured before, of the same versions and not again."""
+        """Take over what was measured before, of the same versions and not again.
+
+        Where the time was up this time, an older answer stands, with the versions and the date that it has.
+        """
+        if old is not None and self.stopped and not old.stopped and old.preset == self.preset:
+            return old
         if old is None or old.versions != self.versions or old.preset != self.preset or not self.right:
             return self
         return replace(self, **{name: getattr(old, name) for name in _KEPT if getattr(self, name) is None})

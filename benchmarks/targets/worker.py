@@ -12,7 +12,7 @@ from typing import Any
 
 from attn_export.errors import AttnExportError
 from attn_export.process import children
-from benchmarks.targets.row import Row
+from benchmarks.targets.row import STOPPED, Row
 
 _CONTEXT = multiprocessing.get_context("spawn")
 
@@ -41,7 +41,7 @@ class Worker:
         if not pipe.poll(self.limit):
             self.end()
             load = f"at a load of {os.getloadavg()[0]:.0f} on {os.cpu_count()} cores"
-            return _stopped(target, entry, preset, f"stopped after {self.limit:.0f} s {load}", self.limit)
+            return _stopped(target, entry, preset, f"{STOPPED} {self.limit:.0f} s {load}", self.limit)
         try:
             answer = pipe.recv()
         except EOFError:

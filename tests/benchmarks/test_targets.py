@@ -80,6 +80,22 @@ def test_what_was_measured_is_kept_for_as_long_as_the_versions_are_the_same() ->
     assert WRONG.onto(RIGHT) == WRONG, "what was measured of a right file says nothing of a wrong one"
 
 
+def test_an_older_answer_stands_where_a_later_try_was_stopped_at_its_limit() -> None:
+    late = Worker(_breaks, 1.0)
+    try:
+        row = late.row("toy", "hangs", "test")
+    finally:
+        late.end()
+    assert row.stopped
+    assert row.onto(None) == row
+    assert row.onto(RIGHT) == RIGHT
+    assert row.onto(REFUSED) == REFUSED, "that is an answer, too"
+    assert row.onto(replace(RIGHT, preset="small")) == row
+    assert replace(row, seconds=9.0).onto(row).seconds == 9.0, "of two that were stopped the later holds"
+    died = replace(row, reason="the process of the converter or the runtime ended: it died by SIGABRT")
+    assert died.onto(RIGHT) == died, "a crash is one"
+
+
 def test_what_is_known_is_not_run_again_unless_it_is_named() -> None:
     assert "se" not in wanted([], {"se": RIGHT})
     assert wanted(["se"], {"se": RIGHT}) == ["se"]

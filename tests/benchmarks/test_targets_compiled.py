@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -51,13 +51,32 @@ class Toy(CompileOnly):
         return ChipEvidence("toy", "1", *said, simulated=came)
 
 
-def row(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, target: str = "toy:c:float16", **rest: Any) -> Row:
-    toy, ours = Toy(**rest), type(backends.BACKENDS).__getitem__
+@dataclass(frozen=True)
+class Real(Toy):
+    """A compiler whose simulator runs the model that it is given, or one that it was given before."""
+
+    always: Path | None = None
+
+    def compile_only(self, model: Path, options: CompileOptions) -> ChipEvidence:
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(str(self.always or model), providers=["CPUExecutionProvider"])
+        names = [output.name for output in session.get_outputs()]
+        came = [dict(zip(names, session.run(names, dict(one)), strict=True)) for one in options.simulate]
+        return replace(super().compile_only(model, replace(options, simulate=())), simulated=came)
+
+
+def offer(monkeypatch: pytest.MonkeyPatch, toy: Toy) -> None:
+    ours = type(backends.BACKENDS).__getitem__
     entries = {**backends.BACKENDS.entries, "toy": Entry("plug-in", "toy", None)}
     monkeypatch.setattr(backends.BACKENDS, "entries", entries)
     monkeypatch.setattr(
         type(backends.BACKENDS), "__getitem__", lambda self, name: toy if name == "toy" else ours(self, name)
     )
+
+
+def row(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, target: str = "toy:c:float16", **rest: Any) -> Row:
+    offer(monkeypatch, Toy(**rest))
     write(tmp_path / "twice-test-fused")
     prepared.cache_clear()
     return compiled(target, "twice", "test", folder=tmp_path)
@@ -95,3 +114,19 @@ def test_a_broken_simulator_is_no_verdict_on_the_build() -> None:
     nan = judged(built, Simulated(1, None, "a", "y", "NaN or infinite values"), {"precision": "int8"})
     assert (nan.ran, nan.right) == (True, False)
     assert "NaN or infinite values" in nan.reason
+
+
+@pytest.mark.slow
+def test_networks_with_a_fault_are_compiled_and_one_that_passes_is_counted(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    prepared.cache_clear()
+    offer(monkeypatch, Real())
+    found = compiled("toy:c:float16", "repvgg", "test", folder=tmp_path, faults=True)
+    assert (found.right, found.reason) == (True, "")
+    assert found.faults_caught is not None
+    caught, of = found.faults_caught
+    assert caught == of >= 2
+    assert compiled("toy:c:float16", "repvgg", "test", folder=tmp_path).faults_caught is None, "they were not asked for"
+    offer(monkeypatch, Real(always=tmp_path / "repvgg-test-fused" / "model.onnx"))
+    assert compiled("toy:c:float16", "repvgg", "test", folder=tmp_path, faults=True).faults_caught == (0, of)

@@ -26,11 +26,14 @@ class Kept:
 
     Attributes:
         median: of the case in the middle: what is asked for.
+        sure: what the median of other such cases is at least, in five of six draws: half the square root of their
+            number of cases below the middle one. Layers are chosen by this, or what was chosen by luck fails elsewhere.
         low: the mean of the half of them that come off worst: what models are compared by. The luck of one case moves
             it less, and the many decibels of cases that are easy do not enter.
     """
 
     median: float
+    sure: float
     low: float
 
 
@@ -64,16 +67,18 @@ def centred(truth: Sequence[Mapping[str, Array]], came: Iterable[Mapping[str, Ar
     0.0
     """
     pairs = list(zip(truth, came, strict=True))
-    medians, lows = [MOST], [MOST]
+    medians, sures, lows = [MOST], [MOST], [MOST]
     for name in truth[0] if truth else ():
         told: list[float] = []
         for shape in {one[name].shape for one in truth}:
             same = [(one[name], other[name]) for one, other in pairs if one[name].shape == shape]
             told += ratios([a for a, _ in same], [b for _, b in same])
         if told:
+            told.sort()
             medians.append(float(np.median(told)))
-            lows.append(float(np.mean(sorted(told)[: (len(told) + 1) // 2])))
-    return Kept(min(medians), min(lows))
+            sures.append(told[round(max(0.0, (len(told) - 1) / 2 - len(told) ** 0.5 / 2))])
+            lows.append(float(np.mean(told[: (len(told) + 1) // 2])))
+    return Kept(min(medians), min(sures), min(lows))
 
 
 def ratios(truth: Sequence[Array], came: Sequence[Array]) -> list[float]:

@@ -125,7 +125,7 @@ def quantise(
     keys = [layer.key for layer in taken if layer.key in plan.weights]
     solution = solve(
         keys,
-        lambda lifted: work.kept(_without(plan, lifted)).median,
+        lambda lifted: work.kept(_without(plan, lifted)),
         wish.least_snr,
         seconds,
         said,
@@ -159,7 +159,7 @@ def _settled(rules: Sequence[_Tried]) -> _Tried:
     ways = [way for rule in rules for way in (rule, _corrected(rule, moved=False), _corrected(rule, moved=True))]
     best = max(ways, key=lambda way: way.low)
     work, least = best.work, best.work.wish.least_snr
-    if least is None or best.kept.median >= least or not _has_sums(work):
+    if least is None or best.kept.sure >= least or not _has_sums(work):
         return best
     exact = _corrected(replace(best, plan=replace(best.plan, sums=False)), moved=best.moved)
     return exact if exact.low > best.low + WORTH else best
@@ -196,7 +196,9 @@ def _notes(ratio: Ratio | None) -> tuple[str, ...]:
 
 
 def _front(solution: Solution, ratio: Ratio | None, sites: Sequence[Site]) -> tuple[Point, ...]:
-    chosen = Point("chosen", solution.snr_db, ratio.value if ratio else None, sum(site.form == FLOAT for site in sites))
+    chosen = Point(
+        "chosen", solution.kept.median, ratio.value if ratio else None, sum(site.form == FLOAT for site in sites)
+    )
     return (*solution.front, chosen)
 
 
@@ -207,9 +209,9 @@ def _without(plan: Plan, lifted: Collection[str]) -> Plan:
 def _corrected_again(tried: _Tried, solution: Solution) -> tuple[Plan, Solution]:
     """Round the weights anew where layers before them went back to float; kept where that is no worse."""
     again = _corrected(tried, moved=tried.moved)
-    if again.kept.median < solution.snr_db:
+    if again.kept.low < solution.kept.low:
         return tried.plan, solution
-    return again.plan, replace(solution, snr_db=again.kept.median)
+    return again.plan, replace(solution, kept=again.kept)
 
 
 def _doubtful(graph: GraphIndex, found: Sequence[Layer]) -> dict[str, list[Layer]]:

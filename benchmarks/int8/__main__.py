@@ -1,15 +1,22 @@
-"""Quantise the trained networks by every method, and measure them on the same pictures and machine.
+"""Quantise trained networks by every method, and measure them on the same pictures and machine.
 
-python -m benchmarks.int8 run [NET ...]      rows as they come; those that are there are done again
+python -m benchmarks.int8 run [--files DIR] [--nncf PYTHON] [--methods PART] [NET ...]
+                                             rows as they come; those that are there are done again
 python -m benchmarks.int8 page               the table, docs/int8-measured.md
+
+--files    a folder with the wheels' ONNX files (``benchmarks.int8.subject.FILES``); scikit-image has to be installed
+--nncf     the interpreter of an environment with NNCF
+--methods  only those whose name has this in it
 """
 
 from __future__ import annotations
 
+import argparse
 import os
+import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,68 +27,87 @@ from attn_export import bundle
 from attn_export.bundle import Case
 from attn_export.deploy_tests.latency.comparison import compare_latency
 from attn_export.deploy_tests.parity.accuracy import Answer, paired
+from attn_export.errors import AttnExportError
 from attn_export.export.quantise.judge import ratios
 from attn_export.types import Array, Feeds
 from benchmarks import row_files
-from benchmarks.int8 import page
-from benchmarks.int8.methods import METHODS
+from benchmarks.int8 import methods, page
 from benchmarks.int8.row import FILE, Row, read
-from tests.data.trained.nets import NETS
-from tests.data.trained.pictures import part
-from tests.data.trained.trained import exported
+from benchmarks.int8.subject import Subject, subjects
 
 #: Pictures of the test that dB are taken of.
 FIRST = 200
+#: The method that is shown on what was not fused, too.
+USUAL = "quantize_static, uint8 per channel"
 
 
 def main(argv: Sequence[str]) -> None:
     """Do what was asked."""
-    match argv:
-        case ["page"]:
-            page.write()
-        case ["run", *names]:
-            for name in names or NETS:
-                run(name)
-        case _:
-            sys.exit(__doc__)
+    words = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = words.add_subparsers(dest="command", required=True)
+    commands.add_parser("page")
+    asked_run = commands.add_parser("run")
+    asked_run.add_argument("names", nargs="*")
+    asked_run.add_argument("--files", type=Path)
+    asked_run.add_argument("--nncf", type=Path)
+    asked_run.add_argument("--methods", default="")
+    asked = words.parse_args(argv)
+    if asked.command == "page":
+        page.write()
+        return
+    known = dict(methods.METHODS)
+    if asked.nncf:
+        known[methods.NNCF] = methods.nncf(asked.nncf.absolute())
+    chosen = {name: method for name, method in known.items() if asked.methods in name}
+    for found in subjects(asked.names, asked.files):
+        run(found(), chosen)
 
 
-def run(name: str) -> None:
+def run(subject: Subject, chosen: Mapping[str, methods.Method]) -> None:
     """Measure one network by every method."""
-    test = part("textures", "test")
-    plain, fused = exported(name, fuse=False), exported(name, fuse=True)
-    calibration = [{"x": one[None]} for one in part("textures", "calibration").x]
-    pictures = [{"x": one[None]} for one in test.x]
-    truth = answers(fused, pictures)
-    base = {str(i): Answer(int(value.argmax()), "") for i, value in enumerate(truth)}
-    labels = {str(i): int(label) for i, label in enumerate(test.y)}
-    right = float(np.mean([one.argmax() == label for one, label in zip(truth, test.y, strict=True)]))
-    add(Row(name, "float32, fused", accuracy=right, ratio=1.0))
-    if len(plain.graph.node) != len(fused.graph.node):
-        add(timed(Row(name, "float32, not fused", accuracy=right), plain, fused))
-    for method, make in METHODS.items():
-        made, floats = make(fused, calibration)
-        came = answers(made, pictures)
-        told = ratios(truth[:FIRST], came[:FIRST])
-        found = paired(labels, base, {str(i): Answer(int(value.argmax()), "") for i, value in enumerate(came)})
-        row = Row(
-            name,
-            method,
-            float(np.median(told)),
-            min(told),
-            found.deployed / found.images,
-            found.change,
-            found.low,
-            found.high,
-            floats=floats,
-        )
-        add(timed(row, made, fused))
-    if len(plain.graph.node) != len(fused.graph.node):
-        make = METHODS["quantize_static, uint8 per channel"]
-        came = answers(make(plain, calibration)[0], pictures)
-        told = ratios(truth[:FIRST], came[:FIRST])
-        row = Row(name, "not fused: quantize_static, uint8 per channel", float(np.median(told)), min(told))
-        add(timed(row, make(plain, calibration)[0], fused))
+    truth = answers(subject.fused, subject.test)
+    varies = share(truth)
+    add(timed(Row(subject.name, "float32, fused", accuracy=_right(subject, truth), varies=varies, ratio=1.0), subject))
+    if subject.plain is not None:
+        row = Row(subject.name, "float32, not fused", accuracy=_right(subject, truth))
+        add(timed(row, subject, subject.plain))
+    for method, make in chosen.items():
+        try:
+            made, floats = make(subject.fused, subject.calibration)
+            came = answers(made, subject.test)
+        except (AttnExportError, subprocess.SubprocessError, RuntimeError) as failed:
+            add(Row(subject.name, method, failure=str(failed).splitlines()[0][:200]))
+            continue
+        add(timed(judged(Row(subject.name, method, floats=floats), subject, truth, came), subject, made))
+    if subject.plain is not None and USUAL in chosen:
+        made = chosen[USUAL](subject.plain, subject.calibration)[0]
+        row = judged(Row(subject.name, f"not fused: {USUAL}"), subject, truth, answers(made, subject.test))
+        add(timed(row, subject, made))
+
+
+def judged(row: Row, subject: Subject, truth: Sequence[Array], came: Sequence[Array]) -> Row:
+    """Add what a model keeps, and what it answers where it is known what is right."""
+    told = ratios(truth[:FIRST], came[:FIRST])
+    row = replace(row, median_db=float(np.median(told)), worst_db=min(told))
+    if not subject.labels:
+        return row
+    labels = {str(i): label for i, label in enumerate(subject.labels)}
+    base, other = (
+        {str(i): Answer(int(value.argmax()), "") for i, value in enumerate(values)} for values in (truth, came)
+    )
+    found = paired(labels, base, other)
+    return replace(row, accuracy=found.deployed / found.images, change=found.change, low=found.low, high=found.high)
+
+
+def share(truth: Sequence[Array]) -> float:
+    """Give the share of the energy of outputs that varies from picture to picture."""
+    values = np.stack(truth).astype(np.float64).reshape(len(truth), -1)
+    return float(np.square(values - values.mean(0)).sum() / np.square(values).sum())
+
+
+def _right(subject: Subject, truth: Sequence[Array]) -> float | None:
+    pairs = zip(truth, subject.labels, strict=False)
+    return float(np.mean([one.argmax() == label for one, label in pairs])) if subject.labels else None
 
 
 def answers(model: onnx.ModelProto, feeds: Sequence[Feeds]) -> list[Array]:
@@ -94,13 +120,15 @@ def answers(model: onnx.ModelProto, feeds: Sequence[Feeds]) -> list[Array]:
     return [session.run(None, dict(feed))[0][0] for feed in feeds]
 
 
-def timed(row: Row, model: onnx.ModelProto, baseline: onnx.ModelProto) -> Row:
-    """Add how long a model takes, in turns with another."""
+def timed(row: Row, subject: Subject, model: onnx.ModelProto | None = None) -> Row:
+    """Add how long a model takes, in turns with the fused one; that one needs no watch."""
+    if model is None:
+        return row
     with tempfile.TemporaryDirectory() as folder:
         one, other, cases = (Path(folder, name) for name in ("one.onnx", "other.onnx", "cases.npz"))
         onnx.save(model, one)
-        onnx.save(baseline, other)
-        bundle.write_cases(cases, [Case("picture", {"x": part("textures", "test").x[:1]}, {}, {})])
+        onnx.save(subject.fused, other)
+        bundle.write_cases(cases, [Case("picture", dict(subject.test[0]), {}, {})])
         found = compare_latency(one, other, cases)
     load = round(os.getloadavg()[0] / (os.cpu_count() or 1), 1)
     if found.void:
@@ -111,7 +139,8 @@ def timed(row: Row, model: onnx.ModelProto, baseline: onnx.ModelProto) -> Row:
 def add(row: Row) -> None:
     """Keep a row, and say it."""
     rows = read() | {row.key: row}
-    row_files.write(FILE, rows.values(), lambda one: (list(NETS).index(one.net), list(rows).index(one.key)))
+    nets = list(dict.fromkeys(one.net for one in rows.values()))
+    row_files.write(FILE, rows.values(), lambda one: (nets.index(one.net), methods.ORDER.index(one.method)))
     sys.stderr.write(f"{row}\n")
 
 

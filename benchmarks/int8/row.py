@@ -30,6 +30,7 @@ class Row:
         floats: layers that stayed in float32.
         load: of the machine when it was timed, over its cores.
         failure: why there is no figure.
+        varies: of float32, the share of the energy of its outputs that varies between pictures.
     """
 
     net: str
@@ -46,6 +47,7 @@ class Row:
     floats: int = 0
     load: float = 0.0
     failure: str = ""
+    varies: float | None = None
 
     @property
     def key(self) -> tuple[str, str]:

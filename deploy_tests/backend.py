@@ -90,6 +90,7 @@ class Traits:
         chips: of a compiler, the devices that it has a name for, the usual one first; empty where it asks itself.
         precisions: of a compiler, those that it can bring a float32 model to, the usual one first; empty for none.
         simulates: of a compiler, whether it obeys ``CompileOptions.simulate``.
+        takes_int8: of a compiler, whether it takes an artifact that is int8 already, instead of quantising by itself.
         takes_bfloat16: whether inputs and outputs may be bfloat16, which it takes and gives as float32 numbers.
     """
 
@@ -104,6 +105,7 @@ class Traits:
     chips: tuple[str, ...] = ()
     precisions: tuple[str, ...] = ()
     simulates: bool = False
+    takes_int8: bool = False
     takes_bfloat16: bool = False
 
 

@@ -8,12 +8,12 @@ from pathlib import Path
 
 from attn_export.bundle import Case
 from attn_export.bundle.narrowed import Narrowed
-from attn_export.deploy_tests.backend import Options
+from attn_export.deploy_tests.backend import Options, Run
 from attn_export.deploy_tests.backends import BACKENDS, DEFAULT, backend_for, opened
 from attn_export.deploy_tests.parity.compare import Parity, prove
 from attn_export.deploy_tests.parity.int8 import prove_int8
 from attn_export.errors import AttnExportError, InconclusiveError
-from attn_export.export.converters import Converted
+from attn_export.export.converters import INT8, Converted
 from attn_export.export.graph import origin
 from attn_export.export.graph.chosen_order import ordering
 from attn_export.export.onnx.save import save
@@ -23,9 +23,10 @@ from attn_export.pipeline.before_choice import BeforeChoice
 from attn_export.pipeline.divergence.locate import first_divergence, locate
 from attn_export.pipeline.divergence.runs import Variant
 from attn_export.pipeline.divergence.variants import VariantFactory
-from attn_export.pipeline.int8 import Int8Model
+from attn_export.pipeline.int8 import Int8Inputs, Int8Model
 from attn_export.pipeline.manifest import StageResult
 from attn_export.pipeline.stage import Made, PipelineState
+from attn_export.types import TensorSpec
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class ParityGate:
         if isinstance(made.account, Int8Model):
             return replace(made, result=self.quantised(state, made, made.account))
         if made.converted:
-            return replace(made, result=self.converted(made))
+            return replace(made, result=self.converted(made, state))
         path = self.folder / f"{len(state.made)}.onnx"
         save(made.exported.model, path)
         with opened(DEFAULT, path, Options(threads=self.threads)) as run:
@@ -62,17 +63,24 @@ class ParityGate:
         result = StageResult(made.stage, made.exported.nodes, made.exported.bytes, parity, model=path)
         return replace(made, result=result)
 
-    def converted(self, made: Made) -> StageResult:
-        """Prove what was made in further formats, each held to its own precision; the worst is the stage's."""
-        found = []
+    def converted(self, made: Made, state: PipelineState | None = None) -> StageResult:
+        """Prove what was made in further formats, each held to its own precision; the worst is the stage's.
+
+        What is in int8 is held to the meaning of the int8 model, which ``state`` has.
+        """
+        found = {}
         for one in made.converted:
             folder = self.folder / f"converted-{one.name}"
             folder.mkdir()
             for name, content in one.files.items():
                 (folder / name).write_bytes(content)
-            found.append(self._other(one, folder / next(iter(one.files)), made))
-        worst = max(found, key=lambda parity: (not parity.ok, parity.worst.normalized_error))
-        return StageResult(made.stage, None, sum(one.bytes for one in made.converted), worst)
+            path = folder / next(iter(one.files))
+            if state is not None and one.precision == INT8:
+                found[one.name] = self._int8(state, one, path)
+            else:
+                found[one.name] = self._other(one, path, made)
+        worst = max(found.values(), key=_badness)
+        return StageResult(made.stage, None, sum(one.bytes for one in made.converted), worst, parities=found)
 
     def quantised(self, state: PipelineState, made: Made, account: Int8Model) -> StageResult:
         """Prove a model in int8 on the user's data: that it runs as its graph says, and what it keeps of the original.
@@ -83,22 +91,55 @@ class ParityGate:
         assert state.int8 is not None
         path = self.folder / int8.FILE
         save(account.quantised.model, path)
-        known = {case.name: case for case in self.cases}
-        meaning = [replace(case, inputs=known[case.name].inputs) for case in account.meaning]
-        outputs = made.exported.contract.outputs
-        with opened(DEFAULT, path, Options(threads=self.threads, precision="int8")) as run:
-            parity = prove_int8(
-                run,
-                [replace(case, selections=known[case.name].selections) for case in meaning],
-                self.cases,
-                outputs,
-                backend=BACKENDS[DEFAULT].version(),
-                batched=state.int8.batched,
-                snr=account.snr,
-                limit=account.asked.least_snr,
-            )
+        with opened(DEFAULT, path, Options(threads=self.threads, precision=INT8)) as run:
+            parity = self._proven(run, state.int8, account, made.exported.contract.outputs, BACKENDS[DEFAULT].version())
         (one,) = made.converted
         return StageResult(made.stage, len(account.quantised.model.graph.node), one.bytes, parity, model=path)
+
+    def _int8(self, state: PipelineState, one: Converted, path: Path) -> Parity:
+        """Prove the int8 model in another format, against the meaning of the int8 graph and the original.
+
+        Raises:
+            InconclusiveError: next to nothing varies with the data, or it takes none of it.
+        """
+        account, contract = state.account(Int8Model), state.model.contract
+        assert account is not None
+        assert state.int8 is not None
+        backend = backend_for(one.kind)
+        sizes = Narrowed(contract.inputs, contract.outputs, one.narrowed_dims)
+        options = Options(threads=self.threads, precision=INT8, inputs=contract.inputs, outputs=contract.outputs)
+        with opened(backend, path, options) as run:
+            version = f"{BACKENDS[backend].version()}, {one.kind}"
+            return self._proven(sizes.taking(run), state.int8, account, contract.outputs, version, sizes)
+
+    def _proven(
+        self,
+        run: Run,
+        inputs: Int8Inputs,
+        account: Int8Model,
+        outputs: tuple[TensorSpec, ...],
+        version: str,
+        sizes: Narrowed | None = None,
+    ) -> Parity:
+        known = {case.name: case for case in self.cases}
+        meaning: Sequence[Case] = [
+            replace(case, inputs=known[case.name].inputs, selections=known[case.name].selections)
+            for case in account.meaning
+        ]
+        if sizes is not None:
+            meaning, left = sizes.fitting(meaning)
+            if not meaning:
+                raise InconclusiveError(f"it takes none of the test files, so nothing is known of it: {left[0]}")
+        return prove_int8(
+            run,
+            meaning,
+            self.cases,
+            outputs,
+            backend=version,
+            batched=inputs.batched,
+            snr=account.snr,
+            limit=account.asked.least_snr,
+        )
 
     def _other(self, one: Converted, path: Path, made: Made) -> Parity:
         """Prove a model in another format on the cases that it takes, and hold it to its own precision."""
@@ -122,6 +163,8 @@ class ParityGate:
             return ""
         if isinstance(made.account, Int8Model):
             return f"{parity.summary()}{_advice(made.account, parity)}"
+        if parity.centred:
+            return f"{parity.summary()}; the runtime does not compute what the int8 graph says, or not closely enough"
         picked = ordering(made.exported.model, [parity.worst.output], is_file=state.subject.graph is not None)
         return f"{parity.summary()}{self.where(state, made, parity)}{picked}"
 
@@ -144,6 +187,12 @@ class ParityGate:
         except AttnExportError as error:
             return f" (where it diverges could not be found: {error})"
         return f"; it diverges at {found.summary()}" if found else ""
+
+
+def _badness(parity: Parity) -> tuple[bool, float]:
+    """Order parities: those that fail, and then those that are furthest from what they are held to."""
+    kept = parity.centred[0].least.median_db if parity.centred else 0.0
+    return not parity.ok, parity.worst.normalized_error if not parity.centred else -kept
 
 
 def _advice(account: Int8Model, parity: Parity) -> str:

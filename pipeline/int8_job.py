@@ -16,7 +16,7 @@ from attn_export.deploy_tests.data import split as divided
 from attn_export.deploy_tests.parity import centred
 from attn_export.deploy_tests.parity.accuracy import Accuracy, refuse
 from attn_export.errors import UsageError
-from attn_export.export.converters import Converted
+from attn_export.export.converters import INT8, Converted, is_int8
 from attn_export.export.onnx.save import save
 from attn_export.pipeline import int8, int8_mutants, manifest, stages
 from attn_export.pipeline.accuracy import measure_accuracy
@@ -26,7 +26,7 @@ from attn_export.pipeline.int8_mutants import Int8Gate
 from attn_export.pipeline.mutation_score import MutationScore
 from attn_export.pipeline.options import DeployOptions
 from attn_export.pipeline.progress import Progress
-from attn_export.pipeline.quantisation import quantisation
+from attn_export.pipeline.quantisation import converted, quantisation
 from attn_export.pipeline.stage import Made, PipelineState
 
 
@@ -42,6 +42,8 @@ def divided_data(options: DeployOptions) -> divided.Split | None:
     if asked is None:
         if options.labels is not None:
             raise UsageError("--labels is for the accuracy of an int8 model: add --int8, or leave it out")
+        if wanted := [text for text in options.build.to if is_int8(text)]:
+            raise UsageError(f"--to {wanted[0]} is made from the int8 model: add --int8 --data DIR, or leave it out")
         return None
     if options.build.fp16:
         raise UsageError("--int8 makes a second model beside the float32 one: leave out --fp16, or make another bundle")
@@ -138,8 +140,10 @@ def mutants(
 
 def artifact(state: PipelineState, made: Made, one: Converted, found: Int8Found) -> dict[str, Any]:
     """Give the manifest's record of a model in another format, or in int8."""
-    record = manifest.converted(one, state.precision)
-    if not isinstance(made.account, Int8Model) or state.int8 is None or made.result is None:
+    record, account = manifest.converted(one, state.precision), state.account(Int8Model)
+    if one.precision != INT8 or account is None or state.int8 is None or made.result is None:
         return record
-    own = quantisation(made.account, state.int8, made.result.parity, found.accuracy)
+    if made.account is not account:  # another format of it, which its own gate has measured
+        return {**record, "quantisation": converted(account, state.int8, made.result.parities[one.name], one.floats)}
+    own = quantisation(account, state.int8, made.result.parity, found.accuracy)
     return {**record, "quantisation": own, "mutation": found.score.to_dict() if found.score else None}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,10 @@ WORST = 5
 
 @dataclass(frozen=True)
 class StageResult:
-    """One stage's result: nodes, bytes, parity of what it gave, and its latency where that was measured."""
+    """One stage's result: nodes, bytes, parity of what it gave, and its latency where that was measured.
+
+    Of a stage that makes several artifacts ``parity`` is the worst one's, and ``parities`` has each by its name.
+    """
 
     name: str
     nodes: int | None
@@ -42,6 +45,7 @@ class StageResult:
     parity: Parity
     latency: Latency | None = None
     model: Path | None = None
+    parities: Mapping[str, Parity] = field(default_factory=dict)
 
     def summary(self) -> str:
         """Say how far it is from the reference, in a line of progress."""

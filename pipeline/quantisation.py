@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 
 from attn_export.deploy_tests.parity.accuracy import Accuracy
@@ -32,6 +33,20 @@ def quantisation(made: Int8Model, inputs: Int8Inputs, parity: Parity, accuracy: 
         "front": [asdict(point) for point in made.quantised.front],
         "left_out": [*parity.left_out, *original.left_out],
         "notes": [*made.quantised.notes, *made.clipped],
+    }
+
+
+def converted(made: Int8Model, inputs: Int8Inputs, parity: Parity, floats: Mapping[str, str]) -> JsonDict:
+    """Give the same of the int8 model in another format, in which some more layers are ``floats``."""
+    own = quantisation(made, inputs, parity, None)
+    ops = {site.node: site.op for site in made.quantised.sites}
+    more = [{"node": node, "op": ops[node], "reason": reason} for node, reason in floats.items()]
+    return {
+        **own,
+        "ratio": None,
+        "int8_sites": own["int8_sites"] - len(more),
+        "float_sites": [*own["float_sites"], *more],
+        "front": [],
     }
 
 

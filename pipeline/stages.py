@@ -6,6 +6,7 @@ The main job, its unfused baseline, ``diff --between``, the compile table and th
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Protocol
 
@@ -15,7 +16,7 @@ from attn_export import __version__
 from attn_export.deploy_tests.parity.compare import SNR
 from attn_export.errors import ContractError, ConversionError, ExportError, GateError
 from attn_export.export.arrays import arrays
-from attn_export.export.converters import CONVERTERS, Converted, Source, parse
+from attn_export.export.converters import CONVERTERS, Converted, Source, is_int8, parse
 from attn_export.export.determinism import two_runs
 from attn_export.export.exporting import export_subject
 from attn_export.export.onnx import contract, narrow
@@ -29,6 +30,7 @@ from attn_export.export.subject import Subject
 from attn_export.export.torch_program import TorchProgram, torch_program
 from attn_export.pipeline import int8
 from attn_export.pipeline.folded_norms import folded_norms
+from attn_export.pipeline.int8 import Int8Model
 from attn_export.pipeline.options import BuildOptions
 from attn_export.pipeline.progress import Progress
 from attn_export.pipeline.stage import Made, PipelineState, Stage
@@ -281,19 +283,56 @@ def _offered(state: PipelineState, options: BuildOptions) -> tuple[str, ...]:
 
 def _convert(state: PipelineState, options: BuildOptions) -> Made:
     """Write the model in further formats; the ONNX model stays the main one."""
+    made = _converted(state, options, _plain(options), None)
+    detail = ", ".join(f"{one.name}, {one.bytes} bytes" for one in made)
+    notes = (*_offered(state, options), *(note for one in made for note in one.notes))
+    return _made("convert", state, state.model, detail=detail, converted=tuple(made), warnings=notes)
+
+
+def _convert_int8(state: PipelineState, options: BuildOptions) -> Made:
+    """Write the int8 model in further formats."""
+    account = state.account(Int8Model)
+    assert account is not None
+    made = _converted(state, options, _quantised(options), account)
+    detail = ", ".join(f"{one.name}, {one.bytes} bytes" for one in made)
+    notes = tuple(note for one in made for note in one.notes)
+    return _made("convert int8", state, state.model, detail=detail, converted=tuple(made), warnings=notes)
+
+
+def _plain(options: BuildOptions) -> list[str]:
+    return [text for text in dict.fromkeys(options.to) if not is_int8(text)]
+
+
+def _quantised(options: BuildOptions) -> list[str]:
+    return [text for text in dict.fromkeys(options.to) if is_int8(text)]
+
+
+def _no_int8(state: PipelineState) -> str:
+    return "" if state.account(Int8Model) else "expected an int8 model, got none; add --int8 --data DIR"
+
+
+def _converted(
+    state: PipelineState, options: BuildOptions, asked: Sequence[str], account: Int8Model | None
+) -> list[Converted]:
     made = []
     program = None if state.subject.graph is not None else functools.cache(lambda: _program(state, options))
-    source = Source(state.model, state.feeds[0], program, state.precision.name)
-    for text in dict.fromkeys(options.to):
+    source = Source(
+        state.model,
+        state.feeds[0],
+        program,
+        state.precision.name,
+        int8=account.quantised.model if account else None,
+        made={one.name: one for one in state.converted},
+    )
+    for text in asked:
         name, precision = parse(text)
         converter = CONVERTERS[name]
         if why := converter.missing():
             raise ExportError(f"--to {text}: {why}")
         with activity.doing(f"converting the model to {text}", who=name, model=""):
-            made.append(converter.convert(replace(source, asked=precision)))
-    detail = ", ".join(f"{one.name}, {one.bytes} bytes" for one in made)
-    notes = (*_offered(state, options), *(note for one in made for note in one.notes))
-    return _made("convert", state, state.model, detail=detail, converted=tuple(made), warnings=notes)
+            one = converter.convert(replace(source, asked=precision))
+        made.append(one if account is None else replace(one, snr=account.snr))
+    return made
 
 
 def _cannot_quantise(state: PipelineState) -> str:
@@ -352,9 +391,13 @@ SIMPLIFY = Stage(
 )
 EQUALIZE = Stage("equalize", "equalized", lambda options: options.equalize, _is_float32, _equalize, _keeps_contract)
 PRECISION = Stage("precision", "float16", lambda options: options.fp16, _is_float32, _lower_precision, _keeps_contract)
-CONVERT = Stage("convert", "converted", lambda options: bool(options.to), _nothing_made, _convert, _all_there)
+CONVERT = Stage("convert", "converted", lambda options: bool(_plain(options)), _nothing_made, _convert, _all_there)
 QUANTISE = Stage(
     "quantise", "quantised", lambda options: options.int8 is not None, _cannot_quantise, _quantise, _all_there
 )
 
-STAGES = (EXPORT, FUSE, SIMPLIFY, EQUALIZE, PRECISION, CONVERT, QUANTISE)
+CONVERT_INT8 = Stage(
+    "convert int8", "converted int8", lambda options: bool(_quantised(options)), _no_int8, _convert_int8, _all_there
+)
+
+STAGES = (EXPORT, FUSE, SIMPLIFY, EQUALIZE, PRECISION, CONVERT, QUANTISE, CONVERT_INT8)

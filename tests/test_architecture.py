@@ -107,7 +107,7 @@ ROOMS = {
     "export/precision": {"graph", "onnx"},
     "export/torch_program": {"binding", "copies", "outputs", "subject"},
     "export/quantise": {"graph", "onnx", "precision"},
-    "export/converters": {"onnx", "precision", "torch_program"},
+    "export/converters": {"onnx", "precision", "quantise", "torch_program"},
     "export/audit": {"arrays", "graph", "parts"},
     "export/mutants": {"graph"},
     "export/lint": {"graph"},

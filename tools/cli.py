@@ -331,7 +331,8 @@ def compile_(
         typer.Option(
             metavar="float16|int8",
             show_default=False,
-            help="What the compiler brings a float32 model to, where it can; int8 takes its ranges from the cases.",
+            help="What the compiler brings a float32 model to, where it can; int8 is the bundle's own model in int8"
+            " where it has one, and else takes its ranges from the cases.",
         ),
     ] = "",
     simulate: Annotated[

@@ -214,14 +214,24 @@ def formats(text: str | None) -> tuple[str, ...]:
 
     Raises:
         UnknownNameError: there is no such converter.
+        UsageError: that name compiles, and converts nothing.
         ExportError: there is no such precision.
     """
     if text is None:
         return ()
-    from attn_export.export.converters import parse
+    from attn_export.deploy_tests import backends
+    from attn_export.errors import UsageError
+    from attn_export.export.converters import CONVERTERS, parse
 
     names = tuple(word.strip() for word in text.split(","))
     for name in names:
+        word, _, precision = name.partition(":")
+        if word not in CONVERTERS and word in backends.compilers():
+            more = f" --precision {precision}" if precision == "int8" else ""
+            raise UsageError(
+                f"--to {name}: nothing is converted for {word}, it compiles the bundle's own files: write the bundle,"
+                f" then attn-export compile BUNDLE --target {word}{more}"
+            )
         parse(name)  # raises, and says which names are near
     return names
 

@@ -83,9 +83,12 @@ def _verify_int8(
             known = [replace(case, selections=bundle.selections) for case in cases]
             asked = model.asked_db if snr is None else snr  # what was measured is of the bundle's own images
             return prove_others(run, known, bundle.outputs, backend=name, batched=many, limit=asked)
+        meaning, left = narrowed(bundle, model).fitting(model.meaning)
+        if left and not meaning:
+            raise InconclusiveError(f"{model.summary()} takes none of the user's data: {left[0]}")
         return prove_int8(
             run,
-            model.meaning,
+            meaning,
             bundle.cases,
             bundle.outputs,
             backend=name,

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import onnx
+
 from attn_export import bundle
 from attn_export.bundle.narrowed import Narrowed
 from attn_export.errors import ExportError
@@ -26,6 +28,8 @@ class Source:
         program: makes the program, fused if that was asked for, once; None where the model came as ONNX.
         model_precision: the element type that the model computes in.
         asked: the precision that was asked for behind the converter's name; empty where none was.
+        int8: the same model with pairs of QuantizeLinear and DequantizeLinear; None where none was made.
+        made: what other converters, or this one in another precision, have made of the model, by name.
     """
 
     exported: Exported
@@ -33,6 +37,8 @@ class Source:
     program: Callable[[], TorchProgram] | None = None
     model_precision: str = "float32"
     asked: str = ""
+    int8: onnx.ModelProto | None = field(default=None, repr=False)
+    made: Mapping[str, Converted] = field(default_factory=dict, repr=False)
 
     @property
     def precision(self) -> str:
@@ -66,6 +72,16 @@ class Source:
             )
         return self.program()
 
+    def quantised(self, who: str) -> onnx.ModelProto:
+        """Give the model in int8.
+
+        Raises:
+            ExportError: there is none.
+        """
+        if self.int8 is None:
+            raise ExportError(f"{who}:int8 is made from the int8 model, and there is none: add --int8 --data DIR")
+        return self.int8
+
     def only(self, who: str, *precisions: str) -> None:
         """Refuse what the converter does not write.
 
@@ -92,6 +108,7 @@ class Converted:
         notes: what the user should know of it, in sentences.
         snr: what its runs are held to, in dB, where its precision is of no class.
         taken: of its operators, the part that the runtime's fast kernels take over, of 1; None where none is told.
+        floats: of a file in int8, the layers that are int8 in the ONNX graph and float in it, each with the reason.
     """
 
     name: str
@@ -104,6 +121,7 @@ class Converted:
     notes: tuple[str, ...] = ()
     snr: float | None = None
     taken: float | None = None
+    floats: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def bytes(self) -> int:
@@ -132,8 +150,10 @@ class Converter(Protocol):
 
 
 CONVERTERS: Registry[Converter] = Registry("attn_export.export.converters", "CONVERTER", "converter", families=False)
+#: What a model that is quantised from the user's data computes in: a file of it is made behind that model.
+INT8 = "int8"
 #: How precisions may be written behind a converter's name, as in ``openvino:bf16``.
-PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16"}
+PRECISIONS = {"fp32": "float32", "fp16": "float16", "bf16": "bfloat16", "int8": INT8}
 
 
 def parse(text: str) -> tuple[str, str]:
@@ -151,3 +171,12 @@ def parse(text: str) -> tuple[str, str]:
     if colon and precision not in PRECISIONS:
         raise ExportError(f"--to {text}: expected a precision of {', '.join(PRECISIONS)}, got {precision[:80]!r}")
     return name, PRECISIONS.get(precision, "")
+
+
+def is_int8(text: str) -> bool:
+    """Whether what was typed asks for a file of the int8 model.
+
+    >>> is_int8("litert:int8"), is_int8("litert")
+    (True, False)
+    """
+    return PRECISIONS.get(text.partition(":")[2]) == INT8

@@ -15,13 +15,13 @@ from typing import Any
 import onnx
 
 from attn_export.errors import ExportError
-from attn_export.export.converters import Converted, Source
+from attn_export.export.converters import INT8, Converted, Source
 from attn_export.export.onnx.save import save
 from attn_export.process.quiet_import import without
 from attn_export.untrusted.text import one_line
 
 #: Precisions that have a file of their own, by the end of its name.
-OF_ITS_OWN = {"bfloat16": "-bf16"}
+OF_ITS_OWN = {"bfloat16": "-bf16", INT8: "-int8"}
 #: Where OpenVINO names an operator that it does not take, with its domain before or its version behind.
 _NO_RULE = re.compile(r"No conversion rule found for operations: (.+)")
 #: Where it names a node by what the node makes.
@@ -29,7 +29,7 @@ _BROKEN = re.compile(r"<Node\((\w+)\): ([^>]*)>'?: (.+?)(?: at src/|$)")
 
 
 class OpenVino:
-    """``.xml`` and ``.bin``; ``openvino:bf16`` is held to what bfloat16 can give."""
+    """``.xml`` and ``.bin``; ``openvino:bf16`` is held to what bfloat16 can give, ``openvino:int8`` the int8 one."""
 
     def missing(self) -> str | None:
         """Say how to install OpenVINO, or None."""
@@ -42,20 +42,21 @@ class OpenVino:
         if why := self.missing():
             raise ExportError(why)
         # Half precision is made by --fp16, which keeps in float32 what would overflow.
-        source.only("openvino", "float32", "bfloat16", source.model_precision)
+        source.only("openvino", "float32", "bfloat16", INT8, source.model_precision)
+        given = source.quantised("openvino") if source.asked == INT8 else source.exported.model
         openvino = without("openvino", "openvino_telemetry")
         version = f"OpenVINO {openvino.__version__.partition('-')[0]}"
         name = f"openvino{OF_ITS_OWN.get(source.asked, '')}"
         with tempfile.TemporaryDirectory() as folder:
             before, graph = Path(folder, "model.onnx"), Path(folder, f"{name}.xml")
-            save(source.exported.model, before)
+            save(given, before)
             try:
                 model = openvino.Core().read_model(str(before))
                 _count_anew(model)
                 openvino.save_model(model, str(graph), compress_to_fp16=False)
                 files = {path.name: path.read_bytes() for path in (graph, graph.with_suffix(".bin"))}
             except Exception as error:  # the converter's exceptions share no base class of their own
-                raise ExportError(f"{version} does not take {refused(str(error), source.exported.model)}") from error
+                raise ExportError(f"{version} does not take {refused(str(error), given)}") from error
         return Converted(name, "openvino", files, version, precision=source.asked)
 
 

@@ -33,7 +33,7 @@ from tests.tools.run import run
 
 ALL = BuildOptions(fuse=True, equalize=True, fp16=True, to=("ort",))
 #: The stages that these options ask for; int8 is made of a float32 model, and of data.
-ASKED = tuple(stage for stage in stages.STAGES if stage is not stages.QUANTISE)
+ASKED = tuple(stage for stage in stages.STAGES if stage not in (stages.QUANTISE, stages.CONVERT_INT8))
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +64,7 @@ def test_int8_is_made_of_data_and_of_float32(state: PipelineState) -> None:
     assert "computes in float16; leave out --fp16" in requires(ready)
     assert requires(ready.back_to("simplify")) == ""
     assert "run the stage 'export' first" in requires(replace(ready, made=()))
+    assert "add --int8 --data DIR" in stages.CONVERT_INT8.requires(ready)
 
 
 def test_a_state_is_frozen_and_goes_back(state: PipelineState) -> None:

@@ -287,13 +287,14 @@ def compile_(asked: CompileRequest, *, as_json: bool) -> None:
     if not open_bundle.accepted(whole, name):
         kinds, there = " or ".join(able.accepts), ", ".join(one.summary() for one in whole.artifacts)
         raise BackendError(f"{name} compiles artifacts of kind {kinds}, and {path} holds {there}; write it with --to")
-    model = open_bundle.chosen(whole, name, asked.artifact)
+    model = open_bundle.chosen(whole, name, asked.artifact or _already(whole, name, able, asked.precision))
+    precision = "" if able.takes_int8 and model.precision == asked.precision else asked.precision
     ranges = shape_ranges.asked(whole, asked.shapes, cases=False)
     usual = {port: array.shape for port, array in whole.cases[0].inputs.items()}
     usual |= {port: shapes.opt for port, shapes in ranges.items()}
     cases = simulated.fitting(whole.cases, usual, model.meaning)
     feeds = tuple({port.name: case.inputs[port.name] for port in whole.inputs} for case in cases)
-    wanted = CompileOptions(chip, ranges, asked.precision, feeds, feeds if asked.simulate else ())
+    wanted = CompileOptions(chip, ranges, precision, feeds, feeds if asked.simulate else ())
     evidence = backends.compile_only(name, model.path, wanted)
     bundle.unchanged(whole)  # the compiler has read the model by itself
     verdict = None
@@ -313,6 +314,13 @@ def compile_(asked: CompileRequest, *, as_json: bool) -> None:
         why = evidence.to_dict().get("warnings") or ["no case of the bundle has the compiled sizes"]
         console.say(f"not simulated: {'; '.join(why)}")
     console.say(f"kept in its report, so its digest is now {digest}" if digest else f"not kept: {path} is signed")
+
+
+def _already(whole: bundle.Bundle, name: str, able: Traits, precision: str) -> str | None:
+    """Name the artifact that is in the wanted precision already, where the compiler takes such; None for its usual."""
+    wanted = precision or next(iter(able.precisions), "")
+    found = (one.name for one in open_bundle.accepted(whole, name) if one.precision == wanted == "int8")
+    return next(found, None) if able.takes_int8 else None
 
 
 def _able(name: str, able: Traits, asked: CompileRequest) -> None:

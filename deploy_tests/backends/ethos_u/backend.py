@@ -28,7 +28,7 @@ ABSENT = (
 
 @dataclass(frozen=True)
 class EthosU(CompileOnly):
-    """Vela; a float32 file is brought to int8 first, for the NPU has nothing else.
+    """Vela; of a bundle without an int8 file a float32 one is brought to int8 first: the NPU has nothing else.
 
     Attributes:
         limit: seconds that a build may take.
@@ -39,6 +39,7 @@ class EthosU(CompileOnly):
     compiles_for: ClassVar[tuple[str, ...]] = ("ethos_u",)
     chips: ClassVar[tuple[str, ...]] = chips.CHIPS
     precisions: ClassVar[tuple[str, ...]] = ("int8",)
+    takes_int8: ClassVar[bool] = True
     libraries: ClassVar[tuple[str, ...]] = (DISTRIBUTION,)
     title: ClassVar[str] = "Arm Ethos-U"
     device: ClassVar[str] = "npu"

@@ -1,7 +1,8 @@
 """OpenVINO on the CPU.
 
 Left alone it computes in bfloat16 where the processor can, and says so nowhere. So the element type is asked for, and
-read back from what was compiled: a run in another one than was asked for is refused, and proves nothing.
+read back from what was compiled: a run in another one than was asked for is refused, and proves nothing. So is a
+model in int8 of which no layer multiplies integers.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from attn_export.deploy_tests.backend import Kernel, Options, Run
+from attn_export.deploy_tests.backends.openvino import integers
 from attn_export.deploy_tests.backends.openvino.profile import kernels
 from attn_export.errors import BackendError, BackendMissingError
 from attn_export.process.quiet_import import without
@@ -115,6 +117,8 @@ class OpenVino:
                 f"{_named(openvino)}: expected to compute {model.name} in {hint}, got {got}: this processor has nothing"
                 f" better for {options.precision}; run it where there is, or prove a file of another precision"
             )
+        if options.precision == "int8":
+            integers.read(compiled).refuse_none(f"{_named(openvino)}: {model.name}")
         return compiled
 
 

@@ -37,6 +37,7 @@ class QNN(CompileOnly):
     chips: ClassVar[tuple[str, ...]] = tuple(chips.CHIPS)
     precisions: ClassVar[tuple[str, ...]] = ("float16", "int8")
     simulates: ClassVar[bool] = True
+    takes_int8: ClassVar[bool] = True
     libraries: ClassVar[tuple[str, ...]] = (DISTRIBUTION,)
     title: ClassVar[str] = "Qualcomm QNN"
     device: ClassVar[str] = "npu"

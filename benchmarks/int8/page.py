@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from benchmarks.int8 import runtime_page, runtime_row
 from benchmarks.int8.row import Row, read
 
 PAGE = Path(__file__).parents[2] / "docs" / "int8-measured.md"
@@ -33,11 +34,16 @@ _COLUMNS = ("method", "keeps, median", "worst", "accuracy", "change, points", "t
 
 def write() -> None:
     """Write the page."""
-    PAGE.write_text(text(list(read().values())), encoding="utf-8")
+    PAGE.write_text(whole(), encoding="utf-8")
+
+
+def whole() -> str:
+    """Give the page's text, with its last section."""
+    return text(list(read().values())) + runtime_page.section(list(runtime_row.read().values()))
 
 
 def text(rows: list[Row]) -> str:
-    """Give the page's text."""
+    """Give the text on methods."""
     parts = [HEAD]
     for net in dict.fromkeys(row.net for row in rows):
         lines = [f"\n## {net}\n", *_varies(net, rows), "| " + " | ".join(_COLUMNS) + " |", "|" + "---|" * len(_COLUMNS)]

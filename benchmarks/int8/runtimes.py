@@ -1,5 +1,7 @@
 """The int8 model of a trained network on every runtime that takes it: run where it runs, else compiled or simulated.
 
+python -m benchmarks.int8.runtimes [NET ...]      in the environment of ``constraints-edge.txt``, which has them all
+
 All start from one model, with the codes of one quantisation, and answer the same pictures.
 """
 
@@ -26,7 +28,7 @@ from attn_export.pipeline.options import BuildOptions
 from attn_export.types import Array, Dim, Feeds, JsonDict, ShapeRange
 from attn_export.untrusted.text import first_line
 from benchmarks import row_files
-from benchmarks.int8.answers import answers
+from benchmarks.int8.__main__ import answers
 from benchmarks.int8.methods import ours
 from benchmarks.int8.runtime_row import FILE, RuntimeRow, read
 from tests.data.trained.nets import NETS
@@ -151,3 +153,8 @@ def add(row: RuntimeRow) -> None:
     rows = read() | {row.key: row}
     row_files.write(FILE, rows.values(), lambda one: (list(NETS).index(one.net), list(rows).index(one.key)))
     sys.stderr.write(f"{row}\n")
+
+
+if __name__ == "__main__":
+    for name in sys.argv[1:] or NETS:
+        run(name)

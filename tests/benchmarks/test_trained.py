@@ -9,7 +9,7 @@ import pytest
 
 from attn_export.export.quantise.judge import centred
 from attn_export.export.quantise.quantised import Wish
-from benchmarks.int8 import page
+from benchmarks.int8 import page, runtime_row
 from benchmarks.int8.__main__ import answers
 from benchmarks.int8.methods import ours, usual
 from benchmarks.int8.row import read
@@ -50,7 +50,21 @@ def test_a_trained_repvgg_keeps_what_rounding_to_the_nearest_loses() -> None:
 
 
 def test_the_page_is_that_of_the_rows() -> None:
-    assert page.PAGE.read_text(encoding="utf-8") == page.text(list(read().values()))
+    assert page.PAGE.read_text(encoding="utf-8") == page.whole()
+    assert {row.net for row in runtime_row.read().values()} == set(NETS), "every network on other runtimes"
+
+
+def test_a_file_with_the_same_codes_keeps_the_same() -> None:
+    """As the rows have it: another runtime rounds its sums otherwise, and loses no more than a decibel by that."""
+    rows = list(runtime_row.read().values())
+    own = {row.net: row for row in rows if row.runtime.startswith("ONNX Runtime")}
+    others = [row for row in rows if row.median_db is not None and "simulated" not in row.runtime]
+    assert {row.runtime.partition(" ")[0] for row in others} == {"ONNX", "OpenVINO", "LiteRT"}
+    for row in others:
+        kept = own[row.net].median_db
+        assert kept is not None
+        assert row.median_db is not None
+        assert row.median_db > kept - 1
 
 
 def test_examples() -> None:

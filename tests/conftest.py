@@ -14,10 +14,11 @@ import pytest
 
 from attn_export import bundle
 from attn_export.bundle import writer
+from attn_export.cache import place
 from tests.pipeline.schema import folder_faults
 
 #: How the paths of tests begin that need no PyTorch, and should not pay for importing it.
-DEVICE_SIDE = ("deploy_tests", "process", "test_bundle", "test_untrusted")
+DEVICE_SIDE = ("cache", "deploy_tests", "process", "test_bundle", "test_untrusted")
 
 
 @pytest.hookimpl(tryfirst=True)  # before ``-m`` chooses by marker
@@ -32,6 +33,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         import torch
 
         torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_taken_from_a_cache() -> Iterator[None]:
+    """Let every run of a test do its work; those of the cache have one of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(place.FOLDER, place.OFF)
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -145,11 +145,20 @@ def export(
     seed: Annotated[
         int, typer.Option(min=0, max=2**32 - 1, metavar="N", help="Seed of random weights and inputs.")
     ] = 0,
+    cache: Annotated[
+        bool, typer.Option(help="Whether to take the result of an equal run from the cache, and to keep this one.")
+    ] = True,
     as_json: options.Json = False,
     verbose: options.Verbose = 0,
     quiet: options.Quiet = False,
 ) -> None:
     """Fuse, export, simplify, prove and measure one subject, and write its bundle."""
+    parameters = dict(locals())  # all of them: an option that is added tells results apart, too
+    from attn_export.tools.commands import kept
+
+    job, typed = kept.job(parameters), tuple(sys.argv[1:])
+    if job is not None and job.show_kept(output, typed, as_json=as_json):
+        return
     from attn_export.export.source import SourceOptions
     from attn_export.pipeline.options import BuildOptions, DeployOptions
     from attn_export.tools.commands import export as command
@@ -197,8 +206,9 @@ def export(
             original=original,
             bench=bench,
             protocol=options.protocol(warmup, iterations, duration),
-            command=tuple(sys.argv[1:]),
+            command=typed,
         ),
+        job,
         as_json=as_json,
         verbosity=-1 if quiet else verbose,
     )
@@ -727,6 +737,19 @@ def targets(*, as_json: options.Json = False) -> None:
     from attn_export.tools.commands import targets as command
 
     command.report(as_json=as_json)
+
+
+@app.command(epilog="Example: attn-export cache clear")
+@contained
+def cache(
+    *,
+    action: Annotated[str, typer.Argument(metavar="[show|clear]", help="What to do with it.")] = "show",
+    as_json: options.Json = False,
+) -> None:
+    """Show where results of the main job are kept, and which; or remove them."""
+    from attn_export.tools.commands import cache as command
+
+    command.cache(action, as_json=as_json)
 
 
 def start() -> object:

@@ -6,12 +6,11 @@ ASCII, so that nothing in it does; a table's cells are text and no markup.
 
 from __future__ import annotations
 
+import io
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
-
-import typer
 
 from attn_export.untrusted import text
 
@@ -33,8 +32,10 @@ class _Emitted:
 
 def say(*lines: str, err: bool = False, bold: bool = False) -> None:
     """Print lines, each on a line of its own whatever it holds."""
+    stream = sys.stderr if err else sys.stdout
     for line in lines:
-        typer.secho(_encodable(text.line(line), err=err), err=err, bold=bold)
+        said = _encodable(text.line(line), err=err)
+        print(f"\x1b[1m{said}\x1b[0m" if bold and stream.isatty() else said, file=stream, flush=True)
 
 
 def warn(line: str) -> None:
@@ -44,7 +45,7 @@ def warn(line: str) -> None:
 
 def emit(content: Mapping[str, Any]) -> None:
     """Print one JSON object, the only one of the run, with the version of what its keys mean."""
-    typer.echo(json.dumps({"schema_version": SCHEMA_VERSION, **content}))
+    print(json.dumps({"schema_version": SCHEMA_VERSION, **content}), flush=True)
     _Emitted.on = sys.stdout
 
 
@@ -60,7 +61,7 @@ def emitted() -> bool:
 
 def document(content: str) -> None:
     """Print a whole document, such as a report, as it is."""
-    typer.echo(_encodable(text.printable(content), err=False))
+    print(_encodable(text.printable(content), err=False), flush=True)
 
 
 def show(table: Table) -> None:
@@ -68,6 +69,29 @@ def show(table: Table) -> None:
     from rich.console import Console
 
     Console(highlight=False, markup=False, emoji=False, width=None if sys.stdout.isatty() else WIDE).print(table)
+
+
+def table(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> Table:
+    """Make a table of text: the first column to the left, the others to the right."""
+    from rich.table import Table
+
+    made = Table(title=cell(title), title_justify="left")
+    for index, heading in enumerate(headings):
+        made.add_column(heading, justify="right" if index else "left")
+    for row in rows:
+        made.add_row(*map(cell, row))
+    return made
+
+
+def drawn(title: str, headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Draw such a table as it is on a pipe."""
+    from rich.console import Console
+
+    page = io.StringIO()
+    Console(file=page, highlight=False, markup=False, emoji=False, width=WIDE, force_terminal=False).print(
+        table(title, headings, rows)
+    )
+    return page.getvalue().removesuffix("\n")
 
 
 def cell(content: str) -> Text:

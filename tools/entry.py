@@ -50,6 +50,10 @@ def _work() -> None:
 
 
 def _command_line() -> object:
+    from attn_export.tools import shortcut
+
+    if shortcut.answered():
+        return 0
     from attn_export.tools import cli
 
     return cli.start()

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.table import Table
-
 from attn_export.deploy_tests.backends import DEFAULT
 from attn_export.deploy_tests.latency.comparison import LatencyComparison
 from attn_export.deploy_tests.latency.measure import Latency
@@ -16,24 +14,24 @@ from attn_export.pipeline.mutation_score import MutantResult
 from attn_export.pipeline.outcome import DeployResult
 from attn_export.pipeline.report.units import size
 from attn_export.reparam.result import Refusal
-from attn_export.tools.console import cell
 from attn_export.types import JsonDict
 from attn_export.untrusted.text import few
 
 
-def stages(outcome: DeployResult) -> Table:
-    """One row a stage: nodes, size, parity with its bound, latency with its interval."""
-    table = Table(title=cell(f"{outcome.subject.name}, weights {outcome.subject.weights}"), title_justify="left")
-    for heading in ("stage", "nodes", "size", "worst error vs. float64", "limit", "latency p50 [95 %]"):
-        table.add_column(heading, justify="left" if heading == "stage" else "right")
-    for step in outcome.stages:
-        table.add_row(
-            cell(step.name),
+def stages(outcome: DeployResult) -> tuple[str, tuple[str, ...], tuple[tuple[str, ...], ...]]:
+    """One row a stage: nodes, size, parity with its bound, latency with its interval; with the title and headings."""
+    rows = tuple(
+        (
+            step.name,
             "" if step.nodes is None else str(step.nodes),
             "" if step.bytes is None else size(step.bytes),
-            *map(cell, (*_error(step.parity), _latency(step.latency))),
+            *_error(step.parity),
+            _latency(step.latency),
         )
-    return table
+        for step in outcome.stages
+    )
+    headings = ("stage", "nodes", "size", "worst error vs. float64", "limit", "latency p50 [95 %]")
+    return f"{outcome.subject.name}, weights {outcome.subject.weights}", headings, rows
 
 
 def _error(parity: Parity) -> tuple[str, str]:

@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from random import Random
 
+from attn_export.cache import place
 from attn_export.process import children
 from benchmarks.attack.attempt import AttemptOutcome, Generator
 from benchmarks.attack.box import Box
@@ -22,9 +23,13 @@ ADDRESSES = 24 << 30
 PATIENCE = 10.0
 
 
+#: The cache is off: a run must do its work, whatever another left.
+_KEPT = ("PATH", "LANG", "PYTHONPATH", place.FOLDER)
+
+
 def environment(box: Box) -> dict[str, str]:
     """Give a user's environment with nothing of ours in it but where the package is."""
-    kept = {name: value for name, value in children.environment().items() if name in ("PATH", "LANG", "PYTHONPATH")}
+    kept = {name: value for name, value in children.environment().items() if name in _KEPT}
     kept["PATH"] = kept.get("PATH", os.defpath)
     return {**kept, "HOME": str(box.home), "TMPDIR": str(box.tmp)}
 

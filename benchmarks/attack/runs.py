@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from attn_export import bundle
+from attn_export.cache import place
 from attn_export.errors import AttnExportError
 from attn_export.process import children
 from benchmarks.attack.originals import INPUT
@@ -26,6 +27,8 @@ MARK = "ATTACK_MARK"
 #: Seconds that anything of a run may outlive it.
 GRACE = 5.0
 #: The command line as users start it.
+#: The cache is off: a run must do its work, whatever another left.
+_KEPT = ("PATH", "LANG", "PYTHONPATH", place.FOLDER)
 PROGRAM = (sys.executable, "-m", "attn_export")
 
 
@@ -97,7 +100,7 @@ class RunFolder:
 
     def environment(self) -> dict[str, str]:
         """Return what the run sees."""
-        kept = {name: value for name, value in children.environment().items() if name in ("PATH", "LANG", "PYTHONPATH")}
+        kept = {name: value for name, value in children.environment().items() if name in _KEPT}
         kept |= {"PYTHONDONTWRITEBYTECODE": "1", MARK: self.token, **self.more}
         if self.home:
             kept["HOME"] = str(self.home)

@@ -2,41 +2,42 @@
 
 from __future__ import annotations
 
+import contextlib
+from pathlib import Path
+
 from attn_export import bundle
 from attn_export.errors import InconclusiveError
 from attn_export.export import sources
 from attn_export.export.source import SourceOptions
 from attn_export.pipeline.options import DeployOptions
+from attn_export.tools import account as accounts
 from attn_export.tools import console
+from attn_export.tools.commands.kept import Job
 from attn_export.tools.progress import TerminalProgress
-from attn_export.untrusted.text import command
 
 
-def export(wanted: SourceOptions, asked: DeployOptions, *, as_json: bool, verbosity: int) -> None:
-    """Run the main job and print its table, or one JSON object."""
+def export(wanted: SourceOptions, asked: DeployOptions, job: Job | None, *, as_json: bool, verbosity: int) -> None:
+    """Run the main job and print its table, or one JSON object; ``job`` keeps the result, where one is given."""
     progress = TerminalProgress(verbosity)
     if asked.output:
         bundle.may_write(asked.output)  # said before anything is loaded
     with progress.stage("load"):
-        subject = sources.load(wanted)
+        with job.loading() if job else contextlib.nullcontext():
+            subject = sources.load(wanted)
         from attn_export.pipeline import deploy
-        from attn_export.tools import summary
 
-    if wanted.weights is not None and verbosity >= 0:
-        console.say(f"weights: {subject.weights}", err=True)
+    weights = "" if wanted.weights is None else subject.weights
+    if weights and verbosity >= 0:
+        console.say(f"weights: {weights}", err=True)
     if subject.random:
         progress.warn(
             "no --weights given: using seeded random weights; this checks the conversion, not your model's accuracy"
         )
     outcome = deploy.deploy(subject, asked, progress)
-    digest = bundle.digest(outcome.path)
-    if as_json:
-        console.emit({**outcome.to_dict(), "digest": digest})
-    else:
-        console.show(summary.stages(outcome))
-        console.say(*summary.sentences(outcome))
-        proof = command("attn-export", "verify", outcome.path)
-        console.say(f"bundle: {outcome.path}/   verify it anywhere: {proof}")
-        console.say(f"digest: {digest}   check a copy against it: --expect {digest[:14]}…")
+    name = outcome.path.name if asked.output is None else Path(subject.name.replace(":", "-")).name
+    account = accounts.made(outcome, name=name, weights=weights, warnings=tuple(progress.warned))
+    accounts.show(account, outcome.path, bundle.digest(outcome.path), as_json=as_json)
     if outcome.comparison and outcome.comparison.void:
         raise InconclusiveError("parity passed and the bundle was written, but there is no latency ratio (see above)")
+    if job is not None:
+        job.keep(account, outcome.path, asked.command, outcome.path.name)

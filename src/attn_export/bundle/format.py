@@ -7,10 +7,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attn_export.errors import BundleError, UnknownNameError
-from attn_export.types import Array, Dim, TensorSpec
+from attn_export.types import Dim, TensorSpec
+
+if TYPE_CHECKING:  # the names of files are asked for where there is no need of NumPy
+    from attn_export.types import Array
 
 #: Versions 1 and 2 were never released: 2 holds one ONNX file, and other names.
 SCHEMA_VERSION = 3
@@ -63,7 +66,7 @@ KINDS: Mapping[str, tuple[str, ...]] = {
 }
 
 #: Kinds of injected faults that no gate may let pass.
-TRIVIAL = ("zeros", "identity")
+TRIVIAL: tuple[str, ...] = ("zeros", "identity")
 #: The largest error of a layer, in roundings of its natural size, that rounding explains; see ``export.layers``.
 LOCAL = 24.0
 

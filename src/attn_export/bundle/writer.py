@@ -24,8 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from attn_export import __version__
-from attn_export.bundle import reader, versions
-from attn_export.bundle.cases import case_names
+from attn_export.bundle import versions
 from attn_export.bundle.format import CASES, MANIFEST, PAGE, REPORT, SCHEMA_VERSION, SIGNATURE, Bundle
 from attn_export.errors import BundleError, WriteError
 from attn_export.process import activity, folders
@@ -42,6 +41,8 @@ _DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.EIO}
 
 def write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
     """Write ``manifest.json`` last: with the schema, the names of the cases, and the hash of every other file."""
+    from attn_export.bundle.cases import case_names
+
     found = sorted(p for p in folder.rglob("*") if p.is_file())
     names = {p.relative_to(folder).as_posix(): p for p in found}
     hashes = {name: files.sha256(path) for name, path in names.items() if name not in (MANIFEST, SIGNATURE)}
@@ -62,9 +63,19 @@ def may_write(target: Path) -> Path:
     Raises:
         WriteError: something else is there, or it is a folder that is never replaced.
     """
+    place = place_of(target)
+    _replaceable(place)
+    return place
+
+
+def place_of(target: Path) -> Path:
+    """Where ``target`` lies, behind all links, whatever is there.
+
+    Raises:
+        WriteError: it is a folder that is never replaced.
+    """
     place = _behind_links(target)
     _never(place)
-    _replaceable(place)
     return place
 
 
@@ -142,6 +153,8 @@ def rewriting(whole: Bundle) -> Iterator[Path]:
         BundleError: it is not any more what was read.
         WriteError: as ``writing``; or it is signed, and no signature would hold for what it becomes.
     """
+    from attn_export.bundle import reader
+
     if os.path.lexists(whole.signature):
         raise WriteError(f"{whole.path} is signed, so nothing is added to it; copy it without {SIGNATURE} first")
     with writing(whole.path) as folder:
@@ -201,6 +214,8 @@ def _replaceable(place: Path, called: Path | None = None) -> None:
         raise WriteError(f"{name} is a file; {_WAY_OUT}")
     if not os.path.lexists(place / MANIFEST):
         raise WriteError(f"{name} exists and is not a bundle; {_WAY_OUT}")
+    from attn_export.bundle import reader  # which loads NumPy; most places are empty
+
     try:
         reader.whole_folder(place)
     except BundleError as error:

@@ -81,6 +81,13 @@ def of_this_run() -> Iterator[Path | None]:
             os.close(lock)
 
 
+def is_of_this_run(path: str) -> bool:
+    """Whether a path lies in the folder of this run's temporary files, where it has one."""
+    folder = Path(tempfile.tempdir or os.sep)
+    own = folder.name.startswith(_PREFIX) and folder.name.endswith(_SUFFIX)
+    return own and path.startswith(f"{folder}{os.sep}")
+
+
 def sweep(root: Path) -> None:
     """Remove what killed runs of this user left in ``root``."""
     for folder in root.glob(f"{_PREFIX}*{_SUFFIX}"):

@@ -51,6 +51,8 @@ class ParityGate:
             return replace(made, result=self.quantised(state, made, made.account))
         if made.converted:
             return replace(made, result=self.converted(made, state))
+        if state.made and made.exported is state.model and made.snr == state.made[-1].snr and state.made[-1].result:
+            return replace(made, result=replace(state.made[-1].result, name=made.stage))  # proven when it was made
         path = self.folder / f"{len(state.made)}.onnx"
         save(made.exported.model, path)
         with opened(DEFAULT, path, Options(threads=self.threads)) as run:
@@ -60,7 +62,8 @@ class ParityGate:
             inner = self.folder / f"{len(state.made)}-before-choice.onnx"
             more = self.before.compare(made.exported.model, inner, backend=version, threads=self.threads, snr=made.snr)
             parity = replace(parity, comparisons=(*parity.comparisons, *more))
-        result = StageResult(made.stage, made.exported.nodes, made.exported.bytes, parity, model=path)
+        size = sum(file.stat().st_size for file in self.folder.glob(f"{path.name}*"))
+        result = StageResult(made.stage, made.exported.nodes, size, parity, model=path)
         return replace(made, result=result)
 
     def converted(self, made: Made, state: PipelineState | None = None) -> StageResult:

@@ -156,7 +156,8 @@ def _is_float32(state: PipelineState) -> str:
 
 
 def _keeps_contract(state: PipelineState, made: Made) -> None:
-    contract.check(made.exported.model, state.model.contract)
+    if made.exported is not state.model:  # else it was checked when it was made
+        contract.check(made.exported.model, state.model.contract)
 
 
 def _asserted(_state: PipelineState, _made: Made) -> None:
@@ -201,7 +202,7 @@ def _fuse(state: PipelineState, options: BuildOptions) -> Made:
     if fusion.certificate.left_out and options.certify:
         warnings.append(fusion.certificate.left_out)
     warnings += map(str, fusion.rolled_back)
-    fused = Exported(fusion.model, state.model.contract)
+    fused = state.model if fusion.model is state.model.model else Exported(fusion.model, state.model.contract)
     detail = f"{len(fusion.sites)} regions, {state.model.nodes} → {fused.nodes} nodes"
     return _made("fuse", state, fused, fusion, detail=detail, warnings=tuple(warnings))
 

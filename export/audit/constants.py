@@ -21,7 +21,7 @@ import onnx
 from torch import nn
 
 from attn_export.export.arrays import array
-from attn_export.export.audit import norms
+from attn_export.export.audit import alike, norms
 from attn_export.export.audit.attributes import audit_attributes
 from attn_export.export.audit.defaults import floats, held
 from attn_export.export.audit.findings import Audit, AuditFinding
@@ -31,6 +31,8 @@ from attn_export.types import Array
 
 #: A folded tensor may differ by this many units in the last place of the terms it is made of.
 ULPS = 4
+#: Elements that are compared before it is asked whether that is enough.
+_BLOCK = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -46,11 +48,18 @@ class Known:
     tensors: Mapping[str, Array]
     norms: Mapping[str, tuple[Array, Array]] = field(default_factory=dict)
     names: frozenset[str] | None = None
+    _keys: dict[str, alike.Key] = field(default_factory=dict, repr=False, compare=False)
 
     def also(self, model: onnx.ModelProto) -> Known:
         """With the constants of an earlier stage of the same model, which was audited itself."""
         index = GraphIndex(model)
-        return Known({**floats(index), **self.tensors}, self.norms, held(index))
+        return Known({**floats(index), **self.tensors}, self.norms, held(index), dict(self._keys))
+
+    def key(self, name: str) -> alike.Key:
+        """Give the key of a tensor, which is made once."""
+        if name not in self._keys:
+            self._keys[name] = alike.key(self.tensors[name])
+        return self._keys[name]
 
 
 def known(module: nn.Module) -> Known:
@@ -77,7 +86,7 @@ def audit_initializers(model: onnx.ModelProto, wanted: Known) -> Audit:
         own = wanted.tensors.get(name)  # a constant that kept its name must be that very tensor
         same = by_size.get(values[name].size, []) if own is None or own.size != values[name].size else [(name, own)]
         transposed = any(node.op_type == "ConvTranspose" for node in index.readers[name])
-        if sources := _sources(values[name], same, wanted.norms, transposed):
+        if sources := _sources(values[name], same, wanted, transposed):
             found |= sources
         else:
             left.append(name)
@@ -87,7 +96,7 @@ def audit_initializers(model: onnx.ModelProto, wanted: Known) -> Audit:
         if not missing or (wanted.names is not None and name not in wanted.names):
             unaccounted.append(name)
             continue
-        near, count = min(((key, _differing(values[name], v)) for key, v in missing), key=lambda pair: pair[1])
+        near, count = _nearest(values[name], missing)
         detail = f"{count} of {values[name].size} values differ from {near}, which is nowhere in the graph"
         findings.append(AuditFinding("initializer", name, detail))
     return Audit(len(values), tuple(findings), tuple(unaccounted))
@@ -136,17 +145,19 @@ def auditor(wanted: Known, reference: onnx.ModelProto) -> Auditor:
     return Auditor(wanted.also(reference), reference)
 
 
-def _sources(
-    value: Array, same: list[tuple[str, Array]], norms: Mapping[str, tuple[Array, Array]], transposed: bool
-) -> set[str]:
+def _sources(value: Array, same: list[tuple[str, Array]], wanted: Known, transposed: bool) -> set[str]:
     """Names of those of the tensors of its size that ``value`` is, or is made of; empty where there is none."""
-    if exact := {name for name, tensor in same if np.array_equal(tensor.ravel(), value.ravel())}:
+    if len(same) == 1 and np.array_equal(same[0][1].ravel(), value.ravel()):
+        return {same[0][0]}
+    own = alike.key(value)
+    near = [(name, tensor) for name, tensor in same if wanted.key(name) == own]
+    if exact := {name for name, tensor in near if np.array_equal(tensor.ravel(), value.ravel())}:
         return exact
-    if turned := {name for name, tensor in same if any(np.array_equal(t, value.ravel()) for t in _turns(tensor))}:
+    if turned := {name for name, tensor in near if any(np.array_equal(t, value.ravel()) for t in _turns(tensor))}:
         return turned
-    if turned := {n for n, tensor in same for t in _turns(value) if np.array_equal(t, tensor.ravel())}:
+    if turned := {n for n, tensor in near for t in _turns(value) if np.array_equal(t, tensor.ravel())}:
         return turned
-    return next(_folded(value, same, norms, transposed), set())
+    return next(_folded(value, same, wanted.norms, transposed), set())
 
 
 def _folded(
@@ -156,10 +167,8 @@ def _folded(
         for name, tensor in same:
             if tensor.ndim < 2 or value.shape != tensor.shape:
                 continue
-            if (factor := _by_output(scale, tensor.shape, transposed)) is not None:
-                product = tensor.astype(np.float64) * factor
-                if _close(value, product, np.abs(product)):
-                    yield {name}
+            if (factor := _by_output(scale, tensor.shape, transposed)) is not None and _scaled(value, tensor, factor):
+                yield {name}
         if value.size == len(scale):
             if _close(value, shift, np.abs(shift) + np.abs(scale)):
                 yield {f"{norm}.bias"}
@@ -167,6 +176,16 @@ def _folded(
                 product = tensor.ravel().astype(np.float64) * scale
                 if _close(value, product + shift, np.abs(product) + np.abs(shift) + np.abs(scale)):
                     yield {name}
+
+
+def _scaled(value: Array, tensor: Array, factor: Array) -> bool:
+    """Whether one kernel is the other times a number for each output; a few elements first, which mostly settle it."""
+    every = np.broadcast_to(factor, tensor.shape)
+    for part in (tuple(slice(None, None, max(1, size // 4)) for size in tensor.shape), ...):
+        product = tensor[part].astype(np.float64) * every[part]
+        if not _close(value[part], product, np.abs(product)):
+            return False
+    return True
 
 
 def _by_output(scale: Array, shape: tuple[int, ...], transposed: bool) -> Array | None:
@@ -197,7 +216,24 @@ def _turns(tensor: Array) -> Iterator[Array]:
         yield tensor.transpose(order).ravel()
 
 
-def _differing(value: Array, tensor: Array) -> int:
-    """How many values differ, under the transposition of ``tensor`` that agrees best."""
+def _nearest(value: Array, tensors: list[tuple[str, Array]]) -> tuple[str, int]:
+    """Name the tensor that differs in the fewest values, the first of several, and count them."""
+    near, least = "", value.size + 1
+    for name, tensor in tensors:
+        count = _differing(value, tensor, least)
+        if count < least:
+            near, least = name, count
+    return near, least
+
+
+def _differing(value: Array, tensor: Array, most: int) -> int:
+    """Count how many values differ, of the transposition that agrees best, and no further than ``most``."""
     flat = value.ravel()
-    return min(int((turn != flat).sum()) for turn in (tensor.ravel(), *_turns(tensor)))
+    for turn in (tensor.ravel(), *_turns(tensor)):
+        count = 0
+        for first in range(0, flat.size, _BLOCK):
+            count += int((turn[first : first + _BLOCK] != flat[first : first + _BLOCK]).sum())
+            if count >= most:
+                break
+        most = min(most, count)
+    return most

@@ -16,6 +16,7 @@ import numpy as np
 import onnx
 
 from attn_export import bundle
+from attn_export.export.graph import cost
 from attn_export.export.graph.cut import Probe
 from attn_export.export.graph.index import is_standard
 from attn_export.reparam.adapters.onnx.nodes import inputs_of
@@ -28,8 +29,9 @@ from attn_export.types import Array
 #: catalogue and 12.5 in RepVGG-A0's classifier, where a channel is a single number; a weight off by 1 % gives 70 and
 #: more. The bound lies between, a factor of two from what is right.
 LOCAL = bundle.LOCAL
-#: How many nodes are looked at in one run: what is held in memory at once.
-CHUNK = 16
+#: How many nodes are looked at in one run at least, and how many bytes of what they make are held at once: every run
+#: computes all that comes before them once more.
+CHUNK, HELD = 16, 1 << 27
 _UNIT = 2.0**-24
 #: By element type, its rounding in roundings of float32.
 _COARSER: dict[int, float] = {onnx.TensorProto.FLOAT16: 2.0**-11 / _UNIT, onnx.TensorProto.BFLOAT16: 2.0**-9 / _UNIT}
@@ -59,12 +61,11 @@ def local_errors(reference: onnx.ModelProto, runtime: Probe, feeds: Mapping[str,
     Args:
         reference: says what each node means.
         runtime: gives the tensors of the run under test, by the names that ``reference`` has; it is run once for
-            every ``CHUNK`` nodes. Names it does not give are passed over, with the nodes that need them.
+            every ``HELD`` bytes. Names it does not give are passed over, with the nodes that need them.
         feeds: the inputs of the run.
     """
     exact = OnnxEvaluator(reference)
-    for first in range(0, len(exact.nodes), CHUNK):
-        rows = range(first, min(first + CHUNK, len(exact.nodes)))
+    for rows in chunks(reference, feeds):
         names = {name for i in rows for name in (*inputs_of(exact.nodes[i]), *exact.nodes[i].output) if name}
         needed = sorted(names - exact.constants.keys() - feeds.keys())
         values = {**feeds, **dict(runtime(needed))}
@@ -73,6 +74,24 @@ def local_errors(reference: onnx.ModelProto, runtime: Probe, feeds: Mapping[str,
             needed = [*(name for name in inputs_of(node) if name not in exact.constants), node.output[0]]
             if all(name in values for name in needed) and values[node.output[0]].dtype.kind == "f":
                 yield _local(exact, index, values)
+
+
+def chunks(model: onnx.ModelProto, feeds: Mapping[str, Array]) -> Iterator[range]:
+    """Yield the nodes that are looked at in one run: as many as make ``HELD`` bytes, and ``CHUNK`` at least.
+
+    What makes tensors of unknown size is taken to make a share of ``HELD``, so that no more than ``CHUNK`` of them come
+    together.
+    """
+    known = cost.tensor_bytes(model, {name: value.shape for name, value in feeds.items()})
+    first, held, nodes = 0, 0, model.graph.node
+    for index, node in enumerate(nodes):
+        more = sum(known.get(name, HELD // CHUNK) for name in node.output if name)
+        if index - first >= CHUNK and held + more > HELD:
+            yield range(first, index)
+            first, held = index, 0
+        held += more
+    if first < len(nodes):
+        yield range(first, len(nodes))
 
 
 def _local(exact: OnnxEvaluator, index: int, values: Mapping[str, Array]) -> Local:
@@ -107,6 +126,9 @@ def _rounding(node: onnx.NodeProto) -> float:
 def _finite(value: Array) -> Array:
     """Give an operand as float64, without the infinities of a mask."""
     wide = np.asarray(value, np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(wide.sum()):  # one pass and no copy, where there are none
+            return wide
     return np.where(np.isfinite(wide), wide, 0.0)
 
 
@@ -141,10 +163,16 @@ def _convolution(node: onnx.NodeProto, inputs: Sequence[Array], _: Array) -> tup
     if node.op_type == "ConvTranspose":
         weight = weight.swapaxes(0, 1) if len(weight) == x.shape[1] else weight
         groups = next((a.i for a in node.attribute if a.name == "group"), 1)
-        size = np.tile(np.sqrt((weight**2).reshape(len(weight), -1).sum(1)), groups)
+        size = np.tile(_lengths(weight), groups)
     else:
-        size = np.sqrt((weight**2).reshape(len(weight), -1).sum(1))
+        size = _lengths(weight)
     return _plus_bias(rms(x) * size, inputs), 1
+
+
+def _lengths(weight: Array) -> Array:
+    """Norm of every kernel, without a copy of all of them."""
+    rows = weight.reshape(len(weight), -1)
+    return np.asarray(np.sqrt(np.einsum("ij,ij->i", rows, rows)))
 
 
 def _matrix(node: onnx.NodeProto, inputs: Sequence[Array], expected: Array) -> tuple[Array | float, int | None]:
@@ -153,7 +181,7 @@ def _matrix(node: onnx.NodeProto, inputs: Sequence[Array], expected: Array) -> t
     columns = weight.T if flags.get("transB") else weight
     if columns.ndim == 1 or expected.ndim == 0:
         return rms(x) * float(np.linalg.norm(columns)), None
-    size = np.sqrt((columns**2).sum(-2))  # one norm a column, and a matrix of the stack
+    size = np.sqrt(np.einsum("...ij,...ij->...j", columns, columns))  # one norm a column, and a matrix of the stack
     return _plus_bias(rms(x) * size.reshape(-1, size.shape[-1]).max(0), inputs), expected.ndim - 1
 
 

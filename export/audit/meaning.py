@@ -12,6 +12,7 @@ whether the operator set takes them as an attribute or as an input.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -21,7 +22,7 @@ import onnx
 from onnx import defs, helper, numpy_helper
 
 from attn_export.export.audit.defaults import constant, is_default
-from attn_export.export.graph.index import STANDARD, GraphIndex
+from attn_export.export.graph.index import FLOATING, STANDARD, GraphIndex
 
 #: In place of a value: an input that is computed, or a weight, for which the audit of constants answers.
 GIVEN = "an input"
@@ -101,11 +102,17 @@ def _inputs(index: GraphIndex, node: onnx.NodeProto) -> Iterator[tuple[str, Any]
     for called, name in names.items():
         if is_default(index, node, called, name):
             continue
-        value = constant(index, name)
-        if node.op_type not in _FREE and value is not None and (value.size == 1 or value.dtype.kind in "iub"):
+        value = None if node.op_type in _FREE or _is_weight(index, name) else constant(index, name)
+        if value is not None and (value.size == 1 or value.dtype.kind in "iub"):
             yield called, _plain(value)
         elif not called.startswith("input "):  # where any number may come, only that number counts
             yield called, GIVEN
+
+
+def _is_weight(index: GraphIndex, name: str) -> bool:
+    """Whether a tensor is a constant of many numbers that round: to look at it would copy it."""
+    tensor = index.tensors.get(name)
+    return tensor is not None and tensor.data_type in FLOATING and math.prod(tensor.dims) != 1
 
 
 def _plain(value: Any) -> Any:

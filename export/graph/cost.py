@@ -19,7 +19,7 @@ from typing import Any
 import onnx
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
-from attn_export.export.graph.light import light
+from attn_export.export.graph.light import skeleton
 from attn_export.export.graph.origin import noted
 
 #: Operators that only rename or view: no arithmetic.
@@ -78,6 +78,12 @@ def origins_of(model: onnx.ModelProto) -> dict[str, tuple[str, str]]:
     return {name: origin for name, origin in found.items() if any(origin)}
 
 
+def tensor_bytes(model: onnx.ModelProto, sizes: Mapping[str, Sequence[int]]) -> dict[str, int]:
+    """Count the bytes of every tensor that is known once the inputs have ``sizes``."""
+    shapes, each = _shapes(model, sizes)
+    return {name: int(math.prod(shape) * each.get(name, 4.0)) for name, shape in shapes.items()}
+
+
 def _owner(node: onnx.NodeProto, weights: set[str]) -> str:
     """Name the module that a node's weight is named after: ``stem.conv.weight`` is of ``stem.conv``."""
     names = (name.rpartition(".")[0] for name in node.input if name in weights)
@@ -99,8 +105,7 @@ def _shapes(
     model: onnx.ModelProto, sizes: Mapping[str, Sequence[int]]
 ) -> tuple[dict[str, tuple[int, ...]], dict[str, float]]:
     """Shape and bytes per element of every tensor that is known once the inputs have ``sizes``."""
-    bare = onnx.ModelProto()
-    bare.CopyFrom(light(model))
+    bare = skeleton(model)  # the whole model would be copied, several times over
     del bare.graph.value_info[:]  # they hold the symbolic sizes
     for port in bare.graph.input:
         if port.name in sizes:

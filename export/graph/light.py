@@ -29,10 +29,33 @@ def size_of(tensor: TensorProto) -> int:
     return count * int(helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize)
 
 
+def stored(model: onnx.ModelProto) -> int:
+    """Count the bytes of the weights that lie in the model itself; to ask for their values would copy them.
+
+    >>> held = helper.make_tensor("w", TensorProto.FLOAT, [2, 3], [0.0] * 6)
+    >>> stored(helper.make_model(helper.make_graph([], "g", [], [], [held])))
+    24
+    """
+    return sum(size_of(t) for t in model.graph.initializer if t.data_location != TensorProto.EXTERNAL)
+
+
 def light(model: onnx.ModelProto, heavy: int = HEAVY) -> onnx.ModelProto:
     """Give the model itself; where its weights are too many for one message, its skeleton."""
-    held = (tensor for tensor in model.graph.initializer if tensor.data_location != TensorProto.EXTERNAL)
-    return model if sum(map(size_of, held)) < heavy else skeleton(model)
+    return model if stored(model) < heavy else skeleton(model)
+
+
+def without_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Copy a model without its constant tensors."""
+    copy = onnx.ModelProto()
+    for source, made, left in ((model, copy, "graph"), (model.graph, copy.graph, "initializer")):
+        for field, value in source.ListFields():
+            if field.name == left:
+                continue
+            if field.is_repeated:
+                getattr(made, field.name).extend(value)
+            else:
+                setattr(made, field.name, value)
+    return copy
 
 
 def skeleton(model: onnx.ModelProto) -> onnx.ModelProto:

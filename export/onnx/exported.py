@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from attn_export.export.graph.light import HEAVY
+from attn_export.export.graph.light import HEAVY, stored
 from attn_export.types import Dim, TensorSpec
 
 
@@ -48,5 +48,9 @@ class Exported:
     @property
     def bytes(self) -> int:
         """Size of the model as it would be written, weights included; of theirs alone beyond what a message holds."""
-        weights = sum(len(tensor.raw_data) for tensor in self.model.graph.initializer)
-        return int(self.model.ByteSize()) if weights < HEAVY else weights
+        return int(self.model.ByteSize()) if self.weights < HEAVY else self.weights
+
+    @property
+    def weights(self) -> int:
+        """Size of the weights that lie in the model, which is known without writing it."""
+        return stored(self.model)

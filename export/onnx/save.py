@@ -6,6 +6,8 @@ from pathlib import Path
 
 import onnx
 
+from attn_export.export.graph.light import stored
+
 #: A protobuf message cannot exceed 2 GB; weights go to a file of their own well before that.
 EXTERNAL = 1_500_000_000
 
@@ -13,8 +15,7 @@ EXTERNAL = 1_500_000_000
 def save(model: onnx.ModelProto, path: Path) -> None:
     """Write ``model``; weights beside it as ``<name>.data`` where they are too large for one message."""
     # Summed, not asked of protobuf, which measures a message by making it and cannot make one beyond 2 GB.
-    weights = sum(len(tensor.raw_data) + 4 * len(tensor.float_data) for tensor in model.graph.initializer)
-    if weights <= EXTERNAL:
+    if stored(model) <= EXTERNAL:
         path.write_bytes(model.SerializeToString(deterministic=True))
         return
     copy = onnx.ModelProto()

@@ -29,7 +29,7 @@ def simplify(exported: Exported) -> Exported:
     """
     try:
         with activity.doing("simplifying (--no-simplify leaves that out)", who="onnxsim", model=""):
-            run = _apart if exported.bytes > LARGE else _here
+            run = _apart if exported.weights > LARGE else _here
             model = run(exported.model)
             if Exported(model, exported.contract).nodes > exported.nodes:
                 model = run(exported.model, GROWS)

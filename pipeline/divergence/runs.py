@@ -18,7 +18,7 @@ import numpy as np
 import onnx
 
 from attn_export.deploy_tests.backend import Options
-from attn_export.deploy_tests.backends import opened
+from attn_export.deploy_tests.backends import DEFAULT, opened
 from attn_export.deploy_tests.parity.compare import FLOOR, TOLERANCE
 from attn_export.errors import ExportError, UsageError
 from attn_export.export.graph.cut import Probe, exposed
@@ -27,6 +27,7 @@ from attn_export.pipeline.divergence.bisect import bisect, derived, relative, re
 from attn_export.pipeline.divergence.divergence import Divergence
 from attn_export.pipeline.divergence.pairing import false_partners
 from attn_export.pipeline.divergence.rounding import new_constants, rounded
+from attn_export.pipeline.shared_weights import shared
 from attn_export.reparam.evaluate import transcendental
 from attn_export.reparam.evaluate.onnx import OnnxEvaluator
 from attn_export.types import Array, Feeds
@@ -197,9 +198,10 @@ def probing(model: onnx.ModelProto, backend: str, feeds: Feeds, threads: int = 1
     """Give a probe that runs ``model`` on ``backend``, cut open at the tensors asked for."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "cut.onnx")
+        light = shared(model, Path(folder)) if backend == DEFAULT else model  # which maps weights that lie apart
 
         def probe(names: Sequence[str]) -> Iterable[tuple[str, Array]]:
-            cut = exposed(model, names)
+            cut = exposed(light, names)
             save(cut, path)
             read = {value.name for value in cut.graph.input}
             with opened(backend, path, Options(threads=threads)) as run:

@@ -29,9 +29,11 @@ def conv(
     """Convolve without padding; always exact. ``weight`` is ``(outputs, inputs of a group, *taps)``."""
     outputs, width, sizes = weight.shape[0], weight.shape[1], weight.shape[2:]
     steps, gaps = tuple(strides or [1] * len(sizes)), tuple(dilations or [1] * len(sizes))
-    total = weight.sum(axis=tuple(range(2, weight.ndim))).reshape(groups, outputs // groups, width)
-    offset = np.einsum("goi,gi->go", total, v.bias.reshape(groups, width)).reshape(-1)
-    magnitude = np.einsum("goi,gi->go", np.abs(total), v.bias_magnitude.reshape(groups, width)).reshape(-1)
+    offset, magnitude = np.zeros(outputs), np.zeros(outputs)
+    if v.bias.any() or v.bias_magnitude.any():  # what stands at a root has none, and weights may be large
+        total = weight.sum(axis=tuple(range(2, weight.ndim))).reshape(groups, outputs // groups, width)
+        offset = np.einsum("goi,gi->go", total, v.bias.reshape(groups, width)).reshape(-1)
+        magnitude = np.einsum("goi,gi->go", np.abs(total), v.bias_magnitude.reshape(groups, width)).reshape(-1)
     if bias is not None:
         offset, magnitude = offset + bias, magnitude + np.abs(bias)
     border = changed(v, lambda i: border_map.convolved(i, weight, steps, gaps, groups))

@@ -6,6 +6,7 @@ that fails is a ``GateError`` whose figures are its attributes, never a return v
 
 from __future__ import annotations
 
+import copy
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -160,6 +161,8 @@ def fuse(model: Any, args: Sequence[Tensor] = (), **options: Any) -> Fusion[Any]
         made = reparam.fuse_graph(read_model(Path(model)), **options)
     elif hasattr(model, "graph") and hasattr(model, "opset_import"):
         made = reparam.fuse_graph(model, **options)
+        if made.model is model:  # nothing was fused: what the caller does with it must not change the original
+            made = replace(made, model=copy.deepcopy(model))
     else:
         made = reparam.fuse_module(model, tuple(args), **options)
     if not made.certificate.ok:

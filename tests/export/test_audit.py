@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from attn_export.export.audit import alike, constants
 from attn_export.export.audit.attributes import audit_attributes
 from attn_export.export.audit.constants import Known, audit_initializers, auditor, known
 from attn_export.export.graph.index import set_attribute, set_tensor
@@ -228,3 +230,59 @@ def test_concatenations_one_in_another_may_become_one_that_loses_nothing() -> No
     assert (whole.ok, whole.unmatched) == (True, ("Concat n_y",))
     (finding,) = audit_attributes(_joined((["a", "b", "c", "c"], "y")), nested).findings
     assert finding.detail == "expected number of inputs 2, got 4"
+
+
+def large(*rows: np.ndarray[Any, Any]) -> onnx.ModelProto:
+    """A chain of products with these matrices."""
+    names = [f"w{place}" for place in range(len(rows))]
+    chain = [helper.make_node("MatMul", [f"y{place}", name], [f"y{place + 1}"]) for place, name in enumerate(names)]
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [4, 4]) for n in ("y0", f"y{len(rows)}")]
+    held = [numpy_helper.from_array(row, name) for row, name in zip(rows, names, strict=True)]
+    return helper.make_model(helper.make_graph(chain, "g", ends[:1], ends[1:], held))
+
+
+def test_a_tensor_is_found_by_its_elements_among_many_of_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of fifty that may be it, only those are compared element by element that have the same ones."""
+    random = np.random.default_rng(0)
+    tensors = {f"t{place}": random.standard_normal((4, 4)).astype(np.float32) for place in range(50)}
+    compared: list[object] = []
+    turns = constants._turns
+    monkeypatch.setattr(constants, "_turns", lambda tensor: compared.append(tensor) or turns(tensor))
+    model = large(*(np.ascontiguousarray(value.T) for value in tensors.values()))
+    audit = audit_initializers(model, Known(tensors))
+    assert audit.ok
+    assert not audit.unmatched
+    assert len(compared) == len(tensors)
+
+
+def test_the_same_elements_in_another_order_are_another_tensor() -> None:
+    wanted = np.arange(16, dtype=np.float32).reshape(4, 4)
+    shuffled = wanted.copy()
+    shuffled[0, 0], shuffled[2, 3] = wanted[2, 3], wanted[0, 0]
+    assert alike.key(shuffled) == alike.key(wanted)
+    (finding,) = audit_initializers(large(shuffled), Known({"t": wanted})).findings
+    assert finding.detail == "2 of 16 values differ from t, which is nowhere in the graph"
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64])
+def test_a_key_is_of_numbers_and_not_of_how_they_are_stored(kind: type[np.floating[Any]]) -> None:
+    value = np.float16([[0.0, -1.5, 3.0], [6e-8, np.inf, 65504.0]])
+    assert alike.key(value.astype(kind).T) == alike.key(value)
+    assert alike.key(np.where(value == 0, -0.0, value).astype(kind)) == alike.key(value)
+    assert alike.key(np.where(value == 3, 3.001, value).astype(kind)) != alike.key(value)
+
+
+def test_what_float32_does_not_hold_has_another_key() -> None:
+    one = np.array([1.0, 1.0 + 2.0**-40, 1e300])
+    assert alike.key(one) == alike.key(one[::-1])
+    assert alike.key(one) != alike.key(np.array([1.0, 1.0, 1e300]))
+    assert alike.key(one) != alike.key(np.array([1.0, 1.0 + 2.0**-40, 1e301]))
+
+
+def test_the_nearest_of_several_is_named_with_how_much_differs() -> None:
+    random = np.random.default_rng(0)
+    value = random.standard_normal((300, 200)).astype(np.float32)
+    near = value.T.copy()
+    near[7, :5] += 1
+    rows = [("far", random.standard_normal((200, 300)).astype(np.float32)), ("near", near), ("also", near.copy())]
+    assert constants._nearest(value, rows) == ("near", 5)

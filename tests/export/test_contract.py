@@ -140,3 +140,15 @@ def test_an_invalid_model_is_said_with_the_first_line_of_why() -> None:
     said = broken(made, asked())
     assert said.startswith("the model is not valid ONNX: ")
     assert "\n" not in said
+
+
+@pytest.mark.parametrize("size", [8, contract.HEAVY])
+def test_a_weight_that_holds_less_than_it_says_is_refused_however_large(size: int) -> None:
+    """Large weights are looked at apart from the graph."""
+    came = model((4,))
+    weight = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[size], raw_data=bytes(4 * size))
+    came.graph.initializer.append(weight)
+    kept = contract.of(came)
+    assert contract.check(came, kept).weights == 4 * size
+    came.graph.initializer[0].raw_data = bytes(4 * size - 4)
+    assert "w" in broken(came, kept)

@@ -7,7 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 import onnx
 import pytest
+from onnx import helper
 
+from attn_export.export.audit import layers
 from attn_export.export.audit.layers import LOCAL, Local, local_errors
 from attn_export.export.mutants.catalogue import Mutation, mutations
 from attn_export.pipeline.divergence.runs import probing
@@ -170,3 +172,25 @@ def test_what_is_no_number_on_both_sides_is_no_error_and_neither_is_nothing() ->
         rows = list(local_errors(model, runtime, feeds))
     assert [row.tensor for row in rows] == ["rows", "empty"]
     assert all(row.ok for row in rows)
+
+
+def test_a_small_graph_is_run_once_and_a_large_one_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every run computes what comes before once more; what is held at once is bounded."""
+    nodes = len(rich().graph.node)
+    assert list(layers.chunks(rich(), FEEDS)) == [range(nodes)]
+    monkeypatch.setattr(layers, "HELD", 1)
+    monkeypatch.setattr(layers, "CHUNK", 3)
+    parts = list(layers.chunks(rich(), FEEDS))
+    assert [index for part in parts for index in part] == list(range(nodes))
+    assert {len(part) for part in parts[:-1]} == {3}
+    assert all(row.ok for row in judged(rich(), rich()))
+
+
+def test_what_makes_tensors_of_unknown_size_is_looked_at_a_few_at_a_time() -> None:
+    chain = [helper.make_node("Mystery", [f"y{n}"], [f"y{n + 1}"], domain="z") for n in range(2 * layers.CHUNK + 1)]
+    ends = [helper.make_tensor_value_info(name, 1, ["n"]) for name in ("y0", chain[-1].output[0])]
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("z", 1)]
+    model = helper.make_model(helper.make_graph(chain, "g", ends[:1], ends[1:]), opset_imports=opsets)
+    parts = [len(part) for part in layers.chunks(model, {"y0": np.zeros(3, np.float32)})]
+    assert max(parts) <= layers.CHUNK
+    assert sum(parts) == len(chain)

@@ -23,7 +23,7 @@ from attn_export.export.sources.catalogue import from_spec
 from attn_export.export.subject import Subject
 from attn_export.mechanisms import MECHANISMS
 from attn_export.mechanisms.spec import Input
-from attn_export.pipeline import deploy, stages
+from attn_export.pipeline import deploy, gate, stages
 from attn_export.pipeline.int8 import Int8Inputs
 from attn_export.pipeline.options import BuildOptions, DeployOptions
 from attn_export.pipeline.stage import Made, PipelineState
@@ -274,3 +274,21 @@ def test_one_artifact_of_several_is_proven_or_measured_alone(tmp_path: Path, mon
     assert "known: model, ort" in run("verify", "b", "--artifact", "nope").err
     timed = run("bench", "b", "--artifact", "ort", "--duration", "0", "--iterations", "1", "--json")
     assert [row["artifact"] for row in timed.json["runs"]] == ["ort"]
+
+
+def test_what_a_stage_leaves_as_it_was_is_proven_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The model that fusing gave back is the one that was proven as the export's."""
+    subject = from_spec("se", MECHANISMS["se"], "test")
+    asked: list[int] = []
+    prove = gate.prove
+
+    def counted(*words: Any, **options: Any) -> Any:
+        asked.append(1)
+        return prove(*words, **options)
+
+    monkeypatch.setattr(gate, "prove", counted)
+    options = DeployOptions(build=BuildOptions(fuse=True), output=tmp_path / "se", bench=False, mutants="none")
+    result = deploy.deploy(subject, options)
+    assert [stage.name for stage in result.stages] == ["export", "fuse", "simplify"]
+    assert len(asked) == 2
+    assert result.stages[0].parity is result.stages[1].parity

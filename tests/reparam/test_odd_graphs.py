@@ -9,8 +9,10 @@ import onnx
 import pytest
 from onnx import NodeProto, TensorProto, helper, numpy_helper
 
+import attn_export
 from attn_export.errors import FusionError
 from attn_export.reparam.fuse_onnx import fuse_graph
+from attn_export.reparam.proof import end_to_end
 
 RANDOM = np.random.default_rng(0)
 CONV = helper.make_node("Conv", ["x", "w"], ["c"], pads=[1] * 4)
@@ -89,3 +91,36 @@ def test_a_transpose_that_only_regroups_a_batch_of_one_may_go() -> None:
     fusion = fuse_graph(onnx.parser.parse_model(text))
     assert not fusion.rolled_back
     assert [node.op_type for node in fusion.model.graph.node] == ["Relu", "MatMul", "Add", "Reshape", "Relu"]
+
+
+def test_where_nothing_is_fused_the_model_is_the_very_one_and_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large networks mostly have nothing left to fuse: to copy and to run them twice in float64 would tell nothing."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("it is run")
+
+    monkeypatch.setattr(end_to_end, "compare", refuse)
+    text = """<ir_version: 8, opset_import: ["": 17]> g (float[1, 4, 8, 8] x) => (float[1, 4, 8, 8] y)
+        <float[1] s = {3}> { q = Mul(x, s)  y = Relu(q) }"""
+    plain = onnx.parser.parse_model(text)
+    before = plain.SerializeToString()
+    fusion = fuse_graph(plain)
+    assert fusion.model is plain
+    assert fusion.certificate.ok
+    assert not fusion.certificate.left_out
+    own = attn_export.fuse(plain)
+    assert own.model is not plain, "what is done with the result does not change what was given"
+    assert own.model.SerializeToString() == plain.SerializeToString() == before
+    with pytest.raises(AssertionError, match="it is run"):
+        fuse_graph(onnx.parser.parse_model(text.replace("Relu(q)", "Mul(q, s)")))
+
+
+@pytest.mark.parametrize("more", ["z = Neg(x)", "z = Mul(x, s)", ""])
+def test_what_nobody_reads_goes_although_nothing_is_fused(more: str) -> None:
+    text = """<ir_version: 8, opset_import: ["": 17]> g (float[1, 4, 8, 8] x) => (float[1, 4, 8, 8] y)
+        <float[1] s = {3}> { MORE y = Relu(x) }"""
+    plain = onnx.parser.parse_model(text.replace("MORE", more))
+    fusion = fuse_graph(plain)
+    assert fusion.model is not plain
+    assert [one.op_type for one in fusion.model.graph.node] == ["Relu"]
+    assert not fusion.model.graph.initializer

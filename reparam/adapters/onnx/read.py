@@ -102,8 +102,8 @@ class OnnxReader:
         array = self.constants.exact(node.input[place])
         if array is None:
             return None
-        wide = np.asarray(array).astype(np.float64)
-        return wide if wide.size and np.isfinite(wide).all() else None
+        wide = np.asarray(array).astype(np.float64, copy=False)
+        return wide if wide.size and _finite(wide) else None
 
     def _has(self, node: NodeProto, place: int) -> bool:
         return len(node.input) > place and bool(node.input[place])
@@ -246,12 +246,13 @@ class OnnxReader:
         weight, bias = self._const(node, 1), self._const(node, 2)
         if weight is None or at.get("transA", 0) or (bias is None and self._has(node, 2)):
             return None
-        weight = (weight.T if at.get("transB", 0) else weight) * at.get("alpha", 1.0)
+        weight = weight.T if at.get("transB", 0) else weight
+        weight = weight if at.get("alpha", 1.0) == 1 else weight * at["alpha"]
         if bias is not None:
             if bias.ndim > 1 and any(n != 1 for n in bias.shape[:-1]):
                 return None
             bias = np.array(np.broadcast_to(bias.reshape(-1), weight.shape[1:])) * at.get("beta", 1.0)
-        return ir.Linear(np.ascontiguousarray(weight), bias)
+        return ir.Linear(weight, bias)
 
     def _op_pad(self, node: NodeProto, at: At) -> ir.Op | None:
         if at.get("mode", b"constant") != b"constant":
@@ -371,3 +372,9 @@ def _shows_floor(at: At) -> bool:
     )
     stretched = at.get("keep_aspect_ratio_policy", b"stretch") == b"stretch"  # else sizes are rounded
     return exact and stretched and bool(at.get("mode", b"nearest") == b"nearest")
+
+
+def _finite(values: Array) -> bool:
+    """Whether no number is infinite or none; their sum mostly says so, and makes no copy of them."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(values.sum()) or np.isfinite(values).all())

@@ -34,7 +34,7 @@ class Writer:
         self._names |= {t.name for t in reader.model.graph.initializer}
 
     def write(self, *, unrounded: bool = False) -> ModelProto:
-        """Return the new model; what it shares with the old one is copied.
+        """Return the new model, in which what it shares with the old one is copied; the old one where that is all.
 
         ``unrounded`` does not round new weights, and leaves them in ``arrays``: their initializers are empty.
         """
@@ -62,7 +62,14 @@ class Writer:
             if index in alive or index not in linear:
                 nodes.append(proto)
         outputs = [o.name for o in old.graph.output]
-        return self._assemble(_needed(self._folded(_needed(nodes, outputs)), outputs))
+        left = _needed(self._folded(_needed(nodes, outputs)), outputs)
+        kept = not added and not self._new and len(left) == len(old.graph.node)
+        return old if kept and self._reads_all(left) else self._assemble(left)
+
+    def _reads_all(self, nodes: list[NodeProto]) -> bool:
+        """Whether every constant of the old model is still there."""
+        read = {n for node in nodes for n in inputs_of(node)} | {o.name for o in self._reader.model.graph.output}
+        return read.issuperset(t.name for t in self._reader.model.graph.initializer)
 
     def _folded(self, nodes: list[NodeProto]) -> list[NodeProto]:
         """Write out constants that were the shape or the type of what died."""

@@ -8,6 +8,7 @@ a step as well.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -19,9 +20,12 @@ from torch import Tensor, nn
 from attn_export.export.copies import copied
 from attn_export.export.graph_module import GraphModule
 from attn_export.export.outputs import evaluate
+from attn_export.types import Array
 
 #: How far float32 rounds.
 ROUNDING = 2.0**-24
+#: Numbers that are drawn for weights.
+_DRAWN = 1_000_003
 
 
 class RoundedRuns:
@@ -68,22 +72,40 @@ def _moved(module: nn.Module) -> nn.Module:
     """Copy a module with its matrices and kernels moved; vectors and scalars may be sizes, bounds and scales."""
     if isinstance(module, GraphModule):
         return GraphModule(_moved_graph(module.model))
-    found = copied(module)
-    random = np.random.default_rng(0)
+    found, noise = copied(module), _Noise()
     with torch.no_grad():
         for value in found.parameters():
             if value.ndim > 1 and value.is_floating_point():
-                value.mul_(1 + ROUNDING * torch.from_numpy(random.standard_normal(value.shape)).to(value.dtype))
+                value.mul_(1 + ROUNDING * torch.from_numpy(noise(tuple(value.shape))).to(value.dtype))
     return found
 
 
 def _moved_graph(model: onnx.ModelProto) -> onnx.ModelProto:
     found = onnx.ModelProto()
     found.CopyFrom(model)
-    random = np.random.default_rng(0)
+    noise = _Noise()
     for weight in found.graph.initializer:
         if len(weight.dims) > 1 and weight.data_type == onnx.TensorProto.FLOAT:
             value = numpy_helper.to_array(weight)
-            moved = value * (1 + ROUNDING * random.standard_normal(value.shape))
+            moved = value * (1 + ROUNDING * noise(value.shape).astype(np.float64))
             weight.CopyFrom(numpy_helper.from_array(moved.astype(np.float32), weight.name))
     return found
+
+
+class _Noise:
+    """Normal numbers for all weights: drawn once, and for each weight taken on from where the last one ended.
+
+    To draw as many as a large network has weights takes longer than to run it. Of a length that is prime: no two rows
+    of a matrix lie alike in them.
+    """
+
+    def __init__(self) -> None:
+        self._drawn = np.random.default_rng(0).standard_normal(_DRAWN, np.float32)
+        self._next = 0
+
+    def __call__(self, shape: tuple[int, ...]) -> Array:
+        first, count = self._next, math.prod(shape)
+        inside = first + count <= _DRAWN
+        found = self._drawn[first : first + count] if inside else np.resize(np.roll(self._drawn, -first), count)
+        self._next = (first + count) % _DRAWN
+        return found.reshape(shape)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,13 +25,17 @@ from attn_export.deploy_tests.backends import DEFAULT, opened
 from attn_export.deploy_tests.parity import slices
 from attn_export.deploy_tests.parity.compare import TOLERANCE, OutputComparison, prove
 from attn_export.errors import BackendError, ExportError
+from attn_export.export.graph import cost
+from attn_export.export.graph.later import later
 from attn_export.export.mutants.catalogue import Mutation, mutations
 from attn_export.export.onnx.save import save
 from attn_export.pipeline.mutation_score import MutantResult, MutationScore
 from attn_export.pipeline.shared_weights import shared
 from attn_export.process import activity
+from attn_export.reparam.adapters.onnx.nodes import inputs_of
 from attn_export.reparam.evaluate.onnx import OnnxEvaluator
-from attn_export.types import Array, TensorSpec
+from attn_export.reparam.evaluate.shared import Shared
+from attn_export.types import TensorSpec
 from attn_export.untrusted.text import first_line
 
 #: Two models are the same where their float64 evaluations differ by no more, relative to the output's norm.
@@ -42,6 +46,8 @@ FAST_SHARE = 0.25
 FEWEST = 6
 #: Cases on which ``fast`` tells survivors from equivalents.
 FAST_CASES = 2
+#: Bytes of what a model makes of one case, up to which all of that is kept; and how much wider float64 is than float32.
+KEPT, _WIDER = 1 << 27, 2
 
 #: Before the condition under which a survivor would show.
 _UNTRIGGERED = "no case triggers it: "
@@ -67,14 +73,16 @@ def run_mutants(
         cases: those of the bundle.
         outputs: those of the bundle.
         budget: seconds after which no further mutant is begun, but for one of each kind. None: all run.
-        limit: seconds that one of each kind may take as well, but for ``FEWEST``; kinds that are left are named.
+        limit: seconds that one of each kind may take as well, but for ``FEWEST``; kinds that are left are named. Both
+            are of the processor, for a backend that runs in this process.
         tolerance: the gate's.
         second: given a mutant, names the graph audit that notices it, or gives an empty string.
         faults: what to try; by default all that can be made.
         backend: what runs them.
         snr: the gate of a precision below float32, in dB, in place of ``tolerance``.
     """
-    began = time.perf_counter()
+    began, clock = time.perf_counter(), time.process_time if backend == DEFAULT else time.perf_counter
+    started = clock()
     rows = mutations(model) if faults is None else list(faults)
     judge = _Gate(model, cases, outputs, tolerance, len(cases) if budget is None else FAST_CASES, backend, snr)
     mutants: list[MutantResult] = []
@@ -82,7 +90,7 @@ def run_mutants(
     with tempfile.TemporaryDirectory() as folder:
         light = shared(model, Path(folder))
         for mutation in rows:
-            spent = time.perf_counter() - began
+            spent = clock() - started
             if budget is not None and spent > budget and mutation.kind in tried:
                 break  # mutants come one of each kind in turn, so every kind that applies was tried by now
             if limit is not None and len(mutants) >= FEWEST and spent * (1 + 1 / len(mutants)) > limit:
@@ -105,27 +113,6 @@ def _margin(row: OutputComparison) -> float:
     return min(whole, own)
 
 
-class _Same(Mapping[str, Array]):
-    """The large weights of a mutant that are the model's own: they lie in its file, and were made float64 once."""
-
-    def __init__(self, weights: Mapping[str, Array], names: Set[str]) -> None:
-        self._weights, self._names = weights, names
-
-    def __getitem__(self, name: str) -> Array:
-        if name not in self._names:
-            raise KeyError(name)
-        return self._weights[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._names
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._names)
-
-    def __len__(self) -> int:
-        return len(self._names)
-
-
 class _Gate:
     """The gate, and the float64 evaluation that tells survivors from equivalents."""
 
@@ -143,7 +130,7 @@ class _Gate:
         self.model, self.told_by, self.backend = model, told_by, backend
         self.shares = slices.shares(cases)
         self._exact: OnnxEvaluator | None = None
-        self._wanted: dict[int, dict[str, NDArray[Any]]] = {}
+        self._made: dict[int, tuple[dict[str, NDArray[Any]], bool]] = {}
 
     def __call__(self, mutation: Mutation, mutant: onnx.ModelProto, path: Path) -> MutantResult:
         save(mutant, path)
@@ -206,12 +193,20 @@ class _Gate:
         """Relative difference of mutant and model in float64, in the first case that shows one; 0 if none does."""
         self._exact = self._exact or OnnxEvaluator(self.model)
         same = {tensor.name for tensor in mutant.graph.initializer if tensor.data_location == TensorProto.EXTERNAL}
-        changed, worst = OnnxEvaluator(mutant, arrays=_Same(self._exact.constants, same)), 0.0
+        arrays, worst = Shared(self._exact.constants, same), 0.0
+        whole, part = OnnxEvaluator(mutant, arrays=arrays), OnnxEvaluator(mutant, arrays=arrays)
+        part.nodes = [part.nodes[place] for place in later(self.model, mutant)]
+        read = {name for node in part.nodes for name in inputs_of(node)} | set(self._exact.outputs)
+        read -= {name for node in part.nodes for name in node.output}
         for index, case in enumerate(self.cases[:told_by]):
-            if index not in self._wanted:
-                self._wanted[index] = self._exact.run(case.inputs)
-            got = rows.matched(changed.run(case.inputs), self._wanted[index], case.selections)
-            for name, value in self._wanted[index].items():
+            known, is_all = self._known(index, self._exact)
+            wanted = {name: known[name] for name in self._exact.outputs}
+            if is_all:
+                got = part.run({**case.inputs, **{name: known[name] for name in read & known.keys()}})
+            else:
+                got = whole.run(case.inputs)
+            got = rows.matched(got, wanted, case.selections)
+            for name, value in wanted.items():
                 size = float(np.linalg.norm(value)) or 1.0
                 if got[name].shape != value.shape:
                     return float("inf")
@@ -219,3 +214,13 @@ class _Gate:
             if worst > EQUIVALENT:
                 break
         return worst
+
+    def _known(self, index: int, exact: OnnxEvaluator) -> tuple[Mapping[str, NDArray[Any]], bool]:
+        """Give what the model makes of a case: all where that is little, else its outputs; and whether it is all."""
+        if index not in self._made:
+            feeds = self.cases[index].inputs
+            sizes = cost.tensor_bytes(self.model, {name: value.shape for name, value in feeds.items()})
+            every = [name for node in self.model.graph.node for name in node.output if name]
+            little = sum(_WIDER * sizes.get(name, KEPT) for name in every) <= KEPT
+            self._made[index] = exact.run(feeds, [*exact.outputs, *(every if little else ())]), little
+        return self._made[index]

@@ -10,19 +10,21 @@ from attn_export.process import activity
 
 
 class Progress:
-    """The stages of a job with their time, in seconds of the wall clock."""
+    """The stages of a job with their time, in seconds of the wall clock and of the processor."""
 
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
+        self.processor: dict[str, float] = {}
         self._detail = ""
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Note what is being done while the block runs, and its time when it is done."""
-        began, self._detail = time.perf_counter(), ""
+        began, computed, self._detail = time.perf_counter(), time.process_time(), ""
         with activity.doing(name, who="", model=""), self.shown(name):
             yield
         self.seconds[name] = time.perf_counter() - began
+        self.processor[name] = time.process_time() - computed
         self.ended(name, self.seconds[name], self._detail)
 
     def detail(self, text: str) -> None:

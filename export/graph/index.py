@@ -36,6 +36,7 @@ class GraphIndex:
         self.nodes: list[onnx.NodeProto] = list(model.graph.node)
         self.tensors: Mapping[str, TensorProto] = {tensor.name: tensor for tensor in model.graph.initializer}
         self.inputs = graph_inputs(model)
+        self._zeros: dict[str, bool] = {}
         self.maker = {name: node for node in self.nodes for name in node.output if name}
 
     @cached_property
@@ -80,6 +81,12 @@ class GraphIndex:
     def array(self, name: str) -> Array:
         """Give the value of a constant tensor."""
         return numpy_helper.to_array(self.tensors[name])
+
+    def is_zero(self, name: str) -> bool:
+        """Whether a constant tensor has no element but zeros; it is looked at once."""
+        if name not in self._zeros:
+            self._zeros[name] = not self.array(name).any()
+        return self._zeros[name]
 
     def floats(self) -> list[str]:
         """List the constant tensors of floating point that some node reads, in the order of their first reader."""

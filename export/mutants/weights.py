@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -22,14 +23,14 @@ def zeroed(index: GraphIndex) -> Iterator[Fault]:
     """Forget a whole tensor that is no bias."""
     biases = {name for _, name in _biases(index)}
     for name in _weights(index):
-        if name not in biases and index.array(name).any():
+        if name not in biases and not index.is_zero(name):
             yield "weight zeroed", name, _reader(index, name), _setter(index, name, np.zeros_like)
 
 
 def nudged(index: GraphIndex) -> Iterator[Fault]:
     """Move the weight of median size up by 1 %, or the largest down."""
     for name in _weights(index):
-        if index.array(name).any():
+        if not index.is_zero(name):
             yield "one weight +1 %", name, _reader(index, name), _setter(index, name, _middle_up)
             yield "one weight -1 %", name, _reader(index, name), _setter(index, name, _largest_down)
 
@@ -51,12 +52,13 @@ def _largest_down(value: Array) -> Array:
 def swapped(index: GraphIndex) -> Iterator[Fault]:
     """Swap two output channels: the first two of a convolution or ``Gemm``, the first two columns of a product."""
     for name in _weights(index):
-        value, node = index.array(name), index.readers[name][0]
+        sizes, node = index.tensors[name].dims, index.readers[name][0]
         axis = 0
         if node.op_type == "MatMul" or (node.op_type == "Gemm" and not _transposes(node)):
-            axis = value.ndim - 1
-        if value.shape[axis] < 2:
+            axis = len(sizes) - 1
+        if sizes[axis] < 2:
             continue
+        value = index.array(name)
         if not np.array_equal(value.take(0, axis), value.take(1, axis)):
             yield "two channels swapped", name, _reader(index, name), _setter(index, name, partial(_swap, axis=axis))
 
@@ -79,12 +81,12 @@ def without_bias(index: GraphIndex) -> Iterator[Fault]:
 def transposed(index: GraphIndex) -> Iterator[Fault]:
     """Transpose a square weight, or the kernel of a convolution."""
     for name in _weights(index):
-        value = index.array(name)
-        if value.ndim == 4 and value.shape[2] == value.shape[3] > 1:
+        sizes = tuple(index.tensors[name].dims)
+        if len(sizes) == 4 and sizes[2] == sizes[3] > 1:
             axes: tuple[int, int] = (2, 3)
-        elif value.ndim >= 2 and value.shape[0] == value.shape[1] > 1 and value[0, 0].size == 1:
+        elif len(sizes) >= 2 and sizes[0] == sizes[1] > 1 and math.prod(sizes[2:]) == 1:
             axes = (0, 1)
-        elif value.ndim == 3 and value.shape[1] == value.shape[2] > 1:
+        elif len(sizes) == 3 and sizes[1] == sizes[2] > 1:
             axes = (1, 2)
         else:
             continue
@@ -98,8 +100,10 @@ def _turn(value: Array, axes: tuple[int, int]) -> Array:
 def epsilon_constant(index: GraphIndex) -> Iterator[Fault]:
     """Take a hundred times the small constant that guards a division or a root."""
     for name in index.floats():
+        if math.prod(index.tensors[name].dims) != 1:
+            continue
         value = index.array(name)
-        if value.size == 1 and 0 < float(value.ravel()[0]) <= 1e-2:
+        if 0 < float(value.ravel()[0]) <= 1e-2:
             for node in index.readers[name]:
                 if node.op_type in ("Add", "Max", "Clip"):
                     yield "epsilon x100", name, node.output[0], _setter(index, name, _hundredfold)

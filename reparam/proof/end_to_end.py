@@ -16,6 +16,7 @@ from onnx import TensorProto, helper
 
 from attn_export.errors import ExportError
 from attn_export.reparam.evaluate.onnx import OnnxEvaluator
+from attn_export.reparam.evaluate.shared import Shared
 from attn_export.types import Feeds
 
 
@@ -35,7 +36,9 @@ def compare(
         expected = [reference.run(feeds) for feeds in examples]
     except ExportError as refused:  # an operator of another domain; the proofs of the sites stand in
         return str(refused)
-    other = OnnxEvaluator(fused, folder=folder, arrays=arrays)
+    held = {tensor.name: tensor for tensor in original.graph.initializer}
+    same = {t.name for t in fused.graph.initializer if t == held.get(t.name)} - (arrays or {}).keys()
+    other = OnnxEvaluator(fused, folder=folder, arrays=Shared(reference.constants, same, arrays))
     return tuple(_error(outputs, other.run(feeds)) for outputs, feeds in zip(expected, examples, strict=True))
 
 

@@ -9,7 +9,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
 from attn_export.export.graph_module import GraphModule
-from attn_export.export.rounded_runs import ROUNDING, RoundedRuns, shifted
+from attn_export.export.rounded_runs import ROUNDING, RoundedRuns, _moved, shifted
 
 WEIGHT = np.random.default_rng(0).standard_normal((50, 40)).astype(np.float32)
 BIAS = np.random.default_rng(1).standard_normal(50).astype(np.float32)
@@ -50,3 +50,17 @@ def test_inputs_move_by_a_share_and_a_step_and_masks_and_integers_do_not() -> No
     assert float(step["x"].std()) == pytest.approx(1e-3, rel=0.2)
     assert share["mask"] is given["mask"]
     assert share["ids"] is given["ids"]
+
+
+def test_no_two_rows_and_no_two_weights_are_moved_alike() -> None:
+    """The numbers are drawn once, and begin anew after a million."""
+    wide = nn.Linear(1024, 2048, bias=False)
+    nn.init.ones_(wide.weight)
+    both = nn.Sequential(wide, nn.Linear(2048, 1024, bias=False))
+    nn.init.ones_(both[1].weight)
+    moved = _moved(both)
+    rows = [row.numpy().tobytes() for row in moved[0].weight.detach()]
+    assert len(set(rows)) == len(rows)
+    assert not torch.equal(moved[0].weight.ravel(), moved[1].weight.ravel())
+    change = (moved[0].weight.detach().double() - 1) / ROUNDING
+    assert 0.5 < float(change.std()) < 2

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,12 +17,13 @@ from onnx import numpy_helper
 from torch import nn
 
 from attn_export.bundle import Case
-from attn_export.errors import InconclusiveError
+from attn_export.errors import ExportError, InconclusiveError
 from attn_export.export.graph.index import set_tensor
+from attn_export.export.graph.later import later
 from attn_export.export.in_memory import from_module
 from attn_export.export.mutants.catalogue import Mutation, mutations
 from attn_export.export.mutants.conditional import Condition
-from attn_export.pipeline import shared_weights
+from attn_export.pipeline import mutation_testing, shared_weights
 from attn_export.pipeline.deploy import _seconds
 from attn_export.pipeline.mutation_score import MutantResult, MutationScore, refuse_vacuous
 from attn_export.pipeline.mutation_testing import FEWEST, run_mutants
@@ -211,11 +214,48 @@ def test_a_limit_ends_the_run_before_one_of_each_kind_but_not_before_a_few() -> 
 
 def test_faults_take_no_longer_than_the_export() -> None:
     progress = Progress()
-    progress.seconds["export"] = 5.0
+    progress.processor["export"] = 5.0
     module = PipelineState(from_module(nn.Linear(2, 2).eval(), (torch.ones(1, 2),)), ())
     assert _seconds(module, 12.0, progress) == (3.0, 5.0)
     assert _seconds(module, 100.0, progress) == (5.0, 5.0)
-    progress.seconds["export"] = 0.1
+    progress.processor["export"] = 0.1
     assert _seconds(module, 100.0, progress) == (1.0, 1.0)
     file = replace(module, subject=replace(module.subject, graph=MODEL))
     assert _seconds(file, 100.0, progress) == (25.0, 25.0)
+
+
+def test_what_a_fault_leaves_alone_is_not_evaluated_again_and_nothing_else_changes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A distance in float64 is the same to the last bit, whether all that the model makes is kept or its outputs."""
+    small = [nudge(3e-7), nudge(1e-7), nothing()]
+    quick = run_mutants(MODEL, CASES, PORTS, faults=small)
+    monkeypatch.setattr(mutation_testing, "KEPT", 0)
+    slow = run_mutants(MODEL, CASES, PORTS, faults=small)
+    assert [(row.name, row.verdict, row.float64_distance) for row in quick.mutants] == [
+        (row.name, row.verdict, row.float64_distance) for row in slow.mutants
+    ]
+    assert [bool(row.float64_distance) for row in quick.mutants] == [True, True, False]
+
+
+@pytest.mark.parametrize("fault", mutations(MODEL), ids=lambda fault: fault.name)
+def test_what_comes_later_than_a_fault_is_all_that_it_changes(fault: Mutation) -> None:
+    mutant, exact = fault.of(MODEL), OnnxEvaluator(MODEL)
+    every = [name for node in MODEL.graph.node for name in node.output]
+    known = exact.run(CASES[0].inputs, every)
+    places = later(MODEL, mutant)
+    try:
+        changed = OnnxEvaluator(mutant).run(CASES[0].inputs, [n for node in mutant.graph.node for n in node.output])
+    except ExportError:
+        return  # a mutant that does not run
+    made = {name for place in places for name in mutant.graph.node[place].output}
+    for name, value in changed.items():
+        assert name in made or np.array_equal(value, known[name], equal_nan=True), name
+
+
+def test_how_many_faults_are_tried_does_not_depend_on_what_else_the_machine_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hours = itertools.count(0.0, 3600.0)
+    monkeypatch.setattr(time, "perf_counter", lambda: next(hours))
+    assert len(run_mutants(MODEL, CASES, PORTS, budget=1e3, limit=1e3).mutants) == len(mutations(MODEL))

@@ -15,7 +15,7 @@ from attn_export.process import activity, children
 from attn_export.untrusted.text import first_line
 
 #: Above this many bytes the simplifier gets a process of its own: it needs several times the model's memory.
-LARGE = 500_000_000
+LARGE = 1_000_000_000
 #: A product of more than two axes and its bias become one Gemm between two Reshapes: one node more, and no faster.
 GROWS = "fuse_matmul_add_bias_into_gemm_batched"
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import copy
+import subprocess
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import Tensor, nn
@@ -24,6 +28,7 @@ from attn_export.export.subject import Subject
 from attn_export.mechanisms import MECHANISMS
 from attn_export.mechanisms.spec import Input
 from attn_export.types import Dim
+from tests.export.models import rich
 
 
 def se() -> Subject:
@@ -278,3 +283,15 @@ def test_jumps_are_looked_for_where_an_operator_may_have_some(kind: str) -> None
     function, jumps = JUMPS[kind]
     subject = from_module(_Does(function).eval(), (torch.randn(3, 4),))
     assert measure(subject, {}).jumps is jumps
+
+
+def test_the_runs_of_a_graph_do_not_load_the_compiler(tmp_path: Path) -> None:
+    """To watch PyTorch's operators loads it, which takes longer than a small file's whole reference."""
+    onnx.save(rich(), tmp_path / "rich.onnx")
+    code = (
+        f"import sys, attn_export; subject = attn_export.load({str(tmp_path / 'rich.onnx')!r});"
+        " from attn_export.export import reference; assert reference.cases(subject);"
+        " print('torch._dynamo' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.split() == ["False"]

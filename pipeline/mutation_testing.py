@@ -29,8 +29,8 @@ from attn_export.export.graph import cost
 from attn_export.export.graph.later import later
 from attn_export.export.mutants.catalogue import Mutation, mutations
 from attn_export.export.onnx.save import save
+from attn_export.export.onnx.shared_weights import shared
 from attn_export.pipeline.mutation_score import MutantResult, MutationScore
-from attn_export.pipeline.shared_weights import shared
 from attn_export.process import activity
 from attn_export.reparam.adapters.onnx.nodes import inputs_of
 from attn_export.reparam.evaluate.onnx import OnnxEvaluator

@@ -23,11 +23,11 @@ from attn_export.deploy_tests.parity.compare import FLOOR, TOLERANCE
 from attn_export.errors import ExportError, UsageError
 from attn_export.export.graph.cut import Probe, exposed
 from attn_export.export.onnx.save import save
+from attn_export.export.onnx.shared_weights import shared
 from attn_export.pipeline.divergence.bisect import bisect, derived, relative, relative_error
 from attn_export.pipeline.divergence.divergence import Divergence
 from attn_export.pipeline.divergence.pairing import false_partners
 from attn_export.pipeline.divergence.rounding import new_constants, rounded
-from attn_export.pipeline.shared_weights import shared
 from attn_export.reparam.evaluate import transcendental
 from attn_export.reparam.evaluate.onnx import OnnxEvaluator
 from attn_export.types import Array, Feeds

@@ -23,7 +23,8 @@ from attn_export.export.graph.later import later
 from attn_export.export.in_memory import from_module
 from attn_export.export.mutants.catalogue import Mutation, mutations
 from attn_export.export.mutants.conditional import Condition
-from attn_export.pipeline import mutation_testing, shared_weights
+from attn_export.export.onnx import shared_weights
+from attn_export.pipeline import mutation_testing
 from attn_export.pipeline.deploy import _seconds
 from attn_export.pipeline.mutation_score import MutantResult, MutationScore, refuse_vacuous
 from attn_export.pipeline.mutation_testing import FEWEST, run_mutants

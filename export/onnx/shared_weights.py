@@ -1,4 +1,4 @@
-"""One file for the weights that all mutants of a model share, so that they are not copied and written for each."""
+"""One file for the weights of a model, so that parts and mutants of it need no copies of them."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ import onnx
 from attn_export.export.graph.index import GraphIndex
 from attn_export.export.quantise.codes import rounded
 from attn_export.export.quantise.layers import Layer, rows_of
-from attn_export.export.quantise.patches import can_unfold, columns, groups_of
+from attn_export.export.quantise.patches import can_unfold, columns
 from attn_export.export.quantise.rewrite import Plan, Weight, rounded_name, written
 from attn_export.export.quantise.rounding import Moments, bias_of, rounded_codes
 from attn_export.export.quantise.walk import Walk
@@ -76,8 +76,8 @@ def _moments(
     group: Sequence[Layer],
     plan: Plan,
     walks: tuple[Walk, Walk],
-) -> Mapping[str, list[Moments]]:
-    found: dict[str, list[Moments]] = {}
+) -> Mapping[str, Moments]:
+    found: dict[str, Moments] = {}
     inside = rounded_name(so_far, tensor)
     pairs = zip(walks[0].advance(model, tensor), walks[1].advance(so_far, inside), strict=True)
     for index, (wanted, came) in enumerate(pairs):
@@ -85,16 +85,8 @@ def _moments(
         for layer in group:
             node, shape = graph.maker[layer.key], tuple(graph.tensors[layer.weight].dims)
             kernel = shape[2:] if layer.op == "Conv" else ()
-            parts = zip(
-                columns(layer, node, kernel, less, _places(index)),
-                columns(layer, node, kernel, wanted, _places(index)),
-                strict=True,
-            )
-            for part, (x, y) in enumerate(parts):
-                sums = found.setdefault(layer.key, [])
-                if len(sums) == part:
-                    sums.append(Moments(len(x)))
-                sums[part].add(x, y)
+            x, y = (columns(layer, node, kernel, values, _places(index)) for values in (less, wanted))
+            found.setdefault(layer.key, Moments(x.shape[1], len(x))).add(x, y)
     return found
 
 
@@ -103,15 +95,10 @@ def _places(index: int) -> np.random.Generator:
     return np.random.default_rng(index)
 
 
-def _rounded(graph: GraphIndex, layer: Layer, weight: Weight, moments: Sequence[Moments], *, moved: bool) -> Weight:
+def _rounded(graph: GraphIndex, layer: Layer, weight: Weight, moments: Moments, *, moved: bool) -> Weight:
     node = graph.maker[layer.key]
     rows = rows_of(layer, node, np.asarray(graph.array(layer.weight)))
-    parts = np.split(np.arange(len(rows)), groups_of(layer, node))
-    new, biases = np.empty(rows.shape, np.int8), np.empty(len(rows), np.float32)
     bias = np.asarray(graph.array(layer.bias)).reshape(-1) if layer.bias else np.zeros(1, np.float32)
-    bias = np.broadcast_to(bias, (len(rows),))
-    for part, sums in zip(parts, moments, strict=True):
-        new[part] = rounded_codes(rows[part], weight.scales[part], sums, moved=moved)
-        biases[part] = bias_of(rows[part], new[part], weight.scales[part], bias[part], sums)
-    takes_bias = layer.op != "MatMul"
-    return replace(weight, codes=new, bias=biases if takes_bias else None)
+    new = rounded_codes(rows, weight.scales, moments, moved=moved)
+    biases = bias_of(rows, new, weight.scales, np.broadcast_to(bias, (len(rows),)), moments)
+    return replace(weight, codes=new, bias=None if layer.op == "MatMul" else biases)

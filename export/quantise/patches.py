@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import onnx
 
@@ -27,12 +25,11 @@ def can_unfold(layer: Layer, rank: int) -> bool:
 
 def columns(
     layer: Layer, node: onnx.NodeProto, kernel: tuple[int, ...], values: Array, rng: np.random.Generator
-) -> Iterator[Array]:
-    """Give the columns of each group, ``in n`` in float32, of at most ``COLUMNS`` places that ``rng`` chooses."""
+) -> Array:
+    """Give the columns of each group, ``group in n`` in float32, at most ``COLUMNS`` places that ``rng`` draws."""
     if layer.op != "Conv":
         rows = values.reshape(-1, values.shape[-1])
-        yield np.ascontiguousarray(rows[_chosen(len(rows), rng)].T)
-        return
+        return np.ascontiguousarray(rows[_chosen(len(rows), rng)].T[None])
     image = values if values.ndim == 4 else values[:, :, None, :]
     sizes = kernel if len(kernel) == 2 else (1, *kernel)
     strides, steps = (_pair(node, name, len(kernel)) for name in ("strides", "dilations"))
@@ -46,8 +43,7 @@ def columns(
     taken = windows[b, :, y, x]  # n, channels, kernel
     groups = groups_of(layer, node)
     parts = taken.reshape(len(chosen), groups, channels // groups * sizes[0] * sizes[1])
-    for group in range(groups):
-        yield np.ascontiguousarray(parts[:, group].T)
+    return np.ascontiguousarray(parts.transpose(1, 2, 0))
 
 
 def _chosen(total: int, rng: np.random.Generator) -> Array:

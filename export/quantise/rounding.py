@@ -33,12 +33,14 @@ class Moments:
 
     Attributes:
         size: inputs of one row of the weight.
+        groups: parts of its rows, of which each has inputs of its own.
         count: how many columns were added.
-        rounded, real: sums of X̂ and X.
-        gram, cross: sums of X̂ X̂ᵀ and X X̂ᵀ.
+        rounded, real: sums of X̂ and X, ``group in``.
+        gram, cross: sums of X̂ X̂ᵀ and X X̂ᵀ, ``group in in``.
     """
 
     size: int
+    groups: int = 1
     count: int = 0
     rounded: Array = field(init=False)
     real: Array = field(init=False)
@@ -46,22 +48,24 @@ class Moments:
     cross: Array = field(init=False)
 
     def __post_init__(self) -> None:
-        self.rounded, self.real = np.zeros(self.size), np.zeros(self.size)
-        self.gram, self.cross = np.zeros((self.size, self.size)), np.zeros((self.size, self.size))
+        one, two = (self.groups, self.size), (self.groups, self.size, self.size)
+        self.rounded, self.real, self.gram, self.cross = (np.zeros(shape) for shape in (one, one, two, two))
 
     def add(self, rounded: Array, real: Array) -> None:
-        """Add columns, ``in n`` each."""
-        self.count += rounded.shape[1]
-        self.rounded += rounded.sum(1, dtype=np.float64)
-        self.real += real.sum(1, dtype=np.float64)
-        self.gram += rounded @ rounded.T
-        self.cross += real @ rounded.T
+        """Add columns, ``group in n`` each; of one group ``in n`` will do."""
+        rounded, real = (values.reshape(self.groups, self.size, -1) for values in (rounded, real))
+        self.count += rounded.shape[2]
+        self.rounded += rounded.sum(2, dtype=np.float64)
+        self.real += real.sum(2, dtype=np.float64)
+        turned = np.swapaxes(rounded, 1, 2)
+        self.gram += rounded @ turned
+        self.cross += real @ turned
 
     def centred(self) -> tuple[Array, Array]:
         """Give covariances of X̂ with itself, and of X with X̂."""
         n = max(1, self.count)
-        mean, wide = self.rounded / n, self.real / n
-        return self.gram / n - np.outer(mean, mean), self.cross / n - np.outer(wide, mean)
+        mean, wide = self.rounded[:, None] / n, self.real[:, None] / n
+        return self.gram / n - _turned(mean) * mean, self.cross / n - _turned(wide) * mean
 
 
 def rounded_codes(weight: Array, scales: Array, moments: Moments, *, moved: bool = False) -> Array:
@@ -81,41 +85,45 @@ def rounded_codes(weight: Array, scales: Array, moments: Moments, *, moved: bool
         moved: whether least squares moves the weights first.
     """
     gram, cross = moments.centred()
-    extent = float(np.mean(np.diag(gram)))
-    if not extent > 0:
-        return _nearest(weight, scales).astype(np.int8)
-    same = np.eye(moments.size) * extent
-    wanted: Array = np.asarray(weight, np.float64)
+    extent = np.trace(gram, axis1=1, axis2=2)[:, None, None] / moments.size
+    same = np.eye(moments.size) * np.where(extent > 0, extent, 1.0)  # an input that never moves says nothing
+    wanted = np.asarray(weight, np.float64).reshape(moments.groups, -1, moments.size)
     if moved:
         ridge = MOVED_DAMPING * same
-        wanted = np.linalg.solve(gram + ridge, (wanted @ (cross + ridge)).T).T
+        wanted = _turned(np.linalg.solve(gram + ridge, _turned(wanted @ (cross + ridge))))
     # Rows of the upper factor say how what one column loses is spread over those behind it.
-    upper = np.linalg.cholesky(np.linalg.inv(gram + DAMPING * same)).T
-    return _spread(wanted, scales.astype(np.float64), upper)
+    upper = _turned(np.linalg.cholesky(np.linalg.inv(gram + DAMPING * same)))
+    return _spread(wanted, scales.astype(np.float64).reshape(moments.groups, -1), upper).reshape(weight.shape)
+
+
+def _turned(values: Array) -> Array:
+    return np.swapaxes(values, 1, 2)
 
 
 def _spread(weight: Array, scales: Array, upper: Array) -> Array:
+    """Round ``group out in`` column by column."""
     left, codes = weight.copy(), np.empty(weight.shape, np.int8)
-    size = weight.shape[1]
+    size = weight.shape[2]
     for start in range(0, size, BLOCK):
         end = min(size, start + BLOCK)
-        lost = np.empty((len(weight), end - start))
+        lost = np.empty((*scales.shape, end - start))
         for column in range(start, end):
-            code = np.clip(np.rint(left[:, column] / scales), -TOP, TOP)
-            codes[:, column] = code
-            lost[:, column - start] = (left[:, column] - code * scales) / upper[column, column]
-            left[:, column + 1 : end] -= np.outer(lost[:, column - start], upper[column, column + 1 : end])
-        left[:, end:] -= lost @ upper[start:end, end:]
+            code = np.clip(np.rint(left[:, :, column] / scales), -TOP, TOP)
+            codes[:, :, column] = code
+            now = (left[:, :, column] - code * scales) / upper[:, column, column, None]
+            lost[:, :, column - start] = now
+            left[:, :, column + 1 : end] -= now[:, :, None] * upper[:, None, column, column + 1 : end]
+        left[:, :, end:] -= lost @ upper[:, start:end, end:]
     return codes
-
-
-def _nearest(weight: Array, scales: Array) -> Array:
-    return np.asarray(np.clip(np.rint(weight / scales[:, None]), -TOP, TOP))
 
 
 def bias_of(weight: Array, codes: Array, scales: Array, bias: Array, moments: Moments) -> Array:
     """Give the bias with which the mean of what the layer gives is what it is in float, ``out``."""
     n = max(1, moments.count)
-    was = weight.astype(np.float64) @ (moments.real / n)
-    now = (codes.astype(np.float64) * scales.astype(np.float64)[:, None]) @ (moments.rounded / n)
-    return np.asarray(bias.astype(np.float64) + was - now, np.float32)
+
+    def mean(rows: Array, inputs: Array) -> Array:
+        apart = rows.astype(np.float64).reshape(moments.groups, -1, moments.size)
+        return np.asarray((apart @ inputs[:, :, None] / n).reshape(-1))
+
+    now = mean(codes, moments.rounded) * scales.astype(np.float64)
+    return np.asarray(bias.astype(np.float64) + mean(weight, moments.real) - now, np.float32)

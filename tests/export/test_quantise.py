@@ -207,6 +207,23 @@ def test_the_bias_takes_the_mean_of_the_error() -> None:
     assert np.abs(left.mean(1)).max() < 1e-6
 
 
+def test_groups_are_rounded_as_layers_of_their_own() -> None:
+    rng, groups = np.random.default_rng(2), 3
+    weight, data = rng.standard_normal((6, 4)), np.abs(rng.standard_normal((groups, 4, 90)))
+    data[1] = 0  # a group that nothing ever reaches
+    scales, all_ = codes.weight_scales(weight.astype(np.float32), per_channel=True), rounding.Moments(4, groups)
+    all_.add(data, data + 0.1)
+    came = rounding.rounded_codes(weight, scales, all_, moved=True)
+    biases = rounding.bias_of(weight, came, scales, np.zeros(6), all_)
+    for group in range(groups):
+        rows, alone = slice(2 * group, 2 * group + 2), rounding.Moments(4)
+        alone.add(data[group], data[group] + 0.1)
+        assert np.array_equal(came[rows], rounding.rounded_codes(weight[rows], scales[rows], alone, moved=True))
+        bias = rounding.bias_of(weight[rows], came[rows], scales[rows], np.zeros(2), alone)
+        assert np.allclose(biases[rows], bias, atol=1e-6)
+    assert np.array_equal(came[2:4], codes.weight_codes(weight[2:4], scales[2:4]))
+
+
 CONVOLUTIONS = {
     "plain": ({"kernel_size": 3, "padding": 1}, (2, 4, 9, 8)),
     "strided": ({"kernel_size": 3, "stride": 2, "padding": 1}, (1, 4, 9, 8)),
@@ -231,7 +248,7 @@ def test_columns_are_what_the_weight_is_multiplied_by(kind: str) -> None:
     with torch.no_grad():
         wanted = module(torch.from_numpy(x)).numpy()
     rows = rows_of(layer, node, module.weight.detach().numpy())
-    parts = list(columns(layer, node, tuple(module.kernel_size), x, np.random.default_rng(0)))
+    parts = columns(layer, node, tuple(module.kernel_size), x, np.random.default_rng(0))
     assert len(parts) == groups_of(layer, node)
     came = np.concatenate([a @ b for a, b in zip(np.split(rows, len(parts)), parts, strict=True)])
     assert np.allclose(came, np.moveaxis(wanted, 1, 0).reshape(came.shape), atol=1e-5)

@@ -1,12 +1,12 @@
 """Quantise trained networks by every method, and measure them on the same pictures and machine.
 
-python -m benchmarks.int8 run [--files DIR] [--nncf PYTHON] [--methods PART] [NET ...]
+python -m benchmarks.int8 run [--files DIR] [--nncf PYTHON] [--method NAME ...] [NET ...]
                                              rows as they come; those that are there are done again
 python -m benchmarks.int8 page               the table, docs/int8-measured.md
 
 --files    a folder with the wheels' ONNX files (``benchmarks.int8.subject.FILES``); scikit-image has to be installed
 --nncf     the interpreter of an environment with NNCF
---methods  only those whose name has this in it
+--method   only this one; may be given more than once
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def main(argv: Sequence[str]) -> None:
     asked_run.add_argument("names", nargs="*")
     asked_run.add_argument("--files", type=Path)
     asked_run.add_argument("--nncf", type=Path)
-    asked_run.add_argument("--methods", default="")
+    asked_run.add_argument("--method", action="append", default=[])
     asked = words.parse_args(argv)
     if asked.command == "page":
         page.write()
@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> None:
     known = dict(methods.METHODS)
     if asked.nncf:
         known[methods.NNCF] = methods.nncf(asked.nncf.absolute())
-    chosen = {name: method for name, method in known.items() if asked.methods in name}
+    chosen = {name: known[name] for name in asked.method or known}
     for found in subjects(asked.names, asked.files):
         run(found(), chosen)
 

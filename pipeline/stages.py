@@ -21,11 +21,13 @@ from attn_export.export.determinism import two_runs
 from attn_export.export.exporting import export_subject
 from attn_export.export.onnx import contract, narrow
 from attn_export.export.onnx.exported import Exported
+from attn_export.export.onnx.newer import at_least
 from attn_export.export.onnx.simplify import simplify
 from attn_export.export.precision import classes
 from attn_export.export.precision.equalise import equalise, equalised
 from attn_export.export.precision.float16 import lowered, refuse_quantised
 from attn_export.export.precision.float16_policy import LARGEST, MARGIN, observe
+from attn_export.export.quantise.quantise import OPSET as INT8_OPSET
 from attn_export.export.subject import Subject
 from attn_export.export.torch_program import TorchProgram, torch_program
 from attn_export.pipeline import int8
@@ -349,9 +351,10 @@ def _quantise(state: PipelineState, options: BuildOptions) -> Made:
     assert state.int8 is not None
     assert options.int8 is not None
     with activity.doing("making the model int8"):
-        account = int8.made(state.model, state.int8, options.int8)
+        source = at_least(state.model, INT8_OPSET)
+        account = int8.made(source, state.int8, options.int8)
     found = account.quantised
-    contract.check(found.model, state.model.contract)
+    contract.check(found.model, source.contract)
     converted = Converted(
         int8.NAME,
         "onnx",
@@ -361,7 +364,8 @@ def _quantise(state: PipelineState, options: BuildOptions) -> Made:
         notes=found.notes,
         snr=account.snr,
     )
-    notes = (*found.notes, *account.clipped)
+    older = f"the int8 model is in opset {INT8_OPSET}: scales of channels need it" if source is not state.model else ""
+    notes = (*found.notes, *account.clipped, *filter(None, [older]))
     return _made(
         "quantise", state, state.model, account, detail=found.summary(), converted=(converted,), warnings=notes
     )

@@ -18,6 +18,8 @@ import torch
 from torch import nn
 
 from attn_export import api
+from attn_export.export.onnx.newer import at_least
+from attn_export.export.quantise.quantise import OPSET
 from attn_export.mechanisms.rep.repvgg import RepVGGBlock
 from attn_export.pipeline import stages
 from attn_export.pipeline.options import BuildOptions
@@ -123,7 +125,9 @@ def file(path: Path) -> Subject:
     name = next(port.name for port in onnx.load(path).graph.input)
     shape = "x".join(map(str, taken.prepare(np.zeros((taken.height, taken.width, 3))).shape))
     subject = api.load(str(path), inputs=(f"{name}:{shape}",))
-    plain, fused = (stages.build(subject, BuildOptions(fuse=fuse)).model.model for fuse in (False, True))
+    plain, fused = (
+        at_least(stages.build(subject, BuildOptions(fuse=fuse)).model, OPSET).model for fuse in (False, True)
+    )
     pictures = [{fused.graph.input[0].name: one} for one in crops(taken, LEARNT + JUDGED)]
     return Subject(path.name, fused, _if_other(plain, fused), pictures[:LEARNT], pictures[LEARNT:])
 

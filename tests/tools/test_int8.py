@@ -16,8 +16,11 @@ import pytest
 from onnx import numpy_helper
 
 from attn_export import bundle
-from attn_export.errors import BundleError
+from attn_export.errors import BundleError, ExportError
 from attn_export.export.graph.index import set_tensor
+from attn_export.export.onnx import contract
+from attn_export.export.onnx.exported import Exported
+from attn_export.export.onnx.newer import at_least
 from attn_export.export.quantise.quantised import Quantised
 from attn_export.pipeline import int8
 from attn_export.pipeline.report.content import checks, headline
@@ -312,3 +315,29 @@ def test_without_data_or_with_too_little_the_way_out_is_said(place: Path, tmp_pa
     done = run(place / "net.onnx", "--int8", "--data", tmp_path / "few", *QUICK, "-o", tmp_path / "out")
     assert done.code == 2
     assert "got 15" in done.err
+
+
+def old() -> onnx.ModelProto:
+    model = gratings.model()
+    model.opset_import[0].version = 11  # in which its operators mean the same
+    return model
+
+
+def test_a_file_in_an_old_opset_gets_an_int8_model_in_the_first_that_has_scales_of_channels(place: Path) -> None:
+    onnx.save(old(), place / "old.onnx")
+    made = run(place / "old.onnx", "--int8", "--data", place / "data", *QUICK, "-o", place / "old")
+    assert made.code == 0, made.err
+    opsets = [onnx.load(one.path).opset_import[0].version for one in bundle.read(place / "old").artifacts]
+    assert opsets == [11, 13]
+    assert "opset 13" in json.dumps(bundle.read(place / "old").manifest["stages"])
+    assert run("verify", place / "old", "--artifact", "int8", "-q").code == 0
+
+
+def test_what_cannot_be_brought_to_a_later_opset_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no adapter")
+
+    model = old()
+    monkeypatch.setattr("attn_export.export.onnx.newer.version_converter.convert_version", fail)
+    with pytest.raises(ExportError, match=r"got 11, which could not be converted \(no adapter\)"):
+        at_least(Exported(model, contract.of(model)), 13)

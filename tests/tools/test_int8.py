@@ -329,8 +329,8 @@ def test_a_file_in_an_old_opset_gets_an_int8_model_in_the_first_that_has_scales_
     assert made.code == 0, made.err
     opsets = [onnx.load(one.path).opset_import[0].version for one in bundle.read(place / "old").artifacts]
     assert opsets == [11, 13]
-    assert "opset 13" in json.dumps(bundle.read(place / "old").manifest["stages"])
-    assert run("verify", place / "old", "--artifact", "int8", "-q").code == 0
+    assert "opset 13" in json.dumps(bundle.read(place / "old").manifest)
+    assert run("verify", place / "old", "--artifact", "int8").code == 0
 
 
 def test_what_cannot_be_brought_to_a_later_opset_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

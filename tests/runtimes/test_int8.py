@@ -124,47 +124,52 @@ def test_a_wrong_file_is_caught(to: str, kind: str, whole: Bundle, tmp_path: Pat
     assert not parity.centred[1].ok, "it is another model than the int8 graph says"
 
 
-def scale_halved(file: Any, tensor: Any, bias: Any) -> None:
-    del file, bias
+def scale_halved(file: Any, layers: list[Any], place: int) -> None:
+    tensor = file.graph.tensors[int(layers[1].inputs[place])]
     tensor.quantization.scale = tensor.quantization.scale / 2
 
 
-def zero_point_of_unsigned_codes(file: Any, tensor: Any, bias: Any) -> None:
+def data_halved(file: Any, layers: list[Any]) -> None:
+    scale_halved(file, layers, 0)
+
+
+def weight_halved(file: Any, layers: list[Any]) -> None:
+    scale_halved(file, layers, 1)
+
+
+def zero_points_of_unsigned_codes(file: Any, layers: list[Any]) -> None:
     """What a writer does that forgets that codes are signed here: off by one is nothing where all readers agree."""
-    del file, bias
-    tensor.quantization.zeroPoint = tensor.quantization.zeroPoint + 128
+    del layers
+    for tensor in file.graph.tensors:
+        known = tensor.quantization
+        if known is not None and known.zeroPoint is not None and (known.zeroPoint == -128).all():
+            known.zeroPoint = known.zeroPoint + 128
 
 
-def one_scale(file: Any, tensor: Any, bias: Any) -> None:
+def one_scale(file: Any, layers: list[Any]) -> None:
     """What a writer does that knows one scale for a weight."""
-    scale = tensor.quantization.scale
-    ratio, most = scale / scale.max(), np.argmax(scale)
-    codes = np.asarray(file.model.buffers[tensor.buffer].data, np.uint8).view(np.int8).reshape(tensor.shape)
-    coarse = np.rint(codes * ratio[:, None, None, None]).astype(np.int8)
-    file.model.buffers[tensor.buffer].data = coarse.ravel().view(np.uint8)
-    added = np.asarray(file.model.buffers[bias.buffer].data, np.uint8).view(np.int32)
-    file.model.buffers[bias.buffer].data = np.rint(added * ratio).astype(np.int32).view(np.uint8)
-    for one in (tensor, bias):
-        one.quantization.scale, one.quantization.zeroPoint = one.quantization.scale[[most]], np.zeros(1, np.int64)
+    for layer in layers:
+        weight, bias = (file.graph.tensors[int(tensor)] for tensor in layer.inputs[1:])
+        scale = weight.quantization.scale
+        ratio, most = scale / scale.max(), np.argmax(scale)
+        codes = np.asarray(file.model.buffers[weight.buffer].data, np.uint8).view(np.int8).reshape(weight.shape)
+        coarse = np.rint(codes * ratio[:, None, None, None]).astype(np.int8)
+        file.model.buffers[weight.buffer].data = coarse.ravel().view(np.uint8)
+        added = np.asarray(file.model.buffers[bias.buffer].data, np.uint8).view(np.int32)
+        file.model.buffers[bias.buffer].data = np.rint(added * ratio).astype(np.int32).view(np.uint8)
+        for one in (weight, bias):
+            one.quantization.scale, one.quantization.zeroPoint = one.quantization.scale[[most]], np.zeros(1, np.int64)
 
 
-@pytest.mark.parametrize(
-    ("fault", "place"),
-    [(scale_halved, 0), (scale_halved, 1), (zero_point_of_unsigned_codes, 0), (one_scale, 1)],
-)
-def test_a_fault_in_the_flat_buffer_is_caught(fault: Any, place: int, whole: Bundle, tmp_path: Path) -> None:
+@pytest.mark.parametrize("fault", [data_halved, weight_halved, zero_points_of_unsigned_codes, one_scale])
+def test_a_fault_in_the_flat_buffer_is_caught(fault: Any, whole: Bundle, tmp_path: Path) -> None:
     from attn_export.export.converters.litert.flatbuffer import File
 
     own = whole.artifact("litert-int8")
     file = File(own.path.read_bytes())
-    convolutions = [one for one in file.operators if file.name(one) == "CONV_2D"]
-    for operator in convolutions if fault is one_scale else convolutions[1:2]:
-        tensors = [file.graph.tensors[int(tensor)] for tensor in operator.inputs]
-        fault(file, tensors[place], tensors[2])
+    fault(file, [one for one in file.operators if file.name(one) == "CONV_2D"])
     made = Converted(own.name, own.kind, {own.path.name: file.content()}, own.produced_by)
-    parity = in_its_place(whole, "litert", made, tmp_path)
-    assert not parity.ok
-    assert parity.centred[1].least.median_db > 0, "it is not wrong altogether"
+    assert not in_its_place(whole, "litert", made, tmp_path).ok
 
 
 def test_pairs_that_disagree_are_refused(whole: Bundle) -> None:

@@ -128,12 +128,12 @@ def _fitting(whole: Bundle) -> tuple[Case, ...]:
 def _planted(one: Prepared, target: str, precision: str) -> tuple[int, int] | None:
     """Compile networks with a fault: how many the simulator shows, of how many; None where nothing came of any."""
     least, results = LEAST.get(precision, 0.0), []
-    whole = replace(one.whole, cases=_fitting(one.whole))
-    for state in planted.faulty(one.subject, whole, least):
+    usual = replace(one.whole, cases=_fitting(one.whole))
+    for state in planted.faulty(one.subject, usual, least):
         with tempfile.TemporaryDirectory() as place, suppress(AttnExportError):
             model = Path(place, "model.onnx")
             save(state.model.model, model)
-            _, verdict = _compiled(whole, model, target, precision)
+            _, verdict = _compiled(one.whole, model, target, precision)
             results += [] if verdict is None else [_wrong(verdict, least)]
     return (sum(results), len(results)) if results else None
 

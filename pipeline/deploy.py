@@ -165,6 +165,7 @@ def _deploy(
     with progress.stage("write the bundle"):
         save(state.model.model, folder / bundle.MODEL)
         for name, content in ((name, content) for one in state.converted for name, content in one.files.items()):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_bytes(content)
         if (account := state.account(Int8Model)) is not None:
             bundle.write_cases(folder / int8.MEANING, account.meaning)
@@ -229,6 +230,8 @@ def _prove_converted(whole: Bundle, state: PipelineState, options: DeployOptions
     """
     found = {}
     for one in state.converted:
+        if one.checked:
+            continue
         runtime = backend_for(one.kind)
         parity = verify(whole, runtime, threads=options.threads, artifact=one.name)
         if not parity.ok:

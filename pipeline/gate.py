@@ -66,22 +66,28 @@ class ParityGate:
         result = StageResult(made.stage, made.exported.nodes, size, parity, model=path)
         return replace(made, result=result)
 
-    def converted(self, made: Made, state: PipelineState | None = None) -> StageResult:
+    def converted(self, made: Made, state: PipelineState | None = None) -> StageResult | None:
         """Prove what was made in further formats, each held to its own precision; the worst is the stage's.
 
-        What is in int8 is held to the meaning of the int8 model, which ``state`` has.
+        What is in int8 is held to the meaning of the int8 model, which ``state`` has. None where nothing here runs any
+        of them: their converters have checked them otherwise, and say so.
         """
         found = {}
         for one in made.converted:
+            if one.checked:
+                continue
             folder = self.folder / f"converted-{one.name}"
             folder.mkdir()
             for name, content in one.files.items():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 (folder / name).write_bytes(content)
             path = folder / next(iter(one.files))
             if state is not None and one.precision == INT8:
                 found[one.name] = self._int8(state, one, path)
             else:
                 found[one.name] = self._other(one, path, made)
+        if not found:
+            return None
         worst = max(found.values(), key=_badness)
         return StageResult(made.stage, None, sum(one.bytes for one in made.converted), worst, parities=found)
 
@@ -160,7 +166,8 @@ class ParityGate:
 
     def refuse(self, state: PipelineState, made: Made) -> str:
         """Say why it does not pass, and where it leaves the reference; nothing where it passes."""
-        assert made.result is not None
+        if made.result is None:
+            return ""
         parity = made.result.parity
         if parity.ok:
             return ""

@@ -113,6 +113,7 @@ def converted(made: Converted, model: PrecisionClass) -> dict[str, Any]:
         "produced_by": made.produced_by,
         "tolerance": tolerance(precision.name, precision.snr),
         "narrowed_dims": [asdict(dim) for dim in made.narrowed_dims],
+        "checked": made.checked,
     }
 
 

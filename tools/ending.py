@@ -52,6 +52,7 @@ EXTRAS = {
     "ai_edge_litert": "litert",
     "openvino": "openvino",
     "executorch": "executorch",
+    "coremltools": "coreml",
     "ncnn": "ncnn",
     "MNN": "mnn",
     "onnxruntime": "",

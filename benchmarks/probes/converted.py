@@ -60,11 +60,13 @@ def _asked(target: str, probe: Probe) -> Answer:
     made = Made("convert", probe.exported, precision="float32", converted=(one,))
     try:
         with tempfile.TemporaryDirectory() as folder:
-            parity = ParityGate([probe.case], Path(folder)).converted(made).parity
+            result = ParityGate([probe.case], Path(folder)).converted(made)
     except BackendMissingError:
         raise
     except AttnExportError as error:
         return said("refused", first_line(error))
+    assert result is not None, "each of these formats has a runtime here"
+    parity = result.parity
     if not parity.ok:
         return said("wrong", parity.worst.failure or _off(parity.worst.snr_db))
     left = [note for note in one.notes if "plain kernels" in note]

@@ -109,6 +109,7 @@ class Converted:
         snr: what its runs are held to, in dB, where its precision is of no class.
         taken: of its operators, the part that the runtime's fast kernels take over, of 1; None where none is told.
         floats: of a file in int8, the layers that are int8 in the ONNX graph and float in it, each with the reason.
+        checked: of a format that nothing here runs, what its file was held to in place of that; else empty.
     """
 
     name: str
@@ -122,6 +123,7 @@ class Converted:
     snr: float | None = None
     taken: float | None = None
     floats: Mapping[str, str] = field(default_factory=dict)
+    checked: str = ""
 
     @property
     def bytes(self) -> int:

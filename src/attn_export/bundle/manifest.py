@@ -82,6 +82,7 @@ class ArtifactRecord:
         target: device that it was made for; empty where it is for any.
         produced_by: what wrote it, with its version.
         narrowed_dims: dimensions that vary less in it than ``dynamic_dims`` say, in the range that it takes.
+        checked: of a format that nothing ran where the bundle was made, what its files were held to in place of that.
         quantisation: how an int8 model was made from the user's data, and what it is held to; null for others.
         mutation: mutation testing of an int8 model's own checks; null where that was not done.
     """
@@ -94,6 +95,7 @@ class ArtifactRecord:
     target: str = ""
     produced_by: str = ""
     narrowed_dims: tuple[Dim, ...] = ()
+    checked: str = ""
     quantisation: QuantisationRecord | None = None
     mutation: MutationRecord | None = None
 

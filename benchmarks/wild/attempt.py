@@ -17,6 +17,7 @@ from typing import Any
 import onnx
 
 from attn_export import bundle
+from attn_export.cache import place
 from benchmarks.wild import own_fuse
 from benchmarks.wild.network import FILE, Network
 from benchmarks.wild.own_fuse import OWN
@@ -52,8 +53,15 @@ def attempt(network: Network, python: Path, limit: float) -> Row:
 def run(command: list[str], folder: Path, limit: float) -> Done:
     """Run a command in its own group, so that a stop at the limit leaves none of its children behind."""
     began = time.monotonic()
+    afresh = {**os.environ, place.FOLDER: place.OFF}  # a time from the cache would be no network's
     with subprocess.Popen(
-        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        cwd=folder,
+        env=afresh,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     ) as child:
         try:
             out, err = child.communicate(timeout=limit)

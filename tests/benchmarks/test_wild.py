@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from attn_export.cache import place
 from benchmarks.wild import row as rows
 from benchmarks.wild.__main__ import ABOUT, PAGE, PUBLIC, ROWS, rendered, wanted
 from benchmarks.wild.attempt import Done, message, run
@@ -66,6 +67,11 @@ def test_what_is_known_is_not_run_again_unless_it_is_named() -> None:
 )
 def test_the_last_word_is_the_error(done: Done, said: str) -> None:
     assert message(done) == said
+
+
+def test_no_row_is_answered_from_a_cache(tmp_path: Path) -> None:
+    child = f"import os; print(os.environ[{place.FOLDER!r}])"
+    assert run([sys.executable, "-c", child], tmp_path, 60.0).out.strip() == place.OFF
 
 
 def test_a_row_over_its_limit_is_stopped_with_its_children(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ from attn_export.export.onnx.exported import Exported
 from attn_export.export.onnx.save import save
 from attn_export.export.subject import Subject
 from attn_export.pipeline import before_choice, int8, int8_job, manifest, stages
+from attn_export.pipeline.built import Built, Shelf
 from attn_export.pipeline.divergence.locate import layer_errors
 from attn_export.pipeline.gate import ParityGate
 from attn_export.pipeline.int8 import Int8Model
@@ -53,7 +54,7 @@ from attn_export.pipeline.options import DeployOptions
 from attn_export.pipeline.outcome import DeployResult
 from attn_export.pipeline.progress import Progress
 from attn_export.pipeline.report.page import render
-from attn_export.pipeline.stage import PipelineState
+from attn_export.pipeline.stage import Made, PipelineState
 from attn_export.reparam.result import Fusion
 from attn_export.types import TensorSpec
 
@@ -79,10 +80,12 @@ def deploy(
     progress: Progress | None = None,
     *,
     examples: Mapping[str, Mapping[str, Tensor]] | None = None,
+    shelf: Shelf | None = None,
 ) -> DeployResult:
     """Run the whole job and write the bundle at ``options.output``, or nothing.
 
-    ``examples`` are inputs of the caller's, which become cases under their names beside those that are drawn.
+    ``examples`` are inputs of the caller's, which become cases under their names beside those that are drawn. What the
+    stages make is taken from the ``shelf``, where it lies there, and put there.
 
     Raises:
         GateError: the fusion's certificate, an audit or a parity check failed; nothing was written.
@@ -95,11 +98,13 @@ def deploy(
         refuse_to_measure()
     parts = int8_job.divided_data(options)
     progress = progress or Progress()
+    if options.build.int8 is not None or examples:
+        shelf = None  # what int8 is made from is in no state; examples are in no command line
     target = options.output or Path(subject.name.replace(":", "-"))
     with ExitStack() as stack:
         folder = stack.enter_context(bundle.writing(target))
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        return _deploy(subject, options, progress, _Places(target, folder, scratch), examples or {}, parts)
+        return _deploy(subject, options, progress, _Places(target, folder, scratch), examples or {}, parts, shelf)
 
 
 @dataclass(frozen=True)
@@ -118,42 +123,21 @@ def _deploy(
     places: _Places,
     examples: Mapping[str, Mapping[str, Tensor]],
     parts: divided.Split | None,
+    shelf: Shelf | None,
 ) -> DeployResult:
     folder = places.folder
     began = time.process_time()
-    with progress.stage("two runs agree"):
-        reference.refuse_dice(subject, options.seed)
-    # The export comes first: it tells what sizes can be promised, and the cases are what proves them.
-    state = stages.run(PipelineState(subject, ()), options.build, through=stages.EXPORT.name, progress=progress)
-    subject, narrowed = promise.kept(subject, state.model)
-    left_out, notes = list(narrowed), list[str]()
-    chosen = _selections(subject, state, left_out.append)
-    notes += [one.summary() for one in chosen]
-    try:
-        cases, own = _cases(subject, options, progress, examples, parts, chosen, left_out.append, notes.append)
-    except InconclusiveError as error:
-        names = [port.name for port in state.model.contract.outputs]
-        picked = ordering(state.model.model, names, is_file=subject.graph is not None)
-        raise InconclusiveError(f"{error}{picked}") from error
-    cases = rows.with_order(cases)
-    data = own.inputs if own else None
-    before_choice.refuse_nothing(state.model.model, cases, is_file=subject.graph is not None)
-    before = before_choice.of(state.model.model, cases, places.scratch) if chosen else None
-    gate = ParityGate(cases, places.scratch, options.threads, before)
-    state = replace(state, subject=subject, feeds=tuple(case.inputs for case in cases))
-    state = replace(state, int8=int8_job.inputs(state, cases, own, options, places.scratch, progress))
-    for text in left_out:
-        state = _warned(state, text, progress)
-    for text in notes:
-        state = state.with_warning(text)
-    if data is not None and data.left:
-        text = f"only the first {user_inputs.LIMIT} files of {options.data} are used; {data.left} were skipped"
-        state = _warned(state, text, progress)
-    with progress.stage("prove the export"):
-        state = stages.proven(state, gate)
-        if (proof := state.made[-1].result) is not None:
-            progress.detail(proof.summary())
-    state = stages.run(state, options.build, gate=gate, progress=progress)
+    if (there := shelf.take() if shelf else None) is not None:
+        state, gate = _from_shelf(subject, there, options, progress, places)
+        cases, data, began = there.cases, there.data, began - there.spent
+    else:
+        state, cases, data, gate = _build(subject, options, progress, places, examples, parts)
+        if shelf is not None:
+            kept = None if data is None else replace(data, feeds={})
+            spent = time.process_time() - began
+            said = tuple(text for text in state.warnings if text in progress.warned)
+            times = dict(progress.seconds), dict(progress.processor)
+            shelf.put(Built(state.made, state.warnings, said, cases, kept, *times, spent))
     audited = _audit(state, progress)
     for warning in audited.warnings:
         state = _warned(state, warning, progress)
@@ -207,6 +191,74 @@ def _deploy(
         next((one["quantisation"] for one in facts["artifacts"] if one.get("quantisation")), None),
         own_score,
     )
+
+
+def _build(
+    subject: Subject,
+    options: DeployOptions,
+    progress: Progress,
+    places: _Places,
+    examples: Mapping[str, Mapping[str, Tensor]],
+    parts: divided.Split | None,
+) -> tuple[PipelineState, tuple[Case, ...], user_inputs.UserInputs | None, ParityGate]:
+    """Run the stages behind their gates: with the last state come the cases, the user's data, and the gate."""
+    with progress.stage("two runs agree"):
+        reference.refuse_dice(subject, options.seed)
+    # The export comes first: it tells what sizes can be promised, and the cases are what proves them.
+    state = stages.run(PipelineState(subject, ()), options.build, through=stages.EXPORT.name, progress=progress)
+    subject, narrowed = promise.kept(subject, state.model)
+    left_out, notes = list(narrowed), list[str]()
+    chosen = _selections(subject, state, left_out.append)
+    notes += [one.summary() for one in chosen]
+    try:
+        cases, own = _cases(subject, options, progress, examples, parts, chosen, left_out.append, notes.append)
+    except InconclusiveError as error:
+        names = [port.name for port in state.model.contract.outputs]
+        picked = ordering(state.model.model, names, is_file=subject.graph is not None)
+        raise InconclusiveError(f"{error}{picked}") from error
+    cases = rows.with_order(cases)
+    data = own.inputs if own else None
+    before_choice.refuse_nothing(state.model.model, cases, is_file=subject.graph is not None)
+    before = before_choice.of(state.model.model, cases, places.scratch) if chosen else None
+    gate = ParityGate(cases, places.scratch, options.threads, before)
+    state = replace(state, subject=subject, feeds=tuple(case.inputs for case in cases))
+    state = replace(state, int8=int8_job.inputs(state, cases, own, options, places.scratch, progress))
+    for text in left_out:
+        state = _warned(state, text, progress)
+    for text in notes:
+        state = state.with_warning(text)
+    if data is not None and data.left:
+        text = f"only the first {user_inputs.LIMIT} files of {options.data} are used; {data.left} were skipped"
+        state = _warned(state, text, progress)
+    with progress.stage("prove the export"):
+        state = stages.proven(state, gate)
+        if (proof := state.made[-1].result) is not None:
+            progress.detail(proof.summary())
+    state = stages.run(state, options.build, gate=gate, progress=progress)
+    return state, cases, data, gate
+
+
+def _from_shelf(
+    subject: Subject, there: Built, options: DeployOptions, progress: Progress, places: _Places
+) -> tuple[PipelineState, ParityGate]:
+    """Give the state in which an earlier run has left the subject, and say again what it said."""
+    for text in there.said:
+        progress.warn(text)
+    progress.seconds |= there.seconds
+    progress.processor |= there.processor
+    made = tuple(_with_its_file(one, places.scratch / f"{number}.onnx") for number, one in enumerate(there.made))
+    feeds = tuple(case.inputs for case in there.cases)
+    subject, _ = promise.kept(subject, there.made[0].exported)
+    gate = ParityGate(there.cases, places.scratch, options.threads, None)
+    return PipelineState(subject, feeds, made, there.warnings), gate
+
+
+def _with_its_file(made: Made, path: Path) -> Made:
+    """Write a stage's model where its result says that it lies: the manifest has its hash."""
+    if made.result is None or made.result.model is None:
+        return made
+    save(made.exported.model, path)
+    return replace(made, result=replace(made.result, model=path))
 
 
 def _keep_original(folder: Path, state: PipelineState, options: DeployOptions, progress: Progress) -> PipelineState:

@@ -15,6 +15,8 @@ class Progress:
     def __init__(self) -> None:
         self.seconds: dict[str, float] = {}
         self.processor: dict[str, float] = {}
+        #: What was warned of, said or not.
+        self.warned: list[str] = []
         self._detail = ""
 
     @contextmanager
@@ -42,3 +44,4 @@ class Progress:
 
     def warn(self, text: str) -> None:
         """Say what the user should know although it is no failure."""
+        self.warned.append(text)

@@ -79,11 +79,28 @@ def made(outcome: DeployResult, *, name: str, weights: str, warnings: tuple[str,
     )
 
 
-def show(account: Account, path: Path, digest: str, *, kept: float | None = None, as_json: bool) -> None:
-    """Print it; ``kept`` is when it was made, in seconds since 1970, if that was not now."""
+def show(
+    account: Account,
+    path: Path,
+    digest: str,
+    *,
+    kept: float | None = None,
+    stages: float | None = None,
+    as_json: bool,
+) -> None:
+    """Print it.
+
+    Args:
+        account: what is printed.
+        path: where the bundle lies.
+        digest: of the bundle.
+        kept: when it was made, in seconds since 1970, if that was not now.
+        stages: when the stages were run, if that was not now, and only the rest was.
+        as_json: whether it is printed for machines.
+    """
     if as_json:
-        since = None if kept is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(kept))
-        more: dict[str, Any] = {"bundle": str(path), "digest": digest, "kept_since": since}
+        since = {"kept_since": _utc(kept), "stages_kept_since": _utc(stages)}
+        more: dict[str, Any] = {"bundle": str(path), "digest": digest, **since}
         console.emit({**account.result, **more})
         return
     if _as_on_a_pipe():
@@ -94,10 +111,17 @@ def show(account: Account, path: Path, digest: str, *, kept: float | None = None
     console.say(f"bundle: {path}/   verify it anywhere: {command('attn-export', 'verify', path)}")
     console.say(f"digest: {digest}   check a copy against it: --expect {digest[:14]}…")
     if kept is not None:
-        since = time.strftime("%Y-%m-%d %H:%M", time.localtime(kept))
-        console.say(
-            f"from the cache: made and measured on {since}, {age(time.time() - kept)}; --no-cache does it again"
-        )
+        console.say(f"from the cache: made and measured on {_since(kept)}; --no-cache does it again")
+    if stages is not None:
+        console.say(f"from the cache: stages and cases, proven on {_since(stages)}; --no-cache does all again")
+
+
+def _utc(when: float | None) -> str | None:
+    return None if when is None else time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(when))
+
+
+def _since(when: float) -> str:
+    return f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(when))}, {age(time.time() - when)}"
 
 
 def age(seconds: float) -> str:

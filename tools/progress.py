@@ -18,8 +18,6 @@ class TerminalProgress(Progress):
 
     def __init__(self, verbosity: int = 0) -> None:
         super().__init__()
-        #: What was warned of, said or not.
-        self.warned: list[str] = []
         self.console = Console(stderr=True, highlight=False)
         self._verbosity = verbosity
         self._status: Status | None = None
@@ -54,6 +52,6 @@ class TerminalProgress(Progress):
 
     def warn(self, text: str) -> None:
         """Print a warning."""
-        self.warned.append(text)
+        super().warn(text)
         if self._verbosity >= 0:
             self.console.print(Text.assemble(("warning:", "yellow"), " ", cell(text)), soft_wrap=True)

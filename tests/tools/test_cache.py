@@ -205,7 +205,9 @@ class TestDamage:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("there", ["a stranger's file", "a file", "an altered bundle", "more than a bundle", "here"])
+@pytest.mark.parametrize(
+    "there", ["a stranger's file", "a file", "an altered bundle", "more than a bundle", "a folder more", "here"]
+)
 def test_what_is_never_replaced_is_refused_by_the_same_sentence(there: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert not is_kept(run(*SE))
     target = Path("target")
@@ -218,6 +220,9 @@ def test_what_is_never_replaced_is_refused_by_the_same_sentence(there: str, monk
         Path("se-test").rename(target)
         monkeypatch.chdir(target)
         target = Path()
+    elif there == "a folder more":
+        Path("se-test").rename(target)
+        (target / "thesis").mkdir()
     else:
         Path("se-test").rename(target)
         name = "model.onnx" if there == "an altered bundle" else "thesis.tex"
@@ -321,7 +326,7 @@ def keep(given: dict[str, Any]) -> None:
 def found(given: dict[str, Any]) -> bool:
     job = kept.job(given)
     assert job is not None
-    return job._found() is not None
+    return job.found(job.key) is not None
 
 
 def altered(name: str) -> Callable[[], None]:

@@ -56,7 +56,7 @@ def cache(action: str, *, as_json: bool) -> None:
     for entry in entries:
         row = _row(entry)
         when = time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.created))
-        console.say(f"  {when}  {row['bytes'] / 1e6:8.1f} MB  {command('attn-export', *row['command'])}")
+        console.say(f"  {when}  {row['bytes'] / 1e6:8.1f} MB  {_what(row)}")
 
 
 def _row(entry: Entry) -> JsonDict:
@@ -65,4 +65,10 @@ def _row(entry: Entry) -> JsonDict:
         "created": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(entry.created)),
         "bytes": entry.size(),
         "command": [str(word) for word in typed] if isinstance(typed, list) else [],
+        "stages": bool(entry.facts.get("stages")),
     }
+
+
+def _what(row: JsonDict) -> str:
+    words = command("attn-export", *row["command"])
+    return f"the stages of {words}" if row["stages"] else words

@@ -13,6 +13,7 @@ from attn_export.pipeline.options import DeployOptions
 from attn_export.tools import account as accounts
 from attn_export.tools import console
 from attn_export.tools.commands.kept import Job
+from attn_export.tools.commands.kept_stages import Stages
 from attn_export.tools.progress import TerminalProgress
 
 
@@ -33,10 +34,12 @@ def export(wanted: SourceOptions, asked: DeployOptions, job: Job | None, *, as_j
         progress.warn(
             "no --weights given: using seeded random weights; this checks the conversion, not your model's accuracy"
         )
-    outcome = deploy.deploy(subject, asked, progress)
+    shelf = Stages(job, asked.command) if job else None
+    outcome = deploy.deploy(subject, asked, progress, shelf=shelf)
     name = outcome.path.name if asked.output is None else Path(subject.name.replace(":", "-")).name
     account = accounts.made(outcome, name=name, weights=weights, warnings=tuple(progress.warned))
-    accounts.show(account, outcome.path, bundle.digest(outcome.path), as_json=as_json)
+    since = shelf.since if shelf else None
+    accounts.show(account, outcome.path, bundle.digest(outcome.path), stages=since, as_json=as_json)
     if outcome.comparison and outcome.comparison.void:
         raise InconclusiveError("parity passed and the bundle was written, but there is no latency ratio (see above)")
     if job is not None:

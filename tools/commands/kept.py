@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from attn_export.bundle import writer
@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 
 #: Parameters of the command that change where a result goes and how it is said, and not what it is.
 _NOT_OF_THE_RESULT = {"output", "as_json", "verbose", "quiet", "cache"}
+#: Parameters that what the stages make does not depend on: what is done to it later.
+_NOT_OF_THE_STAGES = {"mutants", "bench", "warmup", "iterations", "duration", "original", "atol", "rtol"}
 #: Bytes and files of inputs that are hashed to find a result.
 _MOST, _COUNT = 4_000_000_000, 100_000
 
@@ -60,14 +62,16 @@ class Job:
         named = {name: value for name, value in asked.items() if isinstance(value, Path)}
         if self.subject.endswith(".onnx"):
             named["subject"] = Path(self.subject)
-        known = {
+        known: dict[str, Any] = {
             "asked": {name: str(value) if isinstance(value, Path) else value for name, value in asked.items()},
             "named": {name: self._content(path) for name, path in named.items()},
             # Modules are found from here, and their places are in the bundle.
             "here": os.path.realpath(".") if ":" in self.subject else "",  # Path.cwd may raise
             "house": described,
         }
-        self.key = hashlib.sha256(json.dumps(known, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
+        self.key = _key(known)
+        stages = {name: value for name, value in known["asked"].items() if name not in _NOT_OF_THE_STAGES}
+        self.stages_key = _key({**known, "asked": stages, "of": "stages"})
 
     def show_kept(self, output: Path | None, command: tuple[str, ...], *, as_json: bool, noted: bool = False) -> bool:
         """Write the bundle and print the account of an earlier run that was the same; False where none is kept.
@@ -77,7 +81,7 @@ class Job:
         Raises:
             WriteError: the bundle cannot be written, exactly as the job itself could not.
         """
-        entry = self._found()
+        entry = self.found(self.key)
         if entry is None:
             return False
         try:
@@ -85,7 +89,7 @@ class Job:
             target = output or Path(account.name)
             same = before == command and entry.facts["called"] == target.name
         except (KeyError, TypeError) as error:
-            self._damaged(entry, f"{type(error).__name__}: {error}")
+            self.damaged(entry, f"{type(error).__name__}: {error}")
             return False
         try:
             with activity.doing("taking the result from the cache"):
@@ -93,7 +97,7 @@ class Job:
         except GoneError:
             return False
         except DamagedError as error:
-            self._damaged(entry, str(error))
+            self.damaged(entry, str(error))
             return False
         store.used(entry)
         if not noted:
@@ -106,19 +110,21 @@ class Job:
         accounts.show(account, target, digest, kept=entry.created, as_json=as_json)
         return True
 
-    def _damaged(self, entry: Entry, why: str) -> None:
+    def damaged(self, entry: Entry, why: str) -> None:
+        """Remove an entry that is not what was put in, and say so."""
         store.discard(entry.folder)
         if self.said >= 0:
             console.warn(f"what the cache kept was damaged and is removed, the job is run: {why}")
 
-    def _found(self) -> Entry | None:
+    def found(self, key: str) -> Entry | None:
+        """Find the newest entry of a key whose needs are as they were."""
         if self._why_not or not os.path.lexists(self.root):
             return None
         try:
             if why := place.fault(self.root):
                 self._cannot(f"{self.root} {why}")
                 return None
-            return next((one for one in store.found(self.root, self.key) if not one.needs.changed()), None)
+            return next((one for one in store.found(self.root, key) if not one.needs.changed()), None)
         except OSError as error:
             self._cannot(f"{self.root} cannot be read: {error.strerror or error}")
             return None
@@ -138,11 +144,6 @@ class Job:
     def keep(self, account: Account, bundle: Path, command: tuple[str, ...], called: str) -> None:
         """Put a result into the cache, unless nobody can tell what it depends on."""
         with activity.doing("putting the result into the cache"):
-            found = self._why_not or self._needs()
-            if isinstance(found, str):
-                if self.said > 0:
-                    console.say(f"not kept in the cache: {found}", err=True)
-                return
             content = {MANIFEST: bundle / MANIFEST}
             try:
                 listed = json.loads((bundle / MANIFEST).read_text(encoding="utf-8"))["files"]
@@ -151,10 +152,19 @@ class Job:
                 return
             content |= {name: bundle / name for name in listed}
             facts = {"account": account.to_dict(), "command": list(command), "called": called}
-            if why := store.put(self.root, self.key, found, content, facts):
-                self._cannot(why)
-            else:
+            if self.put(self.key, content, facts):
                 typed.note(self.root, self._parameters, self._house)
+
+    def put(self, key: str, content: Mapping[str, Path], facts: Mapping[str, Any]) -> bool:
+        """Put something into the cache with what this run needs; False where that cannot be done, which is said."""
+        found = self._why_not or self._needs()
+        if isinstance(found, str):
+            if self.said > 0:
+                console.say(f"not kept in the cache: {found}", err=True)
+            return False
+        if why := store.put(self.root, key, found, content, facts):
+            self._cannot(why)
+        return not why
 
     def _needs(self) -> Needs | str:
         """Say what the result needs; or why that is not known."""
@@ -202,6 +212,10 @@ class Job:
         return [(str(one), needs.content(one)) for one in found]
 
 
+def _key(known: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
+
+
 def _inside(folder: Path) -> Iterator[Path]:
     for one in folder.iterdir():
         yield from one.iterdir() if one.is_dir() else (one,)
@@ -240,14 +254,16 @@ def _as_it_was(entry: Entry, target: Path) -> str:
 def _lies_there(entry: Entry, where: Path) -> bool:
     """Whether a folder holds an entry's files, each as it is there, and nothing else."""
     try:
-        found = {
-            path.relative_to(where).as_posix(): path
-            for path in where.rglob("*")
-            if not stat.S_ISDIR(path.lstat().st_mode)
-        }
-        return found.keys() == entry.files.keys() and all(
-            stat.S_ISREG(path.lstat().st_mode) and files.sha256(path) == entry.files[name]
-            for name, path in found.items()
+        paths = {path.relative_to(where).as_posix(): path for path in where.rglob("*")}
+        folders = {name for name, path in paths.items() if stat.S_ISDIR(path.lstat().st_mode)}
+        around = {above.as_posix() for name in entry.files for above in PurePosixPath(name).parents}
+        return (
+            paths.keys() - folders == entry.files.keys()
+            and folders <= around
+            and all(
+                stat.S_ISREG(paths[name].lstat().st_mode) and files.sha256(paths[name]) == digest
+                for name, digest in entry.files.items()
+            )
         )
     except OSError:
         return False
@@ -259,8 +275,8 @@ def _under_another_name(entry: Entry, target: Path, command: tuple[str, ...]) ->
     from attn_export.pipeline.report.page import render
     from attn_export.untrusted import fields, plain_json
 
-    facts = plain_json.parse(store.text(entry, MANIFEST))
-    report = plain_json.parse(store.text(entry, REPORT))
+    facts = plain_json.parse(store.content(entry, MANIFEST).decode("utf-8"))
+    report = plain_json.parse(store.content(entry, REPORT).decode("utf-8"))
     with writer.writing(target) as folder:
         store.take(entry, folder, without=frozenset({MANIFEST, PAGE}))
         facts["command"] = list(command)

@@ -39,8 +39,8 @@ _ALIKE = 8
 _NAME = re.compile(r"([0-9a-f]{40})-([0-9a-f]{40})")
 _HASH = re.compile(r"[0-9a-f]{64}")
 _PARTIAL = re.compile(r"\.[0-9a-f]{16}\.partial")
-#: Bytes of an index.
-_MOST = 64 * files.MB
+#: Bytes of an index, and of a file that is read at once.
+_MOST, _LARGEST = 64 * files.MB, 2 * files.GB
 #: What tells programs that make backups that nothing here need be kept (bford.info/cachedir).
 _TAG = "CACHEDIR.TAG"
 _TAGGED = "Signature: 8a477f597d28d172789f06886806bc55\n# Results of attn-export; this folder may be deleted.\n"
@@ -164,18 +164,18 @@ def _inside(target: Path, name: str) -> Path:
         raise DamagedError(str(error)) from error
 
 
-def text(entry: Entry, name: str) -> str:
-    """Read a file of an entry as text.
+def content(entry: Entry, name: str) -> bytes:
+    """Read a file of an entry.
 
     Raises:
         DamagedError: it is not what was put in.
         GoneError: the entry was removed meanwhile.
     """
     wanted = entry.files.get(name, "")
-    content = _opened(entry.folder, _place(entry, wanted).name, _MOST)
-    if hashlib.sha256(content).hexdigest() != wanted:
+    found = _opened(entry.folder, _place(entry, wanted).name, _LARGEST)
+    if hashlib.sha256(found).hexdigest() != wanted:
         raise DamagedError(f"{name} in {entry.folder} is not what was put in")
-    return content.decode("utf-8")
+    return found
 
 
 def _place(entry: Entry, digest: str) -> Path:

@@ -219,6 +219,7 @@ def test_every_drawn_node_is_written_in_pytorch_as_it_is_meant_or_not_at_all() -
 #: What was seen by hand, in other runs than those that wrote the files.
 SEEN = {
     "openvino": ("Relu v=14 x=4", TAKEN),
+    "litert": ("Relu v=14 x=4", TAKEN),
     "ncnn": ("InstanceNormalization v=6 x=3,c,c", "refused"),
     "qnn": ("Relu v=14 x=4", TAKEN),
     "rknn": ("Relu v=14 x=4", TAKEN),

@@ -10,7 +10,7 @@ from attn_export.export.lint._probed import FOLDER, TAKEN, Probed
 from benchmarks.probes import compiled, converted, drawn
 from tests.edge import needs
 
-needs("openvino", "ncnn", "pnnx", "onnxruntime_qnn")
+needs("openvino", "ncnn", "pnnx", "onnxruntime_qnn", "litert_torch", "ai_edge_litert")
 pytestmark = pytest.mark.edge
 
 IMAGE = drawn.IMAGE
@@ -23,7 +23,7 @@ NODES = (
 )
 
 
-@pytest.mark.parametrize("target", ["openvino", "ncnn", "qnn"])
+@pytest.mark.parametrize("target", ["openvino", "ncnn", "qnn", "litert"])
 def test_the_answers_are_those_of_today(target: str) -> None:
     kept = Probed.read(FOLDER / f"{target}.json")
     how = compiled if target in compiled.COMPILERS else converted

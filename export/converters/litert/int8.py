@@ -16,10 +16,11 @@ from typing import Any
 import numpy as np
 
 from attn_export.errors import ExportError
-from attn_export.export.converters.litert.counterparts import CHANNELS, RELU6, Counterpart, form, matched
+from attn_export.export.converters.litert.counterparts import CHANNELS, NONE, RELU6, Counterpart, form, matched
 from attn_export.export.converters.litert.flatbuffer import File
 from attn_export.export.converters.litert.norms import take_out
 from attn_export.export.converters.litert.tensors import MOVES, Coded, coded, ends, factor
+from attn_export.export.quantise.codes import Code
 from attn_export.export.quantise.pairs import LayerCodes, Pairs
 from attn_export.types import Array
 
@@ -87,7 +88,7 @@ class _Writer:
     """Writes the operators of a file anew, with integers where there are codes."""
 
     def __init__(self, file: File, known: Coded, found: Sequence[Counterpart]) -> None:
-        self.file, self.codes, self.exact = file, known.codes, known.exact
+        self.file, self.codes, self.exact, self.before = file, known.codes, known.exact, known.before
         self.found = {id(one.operator): one for one in found}
         self.ends = {*map(int, file.graph.inputs), *map(int, file.graph.outputs)}
         self.made: list[Any] = []
@@ -125,7 +126,8 @@ class _Writer:
 
     def _has_codes(self, one: Counterpart) -> bool:
         source, into = ends(one.operator)
-        return one.layer.codes is not None and source in self.codes and into in self.codes
+        given = self.before if one.added else self.codes
+        return one.layer.codes is not None and source in self.codes and into in given
 
     def _why(self, one: Counterpart) -> str:
         if not self._has_codes(one):
@@ -140,7 +142,7 @@ class _Writer:
         steps = layer.scales.astype(np.float64) * self.codes[source].scale
         channels = self.file.shape(int(one.operator.inputs[1]))[CHANNELS[self.file.name(one.operator)]]
         bias = np.zeros(channels) if layer.bias is None else layer.bias.astype(np.float64)
-        found = np.rint((bias + one.added) / steps)
+        found = np.rint(bias / steps)
         return found.astype(np.int32) if np.abs(found).max(initial=0.0) < 2**31 else None
 
     def _integer_layer(self, one: Counterpart, bias: Array) -> None:
@@ -153,7 +155,24 @@ class _Writer:
         self.file.quantise(weight, layer.scales, axis=axis)
         added = self.file.add_tensor(weight, "bias", "INT32", bias)
         self.file.quantise(added, layer.scales * np.float32(self.codes[source].scale))
-        self._integer(operator, [self.integers[source], weight, added])
+        inputs = [self.integers[source], weight, added]
+        if one.added:
+            self._integer_before(one, inputs)
+        else:
+            self._integer(operator, inputs)
+
+    def _integer_before(self, one: Counterpart, inputs: Sequence[int]) -> None:
+        """Write a layer into which the file took a constant, such as a hard sigmoid's: that comes behind its codes."""
+        operator, (_, into) = one.operator, ends(one.operator)
+        codes, numbers = self.file.add_tensor(into, "codes", "INT8"), self.file.add_tensor(into, "numbers", "FLOAT32")
+        self._quantised(codes, self.before[into])
+        operator.inputs, operator.outputs = np.asarray(inputs, np.int32), np.asarray([codes], np.int32)
+        self.file.raise_version(operator, _VERSIONS.get(self.file.name(operator), 1))
+        constant = self.file.add_tensor(into, "added", "FLOAT32", np.asarray(one.added, np.float32))
+        behind = self.file.operator("ADD", [numbers, constant], [into], options="AddOptions")
+        behind.builtinOptions.fusedActivationFunction = operator.builtinOptions.fusedActivationFunction
+        operator.builtinOptions.fusedActivationFunction = NONE
+        self.made += [operator, self.file.operator("DEQUANTIZE", [codes], [numbers], 2), behind]
 
     def _float_layer(self, one: Counterpart) -> None:
         """Write a layer in float with the weight of the int8 graph, which is not that of the float graph."""
@@ -217,7 +236,7 @@ class _Writer:
             self.made.append(self.file.operator("DEQUANTIZE", [self.integers[into]], [into], 2))
             return
         self.file.retype(into, "INT8")
-        self._quantised(into, into)
+        self._quantised(into, self.codes[into])
         self.integers[into] = into
 
     def _float(self, operator: Any, inputs: Sequence[int]) -> None:
@@ -245,9 +264,8 @@ class _Writer:
 
     def _codes_of(self, tensor: int) -> int:
         own = self.file.add_tensor(tensor, "codes", "INT8")
-        self._quantised(own, tensor)
+        self._quantised(own, self.codes[tensor])
         return own
 
-    def _quantised(self, tensor: int, like: int) -> None:
-        by = self.codes[like]
+    def _quantised(self, tensor: int, by: Code) -> None:
         self.file.quantise(tensor, [by.scale], by.zero_point - (_SHIFT if by.unsigned else 0))

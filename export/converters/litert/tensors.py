@@ -6,15 +6,15 @@ A factor in front of codes is a factor of their scale: the product has the same 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from attn_export.export.converters.litert.counterparts import NONE, RELU, RELU6, Counterpart
 from attn_export.export.converters.litert.flatbuffer import File
-from attn_export.export.quantise.codes import Code, code
+from attn_export.export.quantise.codes import Code
 from attn_export.export.quantise.pairs import Pairs
 
 #: Operators that move values and compute nothing: what they give has the codes of what they take.
@@ -28,16 +28,19 @@ class Coded:
     Attributes:
         codes: by tensor.
         exact: those of them that are also read as they are computed.
+        before: by tensor, the codes of what lies before a constant that the file adds within the operator.
     """
 
     codes: dict[int, Code]
     exact: Collection[int]
+    before: Mapping[int, Code] = field(default_factory=dict)
 
 
 def coded(file: File, pairs: Pairs, found: Sequence[Counterpart]) -> Coded:
     """Give tensors the codes of the int8 graph: around layers first, then through what only moves values."""
     codes: dict[int, Code] = {}
     exact = set[int]()
+    before: dict[int, Code] = {}
 
     def known(tensor: int, name: str) -> None:
         if name in pairs.rounded:
@@ -50,11 +53,10 @@ def coded(file: File, pairs: Pairs, found: Sequence[Counterpart]) -> Coded:
         known(int(one.operator.inputs[0]), layer.reads)
         if _gives_the_same(one):
             known(int(one.operator.outputs[0]), layer.gives)
-        elif one.operator.builtinOptions.fusedActivationFunction == RELU6 and layer.gives in pairs.rounded:
-            # A hard sigmoid: what the file rounds lies behind a part of it, and between 0 and 6.
-            codes.setdefault(int(one.operator.outputs[0]), code(0.0, 6.0, unsigned=True))
+        elif one.added and layer.gives == layer.key and layer.gives in pairs.rounded:
+            before[int(one.operator.outputs[0])] = pairs.rounded[layer.gives]
     _moved(file, codes)
-    return Coded(codes, exact)
+    return Coded(codes, exact, before)
 
 
 def _gives_the_same(one: Counterpart) -> bool:

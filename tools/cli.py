@@ -118,7 +118,9 @@ def export(
     ] = False,
     to: Annotated[
         str | None,
-        typer.Option(metavar="FORMATS", help="Further formats, each proven and put into the bundle, such as ort."),
+        typer.Option(
+            metavar="FORMATS", help="Further formats for the bundle, each proven where something runs it, such as ort."
+        ),
     ] = None,
     int8: options.Int8 = False,
     snr: options.LeastSnr = None,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from attn_export.reparam import ir
+from attn_export.reparam.evaluate.tensors import tensor_of
 from attn_export.types import Array
 
 _CONV: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -44,11 +44,11 @@ def reshape(x: Tensor, shape: Iterable[int]) -> Tensor:
 
 
 def _tensor(array: Array | None) -> Tensor | None:
-    return None if array is None else torch.from_numpy(np.ascontiguousarray(array))
+    return None if array is None else tensor_of(array)
 
 
 def _broadcast(array: Array, x: Tensor, axis: int | None) -> Tensor:
-    tensor = torch.from_numpy(np.asarray(array))
+    tensor = tensor_of(array)
     return tensor if axis is None else tensor.reshape(-1, *(1,) * (x.ndim - axis - 1))
 
 
@@ -71,8 +71,8 @@ def _conv(op: ir.Conv, x: Tensor) -> Tensor:
 
 
 def _linear(op: ir.Linear, x: Tensor) -> Tensor:
-    y = x @ torch.from_numpy(op.weight)
-    return y if op.bias is None else y + torch.from_numpy(op.bias)
+    y = x @ tensor_of(op.weight)
+    return y if op.bias is None else y + tensor_of(op.bias)
 
 
 def _affine(op: ir.Affine, x: Tensor) -> Tensor:
@@ -98,7 +98,7 @@ def _border(op: ir.Border, x: Tensor) -> Tensor:
     inner = torch.zeros(x.shape[2:], dtype=torch.bool)
     cut = tuple(slice(left, size - right) for (left, right), size in zip(op.ring, x.shape[2:], strict=True))
     inner[cut] = True
-    value = torch.from_numpy(op.value).reshape(1, -1, *(1,) * (x.ndim - 2))
+    value = tensor_of(op.value).reshape(1, -1, *(1,) * (x.ndim - 2))
     return torch.where(inner, x, value.expand_as(x))
 
 
@@ -125,11 +125,9 @@ def _pool(op: ir.AvgPool, x: Tensor) -> Tensor:
 
 
 def _transposed(op: ir.ConvTranspose, x: Tensor) -> Tensor:
-    full = _TRANSPOSED[x.ndim - 2](
-        x, torch.from_numpy(op.weight), None, op.strides, 0, op.extra, op.groups, op.dilations
-    )
+    full = _TRANSPOSED[x.ndim - 2](x, tensor_of(op.weight), None, op.strides, 0, op.extra, op.groups, op.dilations)
     full = _pad(full, ((0, 0), (0, 0), *((-left, -right) for left, right in op.pads)), 0.0)
-    return full if op.bias is None else full + torch.from_numpy(op.bias).reshape(-1, *(1,) * (x.ndim - 2))
+    return full if op.bias is None else full + tensor_of(op.bias).reshape(-1, *(1,) * (x.ndim - 2))
 
 
 def _depth_to_space(op: ir.DepthToSpace, x: Tensor) -> Tensor:
@@ -157,7 +155,7 @@ _MEANINGS: dict[type[ir.Op], Callable[[Any, Tensor], Tensor]] = {
     ir.Pad: lambda op, x: _pad(x, op.pads, op.value),
     ir.Border: _border,
     ir.Slice: _slice,
-    ir.Take: lambda op, x: x.index_select(op.axis, torch.from_numpy(op.index)),
+    ir.Take: lambda op, x: x.index_select(op.axis, tensor_of(op.index)),
     ir.AvgPool: _pool,
     ir.Flatten: lambda op, x: x.reshape(len(x), -1, *(1,) * op.ones),
     ir.Transpose: lambda op, x: x.permute(op.perm),

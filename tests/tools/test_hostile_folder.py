@@ -81,6 +81,7 @@ COMMANDS = [
     "conform a -o kit --backend onnxruntime",
     "sweep --family conv --plain --no-variants --mutants none --limit 120 --workers 1",
     "sign a --key nokey",
+    "cache",
 ]
 
 

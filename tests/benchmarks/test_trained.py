@@ -40,11 +40,11 @@ def test_no_picture_is_in_two_parts() -> None:
 
 def test_a_trained_repvgg_keeps_what_rounding_to_the_nearest_loses() -> None:
     model = exported("repvgg", fuse=True)
-    calibration = [{"x": one[None]} for one in part("textures", "calibration").x]
+    calibration = [{"x": one[None]} for one in part("textures", "calibration").x[:42]]
     pictures = [{"x": one[None]} for one in part("textures", "test").x[:64]]
     truth = [{"y": value} for value in answers(model, pictures)]
     naive = [{"y": v} for v in answers(usual(model, calibration, unsigned=True, per_channel=True), pictures)]
-    made = [{"y": v} for v in answers(ours(model, calibration, Wish())[0], pictures)]
+    made = [{"y": v} for v in answers(ours(model, calibration, Wish(levels=False))[0], pictures)]
     assert centred(truth, made).median > centred(truth, naive).median + 5
     assert np.mean([a["y"].argmax() == b["y"].argmax() for a, b in zip(truth, made, strict=True)]) > 0.9
 

@@ -197,7 +197,7 @@ def test_nothing_is_reported_home(command: str, whole: bundle.Bundle, tmp_path: 
     words = {
         "doctor": ["doctor"],
         "verify": ["verify", str(whole.path), "--backend", "openvino"],
-        "main job": ["se", "--preset", "test", "--to", "openvino", "--no-bench", "--mutants", "none"],
+        "main job": ["se", "--preset", "test", "--to", "openvino", "--no-bench", "--mutants", "none", "--no-cache"],
     }[command]
     code = f"{WATCH}import runpy\nsys.argv[0] = 'x'\nrunpy.run_module('attn_export', run_name='__main__')"
     done = child(tmp_path, "-c", code, *words)

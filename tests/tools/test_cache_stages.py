@@ -46,7 +46,6 @@ def never(*_: object, **__: object) -> None:
 @pytest.mark.parametrize(
     "words",
     [
-        ("se",),
         ("repvgg", "--fuse"),
         ("se", "--fp16"),
         ("se", "--to", "ort"),

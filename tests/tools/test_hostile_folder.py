@@ -64,7 +64,7 @@ COMMANDS = [
     "show se",
     "doctor",
     "targets",
-    "export se --preset test --fuse --mutants none --iterations 1 --duration 0 --warmup 0 -o out",
+    "export se --preset test --fuse --mutants none --no-bench -o out",
     "export m.onnx --mutants none --no-bench -o out2",
     "export mine/net.py:Net --input 1x3 --mutants none --no-bench -o out3",
     "verify a --data x.npy",

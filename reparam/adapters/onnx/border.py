@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, helper
 
@@ -18,7 +19,6 @@ from attn_export.reparam import ir
 from attn_export.reparam.adapters.border import fits_in, ring
 from attn_export.reparam.adapters.onnx.constants import Constants
 from attn_export.reparam.adapters.onnx.shapes import Shapes
-from attn_export.reparam.evaluate.tensors import tensor_of
 
 _STEPS = ("ScatterND", "Transpose", "Identity")
 
@@ -107,7 +107,7 @@ def _run(chain: list[NodeProto], sizes: Any, shape: Any, get: Get) -> ir.Border 
                 value[tuple(np.moveaxis(index, -1, 0))] = new
             except (IndexError, ValueError):  # indices or values that do not fit: it cannot run, and stays as it is
                 return None
-    return ring(tensor_of(value)) if value.shape == tuple(sizes) else None
+    return ring(torch.from_numpy(np.ascontiguousarray(value))) if value.shape == tuple(sizes) else None
 
 
 def _padded(node: NodeProto, op: ir.Border, get: Get) -> ir.Border | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
-from attn_export.cache import house, place
+from attn_export.cache import place
 
 
 def answered() -> bool:
@@ -22,12 +22,12 @@ def answered() -> bool:
         return False
     from attn_export.tools import typed
 
-    described = house.describe()
-    found = typed.parameters(root, described)
-    if found is None:
+    noted = typed.parameters(root)
+    if noted is None:
         return False
     from attn_export.tools.commands import kept
 
+    found, described = noted
     job = kept.job(found, described)
     as_json = bool(found["as_json"])
     return job is not None and job.show_kept(found["output"], tuple(sys.argv[1:]), as_json=as_json, noted=True)

@@ -263,6 +263,14 @@ def test_a_note_is_believed_by_its_hash(root: Path, tmp_path: Path) -> None:
     assert not file.exists()
 
 
+def test_a_later_note_stands_in_place_of_an_earlier_one(root: Path, tmp_path: Path) -> None:
+    put(root, tmp_path)
+    for number in range(3):
+        notes.put(root, KEY, number)
+        assert notes.find(root, KEY) == number
+    assert len(list(root.glob("*.note"))) == 1
+
+
 def test_a_note_in_a_folder_of_others_is_not_believed(root: Path, tmp_path: Path) -> None:
     put(root, tmp_path)
     notes.put(root, KEY, {"a": 1})

@@ -24,6 +24,7 @@ from attn_export.errors import GateError
 from attn_export.export import sources
 from attn_export.export.source import SourceOptions
 from attn_export.pipeline import deploy
+from attn_export.tools import shortcut
 from attn_export.tools.account import Account
 from attn_export.tools.commands import kept
 from attn_export.tools.commands.kept import Job
@@ -266,6 +267,16 @@ class TestShortcut:
         assert KEPT not in self.answer()
         Path("pyproject.toml").write_text("[tool.attn-export.export]\ncache = false\n")
         assert KEPT not in self.answer()
+
+    def test_words_that_were_never_noted_cost_no_look_at_our_code(
+        self, root: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[str] = []
+        monkeypatch.setattr(house, "describe", lambda: {"asked": asked.append("house")})
+        for words in (["list"], ["--help"], list(SE)):
+            monkeypatch.setattr(sys, "argv", ["attn-export", *words])
+            assert not shortcut.answered()
+        assert asked == ["house"], "only what was noted is looked at, and was noted for another house"
 
     def test_a_note_that_was_altered_is_none(self, root: Path) -> None:
         (note,) = root.glob("*.note")

@@ -8,7 +8,6 @@ What a result needs besides is only known once the subject was loaded: the modul
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import stat
@@ -69,9 +68,9 @@ class Job:
             "here": os.path.realpath(".") if ":" in self.subject else "",  # Path.cwd may raise
             "house": described,
         }
-        self.key = _key(known)
+        self.key = needs.key(known)
         stages = {name: value for name, value in known["asked"].items() if name not in _NOT_OF_THE_STAGES}
-        self.stages_key = _key({**known, "asked": stages, "of": "stages"})
+        self.stages_key = needs.key({**known, "asked": stages, "of": "stages"})
 
     def show_kept(self, output: Path | None, command: tuple[str, ...], *, as_json: bool, noted: bool = False) -> bool:
         """Write the bundle and print the account of an earlier run that was the same; False where none is kept.
@@ -210,10 +209,6 @@ class Job:
         for one in found:
             self._seen[one] = _signature(one)
         return [(str(one), needs.content(one)) for one in found]
-
-
-def _key(known: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(known, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _inside(folder: Path) -> Iterator[Path]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.machinery
+import json
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -59,6 +60,11 @@ def read(plain: Mapping[str, Any]) -> Needs:
     """Make it from plain data again."""
     folders = {path: (kind, digest) for path, (kind, digest) in plain["folders"].items()}
     return Needs(dict(plain["files"]), folders, dict(plain["variables"]))
+
+
+def key(known: Mapping[str, Any]) -> str:
+    """Give the hash of plain data, by which something is found again."""
+    return hashlib.sha256(json.dumps(known, sort_keys=True).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def content(path: Path) -> str:

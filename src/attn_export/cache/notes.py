@@ -41,7 +41,10 @@ def find(root: Path, key: str) -> Any:
 
 
 def put(root: Path, key: str, content: Any) -> None:
-    """Note something under a key, if that can be done; of too many notes those go that were not used for longest."""
+    """Note something under a key, if that can be done, in place of what was noted under it.
+
+    Of too many notes those go that were not used for longest.
+    """
     with contextlib.suppress(OSError, ValueError):
         if place.fault(root):
             return
@@ -55,7 +58,9 @@ def put(root: Path, key: str, content: Any) -> None:
         finally:
             partial.unlink(missing_ok=True)
         known = [one for one in root.iterdir() if _NAME.fullmatch(one.name)]
-        for one in sorted(known, key=lambda one: -one.stat().st_mtime)[_COUNT:]:
+        older = [one for one in known if one.name.startswith(f"{key[:40]}-") and one.name != name]
+        least = sorted(set(known) - set(older), key=lambda one: -one.stat().st_mtime)[_COUNT:]
+        for one in (*older, *least):
             one.unlink(missing_ok=True)
 
 

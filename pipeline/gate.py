@@ -166,7 +166,9 @@ class ParityGate:
 
     def refuse(self, state: PipelineState, made: Made) -> str:
         """Say why it does not pass, and where it leaves the reference; nothing where it passes."""
-        if made.result is None:
+        if made.result is None:  # nothing here runs it, and its converter has checked it otherwise
+            assert made.converted
+            assert all(one.checked for one in made.converted)
             return ""
         parity = made.result.parity
         if parity.ok:

@@ -13,6 +13,7 @@ from attn_export.export.converters.ort import Ort
 from attn_export.export.sources.catalogue import from_spec
 from attn_export.mechanisms import MECHANISMS
 from attn_export.pipeline import deploy, stages
+from attn_export.pipeline.gate import ParityGate
 from attn_export.pipeline.options import BuildOptions, DeployOptions
 
 
@@ -65,3 +66,12 @@ def test_one_that_says_nothing_of_itself_is_refused(tmp_path: Path, monkeypatch:
     with pytest.raises(BackendMissingError, match="no backend here runs an artifact of kind unrun"):
         made(tmp_path, monkeypatch, "silent")
     assert not (tmp_path / "b").exists()
+
+
+def test_no_other_stage_passes_without_a_figure(tmp_path: Path) -> None:
+    state = stages.build(from_spec("eca", MECHANISMS["eca"], "test"), BuildOptions())
+    gate = ParityGate((), tmp_path, 1, None)
+    silent = Silent().convert(Source(state.model, {}))
+    for one in (state.made[0], replace(state.made[0], converted=(silent,))):
+        with pytest.raises(AssertionError):
+            gate.refuse(state, replace(one, result=None))

@@ -6,17 +6,32 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
     R = TypeVar("R", bound=DataclassInstance)
 
+    class Keyed(DataclassInstance, Protocol):
+        """A row that knows what tells it from others."""
+
+        @property
+        def key(self) -> tuple[str, str]:
+            """What it is a row of, and the rest."""
+
+    K = TypeVar("K", bound=Keyed)
+
 
 def lines(file: Path) -> list[str]:
     """Read the lines that hold a row; none where there is no file."""
     return [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()] if file.exists() else []
+
+
+def read(file: Path, kind: type[K]) -> dict[tuple[str, str], K]:
+    """Read rows of one kind by their keys; of two of one key the later holds."""
+    found = (kind(**json.loads(line)) for line in lines(file))
+    return {row.key: row for row in found}
 
 
 def append(file: Path, row: DataclassInstance) -> None:

@@ -35,8 +35,6 @@ from benchmarks.int8.subject import Subject, subjects
 
 #: Pictures of the test that dB are taken of.
 FIRST = 200
-#: The method that is shown on what was not fused, too.
-USUAL = "quantize_static, uint8 per channel"
 
 
 def main(argv: Sequence[str]) -> None:
@@ -64,11 +62,10 @@ def main(argv: Sequence[str]) -> None:
 def run(subject: Subject, chosen: Mapping[str, methods.Method]) -> None:
     """Measure one network by every method."""
     truth = answers(subject.fused, subject.test)
-    varies = share(truth)
-    add(timed(Row(subject.name, "float32, fused", accuracy=_right(subject, truth), varies=varies, ratio=1.0), subject))
+    right = _right(subject, truth)
+    add(Row(subject.name, "float32, fused", accuracy=right, varies=share(truth), ratio=1.0))
     if subject.plain is not None:
-        row = Row(subject.name, "float32, not fused", accuracy=_right(subject, truth))
-        add(timed(row, subject, subject.plain))
+        add(timed(Row(subject.name, "float32, not fused", accuracy=right), subject, subject.plain))
     for method, make in chosen.items():
         try:
             made, floats = make(subject.fused, subject.calibration)
@@ -77,9 +74,9 @@ def run(subject: Subject, chosen: Mapping[str, methods.Method]) -> None:
             add(Row(subject.name, method, failure=str(failed).splitlines()[0][:200]))
             continue
         add(timed(judged(Row(subject.name, method, floats=floats), subject, truth, came), subject, made))
-    if subject.plain is not None and USUAL in chosen:
-        made = chosen[USUAL](subject.plain, subject.calibration)[0]
-        row = judged(Row(subject.name, f"not fused: {USUAL}"), subject, truth, answers(made, subject.test))
+    if subject.plain is not None and methods.USUAL in chosen:
+        made = chosen[methods.USUAL](subject.plain, subject.calibration)[0]
+        row = judged(Row(subject.name, methods.NOT_FUSED), subject, truth, answers(made, subject.test))
         add(timed(row, subject, made))
 
 
@@ -118,10 +115,8 @@ def answers(model: onnx.ModelProto, feeds: Sequence[Feeds]) -> list[Array]:
     return [session.run(None, dict(feed))[0][0] for feed in feeds]
 
 
-def timed(row: Row, subject: Subject, model: onnx.ModelProto | None = None) -> Row:
-    """Add how long a model takes, in turns with the fused one; that one needs no watch."""
-    if model is None:
-        return row
+def timed(row: Row, subject: Subject, model: onnx.ModelProto) -> Row:
+    """Add how long a model takes, in turns with the fused one."""
     with tempfile.TemporaryDirectory() as folder:
         one, other, cases = (Path(folder, name) for name in ("one.onnx", "other.onnx", "cases.npz"))
         onnx.save(model, one)

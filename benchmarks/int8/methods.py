@@ -101,6 +101,9 @@ METHODS: Mapping[str, Method] = {
     "ours, none slower": lambda model, feeds: ours(model, feeds, Wish(), timed=True),
     "ours, 40 dB asked for": lambda model, feeds: ours(model, feeds, Wish(least_snr=40.0)),
 }
+#: The method that is shown on what was not fused, too, and what it is called there.
+USUAL = "quantize_static, uint8 per channel"
+NOT_FUSED = f"not fused: {USUAL}"
 #: The name in the table of what another environment does.
 NNCF = "NNCF"
 #: Of the rows of a network.
@@ -110,5 +113,5 @@ ORDER = (
     *(name for name in METHODS if not name.startswith("ours")),
     NNCF,
     *(name for name in METHODS if name.startswith("ours")),
-    "not fused: quantize_static, uint8 per channel",
+    NOT_FUSED,
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -57,5 +56,4 @@ class Row:
 
 def read(file: Path = FILE) -> dict[tuple[str, str], Row]:
     """Read the rows; of two of one key the later holds."""
-    found = (Row(**json.loads(line)) for line in row_files.lines(file))
-    return {row.key: row for row in found}
+    return row_files.read(file, Row)

@@ -32,7 +32,7 @@ from benchmarks.int8.__main__ import answers
 from benchmarks.int8.methods import ours
 from benchmarks.int8.runtime_row import FILE, RuntimeRow, read
 from tests.data.trained.nets import NETS
-from tests.data.trained.pictures import part
+from tests.data.trained.pictures import feeds
 from tests.data.trained.trained import module
 
 #: Pictures of the test that dB are taken of; a simulator takes the first of them.
@@ -65,9 +65,8 @@ def run(name: str) -> None:
 
     subject = api.load(module(name), (torch.zeros(2, 3, 32, 32),), dynamic={"x": {0: Dim("b", 1)}}, name=name)
     state = stages.build(subject, BuildOptions(fuse=True, to=("litert",)))
-    calibration = [{"x": one[None]} for one in part("textures", "calibration").x]
-    pictures = [{"x": one[None]} for one in part("textures", "test").x[:FIRST]]
-    model, _ = ours(state.model.model, calibration, Wish())
+    pictures = feeds("textures", "test")[:FIRST]
+    model, _ = ours(state.model.model, feeds("textures", "calibration"), Wish())
     known = {one.name: one for one in state.converted}
     source = Source(state.model, state.feeds[0], asked=INT8, int8=model, made=known)
     layers = sum(node.op_type == "DequantizeLinear" and node.input[0] in _constants(model) for node in model.graph.node)
@@ -109,7 +108,7 @@ def _converted(work: _Work, to: str) -> RuntimeRow:
     contract = work.source.exported.contract
     options = Options(precision=INT8, inputs=contract.inputs, outputs=contract.outputs)
     with backends.opened(to, work.folder / next(iter(one.files)), options) as call:
-        came = [call(feeds)[contract.outputs[0].name][0].copy() for feeds in work.pictures]
+        came = [call(picture)[contract.outputs[0].name][0].copy() for picture in work.pictures]
     return replace(work.row(backends.BACKENDS[to].version(), came), floats=len(one.floats))
 
 

@@ -26,7 +26,7 @@ from attn_export.pipeline.options import BuildOptions
 from attn_export.types import Array, Dim, Feeds
 from benchmarks.train_small.training import Recipe, train
 from tests.data.trained.nets import NETS, Stack
-from tests.data.trained.pictures import part
+from tests.data.trained.pictures import feeds, part
 from tests.data.trained.trained import exported
 
 #: Pictures of files: those to learn from, and those of the test.
@@ -56,11 +56,8 @@ class Subject:
 
 def small(name: str) -> Subject:
     """Give one of the five."""
-    test = part("textures", "test")
     plain, fused = exported(name, fuse=False), exported(name, fuse=True)
-    learnt = [{"x": one[None]} for one in part("textures", "calibration").x]
-    judged = [{"x": one[None]} for one in test.x]
-    return Subject(name, fused, _if_other(plain, fused), learnt, judged, test.y.tolist())
+    return _trained(name, plain, fused, "textures")
 
 
 class Wide(Stack):
@@ -72,12 +69,15 @@ class Wide(Stack):
 
 def wide() -> Subject:
     """Train the wide one, seeded, and give it."""
-    test = part("digits", "test")
     net: nn.Module = train(Wide, part("digits", "training"), Recipe(6, 2e-3)).model
     subject = api.load(net, (torch.zeros(2, 3, 32, 32),), dynamic={"x": {0: Dim("b", 1)}}, name="wide")
     plain, fused = (stages.build(subject, BuildOptions(fuse=fuse)).model.model for fuse in (False, True))
-    learnt = [{"x": one[None]} for one in part("digits", "calibration").x]
-    return Subject("repvgg, wide", fused, plain, learnt, [{"x": one[None]} for one in test.x], test.y.tolist())
+    return _trained("repvgg, wide", plain, fused, "digits")
+
+
+def _trained(name: str, plain: onnx.ModelProto, fused: onnx.ModelProto, kind: str) -> Subject:
+    learnt, judged, labels = feeds(kind, "calibration"), feeds(kind, "test"), part(kind, "test").y.tolist()
+    return Subject(name, fused, _if_other(plain, fused), learnt, judged, labels)
 
 
 #: Brings a crop, ``h w 3`` from 0 to 1, to what a file takes.

@@ -15,7 +15,7 @@ from benchmarks.int8.methods import ours, usual
 from benchmarks.int8.row import read
 from benchmarks.train_small import __main__ as training
 from tests.data.trained.nets import NETS
-from tests.data.trained.pictures import part
+from tests.data.trained.pictures import feeds, part
 from tests.data.trained.trained import exported, module
 
 pytestmark = pytest.mark.slow
@@ -40,8 +40,7 @@ def test_no_picture_is_in_two_parts() -> None:
 
 def test_a_trained_repvgg_keeps_what_rounding_to_the_nearest_loses() -> None:
     model = exported("repvgg", fuse=True)
-    calibration = [{"x": one[None]} for one in part("textures", "calibration").x[:42]]
-    pictures = [{"x": one[None]} for one in part("textures", "test").x[:64]]
+    calibration, pictures = feeds("textures", "calibration")[:42], feeds("textures", "test")[:64]
     truth = [{"y": value} for value in answers(model, pictures)]
     naive = [{"y": v} for v in answers(usual(model, calibration, unsigned=True, per_channel=True), pictures)]
     made = [{"y": v} for v in answers(ours(model, calibration, Wish(levels=False))[0], pictures)]

@@ -53,6 +53,11 @@ def part(kind: str, which: str) -> Part:
     return Part(prepared.astype(np.float32), labels.astype(np.int64))
 
 
+def feeds(kind: str, which: str) -> list[dict[str, NDArray[np.float32]]]:
+    """Give the same pictures one by one, as the networks' ONNX files take them: input ``x``, ``1 3 32 32``."""
+    return [{"x": one[None]} for one in part(kind, which).x]
+
+
 def _digits(which: str) -> tuple[Pixels, Pixels]:
     kept = np.load(FOLDER / "digits.npz")
     small, labels = kept["pictures"], kept["labels"]

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from attn_export.cache.place import of_user
 from attn_export.errors import WriteError
 from attn_export.process import activity
 
@@ -22,9 +23,8 @@ _PARTIAL = ".partial"
 
 
 def root() -> Path:
-    """Name the folder of all of them, by the XDG rules: a variable that is no absolute path does not count."""
-    asked = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (asked if asked.is_absolute() else Path.home() / ".cache") / "attn-export" / "emulation"
+    """Name the folder of all of them."""
+    return of_user() / "emulation"
 
 
 def place(kind: str, asked: Iterable[str]) -> Path:

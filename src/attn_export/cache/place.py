@@ -22,10 +22,17 @@ _GB = 1e9
 _LINKS = 40
 
 
+def of_user() -> Path:
+    """Name this user's folder for what can be made again, by the XDG rules.
+
+    ``XDG_CACHE_HOME`` does not count where it is no absolute path.
+    """
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    return (base if base.is_absolute() else Path("~/.cache").expanduser()) / "attn-export"
+
+
 def folder() -> Path | None:
     """Name the folder, whether it is there or not; None where there is to be no cache.
-
-    By the XDG rules: ``XDG_CACHE_HOME`` does not count where it is no absolute path.
 
     Raises:
         UsageError: the variable for it names none.
@@ -35,10 +42,7 @@ def folder() -> Path | None:
         return None
     if asked and not Path(asked).is_absolute():
         raise UsageError(f"{FOLDER}: expected an absolute path, or {OFF}; got {asked[:200]!r}")
-    if asked:
-        return Path(asked)
-    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    return (base if base.is_absolute() else Path("~/.cache").expanduser()) / "attn-export" / "results"
+    return Path(asked) if asked else of_user() / "results"
 
 
 def bound() -> int:

@@ -692,6 +692,10 @@ def sweep(
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Where bundles, logs and the results go.")
     ] = Path("sweep"),
+    matrix: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A TOML file of subjects, precisions, targets and devices to multiply out."),
+    ] = None,
     workers: Annotated[int, typer.Option(min=1, max=1024, metavar="N", help="Worker processes.")] = 2,
     job_timeout: Annotated[
         float, typer.Option(min=1, max=1e6, metavar="SECONDS", help="Seconds that one entry may take.")
@@ -702,15 +706,16 @@ def sweep(
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
-    """Run the whole catalogue through the main job."""
+    """Run the whole catalogue, or a matrix, through the main job; prove and measure bundles on devices."""
     from attn_export.tools.commands import sweep as command
 
     command.sweep(
         command.SweepOptions(
             families=tuple(family or ()),
-            presets=tuple(preset or ("test",)),
+            presets=tuple(preset or ()),
             fuse=fuse,
             variants=variants,
+            matrix=matrix,
             output=output,
             workers=workers,
             job_timeout=job_timeout,

@@ -125,7 +125,8 @@ def from_sweep(folder: Path) -> dict[str, CatalogueFigures]:
     try:
         rows = json.loads(file.read_text(encoding="utf-8"))["rows"]
         timed = timings(folder)
-        return {row["label"]: _measured(row, folder, timed) for row in rows if row["status"] == "passed"}
+        made = [row for row in rows if row["status"] == "passed" and "@" not in row["label"]]  # not what devices gave
+        return {row["label"]: _measured(row, folder, timed) for row in made}
     except (OSError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
         raise LoadError(f"{file} is not a result of `attn-export sweep`: {type(error).__name__}: {error}") from error
 

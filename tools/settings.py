@@ -12,8 +12,6 @@ folder from elsewhere must not say how strictly it is checked.
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from typing import Any
 from typer.core import TyperGroup, TyperOption
 
 from attn_export.errors import UnknownNameError, UsageError
-from attn_export.untrusted import files
+from attn_export.untrusted import files, toml
 
 TABLE = "attn-export"
 FILE = "pyproject.toml"
@@ -89,13 +87,7 @@ def _nearest(folder: Path) -> Path | None:
 
 
 def _table(file: Path) -> Mapping[str, Any]:
-    toml = next((name for name in ("tomllib", "tomli") if importlib.util.find_spec(name)), None)
-    if toml is None:  # Python 3.10, whose standard library reads no TOML
-        raise UsageError(f"{file}: reading [tool.{TABLE}] needs Python 3.11 or newer, or: pip install tomli")
-    try:
-        content = importlib.import_module(toml).loads(files.read(file, _MOST, UsageError).decode("utf-8"))
-    except ValueError as error:  # of TOML, or of UTF-8
-        raise UsageError(f"{file} cannot be read: {error}") from error
+    content = toml.read(file, UsageError, _MOST)
     table = content.get("tool", {}).get(TABLE, {})
     if not isinstance(table, Mapping):
         raise UsageError(f"{file}: expected a table [tool.{TABLE}], got {type(table).__name__}")

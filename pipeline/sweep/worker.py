@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +20,19 @@ from attn_export.errors import AttnExportError
 from attn_export.mechanisms import MECHANISMS
 from attn_export.pipeline.progress import Progress
 
+Answered = tuple[str, str, dict[str, Any] | None]
 
-def serve(settings: dict[str, Any]) -> None:
-    """Take jobs until the parent ends."""
+
+def serve(run: Callable[[dict[str, Any]], Answered]) -> None:
+    """Take jobs until the parent ends; ``log`` names the file for what a job prints."""
     with os.fdopen(os.dup(1), "w", encoding="utf-8") as answers:
         for line in sys.stdin:
             job = json.loads(line)
-            with _logged(Path(settings["folder"]) / f"{job['label']}.log"):
-                answer = run(job, settings)
+            try:
+                with _logged(Path(job["log"])):
+                    answer = run(job)
+            except OSError as error:
+                answer = "WriteError", f"cannot write {job['log']}: {error.strerror or error}", None
             answers.write(json.dumps(answer) + "\n")
             answers.flush()
 
@@ -59,7 +64,7 @@ class _Log(Progress):
         sys.stderr.write(f"warning: {text}\n")
 
 
-def run(job: dict[str, Any], settings: dict[str, Any]) -> tuple[str, str, dict[str, Any] | None]:
+def run(job: dict[str, Any]) -> Answered:
     """Run one job in this process; whatever happens is an answer: its status, a sentence, and the result."""
     try:
         import torch
@@ -69,13 +74,13 @@ def run(job: dict[str, Any], settings: dict[str, Any]) -> tuple[str, str, dict[s
         from attn_export.pipeline.options import BuildOptions, DeployOptions
 
         torch.set_num_threads(1)
-        target = Path(settings["folder"]) / job["label"]
+        target = Path(job["target"])
         subject = from_spec(job["name"], MECHANISMS[job["name"]], job["preset"])
         options = DeployOptions(
             output=target,
-            build=BuildOptions(fuse=job["fuse"]),
-            bench=settings["bench"],
-            mutants=settings["mutants"],
+            build=BuildOptions(fuse=job["fuse"], fp16=job["precision"] == "float16", to=tuple(job["to"])),
+            bench=job["bench"],
+            mutants=job["mutants"],
             command=("sweep", job["label"]),
         )
         outcome = deploy.deploy(subject, options, _Log())
@@ -89,4 +94,4 @@ def run(job: dict[str, Any], settings: dict[str, Any]) -> tuple[str, str, dict[s
 
 
 if __name__ == "__main__":
-    serve(json.loads(sys.argv[1]))
+    serve(run)

@@ -9,10 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from attn_export.pipeline.sweep.job import Plan, SweepJob
+from attn_export.pipeline.sweep.sweeping import Settings, sweep
 
 from attn_export.errors import LoadError, UnknownNameError
 from attn_export.mechanisms import MECHANISMS
-from attn_export.pipeline.sweep.jobs import Settings, SweepJob, sweep
 from attn_export.tools.measured import CAVEAT, CatalogueFigures, Timing, from_sweep, keep, kept, merged, model_of
 from benchmarks import catalogue_latency
 from benchmarks.pages.catalogue import FOLDER, INDEX, page, pages, texts
@@ -94,7 +95,7 @@ def test_every_entry_is_measured_at_both_sizes() -> None:
 
 def test_from_sweep_to_pages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole flow on one entry: sweep, time, time again (nothing left to do), read."""
-    rows = sweep([SweepJob("acnet", "test", fuse=True)], Settings(folder=tmp_path, workers=1, mutants="none"))
+    rows = sweep(Plan((SweepJob("acnet", "test", fuse=True),)), Settings(folder=tmp_path, workers=1, mutants="none"))
     assert rows[0].ok
     assert from_sweep(tmp_path)["acnet-test-fused"].latency is None
     monkeypatch.setattr(sys, "argv", ["catalogue_latency", str(tmp_path)])

@@ -1,4 +1,4 @@
-"""``sweep`` on the command line: a line for each entry as it ends, a table of what failed, and the count."""
+"""``sweep`` on the command line: a line for each job as it ends, a table of what failed, and the count."""
 
 from __future__ import annotations
 
@@ -6,13 +6,32 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from attn_export.errors import GateError, UnknownNameError, UsageError
+from attn_export.errors import (
+    AttnExportError,
+    BackendMissingError,
+    GateError,
+    InconclusiveError,
+    UnknownNameError,
+    UsageError,
+)
 from attn_export.export import sources
 from attn_export.mechanisms import MECHANISMS
 from attn_export.pipeline.options import Mutants
-from attn_export.pipeline.sweep.jobs import RESULTS, Settings, SweepRow, jobs
-from attn_export.pipeline.sweep.jobs import sweep as run
+from attn_export.pipeline.sweep import matrix
+from attn_export.pipeline.sweep.catalogue import jobs
+from attn_export.pipeline.sweep.job import Plan
+from attn_export.pipeline.sweep.rows import RESULTS, SweepRow, exit_code
+from attn_export.pipeline.sweep.sweeping import Settings
+from attn_export.pipeline.sweep.sweeping import sweep as run
 from attn_export.tools import console
+
+#: What a sweep ends with, by its exit code.
+_ENDS: dict[int, type[AttnExportError]] = {
+    1: GateError,
+    3: AttnExportError,
+    4: BackendMissingError,
+    5: InconclusiveError,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +42,7 @@ class SweepOptions:
     presets: tuple[str, ...]
     fuse: bool | None
     variants: bool
+    matrix: Path | None
     output: Path
     workers: int
     job_timeout: float
@@ -32,17 +52,10 @@ class SweepOptions:
 
 
 def sweep(asked: SweepOptions, *, as_json: bool, quiet: bool) -> None:
-    """Run it; exit 1 when any entry failed."""
-    families, presets, folder = asked.families, asked.presets, asked.output
-    known = sorted({entry.family for entry in MECHANISMS.entries.values()})
-    for family in families:
-        if family not in known:
-            raise UnknownNameError("family", family, known)
-    wanted = jobs(families, presets, fuse=asked.fuse, variants=asked.variants)
-    if not wanted:
-        raise UsageError(f"no entry has a preset called {' or '.join(presets)}; `attn-export show NAME` lists them")
-
-    sources.refuse_without_torch()  # once, and not by every job
+    """Run it; exit 1 when any job failed, 5 when some gave no verdict and none failed."""
+    plan = _plan(asked)
+    if plan.builds:
+        sources.refuse_without_torch()  # once, and not by every job
 
     def said(row: SweepRow, done: int, of: int) -> None:
         if not quiet:
@@ -52,7 +65,7 @@ def sweep(asked: SweepOptions, *, as_json: bool, quiet: bool) -> None:
             )
 
     settings = Settings(
-        folder=folder,
+        folder=asked.output,
         workers=asked.workers,
         job_timeout=asked.job_timeout,
         bench=asked.bench,
@@ -60,19 +73,43 @@ def sweep(asked: SweepOptions, *, as_json: bool, quiet: bool) -> None:
         mutants=asked.mutants,
     )
     began = time.perf_counter()
-    rows = run(wanted, settings, said)
+    rows = run(plan, settings, said)
     failed = [row for row in rows if not row.ok]
-    reused = sum(row.cached for row in rows)
     if as_json:
         console.emit({"rows": [asdict(row) for row in rows]})
     else:
         for row in failed:
-            console.say(f"{row.label}: {row.status}: {row.message}  ({folder / row.label}.log)")
-        entries = len({job.name for job in wanted})
-        minutes = (time.perf_counter() - began) / 60
-        console.say(
-            f"{len(rows) - len(failed)} of {len(rows)} runs of {entries} entries passed, none skipped,"
-            f" {reused} unchanged; {minutes:.1f} minutes, {asked.workers} workers; {folder / RESULTS}"
-        )
+            console.say(f"{row.label}: {row.status}: {row.message}  ({asked.output / row.label}.log)")
+        console.say(_count(plan, rows, time.perf_counter() - began, asked))
     if failed:
-        raise GateError(f"{len(failed)} of {len(rows)} runs failed")
+        raise _ENDS[exit_code(rows)](f"{len(failed)} of {len(rows)} runs failed")
+
+
+def _plan(asked: SweepOptions) -> Plan:
+    """Say which jobs are meant.
+
+    Raises:
+        UsageError: none are, or both a matrix and a part of the catalogue.
+    """
+    if asked.matrix is not None:
+        if asked.families or asked.presets or asked.fuse is not None:
+            raise UsageError("--matrix says which jobs there are; leave --family, --preset and --fuse out")
+        return matrix.read(asked.matrix)
+    known = sorted({entry.family for entry in MECHANISMS.entries.values()})
+    for family in asked.families:
+        if family not in known:
+            raise UnknownNameError("family", family, known)
+    presets = asked.presets or ("test",)
+    wanted = jobs(asked.families, presets, fuse=asked.fuse, variants=asked.variants)
+    if not wanted:
+        raise UsageError(f"no entry has a preset called {' or '.join(presets)}; `attn-export show NAME` lists them")
+    return Plan(tuple(wanted))
+
+
+def _count(plan: Plan, rows: list[SweepRow], seconds: float, asked: SweepOptions) -> str:
+    passed, reused = sum(row.ok for row in rows), sum(row.cached for row in rows)
+    entries = len({job.name for job in plan.builds})
+    return (
+        f"{passed} of {len(rows)} runs of {entries} entries passed, none skipped,"
+        f" {reused} unchanged; {seconds / 60:.1f} minutes, {asked.workers} workers; {asked.output / RESULTS}"
+    )

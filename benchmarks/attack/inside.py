@@ -44,7 +44,7 @@ LONGEST, LINES = 4000, 25
 #: What costs seconds: reached is enough, unless an attempt wants it in full.
 DEAR = (
     ("attn_export.pipeline.deploy", "_deploy"),
-    ("attn_export.pipeline.sweep.sweeping", "sweep"),
+    ("attn_export.pipeline.sweep.sweeping", "Local"),
     ("attn_export.tools.commands.bench", "measure_bundle"),
     ("attn_export.tools.commands.bench", "compare_latency"),
     ("attn_export.deploy_tests.conformance.kit", "_conform_one"),

@@ -9,11 +9,11 @@ import sys
 from pathlib import Path
 
 import pytest
-from attn_export.pipeline.sweep.job import Plan, SweepJob
-from attn_export.pipeline.sweep.sweeping import Settings, sweep
 
 from attn_export.errors import LoadError, UnknownNameError
 from attn_export.mechanisms import MECHANISMS
+from attn_export.pipeline.sweep.job import Plan, SweepJob
+from attn_export.pipeline.sweep.sweeping import Settings, sweep
 from attn_export.tools.measured import CAVEAT, CatalogueFigures, Timing, from_sweep, keep, kept, merged, model_of
 from benchmarks import catalogue_latency
 from benchmarks.pages.catalogue import FOLDER, INDEX, page, pages, texts

@@ -150,14 +150,16 @@ def export(
     cache: Annotated[
         bool, typer.Option(help="Whether to take the result of an equal run from the cache, and to keep this one.")
     ] = True,
+    store: options.Store = None,
     as_json: options.Json = False,
     verbose: options.Verbose = 0,
     quiet: options.Quiet = False,
 ) -> None:
     """Fuse, export, simplify, prove and measure one subject, and write its bundle."""
     parameters = dict(locals())  # all of them: an option that is added tells results apart, too
-    from attn_export.tools.commands import kept
+    from attn_export.tools.commands import kept, stored
 
+    root = stored.prepared(store)
     job, typed = kept.job(parameters), tuple(sys.argv[1:])
     if job is not None and job.show_kept(output, typed, as_json=as_json):
         return
@@ -211,6 +213,7 @@ def export(
             command=typed,
         ),
         job,
+        store=root,
         as_json=as_json,
         verbosity=-1 if quiet else verbose,
     )
@@ -303,6 +306,7 @@ def verify(
         str | None,
         typer.Option(metavar="MODEL", help="With --emulate: which processor, as cortex-a72 (by default) or max."),
     ] = None,
+    store: options.Store = None,
     as_json: options.Json = False,
 ) -> None:
     """Verify bundles on this machine. Needs neither torch nor onnx, but for --fresh."""
@@ -322,6 +326,7 @@ def verify(
         rtol=rtol,
         held=device.Held(expect, signers, tolerance, snr),
         threads=threads,
+        store=store,
     )
     if emulate is None and cpu is None:
         device.verify(asked, as_json=as_json)
@@ -442,6 +447,7 @@ def bench(
     ] = None,
     profile: Annotated[bool, typer.Option("--profile", help="Show where the time goes, node by node.")] = False,
     shapes: options.Shapes = None,
+    store: options.Store = None,
     as_json: options.Json = False,
     verbose: options.Verbose = 0,
     quiet: options.Quiet = False,
@@ -468,6 +474,7 @@ def bench(
             batch_sweep=batch_sweep,
             profile=profile,
             shapes=tuple(shapes or ()),
+            store=store,
         ),
         as_json=as_json,
         verbosity=-1 if quiet else verbose,
@@ -703,6 +710,7 @@ def sweep(
     bench: Annotated[bool, typer.Option(help="Whether to measure latency.")] = False,
     cache: Annotated[bool, typer.Option(help="Whether to reuse the results of what has not changed.")] = True,
     mutants: options.Mutants = "fast",
+    store: options.Store = None,
     as_json: options.Json = False,
     quiet: options.Quiet = False,
 ) -> None:
@@ -722,6 +730,7 @@ def sweep(
             bench=bench,
             cache=cache,
             mutants=options.mutants(mutants),
+            store=store,
         ),
         as_json=as_json,
         quiet=quiet,

@@ -20,6 +20,13 @@ Verbose = Annotated[
     typer.Option("--verbose", "-v", count=True, show_default=False, help="Show every stage, even without a terminal."),
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress and no warnings.")]
+Store = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR",
+        help="Also keep this run in a store, for `history`; by default the one that ATTN_EXPORT_STORE names, if any.",
+    ),
+]
 Shapes = Annotated[
     list[str] | None,
     typer.Option(

@@ -28,7 +28,7 @@ TAKE = ("export", "diff", "bench", "fuse", "lint", "sweep")
 #: Bytes of a ``pyproject.toml``.
 _MOST = 1 << 20
 #: Options that a file may not set: where results go and what is printed is for the one who types.
-_TYPED = {"output", "as_json", "help", "version", "debug"}
+_TYPED = {"output", "store", "as_json", "help", "version", "debug"}
 
 
 def defaults_here(group: TyperGroup) -> dict[str, Any]:

@@ -121,26 +121,36 @@ def compare_latency(
     one, other = (TimedModel(side, backend) if isinstance(side, Path) else side for side in (candidate, baseline))
     clock = clock_of((one.backend, other.backend), rule.threads)
 
-    def run_process(seed: int) -> Blocks:
-        request = {
-            "models": [side.to_dict() for side in (one, one, other, other)],
-            "cases": str(cases),
-            "case": case,
-            "rules": asdict(rule),
-            "clock": clock,
-            "cores": _cores(rule.threads, seed) if clock == PINNED else [],
-            "seed": seed,
-        }
-        who = " and ".join(dict.fromkeys((one.backend, other.backend)))
-        with activity.doing("measuring two models against each other", who=who, model=one.path):
-            done = children.run("attn_export.deploy_tests.latency.comparison_worker", json.dumps(request))
-        if done.returncode:
-            last = children.ending(done.returncode, done.stderr)
-            raise BackendError(f"measuring {one.path} against {other.path} on {who} broke: {last}")
-        rounds: Blocks = json.loads(done.stdout.splitlines()[-1])
-        return rounds
+    def run(seed: int) -> Blocks:
+        return run_process((one, one, other, other), cases, case, rule, clock, seed)
 
-    return repeat_until_clear(run_process, rule, progress, clock)
+    return repeat_until_clear(run, rule, progress, clock)
+
+
+def run_process(models: Sequence[TimedModel], cases: Path, case: int, rules: Rules, clock: str, seed: int) -> Blocks:
+    """Let sessions of these models take turns in a fresh interpreter: the median time of each one's block, by round.
+
+    Raises:
+        BackendError: a model does not load or run.
+    """
+    first, last = models[0], models[-1]
+    request = {
+        "models": [model.to_dict() for model in models],
+        "cases": str(cases),
+        "case": case,
+        "rules": asdict(rules),
+        "clock": clock,
+        "cores": _cores(rules.threads, seed) if clock == PINNED else [],
+        "seed": seed,
+    }
+    who = " and ".join(dict.fromkeys((first.backend, last.backend)))
+    with activity.doing("measuring two models against each other", who=who, model=first.path):
+        done = children.run("attn_export.deploy_tests.latency.comparison_worker", json.dumps(request))
+    if done.returncode:
+        why = children.ending(done.returncode, done.stderr)
+        raise BackendError(f"measuring {first.path} against {last.path} on {who} broke: {why}")
+    rounds: Blocks = json.loads(done.stdout.splitlines()[-1])
+    return rounds
 
 
 def clock_of(names: Sequence[str], threads: int) -> str:

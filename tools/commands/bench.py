@@ -12,11 +12,15 @@ from attn_export.deploy_tests import backends, open_bundle
 from attn_export.deploy_tests.latency import budget
 from attn_export.deploy_tests.latency.comparison import LatencyComparison, Rules, compare_latency
 from attn_export.deploy_tests.latency.measure import Protocol
+from attn_export.deploy_tests.latency.repeated import repeat_latency
+from attn_export.deploy_tests.latency.statistics import Interval
 from attn_export.deploy_tests.latency.timed_model import common_case, runtime_for, timed_model
 from attn_export.deploy_tests.machine import environment
 from attn_export.deploy_tests.measurement import Measurement, MeasureOptions, measure_bundle, thread_counts
+from attn_export.deploy_tests.store.record import Subject
 from attn_export.errors import BackendMissingError, InconclusiveError, UsageError
 from attn_export.tools import console
+from attn_export.tools.commands import stored
 from attn_export.tools.commands.bench_all import bench_all
 from attn_export.tools.progress import TerminalProgress
 
@@ -42,6 +46,7 @@ class BenchOptions:
     batch_sweep: str | None = None
     profile: bool = False
     shapes: tuple[str, ...] = ()
+    store: Path | None = None
 
     @property
     def rules(self) -> Rules:
@@ -90,6 +95,7 @@ def bench(asked: BenchOptions, *, as_json: bool, verbosity: int) -> None:
     if len(asked.paths) > 2:
         raise UsageError(f"expected one bundle, or two to compare; got {len(asked.paths)}")
     progress = TerminalProgress(verbosity)
+    store = stored.prepared(asked.store)
     sides = [_side(path, asked) for path in asked.paths]
     faster_than = _side(asked.faster_than, asked) if asked.faster_than else None
     baseline = _baseline(asked.baseline, asked) if asked.baseline else None
@@ -101,6 +107,8 @@ def bench(asked: BenchOptions, *, as_json: bool, verbosity: int) -> None:
             whole = side.on(case) if side.whole.path == sides[0].whole.path else side.whole
             measured = measure_bundle(whole, side.backend, asked.measure(), progress=progress.detail)
             results.append((side, measured))
+        if store and len(sides) == 1:
+            measured.plain["repeated"] = _repeated(side, asked, progress)
         if not as_json:
             console.say(*_lines(side.typed, measured))
     for warning in results[0][1].warnings:
@@ -111,12 +119,14 @@ def bench(asked: BenchOptions, *, as_json: bool, verbosity: int) -> None:
         findings.append(budget.faster(_compare(sides[0], faster_than, asked, progress), faster_than.typed))
     if baseline is not None:
         findings.append(_regression(results[0], baseline, most, asked, progress))
+    runs = [{"bundle": str(side.whole.path), **measured.plain} for side, measured in results]
+    comparison = _plain(sides, compared, case) if compared else None
+    held = [finding.to_dict() for finding in findings]
+    machine = environment.describe(*dict.fromkeys(side.backend for side in sides))
+    content: dict[str, Any] = {"environment": machine, "runs": runs, "comparison": comparison, "budgets": held}
+    stored.keep(store, "bench", [_subject(side, run, case) for side, run in zip(sides, runs, strict=True)], content)
     if as_json:
-        runs = [{"bundle": str(side.whole.path), **measured.plain} for side, measured in results]
-        comparison = _plain(sides, compared, case) if compared else None
-        held = [finding.to_dict() for finding in findings]
-        machine = environment.describe(*dict.fromkeys(side.backend for side in sides))
-        console.emit({"environment": machine, "runs": runs, "comparison": comparison, "budgets": held})
+        console.emit(content)
     else:
         _say(sides, compared, case, findings)
     if compared and compared.void:
@@ -126,6 +136,31 @@ def bench(asked: BenchOptions, *, as_json: bool, verbosity: int) -> None:
     budget.gate(findings)
 
 
+def _repeated(side: Side, asked: BenchOptions, progress: TerminalProgress) -> dict[str, Any]:
+    """Time a model in fresh processes too: what can be compared with later runs."""
+    with progress.stage("the same in fresh processes, for the store"):
+        found = repeat_latency(
+            timed_model(side.whole, side.artifact, side.backend),
+            side.whole.path / bundle.CASES,
+            case=_first_case(side),
+            rules=asked.rules,
+            progress=progress.detail,
+        )
+    bundle.unchanged(side.whole)
+    return found.to_dict()
+
+
+def _subject(side: Side, run: dict[str, Any], case: int) -> Subject:
+    clock = (run.get("repeated") or {}).get("clock", "")
+    at = case or _first_case(side)
+    return stored.subject(side.whole, side.artifact, run, threads=run["latency"]["threads"], case=at, clock=clock)
+
+
+def _first_case(side: Side) -> int:
+    """Find the case that is measured where nothing else is asked: the first that is taken in one run."""
+    return open_bundle.narrowed(side.whole, side.artifact).whole(side.whole.cases)
+
+
 def _rank(asked: BenchOptions, *, as_json: bool, verbosity: int) -> None:
     """Rank everything of one bundle; how a single one is measured has no meaning there.
 
@@ -133,11 +168,18 @@ def _rank(asked: BenchOptions, *, as_json: bool, verbosity: int) -> None:
         UsageError: more was asked for.
     """
     usual = BenchOptions(
-        paths=asked.paths, all=True, protocol=asked.protocol, threads=asked.threads, thorough=asked.thorough
+        paths=asked.paths,
+        all=True,
+        protocol=asked.protocol,
+        threads=asked.threads,
+        thorough=asked.thorough,
+        store=asked.store,
     )
     if len(asked.paths) != 1 or asked != usual:
-        raise UsageError("--all: expected one bundle, with --threads or --thorough; got more; leave the rest out")
-    bench_all(asked.paths[0], asked.rules, as_json=as_json, verbosity=verbosity)
+        raise UsageError(
+            "--all: expected one bundle, with --threads, --thorough or --store; got more; leave the rest out"
+        )
+    bench_all(asked.paths[0], asked.rules, asked.store, as_json=as_json, verbosity=verbosity)
 
 
 def _say(sides: list[Side], compared: LatencyComparison | None, case: int, findings: list[budget.BudgetResult]) -> None:
@@ -238,6 +280,10 @@ def _alike(shape: tuple[int | str, ...], other: tuple[int | str, ...]) -> bool:
 def _lines(typed: str, measured: Measurement) -> list[str]:
     plain = measured.plain
     lines = [f"{typed}: {measured.latency.summary()}"]
+    if repeated := plain.get("repeated"):
+        time, control = (Interval(**repeated[name]) for name in ("time_ms", "control"))
+        many = len(repeated["processes_ms"])
+        lines.append(f"  {time} ms over {many} fresh processes, A/A control {control} ({repeated['clock']})")
     if weighed := plain.get("footprint"):
         peak = weighed["peak_bytes"]
         memory = f", peak memory {peak / 1e6:.0f} MB" if peak else ""

@@ -7,16 +7,18 @@ from pathlib import Path
 from rich.table import Table
 
 from attn_export import bundle
+from attn_export.deploy_tests.identity import identify
 from attn_export.deploy_tests.latency.comparison import Rules
 from attn_export.deploy_tests.ranking import Ranked, Ranking, rank
 from attn_export.errors import GateError, InconclusiveError
 from attn_export.tools import console
+from attn_export.tools.commands import stored
 from attn_export.tools.progress import TerminalProgress
 
 _COLUMNS = ("", "artifact", "runtime", "time ratio [95 %]", "A/A control", "clock", "error", "verdict")
 
 
-def bench_all(path: Path, rules: Rules, *, as_json: bool, verbosity: int) -> None:
+def bench_all(path: Path, rules: Rules, store: Path | None = None, *, as_json: bool, verbosity: int) -> None:
     """Measure everything of a bundle against its main artifact, and print the fastest first.
 
     Raises:
@@ -24,9 +26,11 @@ def bench_all(path: Path, rules: Rules, *, as_json: bool, verbosity: int) -> Non
         InconclusiveError: a model against itself was not 1.
     """
     progress = TerminalProgress(verbosity)
+    root = stored.prepared(store)
     whole = bundle.read(path)
     with progress.stage("every artifact on every backend"):
         found = rank(whole, rules, progress.detail)
+    _keep(root, whole, found, rules)
     if as_json:
         console.emit({"bundle": str(path), **found.to_dict()})
     else:
@@ -36,6 +40,19 @@ def bench_all(path: Path, rules: Rules, *, as_json: bool, verbosity: int) -> Non
     if void := [row for row in found.rows if row.comparison is not None and row.comparison.void]:
         said = ", ".join(f"{row.name} {row.comparison.control}" for row in void if row.comparison is not None)
         raise InconclusiveError(f"no ratio for some: expected an A/A run of 1.0, got {said}; use a quieter machine")
+
+
+def _keep(root: Path | None, whole: bundle.Bundle, found: Ranking, rules: Rules) -> None:
+    """Put every ratio into the store."""
+    case = next(index for index, one in enumerate(whole.cases) if one.name == found.case)
+    rows = [row for row in found.rows if row.comparison is not None]
+    name, plain = found.baseline.name, found.to_dict()
+    runs = [{"environment": found.machine, "comparison": row.to_dict(name)["comparison"]} for row in rows]
+    subjects = [
+        stored.subject(whole, row.artifact, identify(row.backend).to_dict(), threads=rules.threads, case=case)
+        for row in rows
+    ]
+    stored.keep(root, "bench", subjects, {**plain, "runs": runs})
 
 
 def _say(path: Path, found: Ranking, rules: Rules) -> None:

@@ -17,11 +17,13 @@ from attn_export.deploy_tests import backends, open_bundle
 from attn_export.deploy_tests import shapes as shape_ranges
 from attn_export.deploy_tests.backend import CompileOptions, Traits
 from attn_export.deploy_tests.data import images, user_data
+from attn_export.deploy_tests.identity import identify
 from attn_export.deploy_tests.machine import environment
 from attn_export.deploy_tests.machine.emulated import emulated
 from attn_export.deploy_tests.parity import verify as proofs
 from attn_export.errors import AttnExportError, BackendError, BackendMissingError, BundleError, GateError, UsageError
 from attn_export.tools import console
+from attn_export.tools.commands import stored
 from attn_export.untrusted import text
 
 if TYPE_CHECKING:
@@ -93,6 +95,7 @@ class VerifyOptions:
     rtol: float | None = None
     held: Held = field(default_factory=Held)
     threads: int = 1
+    store: Path | None = None
 
 
 def verify(asked: VerifyOptions, *, as_json: bool) -> None:
@@ -106,6 +109,7 @@ def verify(asked: VerifyOptions, *, as_json: bool) -> None:
     """
     if len(asked.paths) > 1 and asked.held.expect is not None:
         raise UsageError("--expect: expected one bundle, as a digest is of one; verify them one by one")
+    stored.prepared(asked.store)
     absent = [str(path) for path in asked.paths if not (path / bundle.MANIFEST).is_file()]
     if len(asked.paths) > 1 and absent:
         raise BundleError(
@@ -193,6 +197,7 @@ def _verify(path: Path, asked: VerifyOptions, *, as_json: bool) -> tuple[dict[st
     limits = {"tolerance": held.tolerance, "snr": held.snr}
     machine = environment.describe(*chosen)
     content = {"bundle": str(path), **source, "asked": limits, "environment": machine, "runs": rows}
+    _keep(whole, asked, content)
     if failed := [row["backend"] for row in rows if "parity" in row and not row["parity"]["ok"]]:
         return content, GateError(f"{path} failed verification on {', '.join(dict.fromkeys(failed))}")
     if lacking := [name for name in missing if name in required]:
@@ -201,6 +206,19 @@ def _verify(path: Path, asked: VerifyOptions, *, as_json: bool) -> tuple[dict[st
     if len(missing) == len(rows):
         return content, BackendMissingError(f"{path} was not verified: {', '.join(missing)} not available here")
     return content, None
+
+
+def _keep(whole: bundle.Bundle, asked: VerifyOptions, content: Mapping[str, Any]) -> None:
+    """Put what was proven, or failed to be, into the store."""
+    runs = [row for row in content["runs"] if "parity" in row]
+    subjects = [
+        stored.subject(
+            whole, whole.artifact(row["artifact"]), identify(row["backend"]).to_dict(), threads=asked.threads
+        )
+        for row in runs
+    ]
+    if runs:
+        stored.keep(stored.prepared(asked.store), "verify", subjects, {**content, "runs": runs})
 
 
 def _source(whole: bundle.Bundle, held: Held, *, as_json: bool) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from pathlib import Path
 
 from attn_export import bundle
@@ -12,13 +13,23 @@ from attn_export.export.source import SourceOptions
 from attn_export.pipeline.options import DeployOptions
 from attn_export.tools import account as accounts
 from attn_export.tools import console
+from attn_export.tools.commands import stored
 from attn_export.tools.commands.kept import Job
 from attn_export.tools.commands.kept_stages import Stages
 from attn_export.tools.progress import TerminalProgress
 
 
-def export(wanted: SourceOptions, asked: DeployOptions, job: Job | None, *, as_json: bool, verbosity: int) -> None:
-    """Run the main job and print its table, or one JSON object; ``job`` keeps the result, where one is given."""
+def export(
+    wanted: SourceOptions,
+    asked: DeployOptions,
+    job: Job | None,
+    *,
+    store: Path | None = None,
+    as_json: bool,
+    verbosity: int,
+) -> None:
+    """Run the main job and print its table, or one JSON object; ``job`` and ``store`` keep the result, where given."""
+    began = time.time()
     progress = TerminalProgress(verbosity)
     if asked.output:
         bundle.may_write(asked.output)  # said before anything is loaded
@@ -40,6 +51,8 @@ def export(wanted: SourceOptions, asked: DeployOptions, job: Job | None, *, as_j
     account = accounts.made(outcome, name=name, weights=weights, warnings=tuple(progress.warned))
     since = shelf.since if shelf else None
     accounts.show(account, outcome.path, bundle.digest(outcome.path), stages=since, as_json=as_json)
+    when = began if job is None else job.began  # the cache has it too, so that a result that it gives is the same run
+    stored.keep_bundle(store, "export", outcome.path, when=when)
     if outcome.comparison and outcome.comparison.void:
         raise InconclusiveError("parity passed and the bundle was written, but there is no latency ratio (see above)")
     if job is not None:

@@ -27,13 +27,14 @@ from attn_export.process import activity
 from attn_export.tools import account as accounts
 from attn_export.tools import console, typed
 from attn_export.tools.account import Account
+from attn_export.tools.commands import stored
 from attn_export.untrusted import files
 
 if TYPE_CHECKING:
     from attn_export.cache.watch import Watch
 
 #: Parameters of the command that change where a result goes and how it is said, and not what it is.
-_NOT_OF_THE_RESULT = {"output", "as_json", "verbose", "quiet", "cache"}
+_NOT_OF_THE_RESULT = {"output", "as_json", "verbose", "quiet", "cache", "store"}
 #: Parameters that what the stages make does not depend on: what is done to it later.
 _NOT_OF_THE_STAGES = {"mutants", "bench", "warmup", "iterations", "duration", "original", "atol", "rtol"}
 #: Bytes and files of inputs that are hashed to find a result.
@@ -83,11 +84,13 @@ class Job:
         entry = self.found(self.key)
         if entry is None:
             return False
+        results = stored.prepared(self._parameters.get("store"))
         try:
             account, before = accounts.read(entry.facts["account"]), tuple(entry.facts["command"])
             target = output or Path(account.name)
             same = before == command and entry.facts["called"] == target.name
-        except (KeyError, TypeError) as error:
+            began = float(entry.facts["began"])
+        except (KeyError, TypeError, ValueError) as error:
             self.damaged(entry, f"{type(error).__name__}: {error}")
             return False
         try:
@@ -99,6 +102,7 @@ class Job:
             self.damaged(entry, str(error))
             return False
         store.used(entry)
+        stored.keep_bundle(results, "export", target, when=began)
         if not noted:
             typed.note(self.root, self._parameters, self._house)
         if self.said >= 0:
@@ -150,7 +154,7 @@ class Job:
                 self._cannot(f"{bundle} cannot be read: {error}")
                 return
             content |= {name: bundle / name for name in listed}
-            facts = {"account": account.to_dict(), "command": list(command), "called": called}
+            facts = {"account": account.to_dict(), "command": list(command), "called": called, "began": self.began}
             if self.put(self.key, content, facts):
                 typed.note(self.root, self._parameters, self._house)
 

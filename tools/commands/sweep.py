@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,11 +20,12 @@ from attn_export.mechanisms import MECHANISMS
 from attn_export.pipeline.options import Mutants
 from attn_export.pipeline.sweep import matrix
 from attn_export.pipeline.sweep.catalogue import jobs
-from attn_export.pipeline.sweep.job import Plan
+from attn_export.pipeline.sweep.job import Plan, SweepJob
 from attn_export.pipeline.sweep.rows import RESULTS, SweepRow, exit_code
 from attn_export.pipeline.sweep.sweeping import Settings
 from attn_export.pipeline.sweep.sweeping import sweep as run
 from attn_export.tools import console
+from attn_export.tools.commands import stored
 
 #: What a sweep ends with, by its exit code.
 _ENDS: dict[int, type[AttnExportError]] = {
@@ -49,15 +51,37 @@ class SweepOptions:
     bench: bool
     cache: bool
     mutants: Mutants
+    store: Path | None = None
+
+
+def _keep(store: Path | None, row: SweepRow, plan: Plan, folder: Path) -> None:
+    """Put what a job gave into the store; what was not run again is there already, from when it was."""
+    if store is None or row.cached:
+        return
+    job = next(one for one in plan.jobs if one.label == row.label)
+    if isinstance(job, SweepJob):
+        if row.ok:
+            stored.keep_bundle(store, "sweep", folder / row.label, more={"row": asdict(row)}, where=row.where)
+        else:
+            stored.keep(store, "sweep", (), {"runs": [], "row": asdict(row)})
+        return
+    where = job.device if job.address else row.where
+    made = plan.given.get(job.bundle, folder / job.bundle)
+    for command in ("verify", "bench"):
+        if (file := folder / row.label / f"{command}.json").is_file():
+            stored.keep_report(store, "sweep", made, file, job.bench.threads, where=where)
 
 
 def sweep(asked: SweepOptions, *, as_json: bool, quiet: bool) -> None:
     """Run it; exit 1 when any job failed, 5 when some gave no verdict and none failed."""
+    store = stored.prepared(asked.store)
+    os.environ.pop(stored.VARIABLE, None)  # what a job starts must not keep by itself what is kept here
     plan = _plan(asked)
     if plan.builds:
         sources.refuse_without_torch()  # once, and not by every job
 
     def said(row: SweepRow, done: int, of: int) -> None:
+        _keep(store, row, plan, asked.output)
         if not quiet:
             unchanged = " (unchanged)" if row.cached else ""
             console.say(

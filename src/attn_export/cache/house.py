@@ -46,8 +46,8 @@ _SETTINGS = (
 )
 #: Where something is kept changes no result; PyTorch sets one while it works.
 _PLACES = "_CACHE_DIR"
-#: What builds and tests programs computes nothing; one of these changes with every test.
-_TOOLS = ("PIP_", "PYTEST_", "UV_", place.BOUND)
+#: What builds and tests programs computes nothing; one of these changes with every test. Nor does where runs are kept.
+_TOOLS = ("PIP_", "PYTEST_", "UV_", place.BOUND, "ATTN_EXPORT_STORE", "ATTN_EXPORT_MACHINE")
 #: Names in a folder of packages that say what is installed, and in which version.
 _INSTALLED = (".dist-info", ".egg-info", ".egg-link", ".pth")
 #: Lines of the description of a processor that differ from core to core, or from moment to moment.

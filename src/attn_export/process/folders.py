@@ -38,6 +38,18 @@ def claim(folder: Path) -> int | None:
     return descriptor
 
 
+def claim_within(folder: Path, seconds: float) -> int | None:
+    """Lock a folder as ``claim`` does, and wait for whoever holds it; None where it is still held after ``seconds``.
+
+    Raises:
+        OSError: as ``claim``.
+    """
+    until = time.monotonic() + seconds
+    while (descriptor := claim(folder)) is None and time.monotonic() < until:
+        time.sleep(0.01)
+    return descriptor
+
+
 def abandoned(folder: Path) -> bool:
     """Whether the process that made a folder is gone: nobody holds its lock. Without locks nobody can tell, so no."""
     try:

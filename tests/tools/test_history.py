@@ -1,0 +1,116 @@
+"""``--store`` and ``history`` on the command line: every command's run is there, once, and can be asked."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from attn_export.deploy_tests.latency.comparison import Rules
+from attn_export.deploy_tests.store import folder, index
+from attn_export.pipeline.sweep.job import MeasureJob, Plan, SweepJob
+from attn_export.pipeline.sweep.rows import SweepRow
+from attn_export.tools.commands import sweep
+from attn_export.tools.commands.bench import BenchOptions
+from tests.deploy_tests.test_conformance import write
+from tests.tools.run import run
+
+QUICK = ("--duration", "0", "--iterations", "20", "--warmup", "0")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("kept")
+    write(folder / "bundle")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def two_short_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(BenchOptions, "rules", property(lambda _: Rules(2, 2, 0.002)))
+
+
+def figures(store: Path) -> list[tuple[str, str, str]]:
+    with index.opened(store) as found:
+        assert found.skipped() == {}
+        return [(point.kind, point.figure.metric, point.figure.how) for point in found.points()]
+
+
+def test_every_command_of_the_device_keeps_its_run(place: Path, tmp_path: Path) -> None:
+    bundle, store = place / "bundle", tmp_path / "store"
+    assert run("verify", bundle, "--store", store).code == 0
+    assert figures(store) == [("verify", "error", "normalized")]
+    done = run("bench", bundle, "--store", store, "--json", *QUICK)
+    assert done.code == 0, done.err
+    assert done.json["runs"][0]["repeated"]["control"]
+    assert figures(store)[1:] == [("bench", "time", "fresh processes")]
+    assert run("bench", bundle, bundle, "--store", store, *QUICK).code in (0, 5)
+    kinds = figures(store)[2:]
+    assert sorted(how.partition(" ")[0] for _, _, how in kinds) == ["one", "one", "over"]
+    with index.opened(store) as found:
+        assert len({point.subject.inputs for point in found.points()}) == 1
+        assert len(found.known()) == 1
+
+
+def test_a_parity_that_fails_is_kept_as_such(place: Path, tmp_path: Path) -> None:
+    assert run("verify", place / "bundle", "--tolerance", "1e-9", "--store", tmp_path / "store").code == 1
+    with index.opened(tmp_path / "store") as found:
+        (point,) = found.points()
+    assert not point.figure.ok
+
+
+def test_the_variable_names_a_store_too_and_nothing_else_does(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATTN_EXPORT_STORE", str(tmp_path / "store"))
+    assert run("verify", place / "bundle").code == 0
+    assert len(figures(tmp_path / "store")) == 1
+    monkeypatch.setenv("ATTN_EXPORT_STORE", "relative")
+    done = run("verify", place / "bundle")
+    assert (done.code, "absolute path" in done.err) == (2, True)
+    monkeypatch.delenv("ATTN_EXPORT_STORE")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "pyproject.toml").write_text('[tool.attn-export.bench]\nstore = "elsewhere"\n')
+    assert "there is no option in" in run("bench", place / "bundle").err
+
+
+def test_where_nothing_can_be_kept_nothing_is_measured(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.tex").write_text("mine")
+    for words in (("bench", place / "bundle", *QUICK), ("verify", place / "bundle"), ("sweep", "-o", tmp_path / "out")):
+        done = run(*words, "--store", tmp_path / "full")
+        assert done.code == 3, done.err
+        assert "thesis.tex" in done.err
+        assert done.out == ""
+
+
+def test_a_result_of_the_cache_is_the_run_that_made_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATTN_EXPORT_CACHE_DIR", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+    job = ("se", "--preset", "test", "--mutants", "none", "--no-bench", "-q")
+    assert run(*job, "-o", "a", "--store", "store").code == 0
+    for output in ("a", "b"):
+        done = run(*job, "-o", output, "--store", "store")
+        assert "from the cache" in done.out, done.err
+    assert figures(tmp_path / "store") == [("export", "error", "normalized")], "one measurement, whatever it is called"
+
+
+def test_jobs_of_a_sweep_are_kept_with_the_machine_that_ran_them(place: Path, tmp_path: Path) -> None:
+    bundle, store = place / "bundle", folder.ready(tmp_path / "store")
+    jobs = [MeasureJob("net", "onnxruntime"), MeasureJob("net", "onnxruntime", "pi", "ssh://pi")]
+    for job in jobs:
+        (tmp_path / job.label).mkdir()
+        for command, words in (("verify", ()), ("bench", QUICK)):
+            done = run(command, bundle, "--json", *words)
+            (tmp_path / job.label / f"{command}.json").write_text(done.out)
+    plan = Plan(builds=(SweepJob("se", "test", fuse=False),), measures=tuple(jobs), given={"net": bundle})
+    for job in jobs:
+        sweep._keep(store, SweepRow(job.label, "passed", "", 1.0, "key"), plan, tmp_path)
+    sweep._keep(store, SweepRow(jobs[0].label, "passed", "", 1.0, "key", cached=True), plan, tmp_path)
+    sweep._keep(store, SweepRow("se-test", "died", "", 1.0, "key"), plan, tmp_path)
+    assert [one[1] for one in figures(store)] == ["error", "time"] * 2
+    with index.opened(store) as found:
+        names = [point.machine.name for point in found.points()]
+    assert names[2:] == ["pi", "pi"]
+    assert "pi" not in names[:2]
+    assert len(list(store.rglob("*.json"))) == 5, "a job that died is a run without figures"

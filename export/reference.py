@@ -15,7 +15,7 @@ from attn_export.errors import ExportError, InconclusiveError, SubjectError
 from attn_export.export.arrays import array, arrays
 from attn_export.export.cases.doubt import doubtful, unsettled
 from attn_export.export.cases.kinds import LARGE, UNIFORM, UNSTEADY
-from attn_export.export.cases.plan import CasePlan, left_out, plan, single, smaller
+from attn_export.export.cases.plan import CasePlan, again, left_out, plan, single, smaller
 from attn_export.export.cases.work import measure
 from attn_export.export.copies import copied
 from attn_export.export.determinism import two_runs
@@ -45,12 +45,14 @@ def cases(
     noted: Said = _nobody,
     *,
     float16: bool = False,
+    spread: bool = False,
     selections: tuple[Selection, ...] = (),
 ) -> tuple[Case, ...]:
     """Evaluate the subject on its cases: the float64 reference, and the largest error of correct float32 runs.
 
     ``said`` is told what the user should know; ``noted``, which of the optional cases there are not, and why.
-    What is to be computed in ``float16`` is not asked for what only float32 can hold. Rows of ``selections`` are
+    What is to be computed in ``float16`` is not asked for what only float32 can hold; where ``spread`` is asked for,
+    there are at least some draws of one size, which tell what varies from input to input. Rows of ``selections`` are
     compared wherever they stand; a case in which rounding decides which of them are chosen is drawn once more, some
     times over.
 
@@ -62,7 +64,7 @@ def cases(
     runs, made = _Runs(subject, said, selections), list[tuple[str, Case | str]]()
     gone = dict[str, list[str]]()
     small = _small(subject, runs.plain) if left_out(subject, work) else {}
-    for row in plan(subject, seed, work, small):
+    for row in (*plan(subject, seed, work, small), *(again(subject, seed) if spread else ())):
         if float16 and row.kind in UNSTEADY:
             gone.setdefault("float16 holds no such numbers, or not well enough", []).append(row.name)
         elif not row.optional:

@@ -36,6 +36,7 @@ from attn_export.export.audit.findings import Audit
 from attn_export.export.audit.fused import auditor_of_fused
 from attn_export.export.audit.layers import LOCAL, Local
 from attn_export.export.cases.plan import single
+from attn_export.export.converters import PRECISIONS
 from attn_export.export.graph import cost, origin, selections
 from attn_export.export.graph.chosen_order import ordering
 from attn_export.export.onnx.exported import Exported
@@ -220,7 +221,7 @@ def _build(
     data = own.inputs if own else None
     before_choice.refuse_nothing(state.model.model, cases, is_file=subject.graph is not None)
     before = before_choice.of(state.model.model, cases, places.scratch) if chosen else None
-    gate = ParityGate(cases, places.scratch, options.threads, before)
+    gate = ParityGate(cases, places.scratch, options.threads, before, _names(data))
     state = replace(state, subject=subject, feeds=tuple(case.inputs for case in cases))
     state = replace(state, int8=int8_job.inputs(state, cases, own, options, places.scratch, progress))
     for text in left_out:
@@ -249,8 +250,13 @@ def _from_shelf(
     made = tuple(_with_its_file(one, places.scratch / f"{number}.onnx") for number, one in enumerate(there.made))
     feeds = tuple(case.inputs for case in there.cases)
     subject, _ = promise.kept(subject, there.made[0].exported)
-    gate = ParityGate(there.cases, places.scratch, options.threads, None)
+    gate = ParityGate(there.cases, places.scratch, options.threads, None, _names(there.data))
     return PipelineState(subject, feeds, made, there.warnings), gate
+
+
+def _names(data: user_inputs.UserInputs | None) -> frozenset[str]:
+    """Name the cases that are the user's own."""
+    return frozenset(data.files if data else ())
 
 
 def _with_its_file(made: Made, path: Path) -> Made:
@@ -305,7 +311,12 @@ def _cases(
 ) -> tuple[tuple[Case, ...], OwnData | None]:
     """Make the inputs with their float64 reference: those that are drawn, and the user's own."""
     with progress.stage("float64 reference"):
-        cases = reference.cases(subject, options.seed, said, noted, float16=options.build.fp16, selections=chosen)
+        halves = options.build.fp16 or any(
+            PRECISIONS.get(text.partition(":")[2]) in bundle.HALVES for text in options.build.to
+        )
+        cases = reference.cases(
+            subject, options.seed, said, noted, float16=options.build.fp16, spread=halves, selections=chosen
+        )
         if examples:
             cases += reference.on(subject, examples.items(), said, chosen)
         progress.detail(f"{len(cases)} cases")

@@ -10,12 +10,14 @@ from attn_export.bundle import Case
 from attn_export.bundle.narrowed import Narrowed
 from attn_export.deploy_tests.backend import Options, Run
 from attn_export.deploy_tests.backends import BACKENDS, DEFAULT, backend_for, opened
+from attn_export.deploy_tests.parity import varying
 from attn_export.deploy_tests.parity.compare import Parity, prove
 from attn_export.deploy_tests.parity.int8 import prove_int8
 from attn_export.errors import AttnExportError, InconclusiveError
 from attn_export.export.converters import INT8, Converted
 from attn_export.export.graph import origin
 from attn_export.export.graph.chosen_order import ordering
+from attn_export.export.onnx.exported import Exported
 from attn_export.export.onnx.save import save
 from attn_export.export.precision.classes import PrecisionClass
 from attn_export.pipeline import int8
@@ -38,12 +40,14 @@ class ParityGate:
         folder: where the models of the stages may lie.
         threads: of the runtime.
         before: what enters the operators that choose, where there are any.
+        data: names of the cases that are the user's own.
     """
 
     cases: Sequence[Case]
     folder: Path
     threads: int = 1
     before: BeforeChoice | None = None
+    data: frozenset[str] = frozenset()
 
     def check(self, state: PipelineState, made: Made) -> Made:
         """Add nodes, bytes and parity; of a model in further formats the parity of each, the worst as the stage's."""
@@ -57,7 +61,8 @@ class ParityGate:
         save(made.exported.model, path)
         with opened(DEFAULT, path, Options(threads=self.threads)) as run:
             version = BACKENDS[DEFAULT].version()
-            parity = prove(run, self.cases, made.exported.contract.outputs, backend=version, snr=made.snr)
+            outputs, images = made.exported.contract.outputs, self._images(made.precision, self.cases, made.exported)
+            parity = prove(run, self.cases, outputs, backend=version, snr=made.snr, images=images)
         if self.before is not None:
             inner = self.folder / f"{len(state.made)}-before-choice.onnx"
             more = self.before.compare(made.exported.model, inner, backend=version, threads=self.threads, snr=made.snr)
@@ -161,8 +166,13 @@ class ParityGate:
         options = Options(threads=self.threads, precision=held.name, inputs=contract.inputs, outputs=contract.outputs)
         with opened(backend, path, options) as run:
             version = f"{BACKENDS[backend].version()}, {one.kind}"
-            parity = prove(sizes.taking(run), cases, contract.outputs, backend=version, snr=held.snr)
+            images = self._images(held.name, cases, made.exported)
+            parity = prove(sizes.taking(run), cases, contract.outputs, backend=version, snr=held.snr, images=images)
         return replace(parity, left_out=left_out)
+
+    def _images(self, precision: str, cases: Sequence[Case], exported: Exported) -> varying.Wanted | None:
+        contract = exported.contract
+        return varying.wanted(precision, cases, contract.inputs, contract.outputs, contract.dims, data=self.data)
 
     def refuse(self, state: PipelineState, made: Made) -> str:
         """Say why it does not pass, and where it leaves the reference; nothing where it passes."""

@@ -43,7 +43,11 @@ def _error(parity: Parity) -> tuple[str, str]:
         return f"centred SNR {least.median_db:.1f} dB (worst {least.worst.snr_db:.1f} dB)", asked
     worst = parity.worst
     if parity.snr_db_limit is not None:
-        return f"{worst.error:.3g}  (SNR {worst.snr_db:.1f} dB)", f"SNR {parity.snr_db_limit:g} dB"
+        figure, asked = f"SNR {worst.snr_db:.1f} dB", f"SNR {parity.snr_db_limit:g} dB"
+        if parity.varying is not None and parity.varying.outputs:
+            figure += f", centred {parity.varying.least.median_db:.1f} dB"
+            asked += f", centred {parity.varying.limit_db:g} dB"
+        return f"{worst.error:.3g}  ({figure})", asked
     return (
         f"{worst.error:.3g}  ({worst.normalized_error:.2f}x noise)",
         f"{worst.error_limit:.3g}  ({parity.normalized_limit:g}x)",

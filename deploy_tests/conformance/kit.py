@@ -174,7 +174,13 @@ def _replay(item: Bundle, outputs: Mapping[str, Array], backend: str) -> Parity:
 
     limits = item.artifacts[0]
     return prove(
-        run, item.cases, item.outputs, backend=backend, tolerance=limits.normalized_limit, snr=limits.snr_db_limit
+        run,
+        item.cases,
+        item.outputs,
+        backend=backend,
+        tolerance=limits.normalized_limit,
+        snr=limits.snr_db_limit,
+        images=proofs.images(item, limits, item.cases),
     )
 
 

@@ -73,6 +73,10 @@ class OutputImages:
         """Whether enough of it varies."""
         return self.share >= VARIES
 
+    def decided(self, limit: float | None) -> bool:
+        """Whether it says something of a limit: enough of it varies, or of the little that does enough is kept."""
+        return self.judged or (limit is not None and self.median_db >= limit)
+
     @property
     def median_db(self) -> float:
         """The ratio that half of the images reach."""
@@ -94,6 +98,8 @@ class OutputImages:
 class Centred(Summarised):
     """The verdict: half of the images must reach the limit, in every output of which enough varies.
 
+    An output of which less varies, and which keeps what is asked all the same, has done so: it counts as well.
+
     Attributes:
         against: what the reference is, in words.
         limit_db: the least median that passes; None where nothing is asked.
@@ -109,7 +115,7 @@ class Centred(Summarised):
     @cached_property
     def judged(self) -> tuple[OutputImages, ...]:
         """The outputs that say something."""
-        return tuple(one for one in self.outputs if one.judged)
+        return tuple(one for one in self.outputs if one.decided(self.limit_db))
 
     @property
     def least(self) -> OutputImages:
@@ -216,6 +222,21 @@ def compare(
     Raises:
         InconclusiveError: nothing can be centred, or too little of every output varies.
     """
+    made = collect(cases, runs, outputs, batched=batched, against=against, limit=limit)
+    refuse_vacuous({one.output: one.share for one in made.outputs}, made.left_out)
+    return made
+
+
+def collect(
+    cases: Sequence[Case],
+    runs: Sequence[Mapping[str, Array]],
+    outputs: Iterable[TensorSpec],
+    *,
+    batched: bool,
+    against: str,
+    limit: float | None = None,
+) -> Centred:
+    """Compare, and refuse nothing: what cannot be centred is left out, and of the rest any share may vary."""
     found, left = [], list[str]()
     for port in outputs:
         images, share = [], _Share()
@@ -226,9 +247,7 @@ def compare(
                 images.append(_image(image, mean, runs[image.case].get(port.name), port))
         if images:
             found.append(OutputImages(port.name, share.value, tuple(images)))
-    made = Centred(against, limit, tuple(found), tuple(left))
-    refuse_vacuous({one.output: one.share for one in found}, left)
-    return made
+    return Centred(against, limit, tuple(found), tuple(left))
 
 
 def shares(

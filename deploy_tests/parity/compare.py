@@ -23,7 +23,7 @@ from attn_export import bundle
 from attn_export.bundle import Case, elements
 from attn_export.bundle import rows as chosen_rows
 from attn_export.deploy_tests.backend import Run
-from attn_export.deploy_tests.parity import metrics, slices
+from attn_export.deploy_tests.parity import metrics, slices, varying
 from attn_export.deploy_tests.parity.centred import Centred
 from attn_export.process import activity
 from attn_export.types import Summarised, TensorSpec
@@ -74,7 +74,8 @@ class Parity(Summarised):
     """The verdict over all cases and outputs: by ``tolerance`` on k, or where it is given, by ``snr`` in dB instead.
 
     ``left_out`` names the cases that what was run cannot take, each with the reason. Of an int8 model the comparisons
-    are with what its own graph means, and ``centred`` says what it keeps of what varies between images.
+    are with what its own graph means, and ``centred`` says what it keeps of what varies between images. Of one in
+    float16 or bfloat16 the comparisons are with the original, and ``varying`` says that.
     """
 
     backend: str
@@ -83,6 +84,7 @@ class Parity(Summarised):
     snr_db_limit: float | None = None
     left_out: tuple[str, ...] = ()
     centred: tuple[Centred, ...] = ()
+    varying: Centred | None = None
 
     @property
     def worst(self) -> OutputComparison:
@@ -98,7 +100,9 @@ class Parity(Summarised):
     @property
     def ok(self) -> bool:
         """Whether something was compared and all of it lies within the bound."""
-        return bool(self.comparisons or self.centred) and self._rows_hold and all(one.ok for one in self.centred)
+        judged = self.centred if self.varying is None else (*self.centred, self.varying)
+        compared = bool(self.comparisons or self.centred)
+        return compared and self._rows_hold and all(one.ok for one in judged if one.outputs)
 
     @property
     def _rows_hold(self) -> bool:
@@ -153,8 +157,9 @@ class Parity(Summarised):
             cases = "1 case" if len(self.left_out) == 1 else f"{len(self.left_out)} cases"
             count += f", {cases} left out ({self.left_out[0]})"
         if self.snr_db_limit is not None:
+            besides = "" if self.varying is None else f"; {varying.summary(self.varying)}"
             signal = f"signal-to-noise ratio {worst.snr_db:.1f} dB (limit {self.snr_db_limit:g} dB)"
-            return f"{verdict} on {self.backend}: {signal} at {where}; {count}"
+            return f"{verdict} on {self.backend}: {signal} at {where}; {count}{besides}"
         return (
             f"{verdict} on {self.backend}: error {worst.normalized_error:.2f}x the float32 noise floor"
             f" (limit {self.normalized_limit:g}x) at {where}; {count}"
@@ -168,8 +173,12 @@ class Parity(Summarised):
         """Give the verdict as plain data; infinite figures become None, which JSON can hold."""
         rows = [{k: _finite(v) for k, v in asdict(c).items()} for c in self.comparisons]
         limits = {"normalized_limit": self.normalized_limit, "snr_db_limit": self.snr_db_limit}
-        content = {"ok": self.ok, **limits, "comparisons": rows, "left_out": list(self.left_out)}
-        return content if not self.centred else {**content, "centred": [one.to_dict() for one in self.centred]}
+        content: dict[str, Any] = {"ok": self.ok, **limits, "comparisons": rows, "left_out": list(self.left_out)}
+        if self.centred:
+            content["centred"] = [one.to_dict() for one in self.centred]
+        if self.varying is not None:
+            content["varying"] = self.varying.to_dict()
+        return content
 
 
 def prove(
@@ -184,24 +193,28 @@ def prove(
     rtol: float | None = None,
     classics: bool = False,
     shares: slices.Shares | None = None,
+    images: varying.Wanted | None = None,
 ) -> Parity:
     """Run every case and compare every output with its reference.
 
     ``snr`` (dB) replaces the bound on k, for precisions below float32; ``atol``/``rtol`` add the user's own
     element-wise gate; ``classics`` notes what other tools' rules say, which gates nothing. ``shares`` is what was
-    learnt of the slices from more cases than these.
+    learnt of the slices from more cases than these. ``images`` asks besides for what is kept of what varies.
 
     Raises:
         BackendError: the backend breaks on a case.
+        InconclusiveError: all is well but for what varies, of which there is so little that it decides nothing.
     """
     ports, cases = tuple(outputs), tuple(cases)
     known = slices.shares(cases) if shares is None else shares
-    rows = []
+    rows, kept = [], list[tuple[Case, Mapping[str, NDArray[Any]]]]()
     for case in cases:
         with activity.doing(f"running case {case.name!r}"):
             came = run(case.inputs)
         disordered = chosen_rows.disordered(came, case.reference, case.selections)
         came = chosen_rows.matched(came, case.reference, case.selections)
+        if images is not None and case.name in images.names:
+            kept.append((case, {name: value.copy() for name, value in came.items()}))  # a runtime may use it again
         for port in ports:
             row = compare(came.get(port.name), case, port, tolerance, shares=known, snr=snr)
             if port.name in disordered and not row.failure:
@@ -212,7 +225,13 @@ def prove(
                 pair = came[port.name], case.reference[port.name]
                 row = replace(row, other_rules=metrics.verdicts(*pair), metrics=metrics.figures(*pair))
             rows.append(row)
-    return Parity(backend, tolerance, tuple(rows), snr)
+    found = Parity(backend, tolerance, tuple(rows), snr)
+    if images is None:
+        return found
+    of = varying.judge(images, [case for case, _ in kept], [came for _, came in kept], ports)
+    if found.ok:
+        varying.refuse_undecided(images, of)
+    return replace(found, varying=of)
 
 
 def compare(

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from attn_export.bundle import Artifact, Bundle, Case, idle
 from attn_export.deploy_tests.open_bundle import chosen, narrowed, opened
-from attn_export.deploy_tests.parity import slices
+from attn_export.deploy_tests.parity import slices, varying
 from attn_export.deploy_tests.parity.centred import batched
 from attn_export.deploy_tests.parity.compare import Parity, prove
 from attn_export.deploy_tests.parity.int8 import prove_int8, prove_others
@@ -36,7 +36,7 @@ def verify(
 
     Raises:
         InconclusiveError: the reference of every output is zero in every case, so that zeros would pass; or the
-            artifact takes none of the cases; or of an int8 model, next to nothing varies in them.
+            artifact takes none of the cases; or of a model below float32, next to nothing varies in them.
         UnknownNameError, BackendMissingError, BackendError, BundleError: as ``opened``.
     """
     model = chosen(bundle, backend, artifact)
@@ -59,8 +59,16 @@ def verify(
             rtol=rtol,
             classics=True,
             shares=slices.shares((*bundle.cases, *(() if cases is None else cases))),
+            images=images(bundle, model, known, snr) if tolerance is None else None,
         )
     return replace(found, left_out=left_out)
+
+
+def images(bundle: Bundle, model: Artifact, known: Sequence[Case], snr: float | None = None) -> varying.Wanted | None:
+    """Say what is asked of what varies; the limit is the user's where he has one."""
+    ports, dims = (bundle.inputs, bundle.outputs), bundle.dynamic_dims
+    own = (bundle.manifest.get("data") or {}).get("files") or {}
+    return varying.wanted(model.precision, known, *ports, dims, data=own, limit=snr)
 
 
 def _verify_int8(

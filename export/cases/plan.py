@@ -31,8 +31,12 @@ _DEAR = 5
 KINDS, SIZES, BYTES = 8_000_000_000, 8_000_000_000, 8 << 20
 #: Kinds that every model is proven on, whatever it costs: at its full size; of code half of them at a smaller one.
 LEAST = 4
+#: What the seeds of further draws lie apart, beyond those of all other cases.
+_APART = 10_000
 #: Shares of the traced size at which dear cases are tried, the smallest first.
 _SHARES = (10, 5, 2)
+#: Further draws at the traced size, for a measure of what varies from input to input: with the first there are four.
+AGAIN = 3
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,13 @@ def plan(
             known.add(_at(subject, row))
             found.append(row)
     return [CasePlan(r.name, seed + i, r.scale, r.sizes, r.kind, r.optional) for i, r in enumerate(found)]
+
+
+def again(subject: Subject, seed: int = 0) -> list[CasePlan]:
+    """List further draws at the traced size, of a subject that has no batches to compare the images of."""
+    if any(dim.name == "b" and (dim.max or BATCHES[-1]) > AGAIN for dim in subject.dynamic):
+        return []
+    return [CasePlan(f"seed {seed + n}", _APART * n + seed, optional=True) for n in range(1, AGAIN + 1)]
 
 
 def _at(subject: Subject, row: CasePlan) -> tuple[tuple[str, int], ...]:

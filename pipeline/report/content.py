@@ -93,7 +93,9 @@ def _parity(manifest: Mapping[str, Any], run: Mapping[str, Any], backend: str) -
                 place,
             )
         )
+    varying = parity.get("varying") or {}
     rows += [_centred(one, f"parity on {backend}") for one in parity.get("centred") or []]
+    rows += [_centred(varying, f"parity on {backend}")] if varying.get("outputs") else []
     if not rows:
         rows.append(Check(f"parity on {backend}", "anything compared", "inconclusive", "nothing was compared"))
     if parity and (odd := recount.parity(manifest, parity, run.get("artifact") or "")):
@@ -188,7 +190,9 @@ def _error_line(parity: Mapping[str, Any], backend: str) -> list[str]:
     if parity.get("snr_db_limit") is not None:
         ratios = [row["snr_db"] for row in rows if row["snr_db"] is not None]
         least = f"{number(min(ratios))} dB" if ratios else "no error at all"
-        return [f"{backend}: lowest signal-to-noise ratio {least} (at least {parity['snr_db_limit']:g} dB)"]
+        kept = (parity.get("varying") or {}).get("outputs") or []
+        half = f", {min(one['median_db'] for one in kept):.1f} dB of what varies between inputs" if kept else ""
+        return [f"{backend}: lowest signal-to-noise ratio {least} (at least {parity['snr_db_limit']:g} dB){half}"]
     worst, limit = max(row["normalized_error"] for row in rows), f"{parity['normalized_limit']:g}x"
     return [f"{backend}: worst error {number(worst)}x the float32 noise floor (limit {limit})"]
 

@@ -102,12 +102,16 @@ def parity(manifest: Mapping[str, Any], found: Mapping[str, Any], artifact: str 
         here, own = ("the float32 noise floor" if limit is None else f"{limit:g} dB" for limit in limits)
         odd.append(f"it is held to {here}, the bundle to {own}")
     rows = found.get("comparisons", [])
-    kept = found.get("centred") or []
+    kept = list(found.get("centred") or [])
+    varying = found.get("varying") or {}
+    kept += [varying] if varying.get("outputs") else []
     good = (
         bool(rows or kept) and all(output(row, found).good for row in rows) and all(centred(one).good for one in kept)
     )
     odd += [one for item in kept if (one := centred(item).odd)]
     odd += _int8_limits(manifest, found, artifact)
+    if (limit := varying.get("limit_db")) is not None and limit < bundle.VARYING_DB and rows:
+        odd.append(f"of what varies it is held to {limit:g} dB, and no less than {bundle.VARYING_DB:g} dB counts")
     if found.get("ok", good) != good:
         said, is_so = ("holds" if ok else "fails" for ok in (found["ok"], good))
         odd.append(f"the record says that parity {said}, but by its figures it {is_so}")
@@ -127,7 +131,7 @@ def parity(manifest: Mapping[str, Any], found: Mapping[str, Any], artifact: str 
 
 
 def centred(found: Mapping[str, Any]) -> Recount:
-    """Tell by its images alone whether an int8 model keeps what it must of what varies."""
+    """Tell by its images alone whether a model below float32 keeps what it must of what varies."""
     odd = ""
     judged = 0
     good = True
@@ -138,9 +142,12 @@ def centred(found: Mapping[str, Any]) -> Recount:
             said = f"the median of {one['output']} is recorded as {one['median_db']:.1f} dB"
             odd = f"{said}, but its images give {half:.1f}"
         good &= not any(image.get("failure") for image in images)
-        if one["share"] >= bundle.VARIES:
+        limit = found.get("limit_db")
+        enough = limit is None or half >= limit
+        # Of the little that varies enough may be kept: then that counts as well.
+        if one["share"] >= bundle.VARIES or (limit is not None and enough):
             judged += 1
-            good &= found.get("limit_db") is None or half >= found["limit_db"]
+            good &= enough
     good &= judged > 0
     if not odd and found["ok"] != good:
         odd = f"the record says that it {'holds' if found['ok'] else 'fails'}, but by its images it does not"

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from attn_export.bundle.format import CASES as CASES
     from attn_export.bundle.format import DOUBLE_DB as DOUBLE_DB
     from attn_export.bundle.format import FLOOR as FLOOR
+    from attn_export.bundle.format import HALVES as HALVES
     from attn_export.bundle.format import LOCAL as LOCAL
     from attn_export.bundle.format import MAIN as MAIN
     from attn_export.bundle.format import MANIFEST as MANIFEST
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from attn_export.bundle.format import TRIVIAL as TRIVIAL
     from attn_export.bundle.format import UNEVEN as UNEVEN
     from attn_export.bundle.format import VARIES as VARIES
+    from attn_export.bundle.format import VARYING_DB as VARYING_DB
     from attn_export.bundle.format import Artifact as Artifact
     from attn_export.bundle.format import Bundle as Bundle
     from attn_export.bundle.format import Case as Case
@@ -77,6 +79,7 @@ _MODULES = {
         "CASES",
         "DOUBLE_DB",
         "FLOOR",
+        "HALVES",
         "LOCAL",
         "MAIN",
         "MANIFEST",
@@ -92,6 +95,7 @@ _MODULES = {
         "TRIVIAL",
         "UNEVEN",
         "VARIES",
+        "VARYING_DB",
         "Artifact",
         "Bundle",
         "Case",

@@ -113,11 +113,11 @@ class CentredOutputRecord:
 
 @dataclass(frozen=True)
 class CentredRecord:
-    """An int8 model against what varies of a reference between images.
+    """A model below float32 against what varies of a reference between images.
 
     Attributes:
         against: what the reference is.
-        limit_db: least median that passes, of every output of which enough varies; null where nothing is asked.
+        limit_db: least median that passes, of every output that decides; null where nothing is asked.
         ok: whether it passes.
         outputs: those that could be centred.
         left_out: what could not be, each with the reason.
@@ -141,6 +141,7 @@ class ParityRecord:
         snr_db_limit: least signal-to-noise ratio that passes; null for float32, which is held to normalized_limit.
         left_out: cases that the artifact cannot take, each with the reason.
         centred: of an int8 model, whose comparisons are with what its own graph means, what it keeps of what varies.
+        varying: of a model in float16 or bfloat16, what it keeps of what varies; null of any other.
     """
 
     ok: bool
@@ -149,6 +150,7 @@ class ParityRecord:
     snr_db_limit: Decibel | None = None
     left_out: tuple[str, ...] = ()
     centred: tuple[CentredRecord, ...] = ()
+    varying: CentredRecord | None = None
 
 
 @dataclass(frozen=True)

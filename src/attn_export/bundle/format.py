@@ -50,6 +50,11 @@ PER_ELEMENT = 4 * 2.0**-23
 #: one: of a part that is 0.01 of it 20.8, so below it no int8 model reaches 20 dB whatever it does. Seen: 0.0001 in
 #: RepVGG-A0 with random weights, 0.13 with its batch norms re-estimated on pictures.
 VARIES = 0.01
+#: What half of the images must keep of what varies over the error, in dB, in a precision below float32: an error of a
+#: hundredth of the energy.
+VARYING_DB = 20.0
+#: The precisions that are held to it beside their usual ratio.
+HALVES = ("float16", "bfloat16")
 #: What noise counts as much as the noise that is there already, in dB: twice the power.
 DOUBLE_DB = 10 * math.log10(2)
 

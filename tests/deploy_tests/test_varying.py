@@ -1,0 +1,157 @@
+"""A model in half precision must keep what varies: a constant beside it lends no decibels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from attn_export import bundle
+from attn_export.bundle import VARYING_DB, Case
+from attn_export.deploy_tests.data.inputs import PREFIX
+from attn_export.deploy_tests.parity import varying
+from attn_export.deploy_tests.parity.compare import Parity, prove
+from attn_export.errors import InconclusiveError
+from attn_export.export.cases.plan import AGAIN
+from attn_export.pipeline.report import recount
+from attn_export.types import Array, Dim, TensorSpec
+from tests.tools.run import run
+
+RNG = np.random.default_rng(3)
+X, Y = TensorSpec("x", "float32", ("b", 30)), TensorSpec("y", "float32", ("b", 30))
+BATCH = Dim("b", 1, None)
+TRUTH = RNG.standard_normal((6, 30))
+
+
+def cases(truth: Array, names: Sequence[str] = ("as traced", "b=3", "zeros")) -> list[Case]:
+    """Two images a case."""
+    size = len(truth) // len(names)
+    parts = [truth[i * size : (i + 1) * size] for i in range(len(names))]
+    return [Case(name, {"x": part}, {"y": part}, {"y": 1e-6}) for name, part in zip(names, parts, strict=True)]
+
+
+def asked(of: Sequence[Case], precision: str = "float16", data: Sequence[str] = ()) -> varying.Wanted:
+    found = varying.wanted(precision, of, (X,), (Y,), (BATCH,), data=data)
+    assert found is not None
+    return found
+
+
+def judge(of: Sequence[Case], came: Any) -> Parity:
+    return prove(lambda feeds: {"y": came(feeds["x"])}, of, [Y], backend="test", snr=40.0, images=asked(of))
+
+
+def test_float32_and_int8_have_measures_of_their_own() -> None:
+    for precision in ("float32", "int8"):
+        assert varying.wanted(precision, cases(TRUTH), (X,), (Y,), (BATCH,)) is None
+
+
+def test_images_are_those_drawn_as_ever_or_the_users_own_where_there_are_two() -> None:
+    names = (
+        "as traced",
+        "b=1",
+        "h=30, w=41",
+        "seed 2",
+        "scale 8",
+        "zeros",
+        "natural image",
+        f"{PREFIX}a",
+        f"{PREFIX}b",
+    )
+    of = cases(RNG.standard_normal((len(names), 30)), names)
+    assert asked(of).names == {"as traced", "b=1", "h=30, w=41", "seed 2"}
+    assert asked(of, data=names[-2:]).names == set(names[-2:])
+    assert asked(of, data=names[-1:]).names == {"as traced", "b=1", "h=30, w=41", "seed 2"}
+    assert asked(of[-2:]).names == set(names[-2:])  # as of files that are given to verify
+
+
+def test_a_constant_hides_what_is_lost_from_the_usual_ratio_and_not_from_this() -> None:
+    of = cases(1000 + 0.1 * TRUTH)
+    lost = np.float32(1000)
+    with pytest.raises(InconclusiveError, match=r"prove nothing about float16: .* keeps -?[0-9.]+ dB"):
+        judge(of, lambda x: np.full(x.shape, lost))
+    usual = prove(lambda feeds: {"y": np.full(feeds["x"].shape, lost)}, of, [Y], backend="test", snr=40.0)
+    assert usual.ok
+    assert usual.worst.snr_db > 70
+
+
+def test_little_that_varies_and_is_kept_is_a_pass() -> None:
+    parity = judge(cases(1000 + 0.1 * TRUTH), lambda x: x.astype(np.float32))
+    assert parity.ok
+    assert parity.varying is not None
+    assert not parity.varying.outputs[0].judged
+    assert parity.varying.least.median_db > 50
+    assert "are kept at the median of 4 inputs (limit 20 dB)" in parity.summary()
+
+
+def test_what_fails_by_the_usual_ratio_fails_and_is_not_undecided() -> None:
+    parity = judge(cases(1000 + 0.1 * TRUTH), lambda x: np.full(x.shape, np.float32(0)))
+    assert not parity.ok
+
+
+def test_one_image_alone_is_said_not_to_be_judged_and_passes_by_the_usual_ratio() -> None:
+    parity = judge(cases(TRUTH[:1], ("as traced",)), lambda x: x.astype(np.float32))
+    assert parity.ok
+    assert "what varies from input to input could not be judged: y of case 'as traced'" in parity.summary()
+
+
+def test_an_output_that_a_runtime_writes_over_is_compared_as_it_came() -> None:
+    same = np.empty((2, 30), np.float32)
+
+    def over(x: Array) -> Array:
+        same[:] = x
+        return same
+
+    assert judge(cases(TRUTH), over).ok
+
+
+def test_a_record_with_a_lower_limit_or_another_median_is_odd() -> None:
+    parity = judge(cases(TRUTH), lambda x: x.astype(np.float32)).to_dict()
+    manifest = {"artifacts": [], "tolerance": {"snr_db_limit": 40.0}}
+    limit = [text for text in recount.parity(manifest, parity) if "varies" in text]
+    assert limit == []
+    low = {**parity, "varying": {**parity["varying"], "limit_db": VARYING_DB - 1}}
+    assert "of what varies it is held to 19 dB, and no less than 20 dB counts" in recount.parity(manifest, low)
+    output = {**parity["varying"]["outputs"][0], "median_db": 15.0}
+    other = {**parity, "varying": {**parity["varying"], "outputs": [output]}}
+    assert any("the median of y is recorded as 15.0 dB" in text for text in recount.parity(manifest, other))
+    images = [{**image, "snr_db": 5.0} for image in output["images"]]
+    lies = {**parity, "varying": {**parity["varying"], "outputs": [{**output, "images": images, "median_db": 5.0}]}}
+    assert any("but by its images it does not" in text for text in recount.parity(manifest, lies))
+
+
+NETS = """
+from torch import Tensor, nn
+
+class Plain(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * x.tanh()
+"""
+
+
+QUICK = ("--fp16", "--no-bench", "--mutants", "none", "-q")
+
+
+def test_a_network_that_hardly_looks_at_its_input_is_undecided_in_float16(tmp_path: Path) -> None:
+    done = run("mobileone", "--preset", "test", *QUICK, "-o", tmp_path / "out")
+    assert done.code == 5, done.err
+    assert "prove nothing about float16: only 6" in done.err
+    assert "keeps 7.2 dB (at least 20 dB); use trained weights" in done.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_network_of_fixed_sizes_is_drawn_more_inputs(tmp_path: Path) -> None:
+    nets = tmp_path / "nets.py"
+    nets.write_text(NETS)
+    done = run(f"{nets}:Plain", "--input", "x:2x30", *QUICK, "-o", tmp_path / "plain")
+    assert done.code == 0, done.err
+    whole = bundle.read(tmp_path / "plain")
+    assert {f"seed {n}" for n in range(1, AGAIN + 1)} < {case.name for case in whole.cases}
+    kept = bundle.report(whole)["runs"][0]["parity"]["varying"]
+    assert kept["ok"]
+    assert [len(one["images"]) for one in kept["outputs"]] == [AGAIN + 1]
+    done = run("verify", tmp_path / "plain", "--snr", 60)
+    assert (done.code, "(limit 60 dB)" in done.out) == (0, True)
+    assert run("verify", tmp_path / "plain", "--snr", 200).code == 1

@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from attn_export import bundle
 from attn_export.bundle import VARYING_DB, Case
 from attn_export.deploy_tests.data.inputs import PREFIX
 from attn_export.deploy_tests.parity import varying
 from attn_export.deploy_tests.parity.compare import Parity, prove
 from attn_export.errors import InconclusiveError
-from attn_export.export.cases.plan import AGAIN
 from attn_export.pipeline.report import recount
 from attn_export.types import Array, Dim, TensorSpec
-from tests.tools.run import run
 
 RNG = np.random.default_rng(3)
 X, Y = TensorSpec("x", "float32", ("b", 30)), TensorSpec("y", "float32", ("b", 30))
@@ -120,38 +116,3 @@ def test_a_record_with_a_lower_limit_or_another_median_is_odd() -> None:
     images = [{**image, "snr_db": 5.0} for image in output["images"]]
     lies = {**parity, "varying": {**parity["varying"], "outputs": [{**output, "images": images, "median_db": 5.0}]}}
     assert any("but by its images it does not" in text for text in recount.parity(manifest, lies))
-
-
-NETS = """
-from torch import Tensor, nn
-
-class Plain(nn.Module):
-    def forward(self, x: Tensor) -> Tensor:
-        return 2 * x.tanh()
-"""
-
-
-QUICK = ("--fp16", "--no-bench", "--mutants", "none", "-q")
-
-
-def test_a_network_that_hardly_looks_at_its_input_is_undecided_in_float16(tmp_path: Path) -> None:
-    done = run("mobileone", "--preset", "test", *QUICK, "-o", tmp_path / "out")
-    assert done.code == 5, done.err
-    assert "prove nothing about float16: only 6" in done.err
-    assert "keeps 7.2 dB (at least 20 dB); use trained weights" in done.err
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_network_of_fixed_sizes_is_drawn_more_inputs(tmp_path: Path) -> None:
-    nets = tmp_path / "nets.py"
-    nets.write_text(NETS)
-    done = run(f"{nets}:Plain", "--input", "x:2x30", *QUICK, "-o", tmp_path / "plain")
-    assert done.code == 0, done.err
-    whole = bundle.read(tmp_path / "plain")
-    assert {f"seed {n}" for n in range(1, AGAIN + 1)} < {case.name for case in whole.cases}
-    kept = bundle.report(whole)["runs"][0]["parity"]["varying"]
-    assert kept["ok"]
-    assert [len(one["images"]) for one in kept["outputs"]] == [AGAIN + 1]
-    done = run("verify", tmp_path / "plain", "--snr", 60)
-    assert (done.code, "(limit 60 dB)" in done.out) == (0, True)
-    assert run("verify", tmp_path / "plain", "--snr", 200).code == 1

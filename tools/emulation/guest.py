@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
-import shutil
 import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import attn_export
 from attn_export.deploy_tests.machine import emulated
 from attn_export.errors import BackendError, UnknownNameError
 from attn_export.pipeline.progress import Progress
 from attn_export.process import activity, children
-from attn_export.tools.emulation import cache, debian, foreign, wheels
+from attn_export.tools.emulation import cache, debian, foreign, trees
 from attn_export.tools.emulation.debian import Tree
 
 #: What can be emulated, in the words of ``uname``.
@@ -89,10 +86,10 @@ def missing() -> str | None:
 
 def announcement(wanted: Sequence[str]) -> str | None:
     """Say what will be downloaded, how much, from where and where to; None where all of it is there."""
-    trees = [tree for tree in (EMULATOR, SYSTEM) if not cache.place(tree.kind, tree.asked).is_dir()]
-    lacking = [f"{tree.title} from Debian {debian.SUITE}" for tree in trees]
-    amount = sum(tree.megabytes for tree in trees)
-    if not cache.place("wheels", _wheels_asked(wanted)).is_dir():
+    missing_trees = [tree for tree in (EMULATOR, SYSTEM) if not cache.place(tree.kind, tree.asked).is_dir()]
+    lacking = [f"{tree.title} from Debian {debian.SUITE}" for tree in missing_trees]
+    amount = sum(tree.megabytes for tree in missing_trees)
+    if not cache.place("wheels", trees.asked(wanted, "aarch64", PYTHON)).is_dir():
         amount += WHEELS
         lacking.append(f"from pip's index for aarch64 {', '.join(wanted)} and what they need")
     if not lacking:
@@ -118,7 +115,7 @@ def made(cpu: str, wanted: Sequence[str], progress: Progress) -> Guest:
         WriteError: the cache cannot be written.
     """
     emulator, system = _tree(EMULATOR, _only_ours, progress), _tree(SYSTEM, _merged, progress)
-    guest = Guest(emulator, system, _wheels(wanted, progress), _code(), cpu)
+    guest = Guest(emulator, system, trees.packages(wanted, "aarch64", PYTHON, progress), trees.code(), cpu)
     if cpu not in (known := guest.cpus()):
         raise UnknownNameError("processor to emulate", cpu, known)
     return guest
@@ -163,28 +160,3 @@ def _only_ours(folder: Path) -> None:
 def _merged(folder: Path) -> None:
     """Make the link that a package leaves to the installer."""
     (folder / "lib").symlink_to("usr/lib")
-
-
-def _wheels_asked(wanted: Sequence[str]) -> tuple[str, ...]:
-    return ("aarch64", PYTHON, *wanted)
-
-
-def _wheels(wanted: Sequence[str], progress: Progress) -> Path:
-    def fill(into: Path) -> None:
-        with progress.stage("get wheels for aarch64"):
-            wheels.install(wanted, "aarch64", PYTHON, into)
-
-    return cache.kept("wheels", _wheels_asked(wanted), fill)
-
-
-def _code() -> Path:
-    """Copy this very package, named by what is in it: the folder beside it holds packages of another processor."""
-    own = Path(attn_export.__path__[0])
-    walked = os.walk(own, followlinks=True)  # in a checkout, the folders are links
-    files = sorted(Path(folder, name) for folder, _, names in walked for name in names if not name.endswith(".pyc"))
-    known = [f"{path.relative_to(own)} {hashlib.sha256(path.read_bytes()).hexdigest()}" for path in files]
-
-    def fill(into: Path) -> None:
-        shutil.copytree(own, into / attn_export.__name__, ignore=shutil.ignore_patterns("__pycache__"))
-
-    return cache.kept("code", known, fill)

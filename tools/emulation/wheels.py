@@ -20,7 +20,7 @@ BASE = ("numpy", "rich", "typer")
 IMAGES = "Pillow"
 DISTRIBUTION = "attn-export"
 #: Of glibc: the oldest that wheels are built for, and that of the system which they run on.
-_OLDEST, _NEWEST = 17, 41
+_OLDEST, NEWEST = 17, 41
 
 
 def requirements(names: Iterable[str], *, images: bool = False) -> tuple[str, ...]:
@@ -59,8 +59,10 @@ def _plain(name: str) -> str:
     return re.sub("[-_.]+", "-", name).lower()
 
 
-def install(wanted: Iterable[str], architecture: str, python: str, into: Path) -> None:
+def install(wanted: Iterable[str], architecture: str, python: str, into: Path, *, glibc: int = NEWEST) -> None:
     """Unpack wheels for ``architecture`` (as wheels name it) and ``python`` (as 3.13) to ``into``.
+
+    None of them needs a newer glibc than 2 and that number.
 
     Raises:
         BackendMissingError: there is no pip, one of them has no such wheel, or the index cannot be reached.
@@ -68,7 +70,7 @@ def install(wanted: Iterable[str], architecture: str, python: str, into: Path) -
     if importlib.util.find_spec("pip") is None:
         raise BackendMissingError(f"it needs pip in {sys.executable}: run `{sys.executable} -m ensurepip`")
     # pip takes each tag as it stands, and expands none to the older ones that it includes.
-    tags = [f"manylinux_2_{minor}_{architecture}" for minor in range(_NEWEST, _OLDEST - 1, -1)]
+    tags = [f"manylinux_2_{minor}_{architecture}" for minor in range(glibc, _OLDEST - 1, -1)]
     platforms = [f"--platform={tag}" for tag in (*tags, f"manylinux2014_{architecture}")]
     foreign.run(
         *children.command("pip", "install", "--quiet", "--no-input", "--disable-pip-version-check", "--no-compile"),

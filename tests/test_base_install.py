@@ -55,6 +55,7 @@ ROWS: dict[str, list[tuple[tuple[str, ...], int, str]]] = {
         (("verify", "bundle", "--data", "own.npy"), 0, ""),
         (("verify", "bundle", "--data", "own.png", "--preprocess", "size=2x3"), 4, IMAGES),
         (("verify", "bundle", "--require", "tensorrt"), 4, "not available here"),
+        (("verify", "bundle", "--on", "ssh://no-such-host.invalid"), 3, "nobody knows a machine of that name"),
     ],
     "compile": [(("compile", "bundle"), 4, RTX)],
     "bench": [

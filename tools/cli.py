@@ -307,6 +307,8 @@ def verify(
         typer.Option(metavar="MODEL", help="With --emulate: which processor, as cortex-a72 (by default) or max."),
     ] = None,
     store: options.Store = None,
+    on: options.On = None,
+    patience: options.Patience = 60.0,
     as_json: options.Json = False,
 ) -> None:
     """Verify bundles on this machine. Needs neither torch nor onnx, but for --fresh."""
@@ -328,6 +330,14 @@ def verify(
         threads=threads,
         store=store,
     )
+    if on is not None:
+        from attn_export.errors import UsageError
+        from attn_export.tools.commands import on_device
+
+        if emulate is not None or cpu is not None:
+            raise UsageError("--on and --emulate are two machines; leave one of them out")
+        on_device.verify(asked, on, patience, options.typed(ctx, without=("on", "patience", "store")), as_json=as_json)
+        return
     if emulate is None and cpu is None:
         device.verify(asked, as_json=as_json)
         return

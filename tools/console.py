@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from attn_export.untrusted import text
@@ -20,6 +22,8 @@ if TYPE_CHECKING:  # a command that prints no table need not load what draws the
 
 #: Of every object that ``--json`` prints.
 SCHEMA_VERSION = 1
+#: Names a file that gets the JSON object of a run as well, printed or not; set by whoever started it from elsewhere.
+RESULT = "ATTN_EXPORT_RESULT"
 #: Columns of a table where there is no terminal that has its own.
 WIDE = 140
 
@@ -47,6 +51,16 @@ def emit(content: Mapping[str, Any]) -> None:
     """Print one JSON object, the only one of the run, with the version of what its keys mean."""
     print(json.dumps({"schema_version": SCHEMA_VERSION, **content}), flush=True)
     _Emitted.on = sys.stdout
+
+
+def result(content: Mapping[str, Any], *, as_json: bool) -> None:
+    """Print the JSON object where that was asked for, and put it into the file that whoever started the run named."""
+    if file := os.environ.get(RESULT):
+        partial = Path(f"{file}.partial")
+        partial.write_text(json.dumps(content), encoding="ascii")
+        partial.replace(file)
+    if as_json:
+        emit(content)
 
 
 def emitted_elsewhere() -> None:

@@ -27,6 +27,21 @@ Store = Annotated[
         help="Also keep this run in a store, for `history`; by default the one that ATTN_EXPORT_STORE names, if any.",
     ),
 ]
+On = Annotated[
+    str | None,
+    typer.Option(
+        "--on",
+        metavar="ADDRESS",
+        help="Run on this device, ssh://user@host or ssh://user@host:port, by your own OpenSSH client; what it lacks is"
+        " brought there once.",
+    ),
+]
+Patience = Annotated[
+    float,
+    typer.Option(
+        min=0, max=1e6, metavar="SECONDS", help="With --on: how long a device that stopped answering is waited for."
+    ),
+]
 Shapes = Annotated[
     list[str] | None,
     typer.Option(

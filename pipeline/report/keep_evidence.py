@@ -27,11 +27,30 @@ def keep_evidence(whole: Bundle, evidence: Evidence, simulated: Simulated | None
     if os.path.lexists(whole.signature):
         return ""
     new = compile_evidence.record(evidence, simulated)
-    report: dict[str, Any] = {versions.KEY: bundle.SCHEMA_VERSION, "runs": []}
-    if bundle.REPORT in whole.manifest["files"]:
-        report = bundle.report(whole)
+    report = report_of(whole)
     others = [item for item in report.get(compile_evidence.KEY, []) if _target(item) != _target(new)]
     report[compile_evidence.KEY] = [*others, new]
+    return written(whole, report)
+
+
+def report_of(whole: Bundle) -> dict[str, Any]:
+    """Give a bundle's report; one without a run where it has none.
+
+    Raises:
+        BundleError: it cannot be read.
+    """
+    if bundle.REPORT in whole.manifest["files"]:
+        return bundle.report(whole)
+    return {versions.KEY: bundle.SCHEMA_VERSION, "runs": []}
+
+
+def written(whole: Bundle, report: Mapping[str, Any]) -> str:
+    """Write a bundle again with another report and, where jinja2 is there, the page of it; its new digest.
+
+    Raises:
+        BundleError: the report is none, or the bundle was replaced meanwhile.
+        WriteError: it is signed, or cannot be written.
+    """
     html = _page(whole, report)
     with bundle.rewriting(whole) as folder:
         bundle.write_json(folder / bundle.REPORT, report)

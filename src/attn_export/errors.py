@@ -15,6 +15,7 @@
     │   └── ContractError                   3   the exporter gave something else than was asked for
     │       └── FixedSizeError              3   a number where a size was to vary (export.onnx.contract)
     ├── WriteError                          3   the disk is full, or the folder is read-only
+    ├── DeviceError                         3   a machine over ssh cannot be reached, or refuses
     ├── GateError                           1   a proof failed: parity, certificate, budget
     │   └── ParityError                     1   a model and its reference differ; an AssertionError, too
     ├── BackendMissingError                 4   a required backend is not available
@@ -103,6 +104,10 @@ class ContractError(ConversionError):
 
 class WriteError(AttnExportError):
     """The result could not be written; what was there before is intact."""
+
+
+class DeviceError(AttnExportError):
+    """A machine that was to be used over ssh cannot be reached, or does not take what is brought to it."""
 
 
 class GateError(AttnExportError):

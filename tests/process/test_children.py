@@ -21,6 +21,7 @@ ALLOWED = {
     "deploy_tests/backends/tensorrt/machine.py": "nvidia-smi",
     "src/attn_export/bundle/signing.py": "ssh-keygen",
     "export/converters/ncnn/pnnx.py": "the program in pnnx's wheel, by its full path",
+    "tools/devices/connection.py": "the user's own ssh",
     "tools/emulation/foreign.py": "apt-get and dpkg-deb; pip by the one place's command line",
     "tools/emulation/guest.py": "the emulator in our cache, by its full path",
     "tools/emulation/wheels.py": "says which interpreter lacks pip, and starts none",

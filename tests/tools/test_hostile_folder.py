@@ -69,6 +69,7 @@ COMMANDS = [
     "export mine/net.py:Net --input 1x3 --mutants none --no-bench -o out3",
     "verify a --data x.npy",
     "verify trapped",
+    "verify a --on ssh://no-such-host.invalid",
     "compile a",
     "bench a b --iterations 1 --duration 0 --warmup 0 --profile",
     "fuse m.onnx -o fused.onnx",

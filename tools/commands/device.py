@@ -121,8 +121,7 @@ def verify(asked: VerifyOptions, *, as_json: bool) -> None:
         _verify_each(asked, as_json=as_json)
         return
     content, failure = _verify(asked.paths[0], asked, as_json=as_json)
-    if as_json:
-        console.emit(content)
+    console.result(content, as_json=as_json)
     if failure:
         raise failure
 
@@ -145,8 +144,7 @@ def _verify_each(asked: VerifyOptions, *, as_json: bool) -> None:
             content |= {"error": str(failure), "kind": type(failure).__name__, "exit_code": failure.exit_code}
             console.say(f"error: {failure}", err=True)
         contents.append(content)
-    if as_json:
-        console.emit({"bundles": contents})
+    console.result({"bundles": contents}, as_json=as_json)
     if codes:
         console.say(f"error: {len(codes)} of {len(contents)} bundles were not proven", err=True)
         raise SystemExit(GateError.exit_code if GateError.exit_code in codes else codes[0])
@@ -182,7 +180,7 @@ def _verify(path: Path, asked: VerifyOptions, *, as_json: bool) -> tuple[dict[st
             called = name if len(whole.artifacts) == 1 else f"{name}, {artifact.summary()}"
             limits |= {"threads": asked.threads, "ranges": prepared, "artifact": artifact.name}
             parity = proofs.verify(whole, name, **limits)
-            identity = {"backend": name, "artifact": artifact.name}
+            identity = {**identify(name).to_dict(), "artifact": artifact.name}
             rows.append({**identity, "parity": parity.to_dict(), "sentence": parity.summary()})
             _say(f"{called}: {parity.summary()}", as_json=as_json)
             for level, cases in more.items():

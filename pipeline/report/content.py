@@ -10,7 +10,7 @@ from typing import Any
 
 from attn_export.bundle import MAIN
 from attn_export.deploy_tests import backends
-from attn_export.pipeline.report import compile_evidence, recount
+from attn_export.pipeline.report import compile_evidence, recount, run_device
 from attn_export.pipeline.report.audits import audits
 from attn_export.untrusted.text import command
 
@@ -56,13 +56,17 @@ def runtime(run: Mapping[str, Any]) -> str:
 
     >>> runtime({"backend": "onnxruntime", "version": "1.32.0", "device": "cpu"})
     'ONNX Runtime 1.32.0 (CPU)'
+    >>> runtime({"backend": "onnxruntime", "environment": {"device": {"host": "board"}}})
+    'ONNX Runtime on board'
     """
     # Joined and not stripped: a name may end in what a strip would take from it unseen.
     title = " ".join(filter(None, (backends.title(run["backend"]), str(run.get("version") or ""))))
     device = run.get("device") or ""
     title = f"{title} ({device.upper() if device in ('cpu', 'gpu', 'npu') else device})" if device else title
     artifact = run.get("artifact") or MAIN
-    return title if artifact == MAIN else f"{title}, {artifact}"
+    title = title if artifact == MAIN else f"{title}, {artifact}"
+    host = run_device.host(run)
+    return f"{title} on {host}" if host else title
 
 
 def _parity(manifest: Mapping[str, Any], run: Mapping[str, Any], backend: str) -> list[Check]:

@@ -8,9 +8,8 @@ from typing import Any
 
 from attn_export.bundle import Bundle
 from attn_export.pipeline.report.keep_evidence import report_of, written
+from attn_export.pipeline.report.run_device import DEVICE
 
-#: Where the environment of a run says which device it was; a run of the machine that wrote the bundle has it not.
-DEVICE = "device"
 #: What a run is about: one that proves does not replace one that measures.
 _PARTS = ("parity", "latency")
 
@@ -42,13 +41,3 @@ def _about(run: Mapping[str, Any]) -> tuple[Any, ...]:
         device.get("host"), device.get("address"), run.get("backend"), run.get("artifact"),
         *(part for part in _PARTS if run.get(part)),
     )  # fmt: skip
-
-
-def device(run: Mapping[str, Any]) -> str:
-    """Name the device that a run is of; empty where it was the machine that wrote the bundle.
-
-    >>> device({"environment": {"device": {"host": "board"}}}), device({})
-    ('board', '')
-    """
-    known = run.get("environment", {}).get(DEVICE)
-    return str(known.get("host", "")) if isinstance(known, Mapping) else ""

@@ -12,7 +12,7 @@ from attn_export import bundle
 from attn_export.bundle import SCHEMA_VERSION, Bundle, figures, versions
 from attn_export.deploy_tests import backends
 from attn_export.errors import BundleError, DeviceError, UsageError, WriteError
-from attn_export.pipeline.report import keep_runs
+from attn_export.pipeline.report import keep_runs, run_device
 from attn_export.tools import console
 from attn_export.tools.devices import address, connection, parcel, session
 from attn_export.tools.devices.session import Answer, Asked
@@ -56,11 +56,11 @@ def verify(asked: VerifyOptions, on: str, patience: float, words: Sequence[str],
     places = {f"{answer.device.root}/{one.place}": str(whole.path) for one, whole in zip(parcels, wholes, strict=True)}
     content = session.replaced(answer.content(), places)
     each = content.get("bundles", [content])
-    lines, pinned = [], asked.held.expect is not None
+    lines, held = [], _held(asked)
     for whole, source, proven in zip(wholes, sources, each, strict=False):
         if "environment" in proven:
             proven.update({**source, "on": answer.machine(where)})
-            said, digest = _kept(whole, _proofs(proven), pinned=pinned)
+            said, digest = _kept(whole, _proofs(proven), held=held)
             proven["digest_with_run"] = digest
             lines.append(said)
     _print(answer, content, places, as_json=as_json)
@@ -69,9 +69,19 @@ def verify(asked: VerifyOptions, on: str, patience: float, words: Sequence[str],
     raise SystemExit(answer.outcome.code)
 
 
+def _held(asked: VerifyOptions) -> str:
+    """Say why what ran is nothing that a bundle may say of itself; empty where it may."""
+    if asked.held.expect is not None:
+        return "--expect holds it to its digest"
+    limits = {"tolerance": asked.held.tolerance, "snr": asked.held.snr, "atol": asked.atol, "rtol": asked.rtol}
+    if given := [f"--{name}" for name, value in limits.items() if value is not None]:
+        return f"it was held to {' and '.join(given)} of this command"
+    return ""
+
+
 def _proofs(content: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Give what ``verify`` said of one bundle as runs of a report: those of the bundle's own cases."""
-    environment = {**content["environment"], keep_runs.DEVICE: content["on"]}
+    environment = {**content["environment"], run_device.DEVICE: content["on"]}
     keys = ("backend", "version", "device", "artifact", "parity")
     return [
         {**{key: run[key] for key in keys if key in run}, "environment": environment}
@@ -112,17 +122,17 @@ def _print(answer: Answer, content: dict[str, Any], places: Mapping[str, str], *
         console.emitted_elsewhere()
 
 
-def _kept(whole: Bundle, runs: Sequence[Mapping[str, Any]], *, pinned: bool) -> tuple[str, str]:
+def _kept(whole: Bundle, runs: Sequence[Mapping[str, Any]], *, held: str) -> tuple[str, str]:
     """Add runs to the bundle's report; a sentence about it, and its digest now, which is empty where it is as it was.
 
     What cannot be added, such as to a full disk, is said and no failure of what ran there.
     """
     if not runs:
         return f"{whole.path}: nothing ran that could be kept", ""
-    host = keep_runs.device(runs[0])
+    host = run_device.host(runs[0])
     figures.check({versions.KEY: SCHEMA_VERSION, "runs": list(runs)}, f"what {host} gave", DeviceError)
-    if pinned:
-        return f"not kept in {whole.path}: --expect holds it to its digest", ""
+    if held:
+        return f"not kept in {whole.path}: {held}", ""
     try:
         digest = keep_runs.keep_runs(whole, runs)
     except (WriteError, BundleError) as error:

@@ -45,7 +45,7 @@ _SOCKET = 108 - 18
 #: Seconds between two tries: the first, and the most.
 _FIRST, _MOST = 0.25, 5.0
 #: Seconds in which the device answers a call that does not wait for anything.
-ANSWER = 60.0
+ANSWER = 30.0
 _MARK = "@@attn-export"
 
 #: What OpenSSH says, and what to do about it. It says so in English everywhere.
@@ -74,6 +74,10 @@ _ADVICE = (
 
 class LostError(Exception):
     """A call brought no answer: the line broke, or there never was one. What ``ssh`` said is its text."""
+
+
+class SilentError(LostError):
+    """A call was not answered in its time, although nothing says that the line broke."""
 
 
 @dataclass(frozen=True)
@@ -117,13 +121,17 @@ class Connection:
 
     def close(self) -> None:
         """End the shared connection."""
+        self._part()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _part(self) -> None:
+        """Let the next call make a connection of its own."""
         with contextlib.suppress(OSError, subprocess.TimeoutExpired):
             if any(self._folder.iterdir()):
                 subprocess.run(
                     [*self._ssh, "-O", "exit", *self.address.words()],
                     stdin=subprocess.DEVNULL, capture_output=True, timeout=5, check=False,
                 )  # fmt: skip
-        shutil.rmtree(self._folder, ignore_errors=True)
 
     def call(
         self,
@@ -149,7 +157,10 @@ class Connection:
             try:
                 reply = self.once(script, *words, feed=feed, seconds=seconds)
             except LostError as lost:  # noqa: PERF203  # the call is what takes time
-                if not self._reached:
+                silent = isinstance(lost, SilentError)
+                if silent:
+                    self._part()
+                if not self._reached and (told or not silent):
                     raise DeviceError(f"{self.address} cannot be reached: {_advised(str(lost))}") from lost
                 # Of a call that waits, only what follows it is absence.
                 away = time.monotonic() - began
@@ -220,7 +231,7 @@ def _output(child: subprocess.Popen[bytes], seconds: float) -> bytes:
         except subprocess.TimeoutExpired:  # noqa: PERF203  # it waits for seconds
             activity.alive()
             if time.monotonic() - began > seconds:
-                raise LostError(f"no answer within {seconds:g} s") from None
+                raise SilentError(f"no answer within {seconds:g} s") from None
 
 
 def _sleep(seconds: float) -> None:

@@ -15,6 +15,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+#: As this test found them: a PATH that ``Device.client`` gave has another ``ssh``.
+SSH, PATH = shutil.which("ssh"), os.environ.get("PATH", "")
 #: The folder in which sshd shuts itself in where the administrator runs it.
 JAIL = Path("/run/sshd")
 
@@ -83,10 +85,9 @@ class Device:
             f"Host *\n  IdentityFile {self.folder / key}\n  IdentitiesOnly yes\n  IdentityAgent none\n"
             f"  UserKnownHostsFile {self.folder / known}\n  GlobalKnownHostsFile none\n"
         )
-        real = shutil.which("ssh")
-        (own / "ssh").write_text(f'#!/bin/sh\nexec {real} -F {own / "config"} {first} "$@"\n')
+        (own / "ssh").write_text(f'#!/bin/sh\nexec {SSH} -F {own / "config"} {first} "$@"\n')
         (own / "ssh").chmod(0o755)
-        return f"{own}:{os.environ['PATH']}"
+        return f"{own}:{PATH}"
 
     def sessions(self) -> list[int]:
         """The processes of sshd that serve a connection."""
@@ -110,8 +111,11 @@ class Device:
         return any((job / "waiting").exists() for job in self.jobs())
 
     def stop(self) -> None:
+        served = self.sessions()  # they outlive the one that listens
         self.process.kill()
-        self.drop()
+        for number in served:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(number, signal.SIGKILL)
         self.process.wait()
 
 

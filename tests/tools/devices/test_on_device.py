@@ -101,6 +101,9 @@ def test_what_is_held_to_its_digest_stays_as_it_is(device: Device, client: Clien
     assert (came.code, "not kept" in came.out) == (0, True), came
     assert bundle.read(one).digest == digest
     assert client(device)(one, "--expect", "0" * 64).code == 1
+    loose = client(device)(one, "--tolerance", "3")
+    assert (loose.code, "not kept" in loose.out) == (0, True), loose
+    assert bundle.read(one).digest == digest
 
 
 class Held:

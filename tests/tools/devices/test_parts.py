@@ -11,10 +11,11 @@ import pytest
 
 from attn_export import bundle
 from attn_export.errors import BackendMissingError, BundleError, DeviceError, UsageError
-from attn_export.pipeline.report import keep_runs
+from attn_export.pipeline.report import keep_runs, run_device
 from attn_export.tools.devices import address, parcel, probe, session
 from attn_export.tools.devices.connection import Connection, LostError
 from attn_export.tools.devices.job import Outcome, died
+from attn_export.tools.emulation import foreign
 from tests.deploy_tests.test_conformance import write
 from tests.tools.run import run
 
@@ -171,6 +172,17 @@ def test_a_device_that_was_there_is_waited_for_and_then_lost(tmp_path: Path, mon
         one.once("sleep 9", seconds=0.1)
 
 
+def test_a_first_call_that_hangs_is_made_once_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+    hung = tmp_path / "hung"
+    monkeypatch.setattr(foreign, "LOOK", 0.05)
+    once = line(tmp_path, monkeypatch, f'[ -e {hung} ] || {{ touch {hung}; sleep 9; }}; eval "$last"', told)
+    assert once.call("echo x", seconds=1).text == "x"
+    assert [text.split(" (")[0] for text in told] == ["lost board", "board is back"]
+    with pytest.raises(DeviceError, match="no answer within"):
+        line(tmp_path, monkeypatch, "sleep 9").call("true", seconds=0.2)
+
+
 def test_ssh_is_told_to_ask_nobody_and_to_believe_no_stranger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     line(tmp_path, monkeypatch, f'printf "%s\\n" "$@" >{tmp_path}/words; eval "$last"').call("true")
     words = (tmp_path / "words").read_text()
@@ -228,7 +240,7 @@ def test_runs_of_one_device_take_the_place_of_its_own(tmp_path: Path) -> None:
     for host, missing in (("a", "1"), ("b", "2"), ("a", "3")):
         keep_runs.keep_runs(bundle.read(one), [ran(host, missing=missing)])
     kept = bundle.report(bundle.read(one))["runs"]
-    assert [(keep_runs.device(run), run.get("missing")) for run in kept] == [("", None), ("b", "2"), ("a", "3")]
+    assert [(run_device.host(run), run.get("missing")) for run in kept] == [("", None), ("b", "2"), ("a", "3")]
     with pytest.raises(BundleError):
         keep_runs.keep_runs(bundle.read(one), [{"backend": 7}])
 

@@ -121,6 +121,7 @@ ROOMS = {
     "deploy_tests/latency": {"backend", "backends", "shapes", "open_bundle", "machine"},
     "deploy_tests/machine": {"backends", "store"},
     "deploy_tests/store": set[str](),
+    "deploy_tests/history": {"store"},
     "deploy_tests/data": {"backend", "backends"},
     "deploy_tests/identity": {"backends"},
     "deploy_tests/measurement": {"backend", "backends", "shapes", "open_bundle", "latency", "machine", "identity"},

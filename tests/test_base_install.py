@@ -82,6 +82,7 @@ ROWS: dict[str, list[tuple[tuple[str, ...], int, str]]] = {
     "sweep": [(("sweep", "-o", "swept"), 3, EXPORT)],
     "doctor": [(("doctor",), 0, ""), (("doctor", "--json"), 0, "")],
     "targets": [(("targets",), 0, ""), (("targets", "--json"), 0, "")],
+    "history": [(("history", "--store", "no-store"), 3, "is not a store"), (("history",), 2, "which store?")],
     "cache": [(("cache",), 0, ""), (("cache", "--json"), 0, "")],
 }
 CASES = [pytest.param(*row, id=" ".join(row[0])) for rows in ROWS.values() for row in rows]

@@ -747,6 +747,52 @@ def sweep(
     )
 
 
+@app.command(epilog="Example: attn-export history repvgg --store results")
+@contained
+def history(
+    *,
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="[NAME]", help="A subject, or a bundle's folder or digest; without, all are listed."),
+    ] = None,
+    store: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where runs were kept; by default what ATTN_EXPORT_STORE names."),
+    ] = None,
+    machine: Annotated[str | None, typer.Option(metavar="NAME", help="Only runs of this machine.")] = None,
+    metric: Annotated[str | None, typer.Option(metavar="time|ratio|error", help="Only these figures.")] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(metavar="RUN", help="Only runs from this one on, by its hash or day; so a change is accepted."),
+    ] = None,
+    max_regression: Annotated[
+        str | None,
+        typer.Option(
+            metavar="PERCENT",
+            help="How much slower is still accepted; exit 5 where the interval holds it. Without, exit 1 for whatever"
+            " is surely slower.",
+        ),
+    ] = None,
+    rebuild: Annotated[bool, typer.Option("--rebuild", help="Make the index anew from the files.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Show a subject's figures over time and where they changed; fail if the last run is worse than those before."""
+    from attn_export.tools.commands import history as command
+
+    command.history(
+        command.HistoryOptions(
+            name=name,
+            store=store,
+            machine=machine,
+            metric=metric,
+            since=since,
+            max_regression=max_regression,
+            rebuild=rebuild,
+        ),
+        as_json=as_json,
+    )
+
+
 @app.command(epilog="Example: attn-export doctor")
 @contained
 def doctor(*, as_json: options.Json = False) -> None:

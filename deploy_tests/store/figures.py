@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from attn_export.deploy_tests.store.record import Record, Subject
@@ -50,10 +50,14 @@ class Figure:
 
 def figures(run: Record) -> Iterator[tuple[int, Figure]]:
     """Give every figure of a run, with the place of its subject."""
-    runs = _list(run.report.get("runs"))
+    runs, seen = _list(run.report.get("runs")), set[Subject]()
     for place, (subject, plain) in enumerate(zip(run.subjects, runs, strict=False)):
+        alike = replace(subject, digest="", version="")
         if isinstance(plain, Mapping):
-            yield from ((place, figure) for figure in _of_run(subject, plain))
+            # Of two bundles of one subject that are compared, the first is the newer; the other is its baseline.
+            own = (one for one in _of_run(subject, plain) if one.metric != "time" or alike not in seen)
+            yield from ((place, figure) for figure in own)
+        seen.add(alike)
     compared = run.report.get("comparison")
     if len(run.subjects) == 2 and (found := _ratio(compared, _called(run.subjects[1]))):
         yield 0, found

@@ -8,11 +8,14 @@ import pytest
 
 from attn_export.deploy_tests.latency.comparison import Rules
 from attn_export.deploy_tests.store import folder, index
+from attn_export.deploy_tests.store.record import Machine
 from attn_export.pipeline.sweep.job import MeasureJob, Plan, SweepJob
 from attn_export.pipeline.sweep.rows import SweepRow
 from attn_export.tools.commands import sweep
 from attn_export.tools.commands.bench import BenchOptions
 from tests.deploy_tests.test_conformance import write
+from tests.deploy_tests.test_store import HERE
+from tests.deploy_tests.test_store import run as stored_run
 from tests.tools.run import run
 
 QUICK = ("--duration", "0", "--iterations", "20", "--warmup", "0")
@@ -46,7 +49,7 @@ def test_every_command_of_the_device_keeps_its_run(place: Path, tmp_path: Path) 
     assert figures(store)[1:] == [("bench", "time", "fresh processes")]
     assert run("bench", bundle, bundle, "--store", store, *QUICK).code in (0, 5)
     kinds = figures(store)[2:]
-    assert sorted(how.partition(" ")[0] for _, _, how in kinds) == ["one", "one", "over"]
+    assert sorted(how.partition(" ")[0] for _, _, how in kinds) == ["one", "over"], "of the first of two alike"
     with index.opened(store) as found:
         assert len({point.subject.inputs for point in found.points()}) == 1
         assert len(found.known()) == 1
@@ -114,3 +117,73 @@ def test_jobs_of_a_sweep_are_kept_with_the_machine_that_ran_them(place: Path, tm
     assert names[2:] == ["pi", "pi"]
     assert "pi" not in names[:2]
     assert len(list(store.rglob("*.json"))) == 5, "a job that died is a run without figures"
+
+
+SAME, SLOWER = [1.0, 1.001, 0.999, 1.002, 1.0, 1.001], [1.0, 1.001, 0.999, 1.002, 1.2, 1.201, 1.199, 1.2]
+
+
+def kept(store: Path, values: list[float], *, machine: Machine = HERE) -> None:
+    for when, value in enumerate(values):
+        folder.put(store, stored_run(value, 86_400.0 * when, machine=machine))
+
+
+@pytest.mark.parametrize(
+    ("values", "code", "says"), [(SAME, 0, "passed"), (SLOWER, 1, "slower since"), ([1.0], 5, "1 of at least 3")]
+)
+def test_history_ends_with_the_verdict_on_the_last_run(
+    tmp_path: Path, values: list[float], code: int, says: str
+) -> None:
+    kept(tmp_path, values)
+    done = run("history", "net", "--store", tmp_path)
+    assert (done.code, says in done.out + done.err) == (code, True), done.out + done.err
+    found = run("history", "net", "--store", tmp_path, "--json")
+    assert found.code == code
+    (series,) = found.json["series"]
+    assert [point["estimate"] for point in series["points"]] == values
+    assert len(series["changes"]) == (code == 1)
+
+
+def test_a_change_is_accepted_by_its_run_or_its_day(tmp_path: Path) -> None:
+    kept(tmp_path, SLOWER)
+    done = run("history", "net", "--store", tmp_path, "--json")
+    change = done.json["series"][0]["changes"][0]
+    assert change["recorded"].startswith("1970-01-05")
+    assert change["low"] < 1.2 < change["high"]
+    for since in ("1970-01-05", Path(change["run"]).name[:12]):
+        assert run("history", "net", "--store", tmp_path, "--since", since).code == 0
+    assert run("history", "net", "--store", tmp_path, "--since", "zz").code == 2
+    assert run("history", "net", "--store", tmp_path, "--max-regression", "50%").code == 0
+
+
+def test_machines_are_apart_and_one_can_be_asked_alone(tmp_path: Path) -> None:
+    kept(tmp_path, SAME)
+    kept(tmp_path, [9 * value for value in SLOWER], machine=Machine("fedcba9876543210", "pi", "arm", 4))
+    done = run("history", "net", "--store", tmp_path, "--json")
+    assert (done.code, [one["verdict"] for one in done.json["series"]]) == (1, ["passed", "failed"])
+    assert run("history", "net", "--store", tmp_path, "--machine", "here").code == 0
+    assert run("history", "net", "--store", tmp_path, "--machine", "pi").code == 1
+    assert "no machine in these runs" in run("history", "net", "--store", tmp_path, "--machine", "pj").err
+
+
+def test_a_bundle_is_asked_for_by_its_folder_or_digest(place: Path, tmp_path: Path) -> None:
+    assert run("verify", place / "bundle", "--store", tmp_path).code == 0
+    by_folder = run("history", place / "bundle", "--store", tmp_path, "--json")
+    assert by_folder.code == 0, by_folder.err
+    digest = by_folder.json["series"][0]["points"][0]["digest"]
+    assert run("history", digest, "--store", tmp_path).code == 0
+    listed = run("history", "--store", tmp_path, "--json")
+    assert [one["runs"] for one in listed.json["subjects"]] == [1]
+    assert "did you mean" in run("history", listed.json["subjects"][0]["name"] + "x", "--store", tmp_path).err
+
+
+def test_what_lies_in_the_store_is_named_and_acts_on_nobody(tmp_path: Path) -> None:
+    kept(tmp_path, SAME)
+    kept_by_others = next((tmp_path / "runs").iterdir())
+    (kept_by_others / "\x1b[31mred.json").write_text("{}")
+    done = run("history", "net", "--store", tmp_path, "--rebuild")
+    assert done.code == 0
+    assert "is not called as a run is" in done.err
+    assert "\x1b" not in done.err + done.out
+    for words, says in ((("net",), "which store?"), (("net", "--store", tmp_path / "none"), "is not a store")):
+        assert says in run("history", *words).err
+    assert run("history", "net", "--store", tmp_path, "--metric", "tim").code == 2

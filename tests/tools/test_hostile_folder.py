@@ -83,6 +83,7 @@ COMMANDS = [
     "sweep --family conv --plain --no-variants --mutants none --limit 120 --workers 1",
     "sign a --key nokey",
     "cache",
+    "history x --store a",
 ]
 
 

@@ -61,8 +61,9 @@ def ready(root: Path) -> Path:
     try:
         root.mkdir(parents=True, exist_ok=True)
         place = root.resolve()
-        others = [] if (place / RUNS).is_dir() else sorted(name for name in os.listdir(place) if name[0] != ".")  # noqa: PTH208
-        if others:
+        # Another writer may be making it at this moment: its folder is none of the others.
+        others = [name for name in sorted(os.listdir(place)) if name[0] != "." and name != RUNS]  # noqa: PTH208
+        if others and not (place / RUNS).is_dir():
             raise WriteError(
                 f"--store {root}: expected a new or empty folder, or a store (with {RUNS}/), got one that holds"
                 f" {others[0]!r}; nothing was written: choose another folder"

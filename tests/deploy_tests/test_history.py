@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from attn_export.deploy_tests.history import change, judge, student
@@ -24,6 +24,7 @@ HERE = Machine("id", "here", "processor", 2)
 NET = Subject("net", artifact="model", backend="toy")
 #: What one series has of the level, as ``judge`` gives it.
 LEVEL = judge.LEVEL / 3
+FEW = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
 def series(
@@ -202,6 +203,7 @@ def test_machines_runtimes_and_sizes_are_never_in_one_series() -> None:
     assert [len(one.points) for one in group([point, *others, *same])] == [3, *[1] * len(others)]
 
 
+@FEW
 @given(st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=12), st.floats(0, 2))
 def test_any_series_has_a_verdict(values: list[float], own: float) -> None:
     found = verdict(series(values, own))
@@ -210,6 +212,7 @@ def test_any_series_has_a_verdict(values: list[float], own: float) -> None:
         assert found.last.low <= found.last.ratio <= found.last.high
 
 
+@FEW
 @given(st.lists(st.floats(-1, 1), min_size=3, max_size=10), st.floats(-5, 5), st.integers(0, 3))
 def test_the_unit_does_not_matter(values: list[float], shift: float, scale: int) -> None:
     own = [Sample(value, 0.01) for value in values]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from attn_export.deploy_tests.machine.which import this_machine
@@ -28,6 +28,7 @@ from attn_export.errors import LoadError, WriteError
 
 HERE = Machine("0123456789abcdef", "here", "a processor", 2)
 NET = Subject("net", "sha256:00", artifact="model", precision="float32", backend="toy", clock="CPU time", inputs="x 1")
+FEW = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
 def run(ms: float = 1.0, when: float = 0.0, *, subject: Subject = NET, machine: Machine = HERE) -> Record:
@@ -263,6 +264,7 @@ JSON = st.recursive(
 KEYS = st.sampled_from(["repeated", "latency", "comparison", "parity", "environment", "level"])
 
 
+@FEW
 @given(st.lists(st.dictionaries(KEYS, JSON, max_size=4) | JSON, max_size=2), JSON)
 def test_no_report_breaks_the_index(runs: list[Any], compared: Any) -> None:
     made = records.made("bench", HERE, (NET, NET), {"runs": runs, "comparison": compared, "environment": compared}, 0)

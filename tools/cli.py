@@ -713,6 +713,17 @@ def sweep(
         Path | None,
         typer.Option(metavar="FILE", help="A TOML file of subjects, precisions, targets and devices to multiply out."),
     ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Run the jobs on this Dask cluster, as tls://host:8786 (docs/farm.md)."),
+    ] = None,
+    tls_ca: Annotated[
+        Path | None, typer.Option("--tls-ca", metavar="FILE", help="Whom the cluster's certificates are signed by.")
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option("--tls-cert", metavar="FILE", help="Your certificate for the cluster.")
+    ] = None,
+    tls_key: Annotated[Path | None, typer.Option("--tls-key", metavar="FILE", help="The key of --tls-cert.")] = None,
     workers: Annotated[int, typer.Option(min=1, max=1024, metavar="N", help="Worker processes.")] = 2,
     job_timeout: Annotated[
         float, typer.Option(min=1, max=1e6, metavar="SECONDS", help="Seconds that one entry may take.")
@@ -734,6 +745,8 @@ def sweep(
             fuse=fuse,
             variants=variants,
             matrix=matrix,
+            scheduler=scheduler,
+            tls=(tls_ca, tls_cert, tls_key),
             output=output,
             workers=workers,
             job_timeout=job_timeout,

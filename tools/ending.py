@@ -55,6 +55,7 @@ EXTRAS = {
     "coremltools": "coreml",
     "ncnn": "ncnn",
     "MNN": "mnn",
+    **dict.fromkeys(("dask", "distributed"), "farm"),
     "onnxruntime": "",
     "numpy": "",
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
@@ -71,6 +72,11 @@ class Engine(Protocol):
         ...
 
 
+def alike(job: Job) -> tuple[str, str]:
+    """Tell apart what needs different things."""
+    return (job.device, job.address) if isinstance(job, MeasureJob) else ("", "")
+
+
 def needs(job: Job, machines: Sequence[Machine]) -> dict[str, float]:
     """Say what a job takes: a build one ``cpu``; a measurement its device, and all of the machine where that is it.
 
@@ -101,12 +107,13 @@ def refuse_unmet(jobs: Sequence[Job], machines: Sequence[Machine]) -> None:
         BackendMissingError: nobody has what one of them needs; all such are named.
     """
     wanted: dict[str, int] = {}
-    for job in jobs:
-        need = needs(job, machines)
+    kinds = {alike(job): job for job in jobs}
+    for kind, count in Counter(map(alike, jobs)).items():
+        need = needs(kinds[kind], machines)
         if not any(machine.meets(need) for machine in machines):
             lacking = [name for name, amount in need.items() if not any(m.meets({name: amount}) for m in machines)]
             name = " with ".join(lacking or need)
-            wanted[name] = wanted.get(name, 0) + 1
+            wanted[name] = wanted.get(name, 0) + count
     if wanted:
         named = ", ".join(f"{name} ({count} job{'s' if count > 1 else ''})" for name, count in sorted(wanted.items()))
         offered = ", ".join(sorted({name for machine in machines for name in machine.offers})) or "nothing"

@@ -74,12 +74,13 @@ def sweep(plan: Plan, settings: Settings, said: Said = lambda *_: None, engine: 
             raise unwritable(settings.folder, error) from error
         running = _Sweep(plan, settings, table, machines, here)
         rows: dict[str, SweepRow] = {}
+        total = len({job.label for job in plan.jobs})
         try:
             for row in running.rows(engine):
                 rows[row.label] = row
                 if not row.cached:
                     table.put(row)
-                said(row, len(rows), len({job.label for job in plan.jobs}))
+                said(row, len(rows), total)
         finally:
             table.save()
     return [rows[job.label] for job in plan.jobs]
@@ -95,6 +96,7 @@ class _Sweep:
         self._known = dict(table.rows) if settings.cache else {}
         self._keys = BuildKeys(here, bench=settings.bench, mutants=settings.mutants)
         self._waiting: dict[str, list[MeasureJob]] = {}
+        self._known_needs: dict[tuple[str, str], Mapping[str, float]] = {}
         for job in dict.fromkeys(plan.measures):
             self._waiting.setdefault(job.bundle, []).append(job)
         if lost := self._waiting.keys() - plan.given.keys() - {job.label for job in plan.builds}:
@@ -140,7 +142,7 @@ class _Sweep:
         return Order(
             job=job,
             key=key,
-            needs=engines.needs(job, self._machines),
+            needs=self._needs(job),
             bundle=folder,
             limit=self._settings.job_timeout,
             bench=self._settings.bench,
@@ -148,6 +150,13 @@ class _Sweep:
             versions=self._here,
             module=self._settings.module,
         )
+
+    def _needs(self, job: SweepJob | MeasureJob) -> Mapping[str, float]:
+        """Say what a job takes; what alike jobs take is worked out once."""
+        kind = engines.alike(job)
+        if kind not in self._known_needs:
+            self._known_needs[kind] = engines.needs(job, self._machines)
+        return self._known_needs[kind]
 
     def _unchanged(self, order: Order, proof: Path) -> SweepRow | None:
         old = self._known.get(order.job.label)

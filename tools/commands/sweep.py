@@ -20,7 +20,9 @@ from attn_export.mechanisms import MECHANISMS
 from attn_export.pipeline.options import Mutants
 from attn_export.pipeline.sweep import matrix
 from attn_export.pipeline.sweep.catalogue import jobs
-from attn_export.pipeline.sweep.job import Plan, SweepJob
+from attn_export.pipeline.sweep.engine import Engine
+from attn_export.pipeline.sweep.farm import Farm
+from attn_export.pipeline.sweep.job import Job, Plan, SweepJob
 from attn_export.pipeline.sweep.rows import RESULTS, SweepRow, exit_code
 from attn_export.pipeline.sweep.sweeping import Settings
 from attn_export.pipeline.sweep.sweeping import sweep as run
@@ -45,6 +47,8 @@ class SweepOptions:
     fuse: bool | None
     variants: bool
     matrix: Path | None
+    scheduler: str | None
+    tls: tuple[Path | None, Path | None, Path | None]
     output: Path
     workers: int
     job_timeout: float
@@ -54,11 +58,10 @@ class SweepOptions:
     store: Path | None = None
 
 
-def _keep(store: Path | None, row: SweepRow, plan: Plan, folder: Path) -> None:
+def _keep(store: Path | None, row: SweepRow, job: Job, plan: Plan, folder: Path) -> None:
     """Put what a job gave into the store; what was not run again is there already, from when it was."""
     if store is None or row.cached:
         return
-    job = next(one for one in plan.jobs if one.label == row.label)
     if isinstance(job, SweepJob):
         if row.ok:
             stored.keep_bundle(store, "sweep", folder / row.label, more={"row": asdict(row)}, where=row.where)
@@ -80,8 +83,10 @@ def sweep(asked: SweepOptions, *, as_json: bool, quiet: bool) -> None:
     if plan.builds:
         sources.refuse_without_torch()  # once, and not by every job
 
+    named = {job.label: job for job in plan.jobs}
+
     def said(row: SweepRow, done: int, of: int) -> None:
-        _keep(store, row, plan, asked.output)
+        _keep(store, row, named[row.label], plan, asked.output)
         if not quiet:
             unchanged = " (unchanged)" if row.cached else ""
             console.say(
@@ -96,8 +101,9 @@ def sweep(asked: SweepOptions, *, as_json: bool, quiet: bool) -> None:
         cache=asked.cache,
         mutants=asked.mutants,
     )
+    engine = _cluster(asked, quiet=quiet)
     began = time.perf_counter()
-    rows = run(plan, settings, said)
+    rows = run(plan, settings, said, engine)
     failed = [row for row in rows if not row.ok]
     if as_json:
         console.emit({"rows": [asdict(row) for row in rows]})
@@ -107,6 +113,29 @@ def sweep(asked: SweepOptions, *, as_json: bool, quiet: bool) -> None:
         console.say(_count(plan, rows, time.perf_counter() - began, asked))
     if failed:
         raise _ENDS[exit_code(rows)](f"{len(failed)} of {len(rows)} runs failed")
+
+
+def _cluster(asked: SweepOptions, *, quiet: bool) -> Engine | None:
+    """Connect to the cluster that was named; None where jobs run here.
+
+    Raises:
+        UsageError: something was typed that has no meaning there.
+        LoadError: it cannot be reached.
+    """
+    if asked.scheduler is None:
+        if any(asked.tls):
+            raise UsageError("--tls-ca, --tls-cert and --tls-key are for a cluster; name it with --scheduler")
+        return None
+    if asked.bench:
+        raise UsageError("--bench measures inside of the main job; on a cluster, give targets and devices by --matrix")
+    from attn_export.pipeline.sweep.dask_cluster import DaskCluster, Tls
+
+    ca, cert, key = asked.tls
+    cluster = DaskCluster(asked.scheduler, Tls(ca=ca, cert=cert, key=key))
+    if not quiet:
+        for text in cluster.warnings():
+            console.say(f"warning: {text}", err=True)
+    return Farm(cluster)
 
 
 def _plan(asked: SweepOptions) -> Plan:
@@ -132,8 +161,9 @@ def _plan(asked: SweepOptions) -> Plan:
 
 def _count(plan: Plan, rows: list[SweepRow], seconds: float, asked: SweepOptions) -> str:
     passed, reused = sum(row.ok for row in rows), sum(row.cached for row in rows)
+    workers = f"on {asked.scheduler}" if asked.scheduler else f"{asked.workers} workers"
     entries = len({job.name for job in plan.builds})
     return (
         f"{passed} of {len(rows)} runs of {entries} entries passed, none skipped,"
-        f" {reused} unchanged; {seconds / 60:.1f} minutes, {asked.workers} workers; {asked.output / RESULTS}"
+        f" {reused} unchanged; {seconds / 60:.1f} minutes, {workers}; {asked.output / RESULTS}"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from attn_export.pipeline.options import Precision
@@ -85,3 +86,8 @@ class Plan:
     def jobs(self) -> tuple[Job, ...]:
         """All of them, what makes a bundle first."""
         return (*self.builds, *self.measures)
+
+    @cached_property
+    def named(self) -> dict[str, Job]:
+        """Give each job by its label."""
+        return {job.label: job for job in self.jobs}

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import shutil
 import subprocess
+import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -36,9 +40,9 @@ def work(order: Order, folder: Path, child: Child, bundle: Path | None = None, m
     if isinstance(job, MeasureJob):
         assert bundle is not None
         place = locks.device(job.address) if job.address else locks.machine(alone=True)
-        with place:
+        with place, _own(job, bundle) as copied:
             began, clock = time.time(), time.monotonic()
-            answer = _measured(job, bundle, folder, order.limit, memory)
+            answer = _measured(job, copied, folder, order.limit, memory)
             seconds = time.monotonic() - clock
     else:
         asked = {
@@ -56,6 +60,16 @@ def work(order: Order, folder: Path, child: Child, bundle: Path | None = None, m
     return order.row(
         answer.status, answer.message, seconds=round(seconds, 2), result=answer.result, began=round(began, 3)
     )
+
+
+@contextlib.contextmanager
+def _own(job: MeasureJob, bundle: Path) -> Iterator[Path]:
+    """Give the bundle, or a copy where the command would keep its run in it: what is measured again has its digest."""
+    if not job.address:
+        yield bundle
+        return
+    with tempfile.TemporaryDirectory() as place:
+        yield Path(shutil.copytree(bundle, Path(place) / bundle.name))
 
 
 def _measured(job: MeasureJob, bundle: Path, folder: Path, limit: float, memory: int) -> Answer:

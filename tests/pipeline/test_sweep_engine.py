@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ from attn_export.pipeline.sweep.job import BenchSettings, MeasureJob, Plan, Swee
 from attn_export.pipeline.sweep.order import Order
 from attn_export.pipeline.sweep.rows import RESULTS, SweepRow, Table, exit_code
 from attn_export.pipeline.sweep.sweeping import Settings
-from attn_export.pipeline.sweep.work import command_line
+from attn_export.pipeline.sweep.work import command_line, work
 
 BUILDS = tuple(SweepJob("se", "test", fuse=fuse) for fuse in (False, True))
 MEASURE = MeasureJob("se-test", "onnxruntime")
@@ -127,6 +128,25 @@ def test_the_words_for_a_device() -> None:
     assert words[-4:] == ["--on", "ssh://me@jetson", "--memory-limit", "2"]
     assert "0.5" in words
     assert "--on" not in command_line(MEASURE, "verify", Path("b"))
+
+
+def test_a_command_that_keeps_its_run_in_a_bundle_has_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bundle = tmp_path / "b"
+    bundle.mkdir()
+    (bundle / "manifest.json").write_text("{}")
+    monkeypatch.setattr(locks, "PLACE", tmp_path)
+
+    def command(_: str, __: str, given: str, *words: str, timeout: float) -> subprocess.CompletedProcess[str]:
+        assert timeout > 0
+        Path(given, "manifest.json").write_text("with a run")
+        return subprocess.CompletedProcess([], 1, f'{{"error": "{words[-1]}", "kind": "GateError"}}', "")
+
+    monkeypatch.setattr("attn_export.pipeline.sweep.work.children.run", command)
+    for address, left in (("ssh://me@jetson", "{}"), ("", "with a run")):
+        one = Order(job=MeasureJob("b", "onnxruntime", "jetson", address), key="k")
+        row = work(one, tmp_path, Child(), bundle)
+        assert (row.status, row.message) == ("GateError", address or "1")
+        assert (bundle / "manifest.json").read_text() == left
 
 
 def test_an_order_travels_as_plain_data() -> None:

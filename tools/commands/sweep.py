@@ -22,7 +22,7 @@ from attn_export.pipeline.sweep import matrix
 from attn_export.pipeline.sweep.catalogue import jobs
 from attn_export.pipeline.sweep.engine import Engine
 from attn_export.pipeline.sweep.farm import Farm
-from attn_export.pipeline.sweep.job import Job, Plan, SweepJob
+from attn_export.pipeline.sweep.job import Plan, SweepJob
 from attn_export.pipeline.sweep.rows import RESULTS, SweepRow, exit_code
 from attn_export.pipeline.sweep.sweeping import Settings
 from attn_export.pipeline.sweep.sweeping import sweep as run
@@ -58,10 +58,11 @@ class SweepOptions:
     store: Path | None = None
 
 
-def _keep(store: Path | None, row: SweepRow, job: Job, plan: Plan, folder: Path) -> None:
+def _keep(store: Path | None, row: SweepRow, plan: Plan, folder: Path) -> None:
     """Put what a job gave into the store; what was not run again is there already, from when it was."""
     if store is None or row.cached:
         return
+    job = plan.named[row.label]
     if isinstance(job, SweepJob):
         if row.ok:
             stored.keep_bundle(store, "sweep", folder / row.label, more={"row": asdict(row)}, where=row.where)
@@ -83,10 +84,8 @@ def sweep(asked: SweepOptions, *, as_json: bool, quiet: bool) -> None:
     if plan.builds:
         sources.refuse_without_torch()  # once, and not by every job
 
-    named = {job.label: job for job in plan.jobs}
-
     def said(row: SweepRow, done: int, of: int) -> None:
-        _keep(store, row, named[row.label], plan, asked.output)
+        _keep(store, row, plan, asked.output)
         if not quiet:
             unchanged = " (unchanged)" if row.cached else ""
             console.say(

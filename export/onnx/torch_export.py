@@ -16,7 +16,7 @@ import torch
 from attn_export.errors import ContractError, ExportError
 from attn_export.export.binding import bound, shapes
 from attn_export.export.copies import copied
-from attn_export.export.onnx import contract, fixed_sizes, suppression
+from attn_export.export.onnx import contract, fixed_sizes, operator_table, suppression
 from attn_export.export.onnx.assumed import narrowed
 from attn_export.export.onnx.beyond import compared
 from attn_export.export.onnx.epsilons import lost
@@ -112,7 +112,8 @@ def _promise(subject: Subject, opset: int) -> Contract:
 def _convert(subject: Subject, promised: Contract) -> torch.onnx.ONNXProgram:
     positional, keywords = bound(subject.module, subject.example())
     module = copied(subject.module)  # what forward keeps in the trace holds no numbers, and no later run could use it
-    with _quiet() as said, activity.doing("exporting the module", who="PyTorch's exporter"):
+    exporting = activity.doing("exporting the module", who="PyTorch's exporter")
+    with _quiet() as said, exporting, operator_table.kept():
         try:
             program = torch.onnx.export(
                 module,

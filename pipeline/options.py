@@ -46,6 +46,8 @@ class BuildOptions:
         keep_branches: patterns of site names that stay as they are.
         border_maps: whether a constant that a padding breaks may become a map (fixed sizes only).
         fail_on_rollback: whether a site that had to be rolled back ends the job.
+        weight_error: whether to compute what int8 and fp16 would lose in the weights of each fused region; it is where
+            the model is made int8 or computes in float16.
         certify: whether fusing is proven on the whole graph in float64; what is only compiled can do without.
         simplify: whether to run the simplifier.
         equalize: whether activations beyond float16 are divided by powers of two, which changes no output.
@@ -60,6 +62,7 @@ class BuildOptions:
     keep_branches: tuple[str, ...] = ()
     border_maps: bool = False
     fail_on_rollback: bool = False
+    weight_error: bool = False
     certify: bool = True
     simplify: bool = True
     equalize: bool = False

@@ -193,7 +193,7 @@ def _fuse(state: PipelineState, options: BuildOptions) -> Made:
         border_maps=options.border_maps,
         cases=state.feeds[:CERTIFIED],
         certificate=options.certify,
-        quantization_error=options.certify,
+        quantization_error=options.weight_error or (options.certify and (options.fp16 or options.int8 is not None)),
     )
     if options.fail_on_rollback and fusion.rolled_back:
         raise GateError(

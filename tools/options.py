@@ -74,6 +74,12 @@ KeepBranches = Annotated[
 BorderMaps = Annotated[
     bool, typer.Option("--border-maps", help="Allow a border map where padding breaks a bias; fixed sizes only.")
 ]
+WeightError = Annotated[
+    bool,
+    typer.Option(
+        "--weight-error", help="Say what int8 and fp16 would lose in each fused region's weights, before and after."
+    ),
+]
 FailOnRollback = Annotated[
     bool, typer.Option("--fail-on-rollback", help="Fail if a fused region had to be rolled back.")
 ]

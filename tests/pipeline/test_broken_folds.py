@@ -93,7 +93,7 @@ def test_the_whole_rolls_back_the_site_that_is_to_blame_and_only_that(monkeypatc
         return tensor(self, -array if node.output in struck and array.ndim == 4 else array, node, what)
 
     monkeypatch.setattr(Writer, "_tensor", once)
-    done = run(*COMMAND, "-o", "mended", "--json")
+    done = run(*COMMAND, "--weight-error", "-o", "mended", "--json")
     assert done.code == 0, done
     fusion = json.loads(Path("mended/manifest.json").read_text(encoding="utf-8"))["fusion"]
     rolled = [refusal for refusal in fusion["not_fused"] if refusal["kind"] == "rolled back"]

@@ -48,13 +48,14 @@ def test_fuse_takes_external_data_and_says_what_it_left_and_what_precision_costs
     model = onnx.load(made / "model.onnx")
     onnx.save_model(model, tmp_path / "far.onnx", save_as_external_data=True, size_threshold=0, location="far.data")
     output = tmp_path / "fused.onnx"
-    done = run("fuse", tmp_path / "far.onnx", "-o", output)
+    done = run("fuse", tmp_path / "far.onnx", "-o", output, "--weight-error")
     assert done.code == 0, done
     assert "weight error int8" in done.out
     fused = onnx.load(output, load_external_data=False)
     assert not any(t.data_location == onnx.TensorProto.EXTERNAL for t in fused.graph.initializer)
     straight = run("fuse", made / "model.onnx", "-o", tmp_path / "straight.onnx")
     assert straight.code == 0
+    assert "weight error" not in straight.out
     for one, other in zip(
         fused.graph.initializer, onnx.load(tmp_path / "straight.onnx").graph.initializer, strict=True
     ):

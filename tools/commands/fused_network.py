@@ -48,7 +48,7 @@ def fuse(subject: Subject, output: Path, asked: BuildOptions, *, as_json: bool) 
         fuse_cost=asked.fuse_cost,
         keep_branches=asked.keep_branches,
         border_maps=asked.border_maps,
-        quantization_error=True,
+        quantization_error=asked.weight_error,
     )
     certified(fusion, subject.name, asked)
     try:

@@ -46,7 +46,7 @@ def fuse(file: Path, output: Path, asked: BuildOptions, *, as_json: bool) -> Non
         keep_branches=asked.keep_branches,
         border_maps=asked.border_maps,
         folder=file.parent,
-        quantization_error=True,
+        quantization_error=asked.weight_error,
     )
     certified(fusion, str(file), asked)
     _write(fusion.model, place, file.parent)

@@ -48,6 +48,8 @@ FEWEST = 6
 FAST_CASES = 2
 #: Bytes of what a model makes of one case, up to which all of that is kept; and how much wider float64 is than float32.
 KEPT, _WIDER = 1 << 27, 2
+#: Bytes of weights that are kept in float64: every survivor is evaluated beside the model, on each of those cases.
+KEPT_WEIGHTS = 1 << 30
 
 #: Before the condition under which a survivor would show.
 _UNTRIGGERED = "no case triggers it: "
@@ -191,7 +193,7 @@ class _Gate:
 
     def _distance(self, mutant: onnx.ModelProto, told_by: int) -> float:
         """Relative difference of mutant and model in float64, in the first case that shows one; 0 if none does."""
-        self._exact = self._exact or OnnxEvaluator(self.model)
+        self._exact = self._exact or OnnxEvaluator(self.model, kept=KEPT_WEIGHTS)
         same = {tensor.name for tensor in mutant.graph.initializer if tensor.data_location == TensorProto.EXTERNAL}
         arrays, worst = Shared(self._exact.constants, same), 0.0
         whole, part = OnnxEvaluator(mutant, arrays=arrays), OnnxEvaluator(mutant, arrays=arrays)

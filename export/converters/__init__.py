@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import onnx
 
@@ -13,9 +13,11 @@ from attn_export.bundle.narrowed import Narrowed
 from attn_export.errors import ExportError
 from attn_export.export.onnx.exported import Exported
 from attn_export.export.precision.classes import PrecisionClass
-from attn_export.export.torch_program import TorchProgram
 from attn_export.registry import Registry
 from attn_export.types import Dim, Feeds
+
+if TYPE_CHECKING:  # what fuses files needs none, and it loads PyTorch's tracing
+    from attn_export.export.torch_program import TorchProgram
 
 
 @dataclass(frozen=True)

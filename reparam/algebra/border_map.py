@@ -15,8 +15,9 @@ import numpy as np
 
 from attn_export.types import Array
 
-#: Arrays of more numbers than this are computed each time: of several on the way to a kernel, one is in memory.
-MOST_KEPT = 1 << 25
+#: Arrays of more numbers than this are computed each time: of several on the way to a kernel, one is in memory. Most
+#: are asked for once: to keep them saves next to no time, and takes as much memory as the fused kernels themselves.
+MOST_KEPT = 1 << 18
 #: What is computed from what is computed … so many times over is computed at once: each level is a call on the stack.
 DEEPEST = 64
 

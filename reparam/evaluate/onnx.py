@@ -33,8 +33,8 @@ from attn_export.types import Array
 
 #: What a node makes of its inputs; a value is an array, a list of arrays (a sequence) or None (absent).
 Runner = Callable[[Sequence[Any]], Sequence[Any]]
-#: Weights of more bytes than this are read again each time.
-_LARGE = 1 << 26
+#: Bytes of weights that an evaluation keeps between two runs, unless it is told another number: others are read again.
+KEPT = 1 << 27
 _FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
 _WIDENED = frozenset(helper.tensor_dtype_to_np_dtype(kind) for kind in _FLOATS)
 #: Attributes that name a type of element.
@@ -50,20 +50,23 @@ class Weights(Mapping[str, Array]):
         widen: Callable[[Array], Array],
         folder: Path | None,
         arrays: Mapping[str, Array],
+        kept: int,
     ) -> None:
+        self._spare = kept
         self._tensors, self._arrays = {t.name: t for t in graph.initializer}, arrays
         self._sparse = {t.values.name: t for t in graph.sparse_initializer}
         self._widen, self._folder = widen, folder
         self._cache: dict[str, Array] = {}
 
     def __getitem__(self, name: str) -> Array:
-        """Return one of them; what is not large is kept."""
+        """Return one of them; what there is room for is kept."""
         if name in self._arrays:
             return self._arrays[name]
         if name not in self._cache:
             array: Array = _writable(self._widen(self._read(name)))
-            if array.nbytes > _LARGE:
+            if array.nbytes > self._spare:
                 return array
+            self._spare -= array.nbytes
             self._cache[name] = array
         return self._cache[name]
 
@@ -89,7 +92,8 @@ class OnnxEvaluator:
     """A graph ready to be evaluated; the model given is not changed.
 
     External weights lie in ``folder``; ``arrays`` stand in for initializers of their names; ``local`` are functions
-    beside the model's own. With ``coarse``, functions such as sigmoid are as exact as runtimes have them.
+    beside the model's own. With ``coarse``, functions such as sigmoid are as exact as runtimes have them. ``kept`` is
+    how many bytes of weights stay in memory once they were read.
 
     Raises:
         ExportError: a node cannot be evaluated in this precision.
@@ -105,13 +109,14 @@ class OnnxEvaluator:
         local: functions.Functions | None = None,
         *,
         coarse: transcendental.Way | None = None,
+        kept: int = KEPT,
     ) -> None:
         self.dtype, self._folder = np.dtype(dtype), folder
         self._coarse, self._signs = coarse, transcendental.Signs(coarse or "up")
         self.nodes = list(model.graph.node)
         self.inputs = [value.name for value in model.graph.input]
         self.outputs = [value.name for value in model.graph.output]
-        self.constants = Weights(model.graph, self._wide, folder, arrays or {})
+        self.constants = Weights(model.graph, self._wide, folder, arrays or {}, kept)
         self._functions = {**(local or {}), **functions.of(model)}
         self._opsets = {claims.domain(entry.domain): entry.version for entry in model.opset_import}
         self._runners: dict[int, Runner] = {}

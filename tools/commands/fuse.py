@@ -13,12 +13,15 @@ from attn_export.pipeline.options import BuildOptions
 
 def fuse(wanted: SourceOptions, output: Path, asked: BuildOptions, *, as_json: bool) -> None:
     """Collapse what pays, and write the result only with its certificate."""
-    from attn_export.tools.commands import fused_network, graphs
-
+    # Each imported where it is needed: a network wants PyTorch's tracing, which takes as long to load as a file takes.
     if user_code.SOURCE.claims(wanted.text):
+        from attn_export.tools.commands import fused_network
+
         fused_network.writer(output)  # said before anything is loaded
         fused_network.fuse(sources.load(wanted), output, asked, as_json=as_json)
         return
     if wanted.inputs or wanted.arguments or wanted.weights or wanted.weights_key:
         raise UsageError(f"--input, --kwargs and --weights are for networks (file.py:name); {wanted.text} is a file")
+    from attn_export.tools.commands import graphs
+
     graphs.fuse(Path(wanted.text), output, asked, as_json=as_json)

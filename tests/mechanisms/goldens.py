@@ -11,10 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tests.mechanisms import rows_attention, rows_conv, rows_mlp, rows_rep
+from tests.mechanisms import rows_attention, rows_backbone, rows_conv, rows_mlp, rows_rep
 from tests.mechanisms.row import Row
 
-ROWS: dict[str, Row] = {**rows_attention.ROWS, **rows_mlp.ROWS, **rows_conv.ROWS, **rows_rep.ROWS}
+ROWS: dict[str, Row] = {**rows_attention.ROWS, **rows_backbone.ROWS, **rows_mlp.ROWS, **rows_conv.ROWS, **rows_rep.ROWS}
 FOLDER = Path(__file__).parents[1] / "goldens"
 
 

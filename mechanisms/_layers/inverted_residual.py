@@ -1,0 +1,79 @@
+"""Inverted bottleneck of MobileNetV3: widen, filter each channel, gate the channels by a hard sigmoid, narrow."""
+
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from attn_export.mechanisms._layers.checks import positive
+
+
+def rounded(channels: float, divisor: int = 8) -> int:
+    """Round to a multiple of ``divisor``, and by no more than a tenth down.
+
+    >>> rounded(16 * 0.25), rounded(72 * 0.25), rounded(11)
+    (8, 24, 16)
+    """
+    nearest = max(divisor, int(channels + divisor / 2) // divisor * divisor)
+    return nearest if nearest >= 0.9 * channels else nearest + divisor
+
+
+class HardGate(nn.Module):
+    """Scale each channel by a gate in 0 to 1 that is computed from all channel means."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.conv_reduce = nn.Conv2d(channels, hidden, 1)
+        self.conv_expand = nn.Conv2d(hidden, channels, 1)
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
+        """Scale."""
+        hidden = F.relu(self.conv_reduce(x.mean((2, 3), keepdim=True)))
+        return x * F.hardsigmoid(self.conv_expand(hidden))
+
+
+class InvertedResidual(nn.Module):
+    """One block.
+
+    Args:
+        inputs: channels.
+        wide: channels in the middle.
+        outputs: channels.
+        kernel: side of the depth-wise kernel.
+        stride: of the depth-wise convolution.
+        gate: whether there is a gate, of a quarter of the middle's channels.
+        swish: hard-swish, or ReLU.
+
+    Raises:
+        ValueError: ``kernel`` is even.
+    """
+
+    def __init__(
+        self,
+        inputs: int = 8,
+        wide: int = 32,
+        outputs: int = 8,
+        kernel: int = 3,
+        stride: int = 1,
+        gate: bool = True,
+        swish: bool = True,
+    ) -> None:
+        positive(inputs=inputs, wide=wide, outputs=outputs, kernel=kernel, stride=stride)
+        super().__init__()
+        if kernel % 2 == 0:
+            raise ValueError(f"kernel must be odd; got {kernel}")
+        act = nn.Hardswish if swish else nn.ReLU
+        parts = []
+        if wide != inputs:
+            parts += [nn.Conv2d(inputs, wide, 1, bias=False), nn.BatchNorm2d(wide), act()]
+        self.expand = nn.Sequential(*parts)
+        self.filter = nn.Sequential(
+            nn.Conv2d(wide, wide, kernel, stride, kernel // 2, groups=wide, bias=False), nn.BatchNorm2d(wide), act()
+        )
+        self.gate = HardGate(wide, rounded(wide / 4)) if gate else nn.Identity()
+        self.project = nn.Sequential(nn.Conv2d(wide, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
+        self.residual = stride == 1 and inputs == outputs
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b o i j"]:
+        """Widen, filter, gate, narrow."""
+        y: Tensor = self.project(self.gate(self.filter(self.expand(x))))
+        return y + x if self.residual else y

@@ -1,0 +1,1 @@
+"""Whole classifiers, made of the catalogue's parts: what people deploy."""

@@ -1,0 +1,36 @@
+"""Reference vectors of the family ``backbone``: file → entry and constructor arguments."""
+
+from attn_export.mechanisms import MECHANISMS
+from tests.mechanisms.row import Row
+
+
+def _as_named(entry: str, preset: str = "test", **more: object) -> Row:
+    """Take the arguments of a preset or variant, with others."""
+    return Row(entry, {**MECHANISMS[entry].configurations[preset].arguments, **more})
+
+
+ROWS: dict[str, Row] = {
+    "resnet_bottleneck": Row("resnet", build="ResidualBlock"),
+    "resnet_bottleneck_down": Row(
+        "resnet", {"inputs": 16, "stride": 2, "stride_first": True, "shortcut_norm": False}, build="ResidualBlock"
+    ),
+    "resnext_bottleneck": Row("resnet", {"width": 16, "groups": 4}, build="ResidualBlock"),
+    "convmixer": _as_named("convmixer"),
+    "convnextv2": _as_named("convnextv2"),
+    "convnextv2_block": Row("convnextv2", {"channels": 16}, build="ConvNeXtV2Block"),
+    "mobilenetv3": _as_named("mobilenetv3"),
+    "mobilenetv3_block": Row("mobilenetv3", build="InvertedResidual"),
+    "deit_distilled": _as_named("deit"),
+    "swin": _as_named("swin"),
+    "pit": _as_named("pit"),
+    "pvt": _as_named("pvt"),
+    "cpvt": _as_named("pvt", "conditional"),
+    "levit": _as_named("levit", size=64),
+    "levit_attention": Row("levit", build="LeViTAttention"),
+    "levit_attention_subsample": Row(
+        "levit", {"outputs": 24, "ratio": 4, "side": 5, "stride": 2}, build="LeViTAttention"
+    ),
+    "efficientformer": _as_named("efficientformer", size=224),
+    "efficientformer_meta4d": Row("efficientformer", {"channels": 12, "mlp_ratio": 2.0}, build="PoolingBlock"),
+    "efficientformer_meta3d": Row("efficientformer", {"channels": 12, "mlp_ratio": 2.0}, build="AttentionBlock"),
+}

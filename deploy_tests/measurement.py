@@ -11,9 +11,18 @@ from attn_export.bundle import Bundle
 from attn_export.deploy_tests import backends, shapes
 from attn_export.deploy_tests.backend import EngineFigures
 from attn_export.deploy_tests.identity import identify
-from attn_export.deploy_tests.latency import budget, footprint, mlperf, profile, roofline, statistics, sweeps
+from attn_export.deploy_tests.latency import (
+    budget,
+    energy_use,
+    footprint,
+    mlperf,
+    profile,
+    roofline,
+    statistics,
+    sweeps,
+)
 from attn_export.deploy_tests.latency.measure import Latency, Protocol, bundle_latency
-from attn_export.deploy_tests.machine import emulated, environment, preflight
+from attn_export.deploy_tests.machine import conditions, emulated, energy, environment, preflight
 from attn_export.deploy_tests.open_bundle import alone, chosen, opened
 from attn_export.errors import UsageError
 from attn_export.types import JsonDict, ShapeRange, Summarised
@@ -85,7 +94,7 @@ def measure_bundle(
     for size in asked.batch_sizes:
         sweeps.resized(bundle, size)
     ranges = shapes.asked(bundle, asked.ranges, [backend])
-    warnings = preflight.check(asked.threads)
+    warnings, before = preflight.check(asked.threads), conditions.read()
     timed = bundle_latency(bundle, backend, threads=asked.threads, protocol=asked.protocol, ranges=ranges)
     progress("latency")
     weigh = asked.footprint or any(not limit.metric.startswith("p") for limit in limits)
@@ -101,6 +110,8 @@ def measure_bundle(
         "budgets": [finding.to_dict() for finding in findings],
         "mlperf": mlperf.single_stream(timed.wall).to_dict() if asked.mlperf else None,
     }
+    if (used := _energy(bundle, backend, asked, ranges, progress)) is not None:
+        plain["energy"] = used.to_dict()
     plain["sweeps"] = _sweeps(bundle, backend, asked, progress)
     if asked.sustain:
         drift = sweeps.sustain(bundle, backend, asked.sustain, threads=asked.threads, progress=progress)
@@ -114,7 +125,25 @@ def measure_bundle(
         here = backends.traits(backend).runs_on_own_threads
         peak = roofline.measure_roofline(asked.threads) if here else None
         plain["profile"] = profile.profile_bundle(bundle, backend, threads=asked.threads, peak=peak).to_dict()
+    plain["conditions"] = {"before": before, "after": conditions.read()}
     return Measurement(timed, findings, warnings, plain)
+
+
+def _energy(
+    bundle: Bundle,
+    backend: str,
+    asked: MeasureOptions,
+    ranges: Mapping[str, ShapeRange],
+    progress: Callable[[str], None],
+) -> energy_use.EnergyUse | None:
+    """Measure the energy of an inference, where this machine can tell and any time is to be spent."""
+    if not asked.protocol.duration or (source := energy.source()) is None:
+        return None
+    progress(f"energy, by {source.name}")
+    feeds = bundle.cases[0].inputs
+    with opened(bundle, backend, asked.threads, ranges) as (run, _, _):
+        run(feeds)
+        return energy_use.measure_energy(run, feeds, source)
 
 
 def _engine(

@@ -311,6 +311,7 @@ def verify(
     store: options.Store = None,
     on: options.On = None,
     patience: options.Patience = 60.0,
+    keep: options.Keep = True,
     as_json: options.Json = False,
 ) -> None:
     """Verify bundles on this machine. Needs neither torch nor onnx, but for --fresh."""
@@ -338,7 +339,9 @@ def verify(
 
         if emulate is not None or cpu is not None:
             raise UsageError("--on and --emulate are two machines; leave one of them out")
-        on_device.verify(asked, on, patience, options.typed(ctx, without=("on", "patience", "store")), as_json=as_json)
+        words = options.typed(ctx, without=("on", "patience", "keep", "store"))
+        there = on_device.Device(on=on, patience=patience, keep=keep, words=words)
+        on_device.verify(asked, there, as_json=as_json)
         return
     if emulate is None and cpu is None:
         device.verify(asked, as_json=as_json)
@@ -413,6 +416,7 @@ def sign(
 @app.command(epilog="Example: attn-export bench repvgg repvgg#ort")
 @contained
 def bench(
+    ctx: typer.Context,
     *,
     paths: Annotated[
         list[Path],
@@ -459,6 +463,9 @@ def bench(
     ] = None,
     profile: Annotated[bool, typer.Option("--profile", help="Show where the time goes, node by node.")] = False,
     shapes: options.Shapes = None,
+    on: options.On = None,
+    patience: options.Patience = 60.0,
+    keep: options.Keep = True,
     store: options.Store = None,
     as_json: options.Json = False,
     verbose: options.Verbose = 0,
@@ -467,30 +474,36 @@ def bench(
     """Measure latency; given two bundles, or two artifacts of one, also their ratio with its A/A control."""
     from attn_export.tools.commands import bench as command
 
-    command.bench(
-        command.BenchOptions(
-            paths=tuple(paths),
-            all=all_,
-            backend=backend,
-            artifact=artifact,
-            protocol=options.protocol(warmup, iterations, duration),
-            threads=threads,
-            thorough=thorough,
-            budgets=tuple(budget or ()),
-            faster_than=faster_than,
-            baseline=baseline,
-            max_regression=max_regression,
-            mlperf=mlperf,
-            soak=soak,
-            thread_sweep=thread_sweep,
-            batch_sweep=batch_sweep,
-            profile=profile,
-            shapes=tuple(shapes or ()),
-            store=store,
-        ),
-        as_json=as_json,
-        verbosity=-1 if quiet else verbose,
+    asked = command.BenchOptions(
+        paths=tuple(paths),
+        all=all_,
+        backend=backend,
+        artifact=artifact,
+        protocol=options.protocol(warmup, iterations, duration),
+        threads=threads,
+        thorough=thorough,
+        budgets=tuple(budget or ()),
+        faster_than=faster_than,
+        baseline=baseline,
+        max_regression=max_regression,
+        mlperf=mlperf,
+        soak=soak,
+        thread_sweep=thread_sweep,
+        batch_sweep=batch_sweep,
+        profile=profile,
+        shapes=tuple(shapes or ()),
+        store=store,
     )
+    verbosity = -1 if quiet else verbose
+    if on is not None:
+        from attn_export.tools.commands import on_device
+
+        words = options.typed(ctx, without=("on", "patience", "keep", "store", "verbose"))
+        words[1:1] = ["-v"] * verbose
+        there = on_device.Device(on=on, patience=patience, keep=keep, words=words)
+        on_device.bench(asked, there, as_json=as_json, verbosity=verbosity)
+        return
+    command.bench(asked, as_json=as_json, verbosity=verbosity)
 
 
 @app.command(epilog="Example: attn-export fuse trained.onnx -o fused.onnx")

@@ -42,6 +42,7 @@ Patience = Annotated[
         min=0, max=1e6, metavar="SECONDS", help="With --on: how long a device that stopped answering is waited for."
     ),
 ]
+Keep = Annotated[bool, typer.Option(help="With --on: whether to add what ran to the bundle's report.")]
 Shapes = Annotated[
     list[str] | None,
     typer.Option(

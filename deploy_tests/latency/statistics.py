@@ -84,12 +84,21 @@ def ratio(logarithms: Sequence[float]) -> Interval:
     >>> ratio([0.0, 0.0, 0.0])
     Interval(estimate=1.0, low=1.0, high=1.0)
     """
-    values = np.asarray(logarithms, dtype=np.float64)
-    n = len(values)
+    found = mean(logarithms)
+    return Interval(math.exp(found.estimate), math.exp(found.low), math.exp(found.high))
+
+
+def mean(values: Sequence[float]) -> Interval:
+    """Estimate the mean of two or more figures with Student's interval.
+
+    >>> mean([1.0, 1.0])
+    Interval(estimate=1.0, low=1.0, high=1.0)
+    """
+    found, n = np.asarray(values, dtype=np.float64), len(values)
     if n < 2:
-        raise ValueError(f"an interval needs two ratios at least, got {n}")
-    mean, reach = float(values.mean()), _student(n - 1) * float(values.std(ddof=1)) / math.sqrt(n)
-    return Interval(math.exp(mean), math.exp(mean - reach), math.exp(mean + reach))
+        raise ValueError(f"an interval needs two figures at least, got {n}")
+    middle, reach = float(found.mean()), _student(n - 1) * float(found.std(ddof=1)) / math.sqrt(n)
+    return Interval(middle, middle - reach, middle + reach)
 
 
 def _student(freedom: int) -> float:

@@ -172,7 +172,12 @@ def headline(manifest: Mapping[str, Any], report: Mapping[str, Any]) -> list[str
         backend, parity, compared, timed = runtime(run), run.get("parity"), run.get("comparison"), run.get("latency")
         lines += _error_line(parity or {}, backend) + (_ratio_line(compared) if compared else [])
         if timed:
-            lines.append(f"p50 {number(timed['wall_ms']['p50'])} ms, p99 {number(timed['wall_ms']['p99'])} ms")
+            where = f"{backend}: " if run_device.host(run) else ""
+            lines.append(f"{where}p50 {number(timed['wall_ms']['p50'])} ms, p99 {number(timed['wall_ms']['p99'])} ms")
+        if used := run.get("energy"):
+            took = {name: number(1000 * value) for name, value in used["joules"].items() if value is not None}
+            between = f" [{took['low']}, {took['high']}]" if len(took) == 3 else ""
+            lines.append(f"{backend}: {took.get('estimate', '?')} mJ{between} an inference, of {used['covers']}")
     lines += compile_evidence.sentences(report)
     stages = manifest.get("stages") or []
     counted = [stage["nodes"] for stage in stages if stage.get("nodes") and stage.get("name") != "quantise"]

@@ -28,8 +28,8 @@ def keep_runs(whole: Bundle, runs: Sequence[Mapping[str, Any]]) -> str:
     if os.path.lexists(whole.signature) or not runs:
         return ""
     report = report_of(whole)
-    new = {_about(run) for run in runs}
-    report["runs"] = [*(run for run in report["runs"] if _about(run) not in new), *map(dict, runs)]
+    new = {_about(run): dict(run) for run in runs}
+    report["runs"] = [*(run for run in report["runs"] if _about(run) not in new), *new.values()]
     return written(whole, report)
 
 

@@ -11,6 +11,7 @@ from attn_export import bundle
 from attn_export.deploy_tests import backends, open_bundle
 from attn_export.deploy_tests.latency import budget
 from attn_export.deploy_tests.latency.comparison import LatencyComparison, Rules, compare_latency
+from attn_export.deploy_tests.latency.energy_use import EnergyUse
 from attn_export.deploy_tests.latency.measure import Protocol
 from attn_export.deploy_tests.latency.repeated import repeat_latency
 from attn_export.deploy_tests.latency.statistics import Interval
@@ -125,9 +126,8 @@ def bench(asked: BenchOptions, *, as_json: bool, verbosity: int) -> None:
     machine = environment.describe(*dict.fromkeys(side.backend for side in sides))
     content: dict[str, Any] = {"environment": machine, "runs": runs, "comparison": comparison, "budgets": held}
     stored.keep(store, "bench", [_subject(side, run, case) for side, run in zip(sides, runs, strict=True)], content)
-    if as_json:
-        console.emit(content)
-    else:
+    console.result(content, as_json=as_json)
+    if not as_json:
         _say(sides, compared, case, findings)
     if compared and compared.void:
         raise InconclusiveError(
@@ -288,6 +288,8 @@ def _lines(typed: str, measured: Measurement) -> list[str]:
         peak = weighed["peak_bytes"]
         memory = f", peak memory {peak / 1e6:.0f} MB" if peak else ""
         lines.append(f"  cold start {weighed['cold_start_s']:.2f} s{memory}, file {weighed['file_bytes'] / 1e6:.1f} MB")
+    if used := plain.get("energy"):
+        lines.append(f"  {EnergyUse(**{**used, 'joules': Interval(**used['joules'])}).summary()}")
     if engine := plain.get("engine"):
         words = {"gpu": "GPU", "host": "host end to end", "graph": "CUDA graph"}
         for kind, found in engine["percentiles_ms"].items():

@@ -31,9 +31,8 @@ def bench_all(path: Path, rules: Rules, store: Path | None = None, *, as_json: b
     with progress.stage("every artifact on every backend"):
         found = rank(whole, rules, progress.detail)
     _keep(root, whole, found, rules)
-    if as_json:
-        console.emit({"bundle": str(path), **found.to_dict()})
-    else:
+    console.result({"bundle": str(path), **found.to_dict()}, as_json=as_json)
+    if not as_json:
         _say(path, found, rules)
     if wrong := [row.name for row in (found.baseline, *found.rows) if row.parity is not None and not row.parity.ok]:
         raise GateError(f"{path} failed verification, so it was not timed: {', '.join(wrong)}")

@@ -18,7 +18,7 @@ from attn_export.deploy_tests import shapes as shape_ranges
 from attn_export.deploy_tests.backend import CompileOptions, Traits
 from attn_export.deploy_tests.data import images, user_data
 from attn_export.deploy_tests.identity import identify
-from attn_export.deploy_tests.machine import environment
+from attn_export.deploy_tests.machine import conditions, environment
 from attn_export.deploy_tests.machine.emulated import emulated
 from attn_export.deploy_tests.parity import verify as proofs
 from attn_export.errors import AttnExportError, BackendError, BackendMissingError, BundleError, GateError, UsageError
@@ -169,6 +169,7 @@ def _verify(path: Path, asked: VerifyOptions, *, as_json: bool) -> tuple[dict[st
     more = {**_own_data(whole, asked, as_json=as_json), **_fresh(whole, asked, as_json=as_json)}
     rows: list[dict[str, Any]] = []
     missing: list[str] = []
+    before = conditions.read()
     for name in chosen:
         if why := open_bundle.missing(whole, name):
             missing.append(name)
@@ -194,7 +195,15 @@ def _verify(path: Path, asked: VerifyOptions, *, as_json: bool) -> tuple[dict[st
                 _say(f"{called}, {user_data.SENTENCES[level]}: {parity.summary()}", as_json=as_json)
     limits = {"tolerance": held.tolerance, "snr": held.snr}
     machine = environment.describe(*chosen)
-    content = {"bundle": str(path), **source, "asked": limits, "environment": machine, "runs": rows}
+    around = {"before": before, "after": conditions.read()}
+    content = {
+        "bundle": str(path),
+        **source,
+        "asked": limits,
+        "environment": machine,
+        "conditions": around,
+        "runs": rows,
+    }
     _keep(whole, asked, content)
     if failed := [row["backend"] for row in rows if "parity" in row and not row["parity"]["ok"]]:
         return content, GateError(f"{path} failed verification on {', '.join(dict.fromkeys(failed))}")

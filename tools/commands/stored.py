@@ -111,7 +111,7 @@ def keep_bundle(
         subject(whole, whole.artifact(run["artifact"]), run, threads=(run.get("latency") or {}).get("threads", 1))
         for run in runs
     ]
-    machine = _elsewhere(where, runs)
+    machine = elsewhere(where, runs)
     return keep(root, kind, subjects, {**report, **(more or {}), "runs": runs}, when=when, machine=machine)
 
 
@@ -127,11 +127,11 @@ def keep_report(root: Path, kind: Kind, path: Path, file: Path, threads: int, *,
     whole, report = bundle.read(path), plain_json.read(file)
     runs = [run for run in report.get("runs", ()) if run.get("artifact") and run.get("missing") is None]
     subjects = [subject(whole, whole.artifact(run["artifact"]), run, threads=threads) for run in runs]
-    machine = _elsewhere(where, [*runs, report])
+    machine = elsewhere(where, [*runs, report])
     return keep(root, kind, subjects, {**report, "runs": runs}, machine=machine) if runs else None
 
 
-def _elsewhere(name: str, reports: Sequence[Mapping[str, Any]]) -> Machine | None:
+def elsewhere(name: str, reports: Sequence[Mapping[str, Any]]) -> Machine | None:
     """Describe another machine by its name and what its reports say of it; None where it is this one."""
     if not name:
         return None

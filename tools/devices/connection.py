@@ -16,7 +16,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -210,16 +210,6 @@ class Connection:
         if found is None:
             raise LostError(_last(errors) or f"ssh ended with {child.returncode} and no answer")
         return Reply(int(found[2]), found[1], errors)
-
-
-@contextlib.contextmanager
-def connected(address: Address, *, patience: float, say: Callable[[str], None]) -> Iterator[Connection]:
-    """Give a connection for the block."""
-    line = Connection(address, patience=patience, say=say)
-    try:
-        yield line
-    finally:
-        line.close()
 
 
 def _output(child: subprocess.Popen[bytes], seconds: float) -> bytes:

@@ -91,6 +91,12 @@ def of_bundle(whole: Bundle, scratch: Path) -> Parcel:
     return Parcel("bundle", key, files, packed=False, title=f"the bundle {whole.path.name}")
 
 
+def of_file(path: Path) -> Parcel:
+    """Pack one file, such as a report to compare with."""
+    key = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Parcel("bundle", key, (("report.json", path),), packed=False, title=path.name)
+
+
 def of_tree(folder: Path, title: str) -> Parcel:
     """Pack a folder of packages that does not change any more."""
     return Parcel("env", _content(folder), tuple(_files(folder)), packed=True, title=title)

@@ -498,6 +498,42 @@ class EngineRecord:
 
 
 @dataclass(frozen=True)
+class ConditionsRecord:
+    """The state of the machine around a run: clocks, governors, temperatures, throttling, as far as it says.
+
+    Attributes:
+        before: what it said before.
+        after: what it said after.
+    """
+
+    before: Mapping[str, Any] = field(default_factory=dict)
+    after: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class EnergyRecord:
+    """Energy of one inference, of all that the sensor covers while the model runs.
+
+    Attributes:
+        source: which sensor: ``rapl``, ``ina3221`` or ``battery``.
+        covers: which part of the machine it covers.
+        joules: of one inference, idle draw included.
+        idle_watts: what that part takes while nothing runs; null where it was not said.
+        blocks_j: the figure of each block of runs; the interval is of these.
+        inferences: how many ran.
+        duration_s: seconds of all blocks.
+    """
+
+    source: str
+    covers: str
+    joules: MeasuredRecord
+    idle_watts: Annotated[float, Within(0, 1e6)] | None
+    blocks_j: Annotated[tuple[Annotated[float, Within(0, 1e9)], ...], Within(2)]
+    inferences: Positive
+    duration_s: Time
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """One backend on one machine.
 
@@ -519,6 +555,8 @@ class RunRecord:
         sweeps: latency over threads and batch sizes.
         engine: of TensorRT: its own clocks, layers and GPU.
         profile: where the time goes.
+        conditions: clocks, temperatures and throttling before and after.
+        energy: what one inference takes, where the machine can tell.
     """
 
     backend: str
@@ -538,6 +576,8 @@ class RunRecord:
     sweeps: SweepsRecord = field(default_factory=SweepsRecord)
     engine: EngineRecord | None = None
     profile: ProfileRecord | None = None
+    conditions: ConditionsRecord | None = None
+    energy: EnergyRecord | None = None
 
 
 @dataclass(frozen=True)
@@ -679,7 +719,7 @@ class ReportRecord:
 
 
 #: What a run holds that was measured by a clock.
-TIMES = ("latency", "comparison", "footprint", "mlperf", "drift", "engine", "profile", "budgets")
+TIMES = ("latency", "comparison", "footprint", "mlperf", "drift", "engine", "profile", "budgets", "energy")
 
 
 def filled(plain: object, whose: str) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import platform
 import signal
@@ -77,13 +78,15 @@ def test_it_ends_as_it_ends_there_and_is_kept_as_a_run(device: Device, client: C
     assert environment["device"]["address"] == device.address
     assert environment["device"]["libc"] == " 2.".join(["glibc", platform.libc_ver()[1].split(".")[1]])
     # What was added to it here is not brought there again, and takes the place of what was known.
-    again = verify(good, "--json")
+    again = verify(good, "--json", "--store", tmp_path / "store")
     assert again.code == 0
     assert again.json["bundle"] == str(good)
     assert again.json["runs"][0]["parity"]["ok"] is True
     assert again.json["on"]["host"] == platform.node()
     assert again.json["digest_with_run"] == bundle.read(good).digest
     assert len(runs(good)) == 1
+    (file,) = (tmp_path / "store" / "runs").rglob("*.json")
+    assert json.loads(file.read_text())["machine"]["name"] == platform.node()
     assert len(list((device.root / "bundle").iterdir())) == 1
     assert device.jobs() == []
     assert not list(device.home.rglob("PWNED"))
@@ -103,6 +106,25 @@ def test_what_is_held_to_its_digest_stays_as_it_is(device: Device, client: Clien
     assert client(device)(one, "--expect", "0" * 64).code == 1
     loose = client(device)(one, "--tolerance", "3")
     assert (loose.code, "not kept" in loose.out) == (0, True), loose
+    assert bundle.read(one).digest == digest
+
+
+def test_what_is_measured_there_is_kept_as_well(device: Device, client: Client, tmp_path: Path) -> None:
+    client(device)
+    one, quick = made(tmp_path / "one"), ("--duration", "0", "--iterations", "3", "--warmup", "0")
+    there = ("--on", device.address, *quick)
+    came = run("bench", one, *there, "--budget", "p50<=0.00000001ms", "-v")
+    assert (came.code, "kept in" in came.out, f"{one}: p50 " in came.out) == (1, True, True), came
+    assert "latency of" in came.err
+    (kept,) = runs(one)
+    assert set(kept) >= {"latency", "footprint", "conditions", "environment"}
+    digest = bundle.read(one).digest
+    words = (f"{one}#model@onnxruntime", *there, "--baseline", one / bundle.REPORT, "--max-regression", "1e9%")
+    again = run("bench", *words, "--no-keep", "--json")
+    assert again.code == 0, again
+    assert again.json["runs"][0]["bundle"] == str(one)
+    assert again.json["budgets"][0]["verdict"] == "passed"
+    assert again.json["on"]["address"] == device.address
     assert bundle.read(one).digest == digest
 
 

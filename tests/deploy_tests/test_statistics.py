@@ -69,7 +69,7 @@ def test_the_estimate_is_the_geometric_mean_and_lies_in_the_middle() -> None:
     came = ratio([math.log(2), math.log(8)])
     assert came.estimate == pytest.approx(4)
     assert came.low * came.high == pytest.approx(16)
-    with pytest.raises(ValueError, match="two ratios at least, got 1"):
+    with pytest.raises(ValueError, match="two figures at least, got 1"):
         ratio([0.0])
 
 

@@ -98,8 +98,7 @@ def _measured(job: MeasureJob, bundle: Path, folder: Path, limit: float, memory:
 
 def command_line(job: MeasureJob, command: str, bundle: Path, memory: int = 0) -> list[str]:
     """Give the words behind ``attn-export`` that prove or measure a bundle where the job wants it."""
-    # A bundle of a sweep stays as it is: other jobs know it by its digest.
-    there = ["--on", job.address, "--no-keep"] if job.address else []
+    there = ["--on", job.address] if job.address else []
     most = ["--memory-limit", f"{memory / 1e9:.3g}"] if memory else []
     words = [command, str(bundle), "--backend", job.target, "--json", "--threads", str(job.bench.threads)]
     if command == "bench":

@@ -125,7 +125,7 @@ def test_the_words_for_a_device() -> None:
     job = MeasureJob("b", "onnxruntime", "jetson", "ssh://me@jetson", BenchSettings(duration=0.5))
     words = command_line(job, "bench", Path("b"), memory=2_000_000_000)
     assert words[:4] == ["bench", "b", "--backend", "onnxruntime"]
-    assert words[-5:] == ["--on", "ssh://me@jetson", "--no-keep", "--memory-limit", "2"]
+    assert words[-4:] == ["--on", "ssh://me@jetson", "--memory-limit", "2"]
     assert "0.5" in words
     assert "--on" not in command_line(MEASURE, "verify", Path("b"))
 

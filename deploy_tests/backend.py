@@ -6,6 +6,7 @@
     EngineMeasurer    measure_engine                     it can time the device apart from the host
     Compiler          missing_compiler, compile_only     it can build for a device that is not there
     Installer         installation, install              it can make the environment that its compiler needs
+    Tunable           tunings, session_lines             it has settings that change how long a run takes
 
 All are protocols: a plug-in imports nothing of ours, and leaves out what it cannot do. ``backends`` asks for them.
 """
@@ -39,6 +40,7 @@ class Options:
         inputs: what the model takes, in its order, for formats whose files do not keep the names; empty where that
             is not known.
         outputs: what it gives, likewise.
+        settings: of a ``Tunable``, what differs from its usual settings: one of its ``tunings``.
     """
 
     threads: int = 1
@@ -49,6 +51,7 @@ class Options:
     precision: str = "float32"
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
 
 
 class Backend(Protocol):
@@ -264,3 +267,14 @@ class Installer(Protocol):
         Raises:
             BackendError: it could not be made; what was there before is intact.
         """
+
+
+@runtime_checkable
+class Tunable(Protocol):
+    """A backend with settings that change how long a run takes, and nothing of what it computes but its rounding."""
+
+    def tunings(self, threads: int) -> Sequence[Mapping[str, str]]:
+        """List what is worth trying with so many threads as ``Options.settings``: the usual, which is empty, first."""
+
+    def session_lines(self, model: Path, options: Options) -> Sequence[str]:
+        """Write the lines of Python by which somebody's own program opens ``model`` as ``open`` does."""

@@ -59,7 +59,11 @@ def alone(bundle: Bundle, artifact: Artifact) -> Bundle:
 
 
 def options_for(
-    bundle: Bundle, artifact: Artifact, threads: int = 1, ranges: Mapping[str, ShapeRange] | None = None
+    bundle: Bundle,
+    artifact: Artifact,
+    threads: int = 1,
+    ranges: Mapping[str, ShapeRange] | None = None,
+    settings: Mapping[str, str] | None = None,
 ) -> Options:
     """Say how to run an artifact; ``ranges`` are the shapes to prepare for, those of the cases unless given."""
     return Options(
@@ -68,6 +72,7 @@ def options_for(
         precision=artifact.precision,
         inputs=bundle.inputs,
         outputs=bundle.outputs,
+        settings=settings or {},
     )
 
 
@@ -78,12 +83,13 @@ def opened(
     threads: int = 1,
     ranges: Mapping[str, ShapeRange] | None = None,
     artifact: str | None = None,
+    settings: Mapping[str, str] | None = None,
 ) -> Iterator[tuple[Run, str, float]]:
     """Open an artifact of the bundle: how to run it, on what, and how many seconds the opening took.
 
     ``ranges`` are the shapes to prepare for; those of the bundle's cases unless given. ``artifact`` is its name; the
-    first that the backend takes unless given. Of a file that takes a smaller batch than the model, a batch is run in
-    pieces.
+    first that the backend takes unless given. ``settings`` are of the runtime, its usual ones unless given. Of a file
+    that takes a smaller batch than the model, a batch is run in pieces.
 
     Raises:
         UnknownNameError: there is no such backend.
@@ -96,7 +102,7 @@ def opened(
     model = chosen(bundle, backend, artifact)
     began = time.perf_counter()
     try:
-        with backends.opened(backend, model.path, options_for(bundle, model, threads, ranges)) as run:
+        with backends.opened(backend, model.path, options_for(bundle, model, threads, ranges, settings)) as run:
             unchanged(bundle)  # the runtime has read the model by itself
             yield narrowed(bundle, model).taking(run), backends.BACKENDS[backend].version(), time.perf_counter() - began
     except BackendError as error:

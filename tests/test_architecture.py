@@ -126,6 +126,7 @@ ROOMS = {
     "deploy_tests/identity": {"backends"},
     "deploy_tests/measurement": {"backend", "backends", "shapes", "open_bundle", "latency", "machine", "identity"},
     "deploy_tests/ranking": {"backend", "backends", "open_bundle", "latency", "machine", "parity"},
+    "deploy_tests/tuning": {"backend", "backends", "open_bundle", "latency", "machine", "parity"},
     "deploy_tests/conformance": {"backend", "backends", "open_bundle", "parity", "latency", "machine"},
     "pipeline/divergence": {"options", "stage", "stages"},
     "pipeline/report": set[str](),

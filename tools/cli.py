@@ -462,6 +462,17 @@ def bench(
         str | None, typer.Option(metavar="SIZES", help="Latency by batch size, such as 1,2,4,8.")
     ] = None,
     profile: Annotated[bool, typer.Option("--profile", help="Show where the time goes, node by node.")] = False,
+    tune: Annotated[
+        bool,
+        typer.Option(
+            "--tune",
+            help="Search for faster settings of the runtime: threads, execution, graph level, other runtimes; confirmed"
+            " in a fresh test before they are offered.",
+        ),
+    ] = False,
+    tune_time: Annotated[
+        float, typer.Option(min=1, max=1e6, metavar="SECONDS", help="Of --tune: half searches, half confirms.")
+    ] = 60,
     shapes: options.Shapes = None,
     on: options.On = None,
     patience: options.Patience = 60.0,
@@ -491,6 +502,8 @@ def bench(
         thread_sweep=thread_sweep,
         batch_sweep=batch_sweep,
         profile=profile,
+        tune=tune,
+        tune_time=tune_time,
         shapes=tuple(shapes or ()),
         store=store,
     )

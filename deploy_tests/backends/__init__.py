@@ -7,7 +7,7 @@ it may have. What a plug-in raises meanwhile is said to be the plug-in's.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -31,6 +31,7 @@ from attn_export.deploy_tests.backend import (
     Profiler,
     Run,
     Traits,
+    Tunable,
 )
 from attn_export.errors import AttnExportError, BackendError, BackendMissingError, UnknownNameError, UsageError
 from attn_export.process import activity
@@ -195,6 +196,32 @@ def _kernel(row: KernelRow) -> Kernel:
     if isinstance(row, Kernel):
         return row
     return Kernel(row.name, row.op, float(row.microseconds), tuple(getattr(row, "nodes", ())))
+
+
+def tunings(name: str, threads: int) -> tuple[Mapping[str, str], ...]:
+    """List the settings of a backend that are worth trying with so many threads, the usual ones, which are none, first.
+
+    Raises:
+        UnknownNameError, BackendError: as ``found``.
+    """
+    backend = found(name)
+    if not isinstance(backend, Tunable):
+        return ({},)
+    with activity.doing("asking the backend what can be tuned", who=name), _blamed(name):
+        return tuple({str(key): str(value) for key, value in one.items()} for one in backend.tunings(threads))
+
+
+def session_lines(name: str, model: Path, options: Options) -> tuple[str, ...]:
+    """Write lines of Python that open ``model`` with these options; none where the backend has no settings.
+
+    Raises:
+        UnknownNameError, BackendError: as ``found``.
+    """
+    backend = found(name)
+    if not isinstance(backend, Tunable):
+        return ()
+    with activity.doing("asking the backend for its settings", who=name), _blamed(name):
+        return tuple(map(str, backend.session_lines(model, options)))
 
 
 def measures_engines(name: str) -> bool:

@@ -7,7 +7,7 @@ be timed with its loop.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,8 @@ class TimedModel:
         precision: the element type that it computes in.
         inputs: what it takes; empty where that is not known.
         outputs: what it gives, likewise.
+        threads: of the runtime; None for those of the comparison.
+        settings: of the runtime, what differs from its usual ones.
     """
 
     path: Path
@@ -36,12 +38,21 @@ class TimedModel:
     precision: str = "float32"
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
+    threads: int | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
 
     def options(self, threads: int, feeds: Feeds) -> Options:
         """Say how it is opened for ``feeds``, whose shapes are all that a runtime must prepare for."""
         varying = [port.name for port in self.inputs if any(isinstance(size, str) for size in port.shape)]
         shapes = {name: ShapeRange(*[feeds[name].shape] * 3) for name in varying if name in feeds}
-        return Options(threads, shapes, precision=self.precision, inputs=self.inputs, outputs=self.outputs)
+        return Options(
+            self.threads or threads,
+            shapes,
+            precision=self.precision,
+            inputs=self.inputs,
+            outputs=self.outputs,
+            settings=self.settings,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Give plain data, for another process."""
@@ -59,7 +70,8 @@ class TimedModel:
             tuple(TensorSpec(port["name"], port["dtype"], tuple(port["shape"])) for port in data[side])
             for side in ("inputs", "outputs")
         )
-        return cls(Path(data["path"]), data["backend"], data["precision"], inputs, outputs)
+        rest = data["threads"], data["settings"]
+        return cls(Path(data["path"]), data["backend"], data["precision"], inputs, outputs, *rest)
 
 
 def timed_model(bundle: Bundle, artifact: Artifact, backend: str) -> TimedModel:

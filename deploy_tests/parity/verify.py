@@ -27,12 +27,14 @@ def verify(
     tolerance: float | None = None,
     snr: float | None = None,
     artifact: str | None = None,
+    settings: Mapping[str, str] | None = None,
 ) -> Parity:
     """Prove parity of ``bundle`` on ``backend``, on its own cases or on others, prepared for ``ranges`` of shapes.
 
     ``artifact`` is the name of what is run, and judged by its own precision; the first that the backend takes unless
-    given. ``tolerance`` and ``snr`` are what the user of this machine holds it to, instead of what the bundle says. A
-    model that was made int8 from the user's data is proven on that data, against its own meaning and the original.
+    given. ``settings`` are of the runtime, its usual ones unless given. ``tolerance`` and ``snr`` are what the user of
+    this machine holds it to, instead of what the bundle says. A model that was made int8 from the user's data is proven
+    on that data, against its own meaning and the original.
 
     Raises:
         InconclusiveError: the reference of every output is zero in every case, so that zeros would pass; or the
@@ -41,13 +43,13 @@ def verify(
     """
     model = chosen(bundle, backend, artifact)
     if model.meaning:
-        return _verify_int8(bundle, backend, model, cases, threads, ranges, tolerance, snr, atol, rtol)
+        return _verify_int8(bundle, backend, model, cases, threads, ranges, tolerance, snr, atol, rtol, settings)
     known = bundle.cases if cases is None else [replace(case, selections=bundle.selections) for case in cases]
     known, left_out = narrowed(bundle, model).fitting(known)
     if left_out and not known:
         raise InconclusiveError(f"{model.summary()} takes none of the cases, so nothing is known of it: {left_out[0]}")
     refuse_idle(known, bundle)
-    with opened(bundle, backend, threads, ranges, model.name) as (run, name, _):
+    with opened(bundle, backend, threads, ranges, model.name, settings) as (run, name, _):
         found = prove(
             run,
             known,
@@ -82,11 +84,12 @@ def _verify_int8(
     snr: float | None,
     atol: float | None,
     rtol: float | None,
+    settings: Mapping[str, str] | None,
 ) -> Parity:
     """Prove an int8 model on the cases of the user's data, or on others by what varies of them alone."""
     limit = model.centred_db_limit if snr is None else snr
     many = batched(bundle.inputs, bundle.outputs, bundle.dynamic_dims)
-    with opened(bundle, backend, threads, ranges, model.name) as (run, name, _):
+    with opened(bundle, backend, threads, ranges, model.name, settings) as (run, name, _):
         if cases is not None:
             known = [replace(case, selections=bundle.selections) for case in cases]
             asked = model.asked_db if snr is None else snr  # what was measured is of the bundle's own images

@@ -19,10 +19,12 @@ from attn_export.deploy_tests.latency.timed_model import common_case, runtime_fo
 from attn_export.deploy_tests.machine import environment
 from attn_export.deploy_tests.measurement import Measurement, MeasureOptions, measure_bundle, thread_counts
 from attn_export.deploy_tests.store.record import Subject
+from attn_export.deploy_tests.tuning import Setting
 from attn_export.errors import BackendMissingError, InconclusiveError, UsageError
 from attn_export.tools import console
 from attn_export.tools.commands import stored
 from attn_export.tools.commands.bench_all import bench_all
+from attn_export.tools.commands.bench_tune import bench_tune, would_show
 from attn_export.tools.progress import TerminalProgress
 
 
@@ -46,6 +48,8 @@ class BenchOptions:
     thread_sweep: bool = False
     batch_sweep: str | None = None
     profile: bool = False
+    tune: bool = False
+    tune_time: float = 60.0
     shapes: tuple[str, ...] = ()
     store: Path | None = None
 
@@ -93,6 +97,9 @@ def bench(asked: BenchOptions, *, as_json: bool, verbosity: int) -> None:
     if asked.all:
         _rank(asked, as_json=as_json, verbosity=verbosity)
         return
+    if asked.tune:
+        _tune(asked, as_json=as_json, verbosity=verbosity)
+        return
     if len(asked.paths) > 2:
         raise UsageError(f"expected one bundle, or two to compare; got {len(asked.paths)}")
     progress = TerminalProgress(verbosity)
@@ -116,10 +123,17 @@ def bench(asked: BenchOptions, *, as_json: bool, verbosity: int) -> None:
         progress.warn(str(warning))
     compared = _compare(sides[0], sides[1], asked, progress) if len(sides) == 2 else None
     findings = [finding for _, measured in results for finding in measured.findings]
+    others: list[str] = []
     if faster_than:
-        findings.append(budget.faster(_compare(sides[0], faster_than, asked, progress), faster_than.typed))
-    if baseline is not None:
-        findings.append(_regression(results[0], baseline, most, asked, progress))
+        against = _compare(sides[0], faster_than, asked, progress)
+        findings.append(budget.faster(against, faster_than.typed))
+        others.append(_comparison([sides[0], faster_than], against))
+    if isinstance(baseline, Side):
+        against = _compare(sides[0], baseline, asked, progress)
+        findings.append(budget.regression(against, most))
+        others.append(_comparison([sides[0], baseline], against))
+    elif baseline is not None:
+        findings.append(budget.regression_of_reports(results[0][1].plain, baseline, most))
     runs = [{"bundle": str(side.whole.path), **measured.plain} for side, measured in results]
     comparison = _plain(sides, compared, case) if compared else None
     held = [finding.to_dict() for finding in findings]
@@ -128,6 +142,7 @@ def bench(asked: BenchOptions, *, as_json: bool, verbosity: int) -> None:
     stored.keep(store, "bench", [_subject(side, run, case) for side, run in zip(sides, runs, strict=True)], content)
     console.result(content, as_json=as_json)
     if not as_json:
+        console.say(*others)
         _say(sides, compared, case, findings)
     if compared and compared.void:
         raise InconclusiveError(
@@ -182,6 +197,29 @@ def _rank(asked: BenchOptions, *, as_json: bool, verbosity: int) -> None:
     bench_all(asked.paths[0], asked.rules, asked.store, as_json=as_json, verbosity=verbosity)
 
 
+def _tune(asked: BenchOptions, *, as_json: bool, verbosity: int) -> None:
+    """Tune one model of one bundle.
+
+    Raises:
+        UsageError: more was asked for.
+    """
+    usual = BenchOptions(
+        paths=asked.paths,
+        tune=True,
+        tune_time=asked.tune_time,
+        protocol=asked.protocol,
+        threads=asked.threads,
+        backend=asked.backend,
+        artifact=asked.artifact,
+        store=asked.store,  # of where it would be kept: settings are an answer, and no figure to follow over time
+    )
+    if len(asked.paths) != 1 or asked != usual:
+        raise UsageError("--tune: expected one bundle, with --threads, --backend or --artifact; got more; leave it out")
+    one = _side(asked.paths[0], asked)
+    way = Setting(one.artifact.name, one.backend, asked.threads)
+    bench_tune(one.typed, one.whole.path, way, asked.tune_time, as_json=as_json, verbosity=verbosity)
+
+
 def _say(sides: list[Side], compared: LatencyComparison | None, case: int, findings: list[budget.BudgetResult]) -> None:
     """Print the comparison and the budgets for people."""
     if compared:
@@ -190,20 +228,6 @@ def _say(sides: list[Side], compared: LatencyComparison | None, case: int, findi
             name = sides[0].whole.cases[case].name
             console.say(f"measured on case '{name}', the first that both take in one run")
     console.say(*(finding.summary() for finding in findings))
-
-
-def _regression(
-    measured: tuple[Side, Measurement],
-    baseline: Side | dict[str, Any],
-    most: float,
-    asked: BenchOptions,
-    progress: TerminalProgress,
-) -> budget.BudgetResult:
-    """Hold what was measured against a bundle, by a comparison, or against a report, by its figures."""
-    side, now = measured
-    if isinstance(baseline, Side):
-        return budget.regression(_compare(side, baseline, asked, progress), most)
-    return budget.regression_of_reports(now.plain, baseline, most)
 
 
 def parse_side(typed: str) -> tuple[str, str | None, str | None]:
@@ -327,7 +351,7 @@ def _plain(sides: list[Side], compared: LatencyComparison, case: int) -> dict[st
 def _comparison(sides: list[Side], compared: LatencyComparison) -> str:
     return (
         f"{sides[0].typed} / {sides[1].typed}: {compared.ratio}, {compared.verdict}; control {compared.control},"
-        f" {len(compared.pairs)} process pairs, {compared.clock}"
+        f" {len(compared.pairs)} process pairs, {compared.clock}; {would_show(compared)}"
     )
 
 

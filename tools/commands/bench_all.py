@@ -15,7 +15,7 @@ from attn_export.tools import console
 from attn_export.tools.commands import stored
 from attn_export.tools.progress import TerminalProgress
 
-_COLUMNS = ("", "artifact", "runtime", "time ratio [95 %]", "A/A control", "clock", "error", "verdict")
+_COLUMNS = ("", "artifact", "runtime", "time ratio [95 %]", "A/A control", "smallest seen", "clock", "error", "verdict")
 
 
 def bench_all(path: Path, rules: Rules, store: Path | None = None, *, as_json: bool, verbosity: int) -> None:
@@ -75,7 +75,7 @@ def _say(path: Path, found: Ranking, rules: Rules) -> None:
 
 
 def _main(row: Ranked) -> tuple[str, ...]:
-    return row.artifact.summary(), row.version, "1", "", "", row.accuracy(), "baseline"
+    return row.artifact.summary(), row.version, "1", "", "", "", row.accuracy(), "baseline"
 
 
 def _cells(row: Ranked) -> tuple[str, ...]:
@@ -83,6 +83,6 @@ def _cells(row: Ranked) -> tuple[str, ...]:
     assert compared is not None
     figure = "" if compared.void else str(compared.ratio)
     return (
-        row.artifact.summary(), row.version, figure, str(compared.control), compared.clock, row.accuracy(),
-        compared.verdict,
+        row.artifact.summary(), row.version, figure, str(compared.control), f"{100 * compared.resolution:.2g} %",
+        compared.clock, row.accuracy(), compared.verdict,
     )  # fmt: skip

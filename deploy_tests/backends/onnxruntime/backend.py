@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from attn_export.deploy_tests.backend import Kernel, Options, Run
+from attn_export.deploy_tests.backends.onnxruntime import tuning
 from attn_export.deploy_tests.backends.onnxruntime.feeding import fed
 from attn_export.deploy_tests.backends.onnxruntime.profile import record
 from attn_export.errors import BackendError, BackendMissingError
@@ -51,17 +52,12 @@ class OnnxRuntime:
         import onnxruntime
 
         settings = onnxruntime.SessionOptions()
-        settings.intra_op_num_threads = options.threads
-        settings.inter_op_num_threads = 1
-        settings.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+        for name, value in tuning.attributes(options, onnxruntime).items():
+            setattr(settings, name, value)
         settings.log_severity_level = 4  # errors come as exceptions; printing them as well would be noise
         onnxruntime.set_default_logger_severity(4)  # some are logged outside of any session, with terminal escapes
-        if not options.optimize:
-            settings.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        # A denormal costs a hundred times a normal number; timing them would measure the input, not the model.
-        settings.add_session_config_entry("session.set_denormal_as_zero", "1")
-        # Spinning threads would charge the CPU time of waiting to the model.
-        settings.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        for name, value in tuning.ENTRIES.items():
+            settings.add_session_config_entry(name, value)
         try:
             session = onnxruntime.InferenceSession(str(model), settings, providers=["CPUExecutionProvider"])
         except Exception as error:  # the runtime's exceptions share no base class of their own
@@ -81,3 +77,11 @@ class OnnxRuntime:
         if why := self.missing():
             raise BackendMissingError(why)
         return record(model, feeds, options.threads, runs)
+
+    def tunings(self, threads: int) -> tuple[Mapping[str, str], ...]:
+        """List what is worth trying."""
+        return tuning.tunings(threads)
+
+    def session_lines(self, model: Path, options: Options) -> tuple[str, ...]:
+        """Write what somebody's own program needs."""
+        return tuning.lines(model, options)

@@ -8,6 +8,7 @@ import os
 import platform
 import signal
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -207,6 +208,17 @@ def test_a_run_that_is_killed_says_so(device: Device, client: Client, tmp_path: 
         came = client(device)(made(tmp_path / "one"))
         thread.join()
     assert (came.code, "ended without a word" in came.err) == (5, True), came
+
+
+def test_who_interrupts_stops_the_run_there(device: Device, client: Client, tmp_path: Path) -> None:
+    client(device)
+    words = ["verify", str(made(tmp_path / "one")), "--on", device.address]
+    with Held(device):
+        child = subprocess.Popen([sys.executable, "-m", "attn_export", *words], stderr=subprocess.PIPE, text=True)
+        until(lambda: device.blocks(1))
+        child.send_signal(signal.SIGINT)
+        _, err = child.communicate(timeout=30)
+        assert (child.returncode, device.jobs()) == (130, []), err
 
 
 SHUT = [

@@ -5,10 +5,12 @@ Orders and answers travel as plain data and bytes; no path is shared, and no obj
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import queue
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +23,8 @@ from attn_export.pipeline.sweep.order import Order
 
 #: Seconds for one question to the scheduler or to a worker.
 _ASK = 30.0
+#: Results that are brought here at the same time.
+_FETCHERS = 8
 #: Share of what a worker may hold that is left to its jobs.
 _FOR_JOBS = 0.9
 
@@ -54,7 +58,8 @@ class DaskCluster:
     def __init__(self, address: str, tls: Tls, task: Task | None = None) -> None:
         self._address, self._security, self._task = address, _security(tls), task or _task
         self._futures: dict[str, Any] = {}
-        self._ended: queue.Queue[str] = queue.Queue()
+        self._ended: queue.Queue[tuple[str, Outcome]] = queue.Queue()
+        self._fetchers = ThreadPoolExecutor(_FETCHERS, "fetch")
         try:
             self._client = self._connected(_ASK)
         except (OSError, TimeoutError) as error:
@@ -92,20 +97,18 @@ class DaskCluster:
         except OSError as error:
             raise GoneError(_words(error)) from error
         self._futures[tag] = future
-        future.add_done_callback(lambda _: self._ended.put(tag))
+        future.add_done_callback(lambda ended: self._fetch(tag, ended))
 
     def settled(self, timeout: float) -> list[tuple[str, Outcome]]:
         """Wait for what ends next."""
-        tags = []
-        try:
-            tags.append(self._ended.get(timeout=timeout))
+        found = []
+        with contextlib.suppress(queue.Empty):
+            found.append(self._ended.get(timeout=timeout))
             while True:
-                tags.append(self._ended.get_nowait())
-        except queue.Empty:
-            pass
-        if not tags:
+                found.append(self._ended.get_nowait())
+        if not found:
             self._alive()
-        return [(tag, self._outcome(tag)) for tag in tags if tag in self._futures]
+        return [(tag, outcome) for tag, outcome in found if self._futures.pop(tag, None) is not None]
 
     def cancel(self, tag: str) -> None:
         """Forget an order."""
@@ -133,6 +136,7 @@ class DaskCluster:
         for tag in list(self._futures):
             self.cancel(tag)
         self._close()
+        self._fetchers.shutdown(wait=False, cancel_futures=True)
 
     def _connected(self, timeout: float) -> Any:
         import dask.config
@@ -164,11 +168,15 @@ class DaskCluster:
         except (OSError, TimeoutError) as error:
             raise GoneError(_words(error)) from error
 
-    def _outcome(self, tag: str) -> Outcome:
+    def _fetch(self, tag: str, future: Any) -> None:
+        """Bring a result here beside others: one takes several words between client, scheduler and worker."""
+        with contextlib.suppress(RuntimeError):  # closed meanwhile
+            self._fetchers.submit(lambda: self._ended.put((tag, self._outcome(future))))
+
+    def _outcome(self, future: Any) -> Outcome:
         from distributed.client import FutureCancelledError
         from distributed.scheduler import KilledWorker
 
-        future = self._futures.pop(tag)
         if future.status in ("cancelled", "lost"):
             return Lost("the scheduler or a worker is gone")
         try:

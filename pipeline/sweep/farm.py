@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+from attn_export.errors import LoadError
 from attn_export.pipeline.sweep.engine import CPU, Done, Machine
 from attn_export.pipeline.sweep.order import Order
 from attn_export.pipeline.sweep.rows import SweepRow
@@ -145,8 +146,15 @@ class Farm:
         self._sent = 0
 
     def machines(self) -> Sequence[Machine]:
-        """Ask who takes jobs."""
-        self._machines = self._cluster.machines()
+        """Ask who takes jobs.
+
+        Raises:
+            LoadError: there is nobody to ask.
+        """
+        try:
+            self._machines = self._cluster.machines()
+        except GoneError as error:
+            raise LoadError(str(error)) from error
         return self._machines
 
     def look(self) -> None:

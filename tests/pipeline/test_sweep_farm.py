@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from attn_export.errors import LoadError
 from attn_export.pipeline.sweep import attempt, farm, order, versions
 from attn_export.pipeline.sweep.child import Child
 from attn_export.pipeline.sweep.engine import Done, Machine
@@ -188,6 +189,13 @@ def test_no_worker_for_a_while_is_no_death() -> None:
     assert ends(done, BUILDS) == ["passed"] * 8
     cluster = Fake(machines=())
     assert ends(list(ran(cluster, BUILDS)), BUILDS) == ["died"] * 8
+
+
+def test_a_scheduler_that_is_gone_at_once_is_said() -> None:
+    cluster = Fake()
+    cluster.gone = True
+    with pytest.raises(LoadError, match="no answer"):
+        Farm(cluster).machines()
 
 
 PROBE = """

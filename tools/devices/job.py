@@ -144,7 +144,9 @@ def run(
             f"{device.host} did not come back within {line.patience:g} s ({error}); what ran there says nothing;"
             " wait longer with --patience SECONDS"
         ) from error
-    except (Exception, GeneratorExit):
+    except Exception:  # it has ended, or never began
+        with contextlib.suppress(LostError):
+            line.once(_FORGET, device.root, name)
         raise
     except BaseException:
         if started:

@@ -208,6 +208,7 @@ def test_a_run_that_is_killed_says_so(device: Device, client: Client, tmp_path: 
         came = client(device)(made(tmp_path / "one"))
         thread.join()
     assert (came.code, "ended without a word" in came.err) == (5, True), came
+    assert device.jobs() == []
 
 
 def test_who_interrupts_stops_the_run_there(device: Device, client: Client, tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
 """The transformer block: attention and an MLP, each on normalised channels and added to what it was given.
 
-x = x + A(LN x)
-x = x + W2 gelu(W1 LN x)
+x = x + a * A(LN x)                     a, m learnt by channel where the block has scales, else 1
+x = x + m * W2 gelu(W1 LN x)
 """
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -16,17 +17,30 @@ class PreNormBlock(nn.Module):
         attention: what mixes the places.
         mlp_ratio: width of the MLP over ``channels``.
         epsilon: of the norms.
+        scale: what the learnt scales of both branches start at (CaiT's LayerScale); none unless given.
     """
 
-    def __init__(self, channels: int, attention: nn.Module, mlp_ratio: float = 4.0, epsilon: float = 1e-5) -> None:
+    def __init__(
+        self,
+        channels: int,
+        attention: nn.Module,
+        mlp_ratio: float = 4.0,
+        epsilon: float = 1e-5,
+        scale: float | None = None,
+    ) -> None:
         super().__init__()
         hidden = round(channels * mlp_ratio)
         self.norm1, self.norm2 = nn.LayerNorm(channels, epsilon), nn.LayerNorm(channels, epsilon)
         self.attention = attention
         self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, channels))
+        self.gamma_1, self.gamma_2 = (
+            None if scale is None else nn.Parameter(torch.full((channels,), scale)) for _ in range(2)
+        )
 
     def forward(self, x: Float[Tensor, "*n c"]) -> Float[Tensor, "*n c"]:
         """Mix places, then channels."""
-        x = x + self.attention(self.norm1(x))
-        y: Tensor = x + self.mlp(self.norm2(x))
+        mixed = self.attention(self.norm1(x))
+        x = x + (mixed if self.gamma_1 is None else self.gamma_1 * mixed)
+        mixed = self.mlp(self.norm2(x))
+        y: Tensor = x + (mixed if self.gamma_2 is None else self.gamma_2 * mixed)
         return y

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from attn_export.mechanisms._layers.heads import attend, merge_heads, split_heads
 from attn_export.mechanisms._layers.offset_bias import OffsetBias
+from attn_export.mechanisms._layers.prenorm import PreNormBlock
 from attn_export.mechanisms.attention.pooling_mixer import PoolingMixer
 
 #: Heads, channels of a head's keys, and of its values over those (paper, section 4).
@@ -39,7 +40,7 @@ class PoolingBlock(nn.Module):
         super().__init__()
         hidden = round(channels * mlp_ratio)
         self.mixer = PoolingMixer(3)
-        self.layer_scale_1, self.layer_scale_2 = _scale(channels), _scale(channels)
+        self.gamma_1, self.gamma_2 = _scale(channels), _scale(channels)
         self.mlp = nn.Sequential(
             nn.Conv2d(channels, hidden, 1),
             nn.BatchNorm2d(hidden),
@@ -50,27 +51,16 @@ class PoolingBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Mix places, then channels."""
-        x = x + self.layer_scale_1[:, None, None] * self.mixer(x)
-        y: Tensor = x + self.layer_scale_2[:, None, None] * self.mlp(x)
+        x = x + self.gamma_1[:, None, None] * self.mixer(x)
+        y: Tensor = x + self.gamma_2[:, None, None] * self.mlp(x)
         return y
 
 
-class AttentionBlock(nn.Module):
+class AttentionBlock(PreNormBlock):
     """Attention and an MLP on the pixels of a map as tokens, each scaled by channel beside a shortcut."""
 
     def __init__(self, channels: int, mlp_ratio: float = 4.0, side: int = 7) -> None:
-        super().__init__()
-        hidden = round(channels * mlp_ratio)
-        self.norm1, self.norm2 = nn.LayerNorm(channels), nn.LayerNorm(channels)
-        self.attention = BiasedAttention(channels, side)
-        self.layer_scale_1, self.layer_scale_2 = _scale(channels), _scale(channels)
-        self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, channels))
-
-    def forward(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
-        """Mix places, then channels."""
-        x = x + self.layer_scale_1 * self.attention(self.norm1(x))
-        y: Tensor = x + self.layer_scale_2 * self.mlp(self.norm2(x))
-        return y
+        super().__init__(channels, BiasedAttention(channels, side), mlp_ratio, scale=1e-5)
 
 
 def _scale(channels: int) -> nn.Parameter:

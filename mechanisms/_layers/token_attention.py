@@ -13,18 +13,19 @@ class TokenAttention(nn.Module):
     Args:
         channels: of the tokens.
         heads: pieces that the channels are cut into.
+        bias: of the projection to queries, keys and values.
 
     Raises:
         ValueError: ``heads`` does not divide ``channels``.
     """
 
-    def __init__(self, channels: int, heads: int) -> None:
+    def __init__(self, channels: int, heads: int, bias: bool = True) -> None:
         positive(channels=channels, heads=heads)
         super().__init__()
         if channels % heads:
             raise ValueError(f"heads must divide channels; {heads} does not divide {channels}")
         self.heads = heads
-        self.qkv = nn.Linear(channels, 3 * channels)
+        self.qkv = nn.Linear(channels, 3 * channels, bias=bias)
         self.proj = nn.Linear(channels, channels)
 
     def forward(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:

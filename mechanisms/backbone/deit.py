@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from attn_export.mechanisms._layers.checks import positive
 from attn_export.mechanisms._layers.prenorm import PreNormBlock
 from attn_export.mechanisms._layers.token_attention import TokenAttention
+from attn_export.mechanisms._layers.vit import ViT
 from attn_export.mechanisms.spec import Input, Paper, Preset, Spec
 
 
-class DeiT(nn.Module):
+class DeiT(ViT):
     """A classifier of square images; the defaults are DeiT-Tiny distilled.
 
     Args:
@@ -43,29 +44,21 @@ class DeiT(nn.Module):
         distilled: bool = True,
         classes: int = 1000,
     ) -> None:
-        positive(size=size, patch=patch, channels=channels, depth=depth, heads=heads, classes=classes)
-        super().__init__()
-        if size % patch:
-            raise ValueError(f"patch must divide size; {patch} does not divide {size}")
-        count = (size // patch) ** 2
-        self.embed = nn.Conv2d(3, channels, patch, patch)
-        self.cls_token = nn.Parameter(torch.randn(1, 1, channels) * 0.02)
-        self.dist_token = nn.Parameter(torch.randn(1, 1, channels) * 0.02) if distilled else None
-        self.pos_embed = nn.Parameter(torch.randn(1, count + 1 + distilled, channels) * 0.02)
-        blocks = (
+        positive(channels=channels, depth=depth, heads=heads)
+        blocks = [
             PreNormBlock(channels, TokenAttention(channels, heads), mlp_ratio, epsilon=1e-6) for _ in range(depth)
-        )
-        self.blocks = nn.Sequential(*blocks)
-        self.norm = nn.LayerNorm(channels, 1e-6)
-        self.head = nn.Linear(channels, classes)
+        ]
+        super().__init__(size, patch, channels, blocks, classes, tokens=1 + distilled)
+        self.dist_token = nn.Parameter(torch.randn(1, 1, channels) * 0.02) if distilled else None
         self.head_dist = nn.Linear(channels, classes) if distilled else None
+
+    def first(self) -> Float[Tensor, "1 t c"]:
+        """Give the class token and, where there is one, the distilled token."""
+        return self.cls_token if self.dist_token is None else torch.cat([self.cls_token, self.dist_token], 1)
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b classes"]:
         """Classify."""
-        patches = self.embed(image).flatten(2).transpose(1, 2)
-        tokens = list[Tensor](token for token in (self.cls_token, self.dist_token) if token is not None)
-        first = torch.cat(tokens, 1).expand(patches.shape[0], -1, -1)
-        x = self.norm(self.blocks(torch.cat([first, patches], 1) + self.pos_embed))
+        x = self.tokens(image)
         y: Tensor = self.head(x[:, 0])
         return y if self.head_dist is None else (y + self.head_dist(x[:, 1])) / 2
 

@@ -108,5 +108,6 @@ MECHANISM = Spec(
         r"attention_bias_idxs$": None,
         r"token_mixer\.attention_biases$": "attention.bias.table",
         r"token_mixer\.": "attention.",
+        r"layer_scale_([12])$": r"gamma_\1",
     },
 )

@@ -97,7 +97,8 @@ MECHANISM = Spec(
     dynamic=(Dim("b"), Dim("h", min=8), Dim("w", min=8)),
     presets={
         "test": Preset({"channels": 16, "depth": 2, "kernel": 5, "patch": 4, "classes": 10}, {"h": 32, "w": 32}),
-        "readme": Preset({}, {"h": 224, "w": 224}),
+        "readme": Preset({"channels": 512, "depth": 12}, {"h": 224, "w": 224}),
+        "convmixer_1536_20": Preset({}, {"h": 224, "w": 224}),
         "convmixer_768_32": Preset({"channels": 768, "depth": 32, "kernel": 7, "relu": True}, {"h": 224, "w": 224}),
         "convmixer_1024_20": Preset({"channels": 1024, "patch": 14}, {"h": 224, "w": 224}),
     },

@@ -63,9 +63,20 @@ def _halve(inputs: int, outputs: int) -> tuple[nn.Module, nn.Module]:
     return nn.Conv2d(inputs, outputs, 3, 2, 1), nn.BatchNorm2d(outputs)
 
 
+def _as_the_authors(name: str) -> str:
+    """Give a name of timm's as the authors have it."""
+    new = re.sub(r"^stages\.(\d+)\.blocks\.", lambda m: f"network.{2 * int(m[1])}.", name)
+    new = re.sub(r"^stages\.(\d+)\.downsample\.", lambda m: f"network.{2 * int(m[1]) - 1}.", new)
+    new = re.sub(r"^(network\.\d+)\.conv\.", r"\1.proj.", re.sub(r"\.ls([12])\.gamma$", r".layer_scale_\1", new))
+    for old, place in (("conv1", 0), ("norm1", 1), ("conv2", 3), ("norm2", 4)):
+        new = new.replace(f"stem.{old}.", f"patch_embed.{place}.")
+    return new.replace("head_dist.", "dist_head.")
+
+
 def _by_part(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Name the parts of the MLPs, which are of two kinds, and tell maps from tokens."""
     named = {}
+    state = {_as_the_authors(name): value for name, value in state.items()}
     for name, value in state.items():
         block, mlp, part = name.rpartition("mlp.")
         if mlp and f"{block}mlp.norm1.weight" in state:

@@ -7,6 +7,7 @@ between stages queries are every other pixel of the map, and nothing is added
 y = (W1 BN(mean x) + W2 BN(mean x)) / 2                    b classes
 """
 
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 
@@ -89,6 +90,24 @@ def _mlp(channels: int) -> nn.Module:
     return nn.Sequential(LinearBN(channels, 2 * channels), nn.Hardswish(), LinearBN(2 * channels, channels))
 
 
+def _in_a_row(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Put timm's stages in a row: what shrinks the map first, then attention and MLP by turns."""
+    found = re.compile(r"^stages\.(\d+)\.(downsample|blocks\.(\d+))\.(attn|attn_downsample|mlp)\.")
+    places = {match[0]: match for name in state if (match := found.match(name))}
+    ordered = sorted(places, key=lambda p: (int(places[p][1]), int(places[p][3] or -1), places[p][4]))
+    numbers = {
+        place: f"blocks.{n}.{'' if places[place][4] == 'attn_downsample' else 'm.'}" for n, place in enumerate(ordered)
+    }
+    named = {}
+    for name, value in state.items():
+        new = found.sub(lambda match: numbers[match[0]], name)
+        new = re.sub(r"^stem\.conv(\d)\.", lambda m: f"stem.{2 * int(m[1]) - 2}.", new)
+        new = re.sub(r"^(stem\.\d)\.linear\.", r"\1.conv.", new).replace(".ln1.", ".0.").replace(".ln2.", ".2.")
+        new = new.replace("proj.ln.", "proj.1.").replace("q.ln.", "q.")
+        named[re.sub(r"^(head(?:_dist)?)\.linear\.", r"\1.l.", new)] = value
+    return named
+
+
 MECHANISM = Spec(
     paper=Paper("LeViT: a Vision Transformer in ConvNet's Clothing", "Graham et al.", "ICCV 2021", "2104.01136"),
     build=LeViT,
@@ -103,6 +122,7 @@ MECHANISM = Spec(
             {"size": 224, "widths": (256, 384, 512), "depths": (4, 4, 4), "heads": (4, 6, 8), "key": 32}
         ),
     },
+    convert=_in_a_row,
     checkpoint={
         r"attention_bias_idxs$": None,
         r"attention_biases$": "bias.table",

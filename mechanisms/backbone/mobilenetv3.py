@@ -71,7 +71,10 @@ def _by_part(state: dict[str, Tensor]) -> dict[str, Tensor]:
     widens = {name.rpartition("conv_pwl")[0] for name in state if "conv_pwl" in name}
     found = re.compile(r"(?P<block>(?:blocks\.\d+\.)?\d+\.)(?P<part>\w+)\.(?P<rest>.+)")
     pairs = {name: match for name in state if (match := found.fullmatch(name))}
-    order = {block: number for number, block in enumerate(dict.fromkeys(one["block"] for one in pairs.values()))}
+    blocks = sorted(
+        {one["block"] for one in pairs.values()}, key=lambda block: [int(n) for n in re.findall(r"\d+", block)]
+    )
+    order = {block: number for number, block in enumerate(blocks)}
     named = {}
     for name, value in state.items():
         if (one := pairs.get(name)) is None:

@@ -56,6 +56,7 @@ PAIRS = (
     Pair("pit_ti_224", "pit", "readme"),
     Pair("pit_s_224", "pit", "small"),
     Pair("swin_tiny_patch4_window7_224", "swin", "readme"),
+    Pair("swinv2_tiny_window8_256", "swin_v2", "readme", 256),
 )
 
 

@@ -32,7 +32,7 @@ class PreNormBlock(nn.Module):
         hidden = round(channels * mlp_ratio)
         self.norm1, self.norm2 = nn.LayerNorm(channels, epsilon), nn.LayerNorm(channels, epsilon)
         self.attention = attention
-        self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, channels))
+        self.mlp: nn.Module = nn.Sequential(nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, channels))
         self.gamma_1, self.gamma_2 = (
             None if scale is None else nn.Parameter(torch.full((channels,), scale)) for _ in range(2)
         )

@@ -83,14 +83,22 @@ class WindowAttention(nn.Module):
         if self.shift:
             x = roll(x, self.shift, (1, 2))
         windows = partition(x, *self.window)
-        q, k, v = (self._split(part) for part in self.qkv(windows).chunk(3, -1))
-        mixed = attend(q, k, v, bias=self._logit_bias())
+        q, k, v = (self._split(part) for part in self._project(windows).chunk(3, -1))
+        mixed = self._mix(q, k, v, self._logit_bias())
         if self.shift:
             mixed = mixed.reshape(-1, self.heads, *q.shape[2:])
         x = join(self.out(mixed.transpose(1, 2).reshape(windows.shape)), *self.window, x.shape[2] // self.window[1])
         if self.shift:
             x = roll(x, -self.shift, (1, 2))
         return x.permute(0, 3, 1, 2) if self.channels_first else x
+
+    def _project(self, windows: Float[Tensor, "b m n c"]) -> Float[Tensor, "b m n d"]:
+        projected: Tensor = self.qkv(windows)
+        return projected
+
+    def _mix(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+        """Average the values of each window by the products of queries and keys."""
+        return attend(q, k, v, bias=bias)
 
     def _split(self, x: Float[Tensor, "b m n c"]) -> Float[Tensor, "bm g n d"]:
         heads = x.reshape(-1, x.shape[2], self.heads, x.shape[3] // self.heads).transpose(1, 2)

@@ -12,25 +12,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attn_export.mechanisms._layers.checks import positive
-from attn_export.mechanisms._layers.windows import merge_patches
+from attn_export.mechanisms._layers.patch_merging import PatchMerging
 from attn_export.mechanisms.attention.window import SwinBlock
 from attn_export.mechanisms.spec import Input, Paper, Preset, Spec
-
-
-class PatchMerging(nn.Module):
-    """Make each square of four pixels one, of twice the channels."""
-
-    def __init__(self, channels: int, side: int) -> None:
-        super().__init__()
-        self.side = side
-        self.norm = nn.LayerNorm(4 * channels)
-        self.reduction = nn.Linear(4 * channels, 2 * channels, bias=False)
-
-    def forward(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b m d"]:
-        """Merge."""
-        squares = merge_patches(x.reshape(-1, self.side, self.side, x.shape[2]))
-        y: Tensor = self.reduction(self.norm(squares.flatten(1, 2)))
-        return y
 
 
 class Swin(nn.Module):

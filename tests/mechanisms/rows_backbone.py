@@ -26,6 +26,7 @@ ROWS: dict[str, Row] = {
     "cait": _as_named("cait"),
     "convit": _as_named("convit"),
     "patchconvnet": _as_named("patchconvnet"),
+    "cmt": _as_named("cmt"),
     "ceit": _as_named("ceit"),
     "container": _as_named("container"),
     "swin_v2": _as_named("swin_v2"),

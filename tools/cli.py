@@ -471,8 +471,11 @@ def bench(
         ),
     ] = False,
     tune_time: Annotated[
-        float, typer.Option(min=1, max=1e6, metavar="SECONDS", help="Of --tune: half searches, half confirms.")
-    ] = 60,
+        float | None,
+        typer.Option(
+            min=1, max=1e6, metavar="SECONDS", help="Of --tune: half searches, half confirms.", show_default="60"
+        ),
+    ] = None,
     shapes: options.Shapes = None,
     on: options.On = None,
     patience: options.Patience = 60.0,

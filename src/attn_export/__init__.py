@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from attn_export.errors import CheckpointError as CheckpointError
     from attn_export.errors import ContractError as ContractError
     from attn_export.errors import ConversionError as ConversionError
+    from attn_export.errors import DeviceError as DeviceError
     from attn_export.errors import ExportError as ExportError
     from attn_export.errors import FusionError as FusionError
     from attn_export.errors import GateError as GateError
@@ -63,6 +64,7 @@ _MODULES = {
         "CheckpointError",
         "ContractError",
         "ConversionError",
+        "DeviceError",
         "ExportError",
         "FusionError",
         "GateError",

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from attn_export.deploy_tests.backends.onnxruntime.tuning import ENTRIES
 from attn_export.errors import ExportError
 from attn_export.export.graph.index import GraphIndex
 from attn_export.export.quantise import codes, judge, ranges, rounding
@@ -82,7 +83,10 @@ CALIBRATION, HELD_OUT = pictures(16, 1), pictures(8, 2)
 
 
 def run(model: onnx.ModelProto, feeds: Feeds) -> dict[str, Array]:
-    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    for name, value in ENTRIES.items():
+        options.add_session_config_entry(name, value)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
     return {"y": session.run(None, dict(feeds))[0]}
 
 

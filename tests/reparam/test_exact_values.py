@@ -17,6 +17,7 @@ from torch import nn
 from attn_export.errors import ExportError
 from attn_export.reparam.adapters.onnx.nodes import inputs_of
 from attn_export.reparam.evaluate.claims import RefusedOperatorError, random_operators
+from attn_export.reparam.evaluate.kernels.windows import average_global
 from attn_export.reparam.evaluate.onnx import OnnxEvaluator, kept_from_writing
 
 Array = np.ndarray[Any, Any]
@@ -174,6 +175,19 @@ def test_global_pools_of_any_rank() -> None:
     x = drawn(2, 3, 5)
     assert np.array_equal(one("GlobalMaxPool", [x])[0], x.max(2, keepdims=True))
     np.testing.assert_allclose(one("GlobalAveragePool", [x])[0], x.astype(float).mean(2, keepdims=True), rtol=1e-14)
+
+
+def test_a_global_pool_in_float32_adds_one_number_after_the_other() -> None:
+    """So does ONNX Runtime on some processors; what it strays by must not be more than what is granted."""
+    x = np.abs(np.random.default_rng(0).standard_normal((1, 4, 64, 64))).astype(np.float32)
+    truth = x.astype(float).mean((2, 3), keepdims=True)
+    came = average_global({}, [x])
+    row = np.float32(0)
+    for value in x[0, 0].ravel():
+        row += value
+    assert came.dtype == np.float32
+    assert came[0, 0, 0, 0] == row / np.float32(64 * 64)
+    assert np.abs(came - truth).max() > 4 * np.abs(x.mean((2, 3), keepdims=True) - truth).max()
 
 
 @pytest.mark.parametrize("named", [{"output_shape": [16, 15]}, {"auto_pad": "SAME_UPPER"}, {"auto_pad": "SAME_LOWER"}])

@@ -28,6 +28,10 @@ from attn_export.tools.commands.bench_tune import bench_tune, would_show
 from attn_export.tools.progress import TerminalProgress
 
 
+#: Seconds that ``--tune`` may take unless told otherwise.
+TUNE_TIME = 60.0
+
+
 @dataclass(frozen=True, kw_only=True)
 class BenchOptions:
     """What was typed."""
@@ -49,7 +53,7 @@ class BenchOptions:
     batch_sweep: str | None = None
     profile: bool = False
     tune: bool = False
-    tune_time: float = 60.0
+    tune_time: float | None = None
     shapes: tuple[str, ...] = ()
     store: Path | None = None
 
@@ -100,6 +104,8 @@ def bench(asked: BenchOptions, *, as_json: bool, verbosity: int) -> None:
     if asked.tune:
         _tune(asked, as_json=as_json, verbosity=verbosity)
         return
+    if asked.tune_time is not None:
+        raise UsageError("--tune-time is how long --tune may take: add --tune")
     if len(asked.paths) > 2:
         raise UsageError(f"expected one bundle, or two to compare; got {len(asked.paths)}")
     progress = TerminalProgress(verbosity)
@@ -217,7 +223,8 @@ def _tune(asked: BenchOptions, *, as_json: bool, verbosity: int) -> None:
         raise UsageError("--tune: expected one bundle, with --threads, --backend or --artifact; got more; leave it out")
     one = _side(asked.paths[0], asked)
     way = Setting(one.artifact.name, one.backend, asked.threads)
-    bench_tune(one.typed, one.whole.path, way, asked.tune_time, as_json=as_json, verbosity=verbosity)
+    seconds = TUNE_TIME if asked.tune_time is None else asked.tune_time
+    bench_tune(one.typed, one.whole.path, way, seconds, as_json=as_json, verbosity=verbosity)
 
 
 def _say(sides: list[Side], compared: LatencyComparison | None, case: int, findings: list[budget.BudgetResult]) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from attn_export.deploy_tests.backend import Kernel
+from attn_export.deploy_tests.backends.onnxruntime import tuning
 from attn_export.deploy_tests.backends.onnxruntime.feeding import fed
 from attn_export.errors import BackendError, BackendMissingError
 from attn_export.types import Feeds
@@ -38,7 +39,8 @@ def record(model: Path, feeds: Feeds, threads: int, runs: int) -> tuple[Kernel, 
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads, settings.inter_op_num_threads = threads, 1
         settings.log_severity_level = 3
-        settings.add_session_config_entry("session.set_denormal_as_zero", "1")
+        for name in ("session.set_denormal_as_zero", "session.x64quantprecision"):
+            settings.add_session_config_entry(name, tuning.ENTRIES[name])
         settings.enable_profiling = True
         settings.profile_file_prefix = str(Path(folder) / "profile")
         try:

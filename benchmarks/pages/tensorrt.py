@@ -30,6 +30,25 @@ written; these entries have softmaxes of another form:
 """
 
 
+#: Entries that the builder has not been asked about yet; the page says so.
+NOT_TRIED = (
+    "cmt",
+    "container",
+    "convit",
+    "convnextv2",
+    "deepvit",
+    "deit",
+    "efficientformer",
+    "levit",
+    "patchconvnet",
+    "pit",
+    "pvt",
+    "resnet",
+    "swin",
+    "swin_v2",
+)
+
+
 def markdown(rows: Sequence[CompileRow]) -> str:
     """Write the page."""
     entries = {
@@ -41,6 +60,8 @@ def markdown(rows: Sequence[CompileRow]) -> str:
         shown = [row for row in built if row.claim == claim]
         names = len({row.name for row in shown})
         parts.append(f"**{claim}**: {len(shown)} graphs of {names} entries; {len(rows) - len(built)} refused.\n")
+    if NOT_TRIED:
+        parts.append(f"Not tried yet: {', '.join(f'`{name}`' for name in NOT_TRIED)}.\n")
     parts.append("\n".join([_line(COLUMNS), "|---" * len(COLUMNS) + "|", *map(_entry, entries.values())]) + "\n")
     parts.append(ATTENTION)
     parts.append("\n".join(f"- `{name}`: {why}" for name, why in sorted(NOT_FUSED.items()) if name in entries) + "\n")

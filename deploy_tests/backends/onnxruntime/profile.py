@@ -39,8 +39,8 @@ def record(model: Path, feeds: Feeds, threads: int, runs: int) -> tuple[Kernel, 
         settings = onnxruntime.SessionOptions()
         settings.intra_op_num_threads, settings.inter_op_num_threads = threads, 1
         settings.log_severity_level = 3
-        for name in ("session.set_denormal_as_zero", "session.x64quantprecision"):
-            settings.add_session_config_entry(name, tuning.ENTRIES[name])
+        settings.add_session_config_entry("session.set_denormal_as_zero", "1")
+        settings.add_session_config_entry(tuning.WHOLE_PRODUCTS, "1")
         settings.enable_profiling = True
         settings.profile_file_prefix = str(Path(folder) / "profile")
         try:

@@ -21,6 +21,8 @@ VALUES: Mapping[str, Mapping[str, str]] = {
     },
 }
 _CLASSES = {MODE: "ExecutionMode", LEVEL: "GraphOptimizationLevel"}
+#: The option by which products of 8-bit numbers are added in full.
+WHOLE_PRODUCTS = "session.x64quantprecision"
 #: Of every session of ours.
 ENTRIES: Mapping[str, str] = {
     # A denormal costs a hundred times a normal number; timing them would measure the input, not the model.
@@ -29,7 +31,7 @@ ENTRIES: Mapping[str, str] = {
     "session.intra_op.allow_spinning": "0",
     # x86 processors without VNNI add pairs of 8-bit products in 16 bits and cut them off, unless weights are unsigned:
     # an int8 network of ours kept 3 dB of its own meaning there. Elsewhere it does nothing.
-    "session.x64quantprecision": "1",
+    WHOLE_PRODUCTS: "1",
 }
 
 

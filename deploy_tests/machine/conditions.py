@@ -10,6 +10,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from attn_export.deploy_tests.machine import sysfs
+
 _CPU = "sys/devices/system/cpu"
 #: Where a Raspberry Pi's firmware says that it is or was held back, as a number of bits.
 _PI = "sys/devices/platform/soc/soc:firmware/get_throttled"
@@ -28,25 +30,27 @@ def read(root: Path = Path("/")) -> dict[str, Any]:
     groups = sorted((root / _CPU / "cpufreq").glob("policy*"), key=_order)
     if not groups:
         groups = sorted((root / _CPU).glob("cpu[0-9]*/cpufreq"), key=_order)
-    clocks = [kilohertz / 1000 for group in groups if (kilohertz := _number(group / "scaling_cur_freq")) is not None]
-    governors = sorted({name for group in groups if (name := _text(group / "scaling_governor"))})
+    clocks = [
+        kilohertz / 1000 for group in groups if (kilohertz := sysfs.number(group / "scaling_cur_freq")) is not None
+    ]
+    governors = sorted({name for group in groups if (name := sysfs.text(group / "scaling_governor"))})
     counts = [
         count
         for cpu in (root / _CPU).glob("cpu[0-9]*")
-        if (count := _number(cpu / "thermal_throttle/core_throttle_count")) is not None
+        if (count := sysfs.number(cpu / "thermal_throttle/core_throttle_count")) is not None
     ]
     celsius = {}
     for zone in sorted((root / "sys/class/thermal").glob("thermal_zone*"), key=_order):
-        heat = _number(zone / "temp")
+        heat = sysfs.number(zone / "temp")
         if heat is not None and -60_000 < heat < 250_000:  # sensors that are off say anything
-            celsius[f"{_text(zone / 'type') or 'unnamed'} ({zone.name})"] = heat / 1000
+            celsius[f"{sysfs.text(zone / 'type') or 'unnamed'} ({zone.name})"] = heat / 1000
     found = {
         "mhz": clocks,
         "governors": governors,
         "celsius": celsius,
         "throttled": sum(counts) if counts else None,
-        "firmware_throttled": _text(root / _PI) or None,
-        "power_mode": _text(root / _NVPMODEL) or None,
+        "firmware_throttled": sysfs.text(root / _PI) or None,
+        "power_mode": sysfs.text(root / _NVPMODEL) or None,
     }
     return {name: value for name, value in found.items() if value not in (None, [], {})}
 
@@ -54,15 +58,3 @@ def read(root: Path = Path("/")) -> dict[str, Any]:
 def _order(path: Path) -> tuple[int, str]:
     number = re.search(r"\d+", path.name) or re.search(r"\d+", path.parent.name)
     return int(number[0]) if number else 0, path.name
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").strip()[:200]
-    except (OSError, UnicodeDecodeError):
-        return ""
-
-
-def _number(path: Path) -> int | None:
-    text = _text(path)
-    return int(text) if re.fullmatch(r"-?\d{1,18}", text) else None

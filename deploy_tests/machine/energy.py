@@ -15,6 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from attn_export.deploy_tests.machine import sysfs
+
 #: Rails of a Jetson that carry all that its module draws, by board; the first that is there is taken.
 _WHOLE = ("VDD_IN", "VIN_SYS_5V0", "POM_5V_IN", "SYS_VIN_HV", "VIN_SYS_CV5")
 
@@ -45,7 +47,7 @@ def source(root: Path = Path("/")) -> Source | None:
 
 def counters(one: Source) -> dict[Path, int]:
     """Read the counters of a source that counts, in microjoules; what cannot be read is left out."""
-    return {path: value for path in one.files if (value := _number(path)) is not None}
+    return {path: value for path in one.files if (value := sysfs.number(path)) is not None}
 
 
 def joules(one: Source, before: Mapping[Path, int], after: Mapping[Path, int]) -> float | None:
@@ -62,7 +64,7 @@ def joules(one: Source, before: Mapping[Path, int], after: Mapping[Path, int]) -
 
 def watts(one: Source) -> float | None:
     """Read the power at this moment from a source that does not count; None where it is not said, or cannot be."""
-    values = [_number(path) for path in one.files]
+    values = [sysfs.number(path) for path in one.files]
     product = 1.0
     for value, unit in zip(values, one.files.values(), strict=True):
         if value is None:
@@ -75,9 +77,9 @@ def _rapl(root: Path) -> Source | None:
     """Take each package; its parts, and a laptop's ``psys`` around it, would count the same energy twice."""
     found = {}
     for zone in sorted((root / "sys/class/powercap").glob("*rapl*:*")):
-        whole = re.fullmatch(r"[a-z-]*rapl[a-z-]*:\d+", zone.name) and _text(zone / "name").startswith("package")
-        most = _number(zone / "max_energy_range_uj")
-        if whole and most and _number(zone / "energy_uj") is not None and "mmio" not in zone.name:
+        whole = re.fullmatch(r"[a-z-]*rapl[a-z-]*:\d+", zone.name) and sysfs.text(zone / "name").startswith("package")
+        most = sysfs.number(zone / "max_energy_range_uj")
+        if whole and most and sysfs.number(zone / "energy_uj") is not None and "mmio" not in zone.name:
             found[zone / "energy_uj"] = most
     return Source("rapl", f"{len(found)} processor package(s)", True, 0.2, found) if found else None
 
@@ -85,42 +87,30 @@ def _rapl(root: Path) -> Source | None:
 def _jetson(root: Path) -> Source | None:
     rails: dict[str, Mapping[Path, int]] = {}
     for monitor in sorted((root / "sys/class/hwmon").glob("hwmon*")):
-        if _text(monitor / "name") != "ina3221":
+        if sysfs.text(monitor / "name") != "ina3221":
             continue
         for label in sorted(monitor.glob("in*_label")):
             number = label.name.removeprefix("in").removesuffix("_label")
             volts, amperes = monitor / f"in{number}_input", monitor / f"curr{number}_input"
-            if _number(volts) is not None and _number(amperes) is not None:
-                rails[_text(label)] = {volts: 1000, amperes: 1000}  # millivolts and milliamperes
+            if sysfs.number(volts) is not None and sysfs.number(amperes) is not None:
+                rails[sysfs.text(label)] = {volts: 1000, amperes: 1000}  # millivolts and milliamperes
     for device in sorted((root / "sys/bus/i2c/drivers/ina3221x").glob("*/iio:device*")):
         for label in sorted(device.glob("rail_name_*")):
             power = device / f"in_power{label.name.removeprefix('rail_name_')}_input"
-            if _number(power) is not None:
-                rails[_text(label)] = {power: 1000}  # milliwatts
+            if sysfs.number(power) is not None:
+                rails[sysfs.text(label)] = {power: 1000}  # milliwatts
     rail = next((name for name in _WHOLE if name in rails), None)
     return Source("ina3221", f"the module's supply ({rail})", False, 1.0, rails[rail]) if rail else None
 
 
 def _battery(root: Path) -> Source | None:
     for supply in sorted((root / "sys/class/power_supply").glob("*")):
-        if _text(supply / "type") != "Battery" or _text(supply / "status") != "Discharging":
+        if sysfs.text(supply / "type") != "Battery" or sysfs.text(supply / "status") != "Discharging":
             continue
         power, current, volts = (supply / name for name in ("power_now", "current_now", "voltage_now"))
         micro = 1_000_000
-        if _number(power):
+        if sysfs.number(power):
             return Source("battery", "the whole machine", False, 4.0, {power: micro})
-        if _number(current) and _number(volts):
+        if sysfs.number(current) and sysfs.number(volts):
             return Source("battery", "the whole machine", False, 4.0, {current: micro, volts: micro})
     return None
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8").strip()[:200]
-    except (OSError, UnicodeDecodeError):
-        return ""
-
-
-def _number(path: Path) -> int | None:
-    text = _text(path)
-    return int(text) if re.fullmatch(r"-?\d{1,18}", text) else None

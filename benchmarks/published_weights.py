@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from attn_export.export.weights import checkpoint
+from attn_export.export.weights.randomize import randomize
 from attn_export.mechanisms import MECHANISMS
 
 #: Relative to the largest logit: what two orders of the same sums may differ by in float64.
@@ -69,7 +69,9 @@ def difference(pair: Pair) -> float:
     import timm  # type: ignore[import-not-found, unused-ignore]
 
     torch.manual_seed(0)
-    theirs = _awake(timm.create_model(pair.timm, pretrained=False)).double().eval()
+    theirs = timm.create_model(pair.timm, pretrained=False)
+    randomize(theirs)
+    theirs.double().eval()
     preset = MECHANISMS[pair.entry].presets[pair.preset]
     ours = MECHANISMS[pair.entry].build(**{**preset.arguments, **dict(pair.arguments)})
     checkpoint.load(ours, theirs.state_dict(), spec=MECHANISMS[pair.entry])
@@ -77,17 +79,6 @@ def difference(pair: Pair) -> float:
     with torch.no_grad():
         reference, came = theirs(image), ours.double().eval()(image)
     return float((reference - came).abs().max() / reference.abs().max())
-
-
-def _awake(module: Any) -> Any:
-    for parameter in module.parameters():
-        nn.init.normal_(parameter, std=0.05)
-    for name, value in module.named_buffers():
-        if name.endswith("running_var"):
-            value.uniform_(0.5, 2)
-        elif name.endswith("running_mean"):
-            value.normal_(std=0.3)
-    return module
 
 
 def page(found: dict[Pair, float], version: str) -> str:

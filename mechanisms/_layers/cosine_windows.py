@@ -27,7 +27,7 @@ class ComputedBias(nn.Module):
     def __init__(self, heads: int, window: int) -> None:
         super().__init__()
         self.mlp = nn.Sequential(nn.Linear(2, _HIDDEN), nn.ReLU(), nn.Linear(_HIDDEN, heads, bias=False))
-        steps = torch.arange(1 - window, window).float() * (8 / max(window - 1, 1))
+        steps = torch.arange(1 - window, window).float() / max(window - 1, 1) * 8
         spaced = torch.sign(steps) * torch.log2(steps.abs() + 1) / math.log2(8)
         table = torch.stack(torch.meshgrid(spaced, spaced, indexing="ij"), -1).flatten(0, 1)
         self.register_buffer("offsets", table, persistent=False)

@@ -1,9 +1,9 @@
 """Inverted bottleneck of MobileNetV3: widen, filter each channel, gate the channels by a hard sigmoid, narrow."""
 
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._layers.channel_gate import ChannelGate
 from attn_export.mechanisms._layers.checks import positive
 
 
@@ -15,20 +15,6 @@ def rounded(channels: float, divisor: int = 8) -> int:
     """
     nearest = max(divisor, int(channels + divisor / 2) // divisor * divisor)
     return nearest if nearest >= 0.9 * channels else nearest + divisor
-
-
-class HardGate(nn.Module):
-    """Scale each channel by a gate in 0 to 1 that is computed from all channel means."""
-
-    def __init__(self, channels: int, hidden: int) -> None:
-        super().__init__()
-        self.conv_reduce = nn.Conv2d(channels, hidden, 1)
-        self.conv_expand = nn.Conv2d(hidden, channels, 1)
-
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """Scale."""
-        hidden = F.relu(self.conv_reduce(x.mean((2, 3), keepdim=True)))
-        return x * F.hardsigmoid(self.conv_expand(hidden))
 
 
 class InvertedResidual(nn.Module):
@@ -69,7 +55,7 @@ class InvertedResidual(nn.Module):
         self.filter = nn.Sequential(
             nn.Conv2d(wide, wide, kernel, stride, kernel // 2, groups=wide, bias=False), nn.BatchNorm2d(wide), act()
         )
-        self.gate = HardGate(wide, rounded(wide / 4)) if gate else nn.Identity()
+        self.gate = ChannelGate(wide, rounded(wide / 4), hard=True) if gate else nn.Identity()
         self.project = nn.Sequential(nn.Conv2d(wide, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
         self.residual = stride == 1 and inputs == outputs
 

@@ -14,7 +14,35 @@ from torch import Tensor, nn
 from attn_export.mechanisms._layers.checks import positive
 
 
-class ViT(nn.Module):
+class Patches(nn.Module):
+    """The start of a vision transformer: squares of an image, a class token, positions.
+
+    Args:
+        size: of the image.
+        patch: of the squares it is cut into.
+        channels: of the tokens.
+        tokens: that have positions, too, and stand before those of the image.
+
+    Raises:
+        ValueError: ``patch`` does not divide ``size``.
+    """
+
+    def __init__(self, size: int, patch: int, channels: int, tokens: int = 0) -> None:
+        positive(size=size, patch=patch, channels=channels)
+        super().__init__()
+        if size % patch:
+            raise ValueError(f"patch must divide size; {patch} does not divide {size}")
+        self.embed = nn.Conv2d(3, channels, patch, patch)
+        self.cls_token = nn.Parameter(torch.randn(1, 1, channels) * 0.02)
+        self.pos_embed = nn.Parameter(torch.randn(1, (size // patch) ** 2 + tokens, channels) * 0.02)
+
+    def patches(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n c"]:
+        """Cut an image; positions are not added yet."""
+        found: Tensor = self.embed(image).flatten(2).transpose(1, 2)
+        return found
+
+
+class ViT(Patches):
     """A classifier of square images.
 
     Args:
@@ -32,13 +60,8 @@ class ViT(nn.Module):
     def __init__(
         self, size: int, patch: int, channels: int, blocks: Iterable[nn.Module], classes: int, tokens: int = 1
     ) -> None:
-        positive(size=size, patch=patch, channels=channels, classes=classes)
-        super().__init__()
-        if size % patch:
-            raise ValueError(f"patch must divide size; {patch} does not divide {size}")
-        self.embed = nn.Conv2d(3, channels, patch, patch)
-        self.cls_token = nn.Parameter(torch.randn(1, 1, channels) * 0.02)
-        self.pos_embed = nn.Parameter(torch.randn(1, (size // patch) ** 2 + tokens, channels) * 0.02)
+        positive(classes=classes)
+        super().__init__(size, patch, channels, tokens)
         self.blocks = nn.Sequential(*blocks)
         self.norm = nn.LayerNorm(channels, 1e-6)
         self.head = nn.Linear(channels, classes)
@@ -49,7 +72,7 @@ class ViT(nn.Module):
 
     def tokens(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b n c"]:
         """Cut, mix and normalise."""
-        patches = self.embed(image).flatten(2).transpose(1, 2)
+        patches = self.patches(image)
         first = self.first().expand(patches.shape[0], -1, -1)
         mixed: Tensor = self.norm(self.blocks(torch.cat([first, patches], 1) + self.pos_embed))
         return mixed

@@ -15,6 +15,7 @@ from attn_export.mechanisms._layers.class_attention import ClassAttention, Class
 from attn_export.mechanisms._layers.heads import merge_heads, split_heads
 from attn_export.mechanisms._layers.prenorm import PreNormBlock
 from attn_export.mechanisms._layers.token_attention import TokenAttention
+from attn_export.mechanisms._layers.vit import Patches
 from attn_export.mechanisms.spec import Input, Paper, Preset, Spec
 
 
@@ -39,7 +40,7 @@ def _over_heads(mix: nn.Linear, maps: Float[Tensor, "b h n m"]) -> Float[Tensor,
     return mixed.reshape(maps.shape)
 
 
-class CaiT(nn.Module):
+class CaiT(Patches):
     """A classifier of square images; the defaults are CaiT-XXS24.
 
     Args:
@@ -67,13 +68,8 @@ class CaiT(nn.Module):
         mlp_ratio: float = 4.0,
         classes: int = 1000,
     ) -> None:
-        positive(size=size, patch=patch, channels=channels, depth=depth, heads=heads, classes=classes)
-        super().__init__()
-        if size % patch:
-            raise ValueError(f"patch must divide size; {patch} does not divide {size}")
-        self.embed = nn.Conv2d(3, channels, patch, patch)
-        self.cls_token = nn.Parameter(torch.randn(1, 1, channels) * 0.02)
-        self.pos_embed = nn.Parameter(torch.randn(1, (size // patch) ** 2, channels) * 0.02)
+        positive(depth=depth, heads=heads, classes=classes)
+        super().__init__(size, patch, channels)
         rest = {"epsilon": 1e-6, "scale": 1e-5}
         self.blocks = nn.Sequential(
             *(PreNormBlock(channels, TalkingHeads(channels, heads), mlp_ratio, **rest) for _ in range(depth))
@@ -86,7 +82,7 @@ class CaiT(nn.Module):
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b classes"]:
         """Classify."""
-        x = self.blocks(self.embed(image).flatten(2).transpose(1, 2) + self.pos_embed)
+        x = self.blocks(self.patches(image) + self.pos_embed)
         token = self.cls_token.expand(x.shape[0], -1, -1)
         for block in self.class_blocks:
             token = block(torch.cat((token, x), 1))

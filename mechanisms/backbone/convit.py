@@ -13,6 +13,7 @@ from attn_export.mechanisms._layers.heads import merge_heads, split_heads
 from attn_export.mechanisms._layers.position import offsets
 from attn_export.mechanisms._layers.prenorm import PreNormBlock
 from attn_export.mechanisms._layers.token_attention import TokenAttention
+from attn_export.mechanisms._layers.vit import Patches
 from attn_export.mechanisms.spec import Input, Paper, Preset, Spec
 
 
@@ -50,7 +51,7 @@ class GatedPositionalAttention(nn.Module):
         return y
 
 
-class ConViT(nn.Module):
+class ConViT(Patches):
     """A classifier of square images; the defaults are ConViT-Ti.
 
     Args:
@@ -76,14 +77,9 @@ class ConViT(nn.Module):
         depth: int = 12,
         classes: int = 1000,
     ) -> None:
-        positive(size=size, patch=patch, channels=channels, heads=heads, local=local, depth=depth, classes=classes)
-        super().__init__()
-        if size % patch:
-            raise ValueError(f"patch must divide size; {patch} does not divide {size}")
+        positive(heads=heads, local=local, depth=depth, classes=classes)
+        super().__init__(size, patch, channels)
         side = size // patch
-        self.embed = nn.Conv2d(3, channels, patch, patch)
-        self.cls_token = nn.Parameter(torch.randn(1, 1, channels) * 0.02)
-        self.pos_embed = nn.Parameter(torch.randn(1, side * side, channels) * 0.02)
         self.local = nn.Sequential(
             *(PreNormBlock(channels, GatedPositionalAttention(channels, heads, side), 4.0, 1e-6) for _ in range(local))
         )
@@ -94,7 +90,7 @@ class ConViT(nn.Module):
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b classes"]:
         """Classify."""
-        x = self.local(self.embed(image).flatten(2).transpose(1, 2) + self.pos_embed)
+        x = self.local(self.patches(image) + self.pos_embed)
         x = self.blocks(torch.cat((self.cls_token.expand(x.shape[0], -1, -1), x), 1))
         y: Tensor = self.head(self.norm(x)[:, 0])
         return y

@@ -87,14 +87,11 @@ def _by_part(state: dict[str, Tensor]) -> dict[str, Tensor]:
         new = re.sub(r"^network\.(\d+)\.proj\.", r"maps.\1.0.", f"{block}{mlp}{part}")
         new = re.sub(r"^network\.(\d+)\.norm\.", r"maps.\1.1.", re.sub(r"^patch_embed\.", "stem.", new))
         named[re.sub(r"^network\.", "maps.", new)] = value
-    # Maps become tokens where a place of the last stage is empty: what comes behind it attends.
-    last = [int(n.split(".")[2]) for n in named if re.match(r"maps\.6\.\d+\.token_mixer\.", n)]
-    return {
-        re.sub(r"^maps\.6\.(\d+)\.", lambda m: f"tokens.{int(m[1]) - min(last)}.", n)
-        if last and re.match(r"maps\.6\.", n) and int(n.split(".")[2]) >= min(last)
-        else n: value
-        for n, value in named.items()
-    }
+    # Behind the last map's pooling comes an empty place, and behind that the blocks that attend, counted on.
+    attending = [int(name.split(".")[2]) for name in named if "token_mixer." in name and name.startswith("maps.6.")]
+    first = min(attending, default=0)
+    moved = {f"maps.6.{place}.": f"tokens.{place - first}." for place in attending}
+    return {re.sub(r"^maps\.6\.\d+\.", lambda m: moved.get(m[0], m[0]), name): value for name, value in named.items()}
 
 
 MECHANISM = Spec(

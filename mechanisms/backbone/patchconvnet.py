@@ -13,24 +13,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._layers.channel_gate import ChannelGate
 from attn_export.mechanisms._layers.channel_norm import ChannelNorm
 from attn_export.mechanisms._layers.checks import positive
 from attn_export.mechanisms._layers.class_attention import ClassAttention, ClassBlock
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
-
-
-class ChannelGate(nn.Module):
-    """Scale each channel by a sigmoid gate that is computed from all channel means, with biases."""
-
-    def __init__(self, channels: int, reduction: int = 4) -> None:
-        super().__init__()
-        self.conv_reduce = nn.Conv2d(channels, max(1, channels // reduction), 1)
-        self.conv_expand = nn.Conv2d(max(1, channels // reduction), channels, 1)
-
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """Scale."""
-        hidden = torch.relu(self.conv_reduce(x.mean((2, 3), keepdim=True)))
-        return x * torch.sigmoid(self.conv_expand(hidden))
 
 
 class GatedConvBlock(nn.Module):
@@ -44,7 +31,7 @@ class GatedConvBlock(nn.Module):
             nn.GELU(),
             nn.Conv2d(channels, channels, 3, padding=1, groups=channels),
             nn.GELU(),
-            ChannelGate(channels),
+            ChannelGate(channels, max(1, channels // 4)),
             nn.Conv2d(channels, channels, 1),
         )
         self.gamma = nn.Parameter(torch.full((channels,), scale))

@@ -5,19 +5,14 @@ x = x + A(LN x);  x = x + MLP(LN x)                A within windows, see ``windo
 x = W LN [four pixels of each square]              between stages: half the rows and columns, twice the channels
 """
 
-import re
 from collections.abc import Sequence
 
-from jaxtyping import Float
-from torch import Tensor, nn
-
-from attn_export.mechanisms._layers.checks import positive
-from attn_export.mechanisms._layers.patch_merging import PatchMerging
+from attn_export.mechanisms._layers.window_pyramid import WindowPyramid, merging_behind
 from attn_export.mechanisms.attention.window import SwinBlock
 from attn_export.mechanisms.spec import Input, Paper, Preset, Spec
 
 
-class Swin(nn.Module):
+class Swin(WindowPyramid):
     """A classifier of square images; the defaults are Swin-T.
 
     Args:
@@ -45,43 +40,10 @@ class Swin(nn.Module):
         mlp_ratio: float = 4.0,
         classes: int = 1000,
     ) -> None:
-        positive(size=size, patch=patch, channels=channels, window=window, classes=classes)
-        super().__init__()
-        if size % patch:
-            raise ValueError(f"patch must divide size; {patch} does not divide {size}")
-        self.embed = nn.Conv2d(3, channels, patch, patch)
-        self.embed_norm = nn.LayerNorm(channels)
-        side, stages, between = size // patch, [], []
-        for level, (depth, count) in enumerate(zip(depths, heads, strict=True)):
-            if level:
-                between.append(PatchMerging(channels, side))
-                side, channels = side // 2, 2 * channels
-            own = min(window, side)
-            blocks = (
-                SwinBlock(channels, (side, side), count, own, own // 2 if i % 2 and own < side else 0, mlp_ratio)
-                for i in range(depth)
-            )
-            stages.append(nn.Sequential(*blocks))
-        self.stages, self.between = nn.ModuleList(stages), nn.ModuleList(between)
-        self.norm = nn.LayerNorm(channels)
-        self.head = nn.Linear(channels, classes)
+        def block(channels: int, side: int, heads: int, window: int, shift: int) -> SwinBlock:
+            return SwinBlock(channels, (side, side), heads, window, shift, mlp_ratio)
 
-    def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b classes"]:
-        """Classify."""
-        x = self.embed_norm(self.embed(image).flatten(2).transpose(1, 2))
-        x = self.stages[0](x)
-        for merge, stage in zip(self.between, self.stages[1:], strict=True):
-            x = stage(merge(x))
-        y: Tensor = self.head(self.norm(x).mean(1))
-        return y
-
-
-def _behind(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Put each merging behind the stage before it, where timm has it at the start of the next."""
-    pattern = re.compile(r"^layers\.(\d+)\.downsample\.")
-    if any(name.startswith("layers.0.downsample.") for name in state):
-        return state
-    return {pattern.sub(lambda m: f"layers.{int(m[1]) - 1}.downsample.", name): value for name, value in state.items()}
+        super().__init__(size, patch, channels, depths, heads, window, classes, block=block)
 
 
 MECHANISM = Spec(
@@ -109,7 +71,7 @@ MECHANISM = Spec(
         "small": Preset({"size": 224, "depths": (2, 2, 18, 2)}),
         "base": Preset({"size": 224, "channels": 128, "depths": (2, 2, 18, 2), "heads": (4, 8, 16, 32)}),
     },
-    convert=_behind,
+    convert=merging_behind,
     checkpoint={
         r"^head\.fc\.": "head.",
         r"^patch_embed\.proj\.": "embed.",

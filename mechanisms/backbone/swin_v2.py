@@ -5,15 +5,13 @@ x = x + LN(A(x));  x = x + LN(MLP(x))              A within windows, see ``cosin
 x = LN(W [four pixels of each square])             between stages: half the rows and columns, twice the channels
 """
 
-import re
 from collections.abc import Sequence
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from attn_export.mechanisms._layers.checks import positive
 from attn_export.mechanisms._layers.cosine_windows import CosineWindowAttention
-from attn_export.mechanisms._layers.patch_merging import PatchMerging
+from attn_export.mechanisms._layers.window_pyramid import WindowPyramid, merging_behind
 from attn_export.mechanisms.spec import Input, Paper, Preset, Spec
 
 
@@ -43,7 +41,7 @@ class PostNormBlock(nn.Module):
         return y
 
 
-class SwinV2(nn.Module):
+class SwinV2(WindowPyramid):
     """A classifier of square images; the defaults are SwinV2-T.
 
     Args:
@@ -71,39 +69,10 @@ class SwinV2(nn.Module):
         mlp_ratio: float = 4.0,
         classes: int = 1000,
     ) -> None:
-        positive(size=size, patch=patch, channels=channels, window=window, classes=classes)
-        super().__init__()
-        if size % patch:
-            raise ValueError(f"patch must divide size; {patch} does not divide {size}")
-        self.embed, self.embed_norm = nn.Conv2d(3, channels, patch, patch), nn.LayerNorm(channels)
-        side, parts = size // patch, list[nn.Module]()
-        for level, (depth, count) in enumerate(zip(depths, heads, strict=True)):
-            if level:
-                parts.append(PatchMerging(channels, side, norm_last=True))
-                side, channels = side // 2, 2 * channels
-            own = min(window, side)
-            moves = (own // 2 if i % 2 and own < side else 0 for i in range(depth))
-            parts.append(nn.Sequential(*(PostNormBlock(channels, side, count, own, by, mlp_ratio) for by in moves)))
-        self.parts = nn.Sequential(*parts)
-        self.norm = nn.LayerNorm(channels)
-        self.head = nn.Linear(channels, classes)
+        def block(channels: int, side: int, heads: int, window: int, shift: int) -> PostNormBlock:
+            return PostNormBlock(channels, side, heads, window, shift, mlp_ratio)
 
-    def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b classes"]:
-        """Classify."""
-        x = self.parts(self.embed_norm(self.embed(image).flatten(2).transpose(1, 2)))
-        y: Tensor = self.head(self.norm(x).mean(1))
-        return y
-
-
-def _in_a_row(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Put stages and mergings in a row; timm has a merging at the start of a stage, the authors at the end of one."""
-    late = int(not any(name.startswith("layers.0.downsample.") for name in state))
-    named = {}
-    for name, value in state.items():
-        new = re.sub(r"^layers\.(\d+)\.blocks\.", lambda m: f"parts.{2 * int(m[1])}.", name)
-        new = re.sub(r"^layers\.(\d+)\.downsample\.", lambda m: f"parts.{2 * (int(m[1]) - late) + 1}.", new)
-        named[new] = value
-    return named
+        super().__init__(size, patch, channels, depths, heads, window, classes, block=block, norm_last=True)
 
 
 MECHANISM = Spec(
@@ -124,8 +93,10 @@ MECHANISM = Spec(
         ),
         "readme": Preset({"size": 256}),
     },
-    convert=_in_a_row,
+    convert=merging_behind,
     checkpoint={
+        r"^layers\.(\d+)\.downsample\.": r"between.\1.",
+        r"^layers\.(\d+)\.blocks\.": r"stages.\1.",
         r"^head\.fc\.": "head.",
         r"^patch_embed\.proj\.": "embed.",
         r"^patch_embed\.norm\.": "embed_norm.",

@@ -31,24 +31,41 @@ pytestmark = pytest.mark.edge
 BACKEND = backends.BACKENDS["openvino"]
 
 
+def has_bf16() -> bool:
+    """Whether this processor has it: without, the runtime can only compute in float32."""
+    return "BF16" in openvino._openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> bundle.Bundle:
+    """A bundle with each precision that this processor has."""
     folder = tmp_path_factory.mktemp("openvino") / "b"
-    return make("repvgg", folder, "openvino", "openvino:bf16", fuse=True).bundle
+    return make("repvgg", folder, "openvino", *["openvino:bf16"] * has_bf16(), fuse=True).bundle
 
 
-def test_a_bundle_holds_both_precisions_and_each_is_held_to_its_own(whole: bundle.Bundle) -> None:
-    plain, rounded = whole.artifact("openvino"), whole.artifact("openvino-bf16")
-    assert (plain.kind, plain.precision, plain.snr_db_limit) == ("openvino", "float32", None)
+def test_bfloat16_is_held_to_its_own_limit_and_refused_where_the_processor_lacks_it(tmp_path: Path) -> None:
+    """A file that was not proven is not handed over."""
+    if not has_bf16():
+        with pytest.raises(BackendError, match=r"expected to compute .* in bf16, got f32: this processor has nothing"):
+            make("repvgg", tmp_path / "b", "openvino:bf16", fuse=True)
+        assert not (tmp_path / "b").exists()
+        return
+    whole = make("repvgg", tmp_path / "b", "openvino:bf16", fuse=True).bundle
+    rounded = whole.artifact("openvino-bf16")
     assert (rounded.kind, rounded.precision, rounded.snr_db_limit) == ("openvino", "bfloat16", 20.0)
     assert [path.name for path in rounded.files] == ["openvino-bf16.xml", "openvino-bf16.bin"]
+    assert {run["artifact"]: run["parity"]["ok"] for run in bundle.report(whole)["runs"]}["openvino-bf16"]
+
+
+def test_a_bundle_holds_float32_held_to_the_noise_floor(whole: bundle.Bundle) -> None:
+    plain = whole.artifact("openvino")
+    assert (plain.kind, plain.precision, plain.snr_db_limit) == ("openvino", "float32", None)
     assert plain.narrowed_dims == (), "sizes that may vary still may"
     parity = verify(whole, "openvino", artifact="openvino")
     assert parity.ok
     assert len(parity.comparisons) == len(whole.cases)
     noise = {run["artifact"]: run["parity"] for run in bundle.report(whole)["runs"]}
     assert noise["openvino"]["ok"]
-    assert noise["openvino-bf16"]["ok"]
 
 
 def test_the_model_itself_is_taken_too(whole: bundle.Bundle) -> None:
@@ -93,11 +110,6 @@ def test_what_the_converter_writes_left_alone_is_caught(tmp_path: Path, monkeypa
     monkeypatch.setattr(library, "save_model", by_default)
     with pytest.raises(GateError, match="after 'convert': parity fails on OpenVINO"):
         make("repvgg", tmp_path / "b", "openvino", fuse=True)
-
-
-def has_bf16() -> bool:
-    """Whether this processor has it: without, the runtime can only compute in float32."""
-    return "BF16" in openvino._openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
 def test_a_run_in_another_precision_is_caught(whole: bundle.Bundle, monkeypatch: pytest.MonkeyPatch) -> None:

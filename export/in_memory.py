@@ -53,11 +53,10 @@ def from_module(
     training = [inner or type(module).__name__ for inner, part in module.named_modules() if part.training]
     if training:
         raise UsageError(f"expected a module in evaluation mode, got {training[0]} in training mode; call .eval()")
-    given = tensors(_names(module, len(args)), args)
-    names = list(given)
+    given = tensors(names(module, len(args)), args)
     free = dynamic or {}
-    if unknown := sorted(set(free) - set(names)):
-        raise UsageError(f"dynamic: expected inputs out of {', '.join(names)}, got {unknown[0]!r}")
+    if unknown := sorted(set(free) - set(given)):
+        raise UsageError(f"dynamic: expected inputs out of {', '.join(given)}, got {unknown[0]!r}")
     sizes: dict[str, int] = {}
     dims: dict[str, Dim] = {}
     inputs: Sequence[Input] = [_input(key, value, free.get(key, {}), sizes, dims) for key, value in given.items()]
@@ -82,7 +81,7 @@ def from_module(
     )
 
 
-def _names(module: nn.Module, count: int) -> list[str]:
+def names(module: nn.Module, count: int) -> list[str]:
     """List the names of the first parameters of ``forward``.
 
     Raises:
@@ -90,14 +89,14 @@ def _names(module: nn.Module, count: int) -> list[str]:
     """
     kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
     parameters = inspect.signature(module.forward).parameters.values()
-    names = [parameter.name for parameter in parameters if parameter.kind in kinds]
+    found = [parameter.name for parameter in parameters if parameter.kind in kinds]
     if any(parameter.kind is inspect.Parameter.VAR_POSITIONAL for parameter in parameters):
-        names += [f"x{index}" for index in range(len(names), count)]
+        found += [f"x{index}" for index in range(len(found), count)]
     if not count:
         raise UsageError(f"expected the inputs of {type(module).__name__}, got none; give them as a tuple of tensors")
-    if count > len(names):
-        raise UsageError(f"{type(module).__name__} takes {len(names)} inputs, got {count}")
-    return names[:count]
+    if count > len(found):
+        raise UsageError(f"{type(module).__name__} takes {len(found)} inputs, got {count}")
+    return found[:count]
 
 
 def _input(name: str, value: object, free: Mapping[int, Dim], sizes: dict[str, int], dims: dict[str, Dim]) -> Input:

@@ -45,6 +45,7 @@ ROOMS = {
     "export/parts": set[str](),
     "export/copies": set[str](),
     "export/lazy": {"outputs"},
+    "export/insertion": {"construct", "copies", "outputs", "parts"},
     "export/training": {"parts"},
     "export/refused_files": set[str](),
     "export/input_shapes": set[str](),

@@ -581,6 +581,66 @@ def fuse(
     )
 
 
+@app.command(epilog="Example: attn-export insert net.py:Net --input 1x3x224x224 --mechanism eca --after 'layer*.conv2'")
+@contained
+def insert(
+    *,
+    subject: Annotated[
+        str, typer.Argument(metavar="SUBJECT", help="Your network: package.module:name, or file.py:name.")
+    ],
+    mechanism: Annotated[str, typer.Option(metavar="NAME", help="What to put in: a catalogue name.")],
+    after: Annotated[
+        list[str],
+        typer.Option(
+            metavar="PATTERN",
+            help="Behind which modules, by their names in named_modules, such as 'layer*.conv2'; repeat for several.",
+        ),
+    ],
+    preset: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Preset of the mechanism; what depends on the shape follows the layer."),
+    ] = None,
+    mechanism_kwargs: Annotated[
+        str, typer.Option(metavar="JSON", help="Arguments of the mechanism's constructor, over those of the preset.")
+    ] = "{}",
+    inputs: options.Inputs = None,
+    kwargs: options.Arguments = "{}",
+    weights: options.Weights = None,
+    weights_key: options.WeightsKey = None,
+    fuse: Annotated[bool, typer.Option("--fuse", help="Collapse training-time branches of both first.")] = False,
+    bench: Annotated[bool, typer.Option(help="Whether to measure latency.")] = True,
+    threads: options.Threads = 1,
+    as_json: options.Json = False,
+    verbose: options.Verbose = 0,
+    quiet: options.Quiet = False,
+) -> None:
+    """Show what a mechanism costs inside your network: a copy with it behind the layers that you name."""
+    from attn_export.export.source import SourceOptions
+    from attn_export.pipeline.options import BuildOptions
+    from attn_export.tools.commands import insert as command
+
+    command.cost(
+        SourceOptions(
+            text=subject,
+            inputs=tuple(inputs or ()),
+            arguments=options.arguments(kwargs),
+            weights=weights,
+            weights_key=weights_key,
+        ),
+        command.InsertOptions(
+            mechanism=mechanism,
+            after=tuple(after),
+            preset=preset,
+            arguments=options.arguments(mechanism_kwargs, "--mechanism-kwargs"),
+            build=BuildOptions(fuse=fuse),
+            bench=bench,
+            threads=threads,
+        ),
+        as_json=as_json,
+        verbosity=-1 if quiet else verbose,
+    )
+
+
 @app.command(epilog="Example: attn-export lint repvgg --target tensorrt:sm86")
 @contained
 def lint(

@@ -315,8 +315,8 @@ def protocol(warmup: float, iterations: int, duration: float) -> Protocol:
     return Protocol(warmup / 1000, duration=duration, iterations=iterations)
 
 
-def arguments(text: str) -> dict[str, Any]:
-    """Read ``--kwargs``.
+def arguments(text: str, option: str = "--kwargs") -> dict[str, Any]:
+    """Read ``--kwargs``, or another option of its kind.
 
     Raises:
         UsageError: it is not a JSON object.
@@ -324,7 +324,7 @@ def arguments(text: str) -> dict[str, Any]:
     from attn_export.errors import UsageError
     from attn_export.untrusted import plain_json
 
-    expected = "--kwargs: expected a JSON object such as '{\"channels\": 64}'"
+    expected = f"{option}: expected a JSON object such as '{{\"channels\": 64}}'"
     if len(text) > _LONGEST:
         raise UsageError(f"{expected}, of at most {_LONGEST} letters; got {len(text)}")
     shown = text[:200] + (" …" if len(text) > 200 else "")

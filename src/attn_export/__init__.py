@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from attn_export.api import deploy as deploy
     from attn_export.api import diff as diff
     from attn_export.api import fuse as fuse
+    from attn_export.api import insert as insert
     from attn_export.api import load as load
     from attn_export.api import read_bundle as read_bundle
     from attn_export.api import verify as verify
@@ -54,7 +55,7 @@ __version__ = "0.1.0"
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _MODULES = {
-    "api": ("assert_parity", "bench", "deploy", "diff", "fuse", "load", "read_bundle", "verify"),
+    "api": ("assert_parity", "bench", "deploy", "diff", "fuse", "insert", "load", "read_bundle", "verify"),
     "deploy_tests.measurement": ("MeasureOptions",),
     "errors": (
         "AttnExportError",

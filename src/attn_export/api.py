@@ -170,6 +170,43 @@ def fuse(model: Any, args: Sequence[Tensor] = (), **options: Any) -> Fusion[Any]
     return made
 
 
+def insert(
+    model: nn.Module,
+    args: Sequence[Any],
+    mechanism: str,
+    *,
+    after: str | Sequence[str],
+    preset: str | None = None,
+    seed: int = 0,
+    **arguments: Any,
+) -> nn.Module:
+    """Put a mechanism of the catalogue behind layers of a network: a copy, to be trained.
+
+    The parameters of ``model`` keep their names and values; what is new stands beside them as ``layer.mechanism.…``.
+
+    Args:
+        model: in training or evaluation mode, which the copy has too; never changed.
+        args: what ``forward`` takes; one run on them tells what shape each layer gives.
+        mechanism: a catalogue name, such as ``eca``.
+        after: a pattern of names of ``named_modules``, such as ``layer*.conv2``, or several; ``*`` stands for dots too.
+        preset: of the mechanism; what depends on the shape follows the layer.
+        seed: of the mechanism's initial weights.
+        arguments: of the mechanism's constructor, over those of the preset.
+
+    Raises:
+        UsageError: nothing matches, or the mechanism does not fit there, or would not keep the shape.
+        UnknownNameError: there is no such mechanism or preset.
+        SubjectError: the network does not run on ``args``.
+    """
+    from attn_export.export.binding import tensors
+    from attn_export.export.in_memory import names
+    from attn_export.export.insertion import insert as put
+
+    patterns = [after] if isinstance(after, str) else list(after)
+    given = tensors(names(model, len(args)), args)
+    return put(model, given, mechanism, patterns, preset=preset, arguments=arguments, seed=seed).module
+
+
 def read_bundle(path: PathLike) -> Bundle:
     """Read a bundle whole: every file's hash, the manifest, the cases.
 

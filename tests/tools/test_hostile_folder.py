@@ -73,6 +73,7 @@ COMMANDS = [
     "compile a",
     "bench a b --iterations 1 --duration 0 --warmup 0 --profile",
     "fuse m.onnx -o fused.onnx",
+    "insert mine/net.py:Net --input 1x3 --mechanism eca --after relu --no-bench",
     "lint m.onnx",
     "lint a --target ort_mobile",
     "diff a",

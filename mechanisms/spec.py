@@ -81,11 +81,12 @@ class Source:
         not_by: regular expressions that are found in none of their names.
         arguments: of the constructor, over those of the preset.
         sized: arguments that a tensor's shape tells: argument → (regular expression on its name, axis).
+        reads: arguments that only a computation on the state dict tells.
         only_asked: never taken by what the state dict shows, only where the user names it.
         refused: empty, or the sentence that says why nothing here computes the same.
         refused_under: presets under which it is refused, each with its sentence.
-        checkpoint: as the Spec's, which stands where this is empty.
-        convert: as the Spec's, which stands where this is None.
+        checkpoint: as the Spec's.
+        convert: as the Spec's; where the source has one of the two, the Spec's play no part.
     """
 
     of: str
@@ -93,6 +94,7 @@ class Source:
     not_by: tuple[str, ...] = ()
     arguments: Mapping[str, Any] = field(default_factory=dict)
     sized: Mapping[str, tuple[str, int]] = field(default_factory=dict)
+    reads: Callable[[dict[str, Any]], Mapping[str, Any]] | None = None
     only_asked: bool = False
     refused: str = ""
     refused_under: Mapping[str, str] = field(default_factory=dict)

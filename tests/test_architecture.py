@@ -82,7 +82,7 @@ ROOMS = {
     "export/in_memory": {"arrays", "copies", "binding", "chosen", "subject", "unwrapped", "weights", "widened"},
     "export/exporting": {"onnx", "subject"},
     "export/traced": {"arrays", "copies", "float64_run", "graph", "onnx", "outputs", "subject"},
-    "export/weights": set[str](),
+    "export/weights": {"construct"},
     "export/sources": {
         "arrays",
         "asking",

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from attn_export.errors import LoadError
+from attn_export.export.weights import published
 from attn_export.mechanisms import MECHANISMS, static_spec
 from attn_export.mechanisms.spec import Input, Preset, Source, Spec, sizes_of
 from attn_export.tools.measured import CAVEAT, CatalogueFigures, from_sweep, keep, kept, merged, shown
@@ -56,8 +57,13 @@ def page(name: str, measured: Mapping[str, CatalogueFigures] | None = None) -> s
     ]
     if entry.options:
         found += ["## Options", "\n".join(f"- `{option}`" for option in entry.options)]
-    if spec.sources:
-        found += ["## Weights of others", _SOURCES, _table(("variant", "whose", "taken", "built with"), _sources(spec))]
+    known = published.sources(name, spec)
+    if known:
+        found += [
+            "## Weights of others",
+            _SOURCES,
+            _table(("variant", "whose", "taken", "built with"), _sources(known)),
+        ]
     if spec.float16_unsafe:
         found += ["## float16", spec.float16_unsafe]
     lines = shown(name, spec.configurations, measured or {})
@@ -141,22 +147,28 @@ _SOURCES = (
 )
 
 
-def _sources(spec: Spec) -> list[tuple[str, ...]]:
-    return [(f"`{name}`", s.of, _taken(s, spec), _with(s)) for name, s in spec.sources.items()]
+def _sources(known: Mapping[str, Source]) -> list[tuple[str, ...]]:
+    return [(f"`{name}`", s.of, _taken(s, known), _with(s)) for name, s in known.items()]
 
 
-def _taken(source: Source, spec: Spec) -> str:
+def _taken(source: Source, known: Mapping[str, Source]) -> str:
     """When a source is taken: by itself where no other has its names, when it is asked for, or never."""
     if source.refused:
         return f"never: {source.refused}"
-    twins = [s for s in spec.sources.values() if s.shown_by == source.shown_by and not s.only_asked]
+    twins = [s for s in known.values() if s.shown_by == source.shown_by and not s.only_asked]
     under = "".join(f"; not under `{preset}`: {why}" for preset, why in source.refused_under.items())
     return ("when asked for" if source.only_asked or len(twins) > 1 else "by its names") + under
 
 
 def _with(source: Source) -> str:
     told = [f"`{k}={v!r}`" for k, v in source.arguments.items()]
-    return ", ".join([*told, *(f"`{k}` by the shape of a tensor" for k in source.sized)])
+    return ", ".join(
+        [
+            *told,
+            *(f"`{k}` by the shape of a tensor" for k in source.sized),
+            *(["sizes and options by its tensors"] if source.reads else []),
+        ]
+    )
 
 
 def _shape(item: Input) -> str:

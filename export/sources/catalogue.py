@@ -64,26 +64,23 @@ def from_spec(
     """
     from attn_export.export.construct import construct
     from attn_export.export.subject import Subject
-    from attn_export.export.weights import checkpoint, fit, implementations
+    from attn_export.export.weights import built, checkpoint
     from attn_export.export.weights.randomize import randomize
 
     chosen = preset or (spec.default if spec.default in spec.configurations else next(iter(spec.presets)))
     if chosen not in spec.configurations:
         raise UnknownNameError(f"preset of {name}", chosen, spec.configurations)
     settings: Preset = spec.configurations[chosen]
-    module = construct(settings.build or spec.build, settings.arguments, seed)
-    inputs = tuple(_resolved(item, settings) for item in settings.inputs or spec.inputs)
     if weights is None:
+        module = construct(settings.build or spec.build, settings.arguments, seed)
         randomize(module, seed)
         origin = f"random, seed {seed}"
     else:
         taken = checkpoint.take(weights, weights_key)
-        theirs = implementations.choose(name, spec, taken.state, module.state_dict().keys(), variant, chosen)
-        more = implementations.arguments(theirs)
-        if more:
-            module = construct(settings.build or spec.build, {**settings.arguments, **more}, seed)
-        filled = fit.fill(module, theirs.state, spec=spec, source=theirs.source, strict=strict)
-        origin = checkpoint.origin(weights, taken, theirs, filled)
+        made = built.build(name, spec, settings, taken.state, named=chosen, variant=variant, seed=seed, strict=strict)
+        module, settings = made.module, made.preset
+        origin = checkpoint.origin(weights, taken, made.chosen, made.filled)
+    inputs = tuple(_resolved(item, settings) for item in settings.inputs or spec.inputs)
     dynamic = spec.dynamic if settings.dynamic is None else settings.dynamic
     label = name if preset is None else f"{name}:{chosen}"
     sizes = sizes_of(inputs, settings)

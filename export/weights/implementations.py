@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from attn_export.errors import CheckpointError, UnknownNameError, UsageError
+from attn_export.export.weights import published
 from attn_export.export.weights.state_dict import State
 from attn_export.mechanisms.spec import Source, Spec
 from attn_export.untrusted import text
@@ -36,7 +37,7 @@ class Chosen:
     def said(self) -> tuple[str, ...]:
         """What the user should read about the choice."""
         prefix = (f"prefix {text.one_line(self.prefix)} taken off",) if self.prefix else ()
-        return (*prefix, f"as {self.name} ({self.source.of})") if self.source else prefix
+        return (*prefix, f"read as {self.name} ({self.source.of})") if self.source else prefix
 
 
 def choose(
@@ -56,7 +57,7 @@ def choose(
         CheckpointError: nothing here computes what the source does, or several do that the names cannot tell apart.
         UsageError: there is no such source.
     """
-    known = spec.sources if spec else {}
+    known = published.sources(entry, spec) if spec else {}
     if variant is not None:
         return _asked(entry, known, state, own, variant, preset)
     for prefix, inner in _stripped(state):
@@ -87,6 +88,13 @@ def arguments(chosen: Chosen) -> dict[str, object]:
     if chosen.source is None:
         return {}
     found = dict(chosen.source.arguments)
+    if chosen.source.reads:
+        try:
+            found |= chosen.source.reads(dict(chosen.state))
+        except (LookupError, ValueError, TypeError, ZeroDivisionError) as error:
+            raise CheckpointError(
+                text.one_line(f"the weights begin as those of {chosen.name} but do not go on as they: {error}")
+            ) from error
     for argument, (pattern, axis) in chosen.source.sized.items():
         shapes = [tuple(value.shape) for name, value in chosen.state.items() if re.search(pattern, name)]
         if not shapes or len(shapes[0]) <= axis:
@@ -101,8 +109,8 @@ def rename(state: State, spec: Spec, source: Source | None = None) -> State:
     Raises:
         CheckpointError: the names begin as the source's and go on otherwise.
     """
-    convert = (source and source.convert) or spec.convert
-    pairs = (source and source.checkpoint) or spec.checkpoint
+    whose = source if source and (source.convert or source.checkpoint) else spec
+    convert, pairs = whose.convert, whose.checkpoint
     try:
         state = convert(state) if convert else state
     except (LookupError, ValueError, RuntimeError, TypeError) as error:
@@ -116,6 +124,8 @@ def rename(state: State, spec: Spec, source: Source | None = None) -> State:
             if target is not None and re.search(pattern, target):
                 target = None if replacement is None else re.sub(pattern, replacement, target)
         if target is not None:
+            if target in renamed:
+                raise CheckpointError(text.one_line(f"two of the weights' names become {target}; {name} is the second"))
             renamed[target] = value
     return renamed
 
@@ -126,7 +136,7 @@ def ours(state: State, spec: Spec | None, own: Collection[str], source: Source |
     Raises:
         CheckpointError: as ``rename``.
     """
-    if spec is None or state.keys() <= set(own):
+    if spec is None or (state.keys() <= set(own) and not (source and source.convert)):
         return state
     renamed = rename(state, spec, source)
     return renamed if _partners(renamed, own) > _partners(state, own) else state

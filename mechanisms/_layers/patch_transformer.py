@@ -13,11 +13,11 @@ from attn_export.mechanisms._layers.heads import attend, merge_heads, split_head
 class Layer(nn.Module):
     """One pre-norm transformer layer: attention, then an MLP with SiLU."""
 
-    def __init__(self, channels: int, heads: int, d_head: int, hidden: int) -> None:
+    def __init__(self, channels: int, heads: int, d_head: int, hidden: int, qkv_bias: bool = False) -> None:
         super().__init__()
         self.heads = heads
         self.norm1 = nn.LayerNorm(channels)
-        self.qkv = nn.Linear(channels, 3 * heads * d_head, bias=False)
+        self.qkv = nn.Linear(channels, 3 * heads * d_head, bias=qkv_bias)
         self.out = nn.Linear(heads * d_head, channels)
         self.norm2 = nn.LayerNorm(channels)
         self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.SiLU(), nn.Linear(hidden, channels))
@@ -33,9 +33,9 @@ class Layer(nn.Module):
 class Transformer(nn.Module):
     """Layers on the patches of each position, which do not see those of another."""
 
-    def __init__(self, channels: int, depth: int, heads: int, d_head: int, hidden: int) -> None:
+    def __init__(self, channels: int, depth: int, heads: int, d_head: int, hidden: int, qkv_bias: bool = False) -> None:
         super().__init__()
-        self.layers = nn.Sequential(*(Layer(channels, heads, d_head, hidden) for _ in range(depth)))
+        self.layers = nn.Sequential(*(Layer(channels, heads, d_head, hidden, qkv_bias) for _ in range(depth)))
 
     def forward(self, x: Float[Tensor, "b p n d"]) -> Float[Tensor, "b p n d"]:
         """Run the layers."""

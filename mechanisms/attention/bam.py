@@ -69,6 +69,8 @@ class BAM(nn.Module):
         spatial_layers: 3 × 3 convolutions of the spatial branch.
         hidden_norms: a batch norm in each hidden layer, as the authors' code has it and External-Attention-pytorch,
             instead of one at the end of each branch, as the paper has it.
+        product: the gate is of the product of the branches, as in the authors' released code, instead of their sum,
+            which is the paper's formula and so the default.
 
     Raises:
         ValueError: ``reduction`` does not divide ``channels``, or another number is not positive.
@@ -82,6 +84,7 @@ class BAM(nn.Module):
         channel_layers: int = 1,
         spatial_layers: int = 2,
         hidden_norms: bool = False,
+        product: bool = False,
     ) -> None:
         positive(channels=channels)
         super().__init__()
@@ -90,14 +93,15 @@ class BAM(nn.Module):
         if min(dilation, channel_layers, spatial_layers) < 1:
             raise ValueError("dilation, channel_layers and spatial_layers must be positive")
         hidden = channels // reduction
+        self.product = product
         # NOTE: the paper's formula leaves out the ReLUs between the layers; its text and the authors' code have them.
         self.channel = Branch(channels, hidden, channels, (1,) * channel_layers, 1, hidden_norms)
         self.spatial = Branch(channels, hidden, 1, (1, *(3,) * spatial_layers), dilation, hidden_norms)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Scale ``x`` by its gate."""
-        logits = self.channel(x.mean((2, 3), keepdim=True)) + self.spatial(x)
-        return x * (1 + torch.sigmoid(logits))
+        c, s = self.channel(x.mean((2, 3), keepdim=True)), self.spatial(x)
+        return x * (1 + torch.sigmoid(c * s if self.product else c + s))
 
 
 MECHANISM = Spec(

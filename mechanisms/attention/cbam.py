@@ -21,17 +21,19 @@ class ChannelGate(nn.Module):
         ValueError: ``reduction`` does not divide ``channels``.
     """
 
-    def __init__(self, channels: int = 32, reduction: int = 16) -> None:
+    def __init__(self, channels: int = 32, reduction: int = 16, hidden: int | None = None, bias: bool = False) -> None:
         super().__init__()
-        if reduction < 1 or channels % reduction:
-            raise ValueError(f"reduction must divide channels; {reduction} does not divide {channels}")
-        self.squeeze = nn.Conv2d(channels, channels // reduction, 1, bias=False)
-        self.excite = nn.Conv2d(channels // reduction, channels, 1, bias=False)
+        if hidden is None:
+            if reduction < 1 or channels % reduction:
+                raise ValueError(f"reduction must divide channels; {reduction} does not divide {channels}")
+            hidden = channels // reduction
+        self.squeeze = nn.Conv2d(channels, hidden, 1, bias=bias)
+        self.excite = nn.Conv2d(hidden, channels, 1, bias=bias)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c 1 1"]:
         """Return the gate."""
         most, mean = x.amax((2, 3), keepdim=True), x.mean((2, 3), keepdim=True)
-        # The last layer is linear without bias, so the two paths meet before it.
+        # The last layer is linear, so the two paths meet before it; its bias is that of both.
         hidden = torch.relu(self.squeeze(most)) + torch.relu(self.squeeze(mean))
         return torch.sigmoid(self.excite(hidden))
 
@@ -43,20 +45,21 @@ class SpatialGate(nn.Module):
         ValueError: ``kernel_size`` is even or not positive.
     """
 
-    def __init__(self, kernel_size: int = 7, bias: bool = False) -> None:
+    def __init__(self, kernel_size: int = 7, bias: bool = False, norm: bool = False) -> None:
         super().__init__()
         if kernel_size < 1 or kernel_size % 2 == 0:
             raise ValueError(f"kernel_size must be odd; it is {kernel_size}")
         self.conv = nn.Conv2d(2, 1, kernel_size, padding=kernel_size // 2, bias=bias)
+        self.norm = nn.BatchNorm2d(1) if norm else nn.Identity()
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b 1 h w"]:
         """Return the gate."""
         pooled = torch.cat((x.amax(1, keepdim=True), x.mean(1, keepdim=True)), 1)
-        return torch.sigmoid(self.conv(pooled))
+        return torch.sigmoid(self.norm(self.conv(pooled)))
 
 
 class CBAM(nn.Module):
-    """The two gates, one after the other.
+    """The two gates, one after the other; by default as the paper's formulas have them.
 
     Args:
         channels: of the map.
@@ -64,6 +67,10 @@ class CBAM(nn.Module):
         kernel_size: of the spatial gate.
         bias: the convolution of the spatial gate has one, as in External-Attention-pytorch.
         residual: add ``x``, as External-Attention-pytorch does; in the paper the block around it does.
+        hidden: width of the bottleneck where that is no whole share of ``channels``.
+        mlp_bias: the layers of the channel gate have biases, as in the authors' released code. The last one is added
+            once here, where the released code adds it for both pools.
+        norm: a batch norm behind the convolution of the spatial gate, as in the authors' released code and timm.
 
     Raises:
         ValueError: ``reduction`` does not divide ``channels``, or ``kernel_size`` is even.
@@ -76,11 +83,14 @@ class CBAM(nn.Module):
         kernel_size: int = 7,
         bias: bool = False,
         residual: bool = False,
+        hidden: int | None = None,
+        mlp_bias: bool = False,
+        norm: bool = False,
     ) -> None:
         positive(channels=channels)
         super().__init__()
-        self.channel = ChannelGate(channels, reduction)
-        self.spatial = SpatialGate(kernel_size, bias)
+        self.channel = ChannelGate(channels, reduction, hidden, mlp_bias)
+        self.spatial = SpatialGate(kernel_size, bias, norm)
         self.residual = residual
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:

@@ -24,6 +24,7 @@ class FocalModulation(nn.Module):
         bias: of the projection to query, context and gates, and of the one behind the contexts.
         normalise: divide the sum of contexts by their number.
         post_norm: a layer norm before the last projection.
+        epsilon: of that norm; the authors' code has 1e-5, timm 1e-6.
 
     Raises:
         ValueError: ``levels`` is not positive, or a kernel is even.
@@ -38,6 +39,7 @@ class FocalModulation(nn.Module):
         bias: bool = True,
         normalise: bool = False,
         post_norm: bool = False,
+        epsilon: float = 1e-5,
     ) -> None:
         positive(channels=channels, window=window)
         not_negative(factor=factor)
@@ -52,7 +54,7 @@ class FocalModulation(nn.Module):
             for kernel in kernels
         )
         self.modulate = nn.Conv2d(channels, channels, 1, bias=bias)
-        self.norm = nn.LayerNorm(channels) if post_norm else nn.Identity()
+        self.norm = nn.LayerNorm(channels, epsilon) if post_norm else nn.Identity()
         self.project = nn.Linear(channels, channels)
 
     def forward(self, x: Float[Tensor, "b h w c"]) -> Float[Tensor, "b h w c"]:

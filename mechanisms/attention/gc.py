@@ -23,6 +23,7 @@ class GlobalContext(nn.Module):
         reduction: how much narrower the bottleneck is.
         pool: ``attention`` weighs the pixels, ``mean`` takes them alike.
         fusion: ``add``, ``scale``, or ``both`` with a transform each.
+        epsilon: of the layer norms; the authors' code has 1e-5, timm 1e-6.
 
     Raises:
         ValueError: ``reduction`` does not divide ``channels``, or ``pool`` or ``fusion`` is unknown.
@@ -34,6 +35,7 @@ class GlobalContext(nn.Module):
         reduction: int = 16,
         pool: Literal["attention", "mean"] = "attention",
         fusion: Literal["add", "scale", "both"] = "add",
+        epsilon: float = 1e-5,
     ) -> None:
         positive(channels=channels)
         super().__init__()
@@ -47,7 +49,7 @@ class GlobalContext(nn.Module):
 
         def transform() -> nn.Sequential:
             return nn.Sequential(
-                nn.Linear(channels, hidden), nn.LayerNorm(hidden), nn.ReLU(), nn.Linear(hidden, channels)
+                nn.Linear(channels, hidden), nn.LayerNorm(hidden, epsilon), nn.ReLU(), nn.Linear(hidden, channels)
             )
 
         # NOTE: without the bias of the paper's 1 × 1 convolution; the softmax takes no notice of a shift.

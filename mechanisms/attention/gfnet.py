@@ -22,14 +22,15 @@ class GlobalFilterBlock(nn.Module):
         height: rows of the map.
         width: columns of the map.
         mlp_ratio: width of the MLP over ``channels``.
+        epsilon: of the norms.
     """
 
-    def __init__(self, channels: int, height: int, width: int, mlp_ratio: float = 4.0) -> None:
+    def __init__(self, channels: int, height: int, width: int, mlp_ratio: float = 4.0, epsilon: float = 1e-5) -> None:
         super().__init__()
         hidden = round(channels * mlp_ratio)
-        self.norm1 = nn.LayerNorm(channels)
+        self.norm1 = nn.LayerNorm(channels, epsilon)
         self.filter = GlobalFilter(channels, height, width)
-        self.norm2 = nn.LayerNorm(channels)
+        self.norm2 = nn.LayerNorm(channels, epsilon)
         self.mlp = nn.Sequential(nn.Linear(channels, hidden), nn.GELU(), nn.Linear(hidden, channels))
 
     def forward(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
@@ -48,6 +49,7 @@ class GFNet(nn.Module):
         depth: number of blocks.
         mlp_ratio: width of the MLPs over ``channels``.
         classes: number of labels.
+        epsilon: of the norms; the released weights were trained with 1e-6.
 
     Raises:
         ValueError: ``patch`` does not divide ``size``.
@@ -61,6 +63,7 @@ class GFNet(nn.Module):
         depth: int = 2,
         mlp_ratio: float = 4.0,
         classes: int = 10,
+        epsilon: float = 1e-5,
     ) -> None:
         positive(size=size, patch=patch, channels=channels, depth=depth, classes=classes)
         super().__init__()
@@ -69,8 +72,10 @@ class GFNet(nn.Module):
         side = size // patch
         self.embed = nn.Conv2d(3, channels, patch, patch)
         self.position = nn.Parameter(torch.randn(1, side * side, channels) * 0.02)
-        self.blocks = nn.Sequential(*(GlobalFilterBlock(channels, side, side, mlp_ratio) for _ in range(depth)))
-        self.norm = nn.LayerNorm(channels)
+        self.blocks = nn.Sequential(
+            *(GlobalFilterBlock(channels, side, side, mlp_ratio, epsilon) for _ in range(depth))
+        )
+        self.norm = nn.LayerNorm(channels, epsilon)
         self.head = nn.Linear(channels, classes)
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b classes"]:

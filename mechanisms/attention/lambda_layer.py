@@ -26,6 +26,7 @@ class LambdaLayer(nn.Module):
         depth: pairs of keys and values that are summed (intra-depth).
         receptive: side of the window of the position lambdas; from twice the side of the map minus 1 on it is the
             layer of the paper without a window, and smaller ones serve maps of every size.
+        position_bias: the position lambdas have one, as in timm.
 
     Raises:
         ValueError: ``heads`` does not divide ``outputs``, or ``receptive`` is even.
@@ -39,6 +40,7 @@ class LambdaLayer(nn.Module):
         d_key: int = 16,
         depth: int = 1,
         receptive: int = 23,
+        position_bias: bool = False,
     ) -> None:
         positive(channels=channels, d_key=d_key, depth=depth)
         super().__init__()
@@ -52,7 +54,7 @@ class LambdaLayer(nn.Module):
         self.key = nn.Conv2d(channels, depth * d_key, 1, bias=False)
         self.value = nn.Conv2d(channels, depth * self.d_value, 1, bias=False)
         self.query_norm, self.value_norm = nn.BatchNorm2d(heads * d_key), nn.BatchNorm2d(depth * self.d_value)
-        self.position = nn.Conv2d(depth, d_key, receptive, padding=receptive // 2, bias=False)
+        self.position = nn.Conv2d(depth, d_key, receptive, padding=receptive // 2, bias=position_bias)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b o h w"]:
         """Apply the lambda of each pixel to its queries."""

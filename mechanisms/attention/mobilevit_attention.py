@@ -28,6 +28,7 @@ class MobileViTBlock(nn.Module):
         hidden: width of its MLP; None is ``2 * dim``.
         plain: convolutions with a bias in place of batch norm and SiLU, and no norm after the transformer: the form
             of External-Attention-pytorch.
+        qkv_bias: of queries, keys and values, as every released MobileViT has it; the paper has no such formula.
 
     Raises:
         ValueError: ``kernel`` is even, or ``heads`` does not divide ``dim`` and ``d_head`` is None.
@@ -44,6 +45,7 @@ class MobileViTBlock(nn.Module):
         d_head: int | None = None,
         hidden: int | None = None,
         plain: bool = False,
+        qkv_bias: bool = False,
     ) -> None:
         positive(channels=channels, dim=dim, kernel=kernel, patch=patch, depth=depth, heads=heads)
         super().__init__()
@@ -54,7 +56,7 @@ class MobileViTBlock(nn.Module):
         self.patch = patch
         self.local = _convolution(channels, channels, kernel, plain)
         self.widen = nn.Conv2d(channels, dim, 1, bias=plain)
-        self.transformer = Transformer(dim, depth, heads, d_head or dim // heads, hidden or 2 * dim)
+        self.transformer = Transformer(dim, depth, heads, d_head or dim // heads, hidden or 2 * dim, qkv_bias)
         self.norm = nn.Identity() if plain else nn.LayerNorm(dim)
         self.narrow = _convolution(dim, channels, 1, plain)
         self.fuse = _convolution(2 * channels, channels, kernel, plain)

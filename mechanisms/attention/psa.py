@@ -5,7 +5,8 @@ z_i = sigmoid(W2_i relu(W1_i mean(f_i))) b c/s
 a   = softmax_i(z_i)                     b s c/s, over the scales
 y   = concat(a_i * f_i)                  b c h w
 
-NOTE: as in the paper. The code of its authors has one gate with biases for all scales, and concatenates backwards.
+NOTE: as in the paper. The released code of its authors has one bottleneck with biases for all scales, and concatenates
+backwards: with ``gate_bias``, and kernels and groups in the order of the outputs, it is held as well.
 """
 
 import torch
@@ -26,6 +27,7 @@ class PyramidSplitAttention(nn.Module):
         reduction: of the bottleneck behind the gate of one scale.
         split: each scale sees its own part of the channels only; otherwise all of them, as in the authors' code.
         bias: the convolutions have one.
+        gate_bias: the two layers of the bottlenecks have one.
 
     Raises:
         ValueError: the numbers of kernels and groups differ, a kernel is even, or the numbers do not divide.
@@ -39,6 +41,7 @@ class PyramidSplitAttention(nn.Module):
         reduction: int = 4,
         split: bool = False,
         bias: bool = False,
+        gate_bias: bool = False,
     ) -> None:
         positive(channels=channels)
         super().__init__()
@@ -58,8 +61,8 @@ class PyramidSplitAttention(nn.Module):
             nn.Conv2d(seen, part, k, padding=k // 2, groups=g, bias=bias) for k, g in zip(kernels, groups, strict=True)
         )
         # The bottlenecks of all scales side by side: one grouped layer in place of one layer a scale.
-        self.squeeze = nn.Conv2d(channels, channels // reduction, 1, groups=scales, bias=False)
-        self.excite = nn.Conv2d(channels // reduction, channels, 1, groups=scales, bias=False)
+        self.squeeze = nn.Conv2d(channels, channels // reduction, 1, groups=scales, bias=gate_bias)
+        self.excite = nn.Conv2d(channels // reduction, channels, 1, groups=scales, bias=gate_bias)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
         """Weigh the scales of ``x``."""

@@ -38,9 +38,9 @@ class SpatialGatingUnit(nn.Module):
 class GMLPBlock(nn.Module):
     """One layer."""
 
-    def __init__(self, channels: int, features: int, tokens: int) -> None:
+    def __init__(self, channels: int, features: int, tokens: int, epsilon: float = 1e-5) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(channels)
+        self.norm = nn.LayerNorm(channels, epsilon)
         self.widen = nn.Linear(channels, 2 * features)
         self.gate = SpatialGatingUnit(features, tokens)
         self.narrow = nn.Linear(features, channels)
@@ -61,6 +61,7 @@ class GMLP(nn.Module):
         features: of each half of the gated MLP.
         depth: number of layers.
         softmax: give probabilities instead of logits, as External-Attention-pytorch does.
+        epsilon: of the norms outside of the gates; timm's weights were trained with 1e-6.
     """
 
     def __init__(
@@ -71,13 +72,14 @@ class GMLP(nn.Module):
         features: int = 24,
         depth: int = 2,
         softmax: bool = False,
+        epsilon: float = 1e-5,
     ) -> None:
         not_negative(vocabulary=vocabulary)
         positive(tokens=tokens, channels=channels, features=features, depth=depth)
         super().__init__()
         self.embed = nn.Embedding(vocabulary, channels) if vocabulary else nn.Identity()
-        self.blocks = nn.Sequential(*(GMLPBlock(channels, features, tokens) for _ in range(depth)))
-        self.norm = nn.LayerNorm(channels)
+        self.blocks = nn.Sequential(*(GMLPBlock(channels, features, tokens, epsilon) for _ in range(depth)))
+        self.norm = nn.LayerNorm(channels, epsilon)
         self.head = nn.Linear(channels, vocabulary) if vocabulary else nn.Identity()
         self.softmax = softmax
 

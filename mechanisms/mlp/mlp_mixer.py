@@ -31,11 +31,13 @@ class Mlp(nn.Module):
 class MixerBlock(nn.Module):
     """One mixer layer."""
 
-    def __init__(self, patches: int, channels: int, patch_hidden: int, channel_hidden: int) -> None:
+    def __init__(
+        self, patches: int, channels: int, patch_hidden: int, channel_hidden: int, epsilon: float = 1e-5
+    ) -> None:
         super().__init__()
-        self.patch_norm = nn.LayerNorm(channels)
+        self.patch_norm = nn.LayerNorm(channels, epsilon)
         self.patch_mlp = Mlp(patches, patch_hidden)
-        self.channel_norm = nn.LayerNorm(channels)
+        self.channel_norm = nn.LayerNorm(channels, epsilon)
         self.channel_mlp = Mlp(channels, channel_hidden)
 
     def forward(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b n c"]:
@@ -56,6 +58,7 @@ class MlpMixer(nn.Module):
         channel_hidden: hidden width of the MLP over channels.
         depth: number of blocks.
         classes: outputs.
+        epsilon: of the norms; the released weights were trained with 1e-6.
 
     Raises:
         ValueError: ``patch`` does not divide ``size``.
@@ -70,6 +73,7 @@ class MlpMixer(nn.Module):
         channel_hidden: int = 40,
         depth: int = 2,
         classes: int = 10,
+        epsilon: float = 1e-5,
     ) -> None:
         positive(
             size=size,
@@ -86,9 +90,9 @@ class MlpMixer(nn.Module):
         patches = (size // patch) ** 2
         self.embed = nn.Conv2d(3, channels, patch, patch)
         self.blocks = nn.Sequential(
-            *(MixerBlock(patches, channels, patch_hidden, channel_hidden) for _ in range(depth))
+            *(MixerBlock(patches, channels, patch_hidden, channel_hidden, epsilon) for _ in range(depth))
         )
-        self.norm = nn.LayerNorm(channels)
+        self.norm = nn.LayerNorm(channels, epsilon)
         self.head = nn.Linear(channels, classes)
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b classes"]:

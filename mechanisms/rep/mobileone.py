@@ -21,6 +21,7 @@ class MobileOne(nn.Module):
         depths: blocks of the four stages.
         branches: over-parameterisation of every block.
         classes: outputs.
+        gated: how many of the last blocks of each stage have a channel gate: none but in S4.
     """
 
     def __init__(
@@ -29,14 +30,17 @@ class MobileOne(nn.Module):
         depths: Sequence[int] = (2, 8, 10, 1),
         branches: int = 4,
         classes: int = 1000,
+        gated: Sequence[int] = (0, 0, 0, 0),
     ) -> None:
         positive(classes=classes)
         super().__init__()
         self.stem = OverParameterised(3, widths[0], 3, stride=2)
         before, stages = widths[0], []
-        for width, depth in zip(widths[1:], depths, strict=True):
+        for width, depth, gates in zip(widths[1:], depths, gated, strict=True):
             stage = [
-                MobileOneBlock(before if i == 0 else width, width, stride=2 if i == 0 else 1, branches=branches)
+                MobileOneBlock(
+                    width if i else before, width, stride=1 if i else 2, branches=branches, gate=i >= depth - gates
+                )
                 for i in range(depth)
             ]
             stages.append(nn.Sequential(*stage))

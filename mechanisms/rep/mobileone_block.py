@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from attn_export.mechanisms._layers.channel_gate import ChannelGate
 from attn_export.mechanisms._layers.checks import positive
 from attn_export.mechanisms._layers.conv_bn import ConvBN
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
@@ -23,13 +24,22 @@ class OverParameterised(nn.Module):
         stride: of all branches; only at 1 there is an identity.
         groups: of all branches.
         branches: how many convolutions of the full kernel.
+        gate: squeeze-and-excitation between sum and ReLU, a sixteenth of ``out_channels`` wide: MobileOne-S4 has it.
 
     Raises:
         ValueError: ``branches`` is not positive, or ``kernel`` is even.
     """
 
     def __init__(
-        self, channels: int, out_channels: int, kernel: int, *, stride: int = 1, groups: int = 1, branches: int = 1
+        self,
+        channels: int,
+        out_channels: int,
+        kernel: int,
+        *,
+        stride: int = 1,
+        groups: int = 1,
+        branches: int = 1,
+        gate: bool = False,
     ) -> None:
         super().__init__()
         if branches < 1 or kernel % 2 == 0:
@@ -39,6 +49,7 @@ class OverParameterised(nn.Module):
         )
         self.point = ConvBN(channels, out_channels, 1, stride=stride, groups=groups) if kernel > 1 else None
         self.identity = nn.BatchNorm2d(channels) if stride == 1 and channels == out_channels else None
+        self.gate = ChannelGate(out_channels, max(1, out_channels // 16)) if gate else nn.Identity()
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b o i j"]:
         """Sum the branches."""
@@ -47,7 +58,7 @@ class OverParameterised(nn.Module):
             y = y + branch(x)
         if self.point is not None:
             y = y + self.point(x)
-        return torch.relu(y if self.identity is None else y + self.identity(x))
+        return torch.relu(self.gate(y if self.identity is None else y + self.identity(x)))
 
 
 class MobileOneBlock(nn.Module):
@@ -59,17 +70,24 @@ class MobileOneBlock(nn.Module):
         kernel: side of the depth-wise kernels.
         stride: of the depth-wise stage.
         branches: over-parameterisation of both stages.
+        gate: squeeze-and-excitation in both stages.
     """
 
     def __init__(
-        self, channels: int = 16, out_channels: int = 24, kernel: int = 3, stride: int = 1, branches: int = 2
+        self,
+        channels: int = 16,
+        out_channels: int = 24,
+        kernel: int = 3,
+        stride: int = 1,
+        branches: int = 2,
+        gate: bool = False,
     ) -> None:
         positive(channels=channels, out_channels=out_channels, kernel=kernel, stride=stride)
         super().__init__()
         self.depthwise = OverParameterised(
-            channels, channels, kernel, stride=stride, groups=channels, branches=branches
+            channels, channels, kernel, stride=stride, groups=channels, branches=branches, gate=gate
         )
-        self.pointwise = OverParameterised(channels, out_channels, 1, branches=branches)
+        self.pointwise = OverParameterised(channels, out_channels, 1, branches=branches, gate=gate)
 
     def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b o i j"]:
         """Filter each channel, then mix them."""

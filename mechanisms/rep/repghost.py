@@ -63,6 +63,7 @@ class RepGhostBottleneck(nn.Module):
         kernel: side of the kernel that strides, and of the shortcut's.
         stride: 1, or more to shrink the map.
         squeeze: share of ``middle`` that the gate's hidden layer has; 0 for no gate.
+        gate_hidden: its width where it is no such share; the released networks round it to multiples of 4.
 
     Raises:
         ValueError: ``kernel`` is even, or ``squeeze`` is negative.
@@ -76,6 +77,7 @@ class RepGhostBottleneck(nn.Module):
         kernel: int = 3,
         stride: int = 1,
         squeeze: float = 0.0,
+        gate_hidden: int | None = None,
     ) -> None:
         positive(channels=channels, middle=middle, kernel=kernel, stride=stride)
         super().__init__()
@@ -84,7 +86,8 @@ class RepGhostBottleneck(nn.Module):
             raise ValueError(f"kernel must be odd and squeeze not negative; got {kernel} and {squeeze}")
         self.first = RepGhostModule(channels, middle)
         self.shrink = ConvBN(middle, middle, kernel, stride=stride, groups=middle) if stride > 1 else nn.Identity()
-        self.gate = HardGate(middle, max(1, int(middle * squeeze))) if squeeze else nn.Identity()
+        hidden = max(1, int(middle * squeeze)) if gate_hidden is None else gate_hidden
+        self.gate = HardGate(middle, hidden) if squeeze else nn.Identity()
         self.second = RepGhostModule(middle, out, activation=False)
         self.shortcut: nn.Module = nn.Identity()
         if stride > 1 or out != channels:

@@ -39,6 +39,9 @@ class RepViTBlock(nn.Module):
         stride: 1, or 2 to halve the map.
         expand: how many times wider the middle of the channel mixer is.
         gate: squeeze-and-excitation in the token mixer; the paper has it in every other block.
+        gate_hidden: width of the gate's hidden layer; a quarter of ``channels`` unless given. The released networks
+            round it to multiples of 8.
+        gate_bias: the gate's layers have biases, as in the released networks.
 
     Raises:
         ValueError: the channels change at stride 1, or the stride is another, or 4 does not divide ``channels`` under
@@ -46,7 +49,14 @@ class RepViTBlock(nn.Module):
     """
 
     def __init__(
-        self, channels: int = 16, out_channels: int | None = None, stride: int = 1, expand: int = 2, gate: bool = True
+        self,
+        channels: int = 16,
+        out_channels: int | None = None,
+        stride: int = 1,
+        expand: int = 2,
+        gate: bool = True,
+        gate_hidden: int | None = None,
+        gate_bias: bool = False,
     ) -> None:
         positive(channels=channels, expand=expand)
         super().__init__()
@@ -58,8 +68,7 @@ class RepViTBlock(nn.Module):
         self.filter = (
             RepDepthwise(channels) if stride == 1 else ConvBN(channels, channels, 3, stride=2, groups=channels)
         )
-        # NOTE the authors round the gate's hidden width to multiples of 8, and give it biases.
-        self.gate = SqueezeExcite(channels, 4) if gate else nn.Identity()
+        self.gate = SqueezeExcite(channels, 4, gate_hidden, gate_bias) if gate else nn.Identity()
         self.mix = nn.Identity() if stride == 1 else ConvBN(channels, out)
         self.widen = ConvBN(out, out * expand)
         self.narrow = ConvBN(out * expand, out)

@@ -136,15 +136,15 @@ class TestEverySource:
         state, arguments = goldens.load("gnconv").state, goldens.ROWS["gnconv"].arguments
         with pytest.raises(UnknownNameError, match="did you mean 'hornet'"):
             loaded(tmp_path, "gnconv", Preset(arguments), state, "horne")
-        with pytest.raises(UsageError, match="se has no variants"):
-            loaded(tmp_path, "se", Preset({"channels": 8, "reduction": 2}), drawn(fc__0__weight=(4, 8)), "paper")
+        with pytest.raises(UsageError, match="triplet has no variants"):
+            loaded(tmp_path, "triplet", Preset({}), drawn(cw__conv__weight=(1, 2, 7, 7)), "paper")
         with pytest.raises(CheckpointError, match=r"not those of --variant unscaled: no name has \^dwconv"):
             loaded(tmp_path, "gnconv", Preset(arguments), {k: v for k, v in state.items() if "dw" not in k}, "unscaled")
 
     def test_a_prefix_is_found_before_the_source(self, tmp_path: Path) -> None:
         state = {f"module.backbone.{k}": v for k, v in goldens.load("mobilevitv2").state.items()}
         origin = loaded(tmp_path, "mobilevitv2", Preset({"channels": 32}), state).weights
-        assert "prefix module.backbone. taken off, as external-attention (External-Attention-pytorch" in origin
+        assert "prefix module.backbone. taken off, read as external-attention (External-Attention-pytorch" in origin
 
 
 @pytest.mark.parametrize("name", [n for n, row in goldens.ROWS.items() if not row.build and goldens.load(n).state])
@@ -226,7 +226,7 @@ def test_mobilevitv2_without_the_relu(tmp_path: Path) -> None:
     context = (torch.softmax(linear("fc_i", x), 1) * linear("fc_k", x)).sum(1, keepdim=True)
     subject = loaded(tmp_path, "mobilevitv2", Preset({"channels": 8}), state)
     assert same(subject, linear("fc_o", linear("fc_v", x) * context), x)
-    assert "as external-attention (" in subject.weights
+    assert "read as external-attention (" in subject.weights
 
 
 @pytest.mark.parametrize(("variant", "temperature"), [("annealed", 1), ("temperature-30", 30)])

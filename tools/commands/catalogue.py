@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from attn_export.errors import LoadError, UnknownNameError
+from attn_export.export.weights import published
 from attn_export.mechanisms import MECHANISMS, static_spec
 from attn_export.mechanisms.spec import Preset, Spec, sizes_of
 from attn_export.tools import console
@@ -59,7 +60,7 @@ def show(name: str, *, as_json: bool) -> None:
             mark = " (default)" if key == spec.default else ""
             console.say(f"{'' if index else title:<8} {key}{mark}: {_shapes(spec, preset)}  {_call(spec, preset)}")
     console.say(f"options  {', '.join(entry.options)}")
-    for index, (key, source) in enumerate(spec.sources.items()):
+    for index, (key, source) in enumerate(published.sources(name, spec).items()):
         refused = f"; refused: {source.refused}" if source.refused else ""
         console.say(f"{'' if index else 'weights':<8} --variant {key}: {source.of}{refused}")
     if spec.float16_unsafe:
@@ -94,7 +95,8 @@ def _plain(name: str, family: str, entry: static_spec.StaticSpec) -> dict[str, A
         "default": spec.default,
         "options": list(entry.options),
         "sources": {
-            key: {"of": s.of, "arguments": dict(s.arguments), "refused": s.refused} for key, s in spec.sources.items()
+            key: {"of": s.of, "arguments": dict(s.arguments), "refused": s.refused}
+            for key, s in published.sources(name, spec).items()
         },
         "float16_unsafe": spec.float16_unsafe,
         "measured": [asdict(line) for line in shown(name, spec.configurations, kept())],

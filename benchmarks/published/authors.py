@@ -254,13 +254,17 @@ PAIRS = (
         ),
         ((2, 3, 16, 16),),
     ),
-    Pair(
-        "residual_attention",
-        "authors",
-        "CSRA(T=99)",
-        of("Kevinz-code+CSRA", "pipeline/csra.py", "CSRA", 32, 20, 99, 0.2),
-        (MAP,),
-        {"la": 0.2},
+    *(
+        Pair(
+            "residual_attention",
+            name,
+            f"CSRA(T={t})",
+            of("Kevinz-code+CSRA", "pipeline/csra.py", "CSRA", 32, 20, t, 0.2),
+            (MAP,),
+            {"la": 0.2},
+            asked=name,
+        )
+        for name, t in (("maximum", 99), ("softmax", 1))
     ),
     Pair(
         "involution",

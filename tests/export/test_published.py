@@ -150,7 +150,7 @@ def test_our_own_names_are_read_as_our_own(entry: str) -> None:
         assert not implementations.shows(source, own) or set(own) <= {"weight", "bias"}
 
 
-@pytest.mark.parametrize("entry", ["se", "sk", "mbconv", "focal_modulation"])
+@pytest.mark.parametrize("entry", ["se", "sk", "mbconv", "focal_modulation", "residual_attention"])
 def test_names_that_mean_two_functions_are_asked_about(entry: str) -> None:
     golden = next(g for g in GOLDENS if g["entry"] == entry and g["source"] in published.MAPS[entry] and g["asked"])
     with pytest.raises(CheckpointError, match="do not say which function") as refusal:

@@ -69,6 +69,11 @@ def _paths(state: State) -> Mapping[str, Any]:
     }
 
 
+def _unit(state: State) -> State:
+    """Divide each class's weights by their length."""
+    return {n: v / v.norm(dim=1, keepdim=True) if n == "head.weight" else v for n, v in state.items()}
+
+
 MAPS: Mapping[str, Mapping[str, Source]] = {
     "se": {
         "timm": _se("SENet, RegNet, timm and torchvision, with ReLU and sigmoid"),
@@ -216,15 +221,14 @@ MAPS: Mapping[str, Mapping[str, Source]] = {
         ),
     },
     "residual_attention": {
-        "authors": Source(
-            "Kevinz-code/CSRA, which divides each class's weights by their length",
+        name: Source(
+            f"Kevinz-code/CSRA with T = {t}, which divides each class's weights by their length",
             shown_by=(r"^head\.weight$",),
+            arguments={"temperatures": temperatures},
             sized={"channels": (r"^head\.weight$", 1), "classes": (r"^head\.weight$", 0)},
             checkpoint={r"^head\.": "scores."},
-            convert=lambda state: {
-                name: value / value.norm(dim=1, keepdim=True) if name == "head.weight" else value
-                for name, value in state.items()
-            },
-        ),
+            convert=_unit,
+        )
+        for name, t, temperatures in (("maximum", 99, (None,)), ("softmax", 1, (1.0,)))
     },
 }

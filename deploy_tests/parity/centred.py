@@ -35,6 +35,8 @@ from attn_export.untrusted.text import few, one_line
 VARIES = bundle.VARIES
 #: Decibels beyond which a ratio is cut: no two float64 numbers are so far apart that rounding would not show.
 MOST = 400.0
+#: Share of the energy that float64's own rounding varies: an output of which no more does is a constant.
+CONSTANT = 1e-24
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,27 @@ class Centred(Summarised):
         return tuple(one for one in self.outputs if one.decided(self.limit_db))
 
     @property
+    def undecided(self) -> tuple[OutputImages, ...]:
+        """The outputs that vary a little, and of which too little is kept to say that it holds."""
+        return tuple(one for one in self.outputs if one.share > CONSTANT and not one.decided(self.limit_db))
+
+    def unproven(self) -> str:
+        """Name the outputs of which nothing is known, where others decide; empty where there are none.
+
+        >>> few_vary = OutputImages("boxes", 1e-4, (Image("a", 3.0), Image("b", 5.0)))
+        >>> Centred("it", 20.0, (few_vary, OutputImages("y", 0.5, (Image("a", 30.0),)))).unproven()
+        'nothing is proven of what varies in boxes: 0.0001 of its energy, of which 4.0 dB are kept'
+        """
+        if not self.undecided or not self.judged:
+            return ""
+        first, *more = self.undecided
+        others = f" (and {few([one_line(one.output) for one in more], 2)})" if more else ""
+        return (
+            f"nothing is proven of what varies in {one_line(first.output)}{others}: {first.share:.2g} of its energy,"
+            f" of which {first.median_db:.1f} dB are kept"
+        )
+
+    @property
     def least(self) -> OutputImages:
         """The output that is nearest to failing."""
         return min(self.judged or self.outputs, key=lambda one: (not one.worst.failure, one.median_db))
@@ -146,7 +169,7 @@ class Centred(Summarised):
         ]
         if least.agreeing:
             parts.append("top-1 agrees in {} of {}".format(*least.agreeing))
-        return "; ".join(parts)
+        return "; ".join([*parts, *filter(None, [self.unproven()])])
 
     def brief(self) -> str:
         """Say the median alone, and what fails.

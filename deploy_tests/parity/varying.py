@@ -98,7 +98,8 @@ def summary(found: Centred) -> str:
     if least.worst.failure:
         return found.summary()
     kept = f"of what varies in {least.output}, {least.share:.2g} of its energy, {least.median_db:.1f} dB are kept"
-    return f"{kept} at the median of {len(least.images)} inputs (limit {found.limit_db:g} dB)"
+    text = f"{kept} at the median of {len(least.images)} inputs (limit {found.limit_db:g} dB)"
+    return "; ".join(filter(None, [text, found.unproven()]))
 
 
 def refuse_undecided(asked: Wanted, found: Centred) -> None:

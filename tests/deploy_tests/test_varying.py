@@ -82,6 +82,32 @@ def test_little_that_varies_and_is_kept_is_a_pass() -> None:
     assert "are kept at the median of 4 inputs (limit 20 dB)" in parity.summary()
 
 
+@pytest.mark.parametrize(("share", "said"), [(1e-4, True), (0.0, False)], ids=["a little varies", "constant"])
+def test_an_output_of_which_nothing_is_known_is_named_where_another_decides(share: float, said: bool) -> None:
+    """A constant, such as a detector's anchors, has nothing to keep."""
+    z = TensorSpec("z", "float32", ("b", 30))
+    of = [
+        Case(
+            case.name,
+            case.inputs,
+            {**case.reference, "z": 1000 + share * 1000 * case.reference["y"]},
+            {"y": 1e-6, "z": 1e-6},
+        )
+        for case in cases(TRUTH)
+    ]
+    wanted = varying.wanted("float16", of, (X,), (Y, z), (BATCH,))
+
+    def run(feeds: Any) -> Any:
+        return {"y": feeds["x"].astype(np.float32), "z": np.full(feeds["x"].shape, np.float32(1000))}
+
+    parity = prove(run, of, [Y, z], backend="test", snr=40.0, images=wanted)
+    assert parity.ok
+    assert (
+        "nothing is proven of what varies in z: 9.1e-09 of its energy, of which -1.1 dB" in parity.summary()
+    ) is said
+    assert ("nothing is proven" in parity.summary()) is said
+
+
 def test_what_fails_by_the_usual_ratio_fails_and_is_not_undecided() -> None:
     parity = judge(cases(1000 + 0.1 * TRUTH), lambda x: np.full(x.shape, np.float32(0)))
     assert not parity.ok

@@ -6,6 +6,7 @@ What runs on a device is tested where PyTorch is missing too, so nothing here ma
 from __future__ import annotations
 
 import contextlib
+import gc
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 from attn_export import bundle
 from attn_export.bundle import writer
 from attn_export.cache import place
+from attn_export.tools import entry
 from tests.pipeline.schema import folder_faults
 
 #: How the paths of tests begin that need no PyTorch, and should not pay for importing it.
@@ -33,6 +35,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         import torch
 
         torch.set_num_threads(1)
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was imported to collect the tests out of every later search for circles, as the program does."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*entry.COLLECTED)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -57,7 +57,7 @@ COMMANDS = {
     "targets": ["targets"],
     "verify": ["verify", "bundle"],
     "bench": ["bench", "bundle", "--duration", "0", "--iterations", "1", "--profile"],
-    "bench, of two": ["bench", "bundle", "bundle", "--duration", "0", "--iterations", "1"],
+    "bench, of two": ["bench", "bundle", "bundle", "--duration", "0", "--iterations", "1", "--processes", "2"],
     "lint": ["lint", "bundle", "--target", "ort_mobile"],
     "fuse": ["fuse", "bundle/model.onnx", "-o", "fused.onnx"],
     "main job": ["se", "--preset", "test", "--duration", "0", "--iterations", "1"],

@@ -438,6 +438,16 @@ def bench(
     duration: options.Duration = 3.0,
     threads: options.Threads = 1,
     thorough: Annotated[bool, typer.Option("--thorough", help="Eight process pairs instead of five.")] = False,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            min=2,
+            max=1000,
+            metavar="N",
+            help="Least number of process pairs of a comparison; three times as many where it is noisy.",
+            show_default="5",
+        ),
+    ] = None,
     budget: Annotated[
         list[str] | None,
         typer.Option(
@@ -496,6 +506,7 @@ def bench(
         protocol=options.protocol(warmup, iterations, duration),
         threads=threads,
         thorough=thorough,
+        processes=processes,
         budgets=tuple(budget or ()),
         faster_than=faster_than,
         baseline=baseline,

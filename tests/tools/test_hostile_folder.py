@@ -71,7 +71,7 @@ COMMANDS = [
     "verify trapped",
     "verify a --on ssh://no-such-host.invalid",
     "compile a",
-    "bench a b --iterations 1 --duration 0 --warmup 0 --profile",
+    "bench a b --iterations 1 --duration 0 --warmup 0 --profile --processes 2",
     "fuse m.onnx -o fused.onnx",
     "insert mine/net.py:Net --input 1x3 --mechanism eca --after relu --no-bench",
     "lint m.onnx",

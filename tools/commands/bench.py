@@ -42,6 +42,7 @@ class BenchOptions:
     protocol: Protocol = field(default_factory=Protocol)
     threads: int = 1
     thorough: bool = False
+    processes: int | None = None
     budgets: tuple[str, ...] = ()
     faster_than: Path | None = None
     baseline: Path | None = None
@@ -59,7 +60,7 @@ class BenchOptions:
     @property
     def rules(self) -> Rules:
         """Say how two models are compared."""
-        return Rules(processes=8 if self.thorough else 5, threads=self.threads)
+        return Rules(processes=self.processes or (8 if self.thorough else 5), threads=self.threads)
 
     def measure(self) -> MeasureOptions:
         """Say it as the measuring side takes it."""
@@ -193,11 +194,13 @@ def _rank(asked: BenchOptions, *, as_json: bool, verbosity: int) -> None:
         protocol=asked.protocol,
         threads=asked.threads,
         thorough=asked.thorough,
+        processes=asked.processes,
         store=asked.store,
     )
     if len(asked.paths) != 1 or asked != usual:
         raise UsageError(
-            "--all: expected one bundle, with --threads, --thorough or --store; got more; leave the rest out"
+            "--all: expected one bundle, with --threads, --thorough, --processes or --store; got more; leave the rest"
+            " out"
         )
     bench_all(asked.paths[0], asked.rules, asked.store, as_json=as_json, verbosity=verbosity)
 

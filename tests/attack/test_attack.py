@@ -18,7 +18,7 @@ from benchmarks.attack.attempt import Attempt, AttemptOutcome
 from benchmarks.attack.kinds import KINDS, lay_out
 from benchmarks.attack.pool import Pool, Task
 
-COUNT, BY_CLI = 250, 2
+COUNT, BY_CLI = 150, 1
 
 
 @pytest.fixture(scope="module")

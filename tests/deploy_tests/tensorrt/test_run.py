@@ -82,7 +82,11 @@ def double(
     monkeypatch.setattr(fake_trt, "LIBRARY", control.lib)
     fake_trt.REFUSE.clear()
     serve(monkeypatch, PORTS)
+    # What lives already is not searched again at each check: that takes a quarter of a second where PyTorch is loaded.
+    gc.collect()
+    gc.freeze()
     yield control
+    gc.unfreeze()
     fake_trt.REFUSE.clear()
     control.lib.double_reset()
 

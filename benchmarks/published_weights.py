@@ -67,6 +67,7 @@ _TOLD = """# Weights of others
 
     attn-export resnet --preset resnet18 --weights resnet18.safetensors --fuse
     attn-export mobileone --weights mobileone_s1_unfused.pth.tar
+    attn-export resnet --preset resnet18 --weights hub:timm/resnet18.a1_in1k
     attn-export se --weights seresnet50.safetensors --weights-key layer1.0.se --variant timm
 
 Weights of timm, torchvision, PyTorch, External-Attention-pytorch and of the authors load under their own names. Whose
@@ -85,6 +86,9 @@ what an entry knows. Then:
 - **Released code is not always the paper.** The default is the paper's formula; the options of the authors' code are
   set by the file: CBAM's biases and batch norm, BAM's product in place of the sum, EPSANet's one bottleneck for all
   scales, biases and rounded widths in the gates of RepViT and RepGhost, ε of layer norms. `show` says what each is.
+- **From elsewhere**: `hub:ORG/NAME[@REVISION][/FILE]` by Hugging Face's client (`pip install 'attn-export[hub]'`), or
+  the https address of one file, as timm has them; safetensors before PyTorch's own files, which are read without
+  running what they hold. A file whose name ends in a hash is held to it. Without the package or a network: exit code 4.
 - A block inside of a network is one part of its file: `--weights-key` takes the front of its names."""
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, cast, get_args
 
 import typer
 
+from attn_export.tools import fetched_weights
+
 if TYPE_CHECKING:
     from attn_export.deploy_tests.data.images import Preprocess
     from attn_export.deploy_tests.latency.measure import Protocol
@@ -105,7 +107,14 @@ Outputs = Annotated[
     ),
 ]
 Arguments = Annotated[str, typer.Option(metavar="JSON", help="Constructor arguments as a JSON object.")]
-Weights = Annotated[Path | None, typer.Option(metavar="FILE", help="A checkpoint: safetensors, or a plain torch file.")]
+Weights = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        parser=fetched_weights.local,
+        help="A checkpoint: safetensors, or a plain torch file; hub:ORG/NAME of Hugging Face, or an https address.",
+    ),
+]
 Variant = Annotated[
     str | None,
     typer.Option(

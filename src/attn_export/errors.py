@@ -19,6 +19,7 @@
     ├── GateError                           1   a proof failed: parity, certificate, budget
     │   └── ParityError                     1   a model and its reference differ; an AssertionError, too
     ├── BackendMissingError                 4   a required backend is not available
+    ├── FetchError                          4   weights that lie elsewhere, and no package or network to bring them
     ├── BackendError                        3   a backend refused or broke on a model
     │   ├── RefusedError                    3   a compiler says no; names the nodes (deploy_tests.refusal)
     │   ├── GpuError                        3   a CUDA call failed (backends.tensorrt.cuda)
@@ -132,6 +133,12 @@ class ParityError(GateError, AssertionError):
 
 class BackendMissingError(AttnExportError):
     """A backend that was required is not available on this machine."""
+
+    exit_code = 4
+
+
+class FetchError(AttnExportError):
+    """What lies elsewhere cannot be brought here: a package or the network is missing, or it is not there."""
 
     exit_code = 4
 

@@ -14,6 +14,9 @@ from attn_export.types import Dim as Dim
 
 Dtype = Literal["float16", "bfloat16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool"]
 
+#: What vision networks are compared on.
+Task = Literal["classification", "detection", "segmentation", "video", "sequence"]
+
 
 def is_float(dtype: str) -> bool:
     """Whether an element type has fractions.
@@ -120,6 +123,7 @@ class Spec:
         sources: published implementations whose names fit and whose function differs from the presets', by the name
             that ``--variant`` takes.
         float16_unsafe: empty, or the sentence that says why the mathematics cannot be kept in float16.
+        tasks: those that the paper reports results on; restoration, generation and pose are none of them.
     """
 
     paper: Paper
@@ -133,6 +137,7 @@ class Spec:
     convert: Callable[[dict[str, Any]], dict[str, Any]] | None = None
     sources: Mapping[str, Source] = field(default_factory=dict)
     float16_unsafe: str = ""
+    tasks: tuple[Task, ...] = ("classification",)
 
     @property
     def configurations(self) -> dict[str, Preset]:

@@ -64,6 +64,7 @@ ROWS: dict[str, list[tuple[tuple[str, ...], int, str]]] = {
         (("bench", "bundle", "--backend", "tensorrt", *QUICK), 4, "pip install"),
     ],
     "fuse": [(("fuse", "bundle/model.onnx", "-o", "fused.onnx"), 3, EXPORT)],
+    "choose": [(("choose", "--budget", "free"), 0, ""), (("choose", "--task", "eating", "--json"), 2, "no task")],
     "insert": [(("insert", "own.py:f", "--mechanism", "eca", "--after", "*"), 3, EXPORT)],
     "lint": [(("lint", "bundle"), 3, EXPORT), (("lint", "bundle", "--target", "ort_mobile"), 3, EXPORT)],
     "diff": [(("diff", "bundle"), 3, EXPORT), (("diff", "se", "--between", "original,fused"), 3, EXPORT)],

@@ -247,6 +247,55 @@ def show(
     catalogue.show(name, as_json=as_json)
 
 
+@app.command(epilog="Example: attn-export choose --task segmentation --shape 2x256x14x14 --max-ratio 1.5 --target qnn")
+@contained
+def choose(
+    *,
+    shape: Annotated[
+        str,
+        typer.Option(
+            metavar="SHAPE",
+            help="Where: 2x64x56x56 or 2x256x14x14 (maps), 1x196x384 (tokens), or 1x3x224x224 (whole networks).",
+        ),
+    ] = "2x256x14x14",
+    task: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TASK", help="That the paper reports on: classification, detection, segmentation, video, sequence."
+        ),
+    ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option(
+            metavar="BUDGET", help="At most: free (a quarter of the 3x3 convolution), light (as much), heavy."
+        ),
+    ] = None,
+    max_ratio: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="X", help="At most X times the 3x3 convolution, by the upper end of the interval."),
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(metavar="TARGET", help="Right, or compiled, there: such as qnn, qnn:sm8650:int8, tensorrt_rtx."),
+    ] = None,
+    family: Annotated[list[str] | None, typer.Option(metavar="FAMILY", help="Only this; repeat for several.")] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Say which entries fit a place, cheapest first, by what was measured at common shapes."""
+    from attn_export.tools import choosing
+    from attn_export.tools.commands import choose as command
+
+    asked = choosing.Question(
+        shape=shape,
+        task=task,
+        budget=budget,
+        max_ratio=max_ratio,
+        target=target,
+        families=tuple(family or ()),
+    )
+    command.choose(asked, as_json=as_json)
+
+
 @app.command(epilog="Example: attn-export verify repvgg --require tensorrt")
 @contained
 def verify(

@@ -27,7 +27,7 @@ _FREE = frozenset(
     ("Reshape", "Identity", "Squeeze", "Unsqueeze", "Flatten", "Shape", "Constant", "Cast", "Transpose", "Slice")
 ) | frozenset(("Concat", "Split", "Gather", "Expand", "Pad", "ConstantOfShape", "Tile"))
 #: Of these, those that move nothing either.
-_VIEWS = frozenset(("Reshape", "Identity", "Squeeze", "Unsqueeze", "Flatten", "Shape"))
+VIEWS = frozenset(("Reshape", "Identity", "Squeeze", "Unsqueeze", "Flatten", "Shape"))
 
 Origins = Mapping[str, tuple[str, str]]
 
@@ -148,7 +148,7 @@ def _cost(
     known = all(name in shapes for name in (*used, *made))
     moved = (
         0
-        if node.op_type in _VIEWS
+        if node.op_type in VIEWS
         else sum(math.prod(shapes[name]) * widths.get(name, 4.0) for name in (*used, *made) if name in shapes)
     )
     macs = _macs(node, shapes)

@@ -51,6 +51,7 @@ class DoubleAttention(nn.Module):
 MECHANISM = Spec(
     paper=Paper("A²-Nets: Double Attention Networks", "Chen et al.", "NIPS 2018", "1810.11579"),
     build=DoubleAttention,
+    tasks=("classification", "video"),
     inputs=(Input("x", ("b", "channels", "h", "w")),),
     dynamic=(Dim("b"), Dim("h"), Dim("w")),
     presets={

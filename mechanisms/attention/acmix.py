@@ -117,6 +117,7 @@ def _fused(state: dict[str, Tensor]) -> dict[str, Tensor]:
 MECHANISM = Spec(
     paper=Paper("On the Integration of Self-Attention and Convolution", "Pan et al.", "CVPR 2022", "2111.14556"),
     build=ACmix,
+    tasks=("classification", "detection", "segmentation"),
     inputs=(Input("x", ("b", "channels", "h", "w")),),
     # A mirror reaches no further than the map.
     dynamic=(Dim("b"), Dim("h", min=4), Dim("w", min=4)),

@@ -43,6 +43,7 @@ class AFTFull(nn.Module):
 MECHANISM = Spec(
     paper=Paper("An Attention Free Transformer", "Zhai et al.", "2021", "2105.14103"),
     build=AFTFull,
+    tasks=("classification", "sequence"),
     inputs=(Input("x", ("b", "tokens", "channels")),),
     presets={
         "test": Preset({"channels": 32, "tokens": 20}),

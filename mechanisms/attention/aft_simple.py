@@ -36,6 +36,7 @@ class AFTSimple(nn.Module):
 MECHANISM = Spec(
     paper=Paper("An Attention Free Transformer", "Zhai et al.", "2021", "2105.14103"),
     build=AFTSimple,
+    tasks=("classification", "sequence"),
     inputs=(Input("x", ("b", "n", "channels")),),
     dynamic=(Dim("b"), Dim("n")),
     presets={

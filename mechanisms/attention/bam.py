@@ -107,6 +107,7 @@ class BAM(nn.Module):
 MECHANISM = Spec(
     paper=Paper("BAM: Bottleneck Attention Module", "Park et al.", "BMVC 2018", "1807.06514"),
     build=BAM,
+    tasks=("classification", "detection"),
     inputs=(Input("x", ("b", "channels", "h", "w")),),
     dynamic=(Dim("b"), Dim("h"), Dim("w")),
     presets={
@@ -130,8 +131,7 @@ MECHANISM = Spec(
         "external-attention": Source(
             "External-Attention-pytorch with the dilation 2 that its constructor gives",
             shown_by=(r"^ca\.ca\.fc0\.", r"^sa\.sa\.conv_0\."),
-            refused="its dilated convolutions are padded by 1, so the gate is smaller than the map: it runs on maps of"
-            " 7 x 7 alone",
+            refused="its dilated convolutions are padded by 1, so the gate is smaller than any map but 7 x 7",
         ),
         "dilation-1": Source(
             "External-Attention-pytorch with dilation 1, at which its padding fits",

@@ -77,6 +77,7 @@ class BottleneckAttention(nn.Module):
 MECHANISM = Spec(
     paper=Paper("Bottleneck Transformers for Visual Recognition", "Srinivas et al.", "CVPR 2021", "2101.11605"),
     build=BottleneckAttention,
+    tasks=("classification", "detection"),
     inputs=(Input("x", ("b", "channels", "h", "w")),),
     dynamic=(Dim("b"),),
     presets={

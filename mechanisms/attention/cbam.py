@@ -103,6 +103,7 @@ class CBAM(nn.Module):
 MECHANISM = Spec(
     paper=Paper("CBAM: Convolutional Block Attention Module", "Woo et al.", "ECCV 2018", "1807.06521"),
     build=CBAM,
+    tasks=("classification", "detection"),
     inputs=(Input("x", ("b", "channels", "h", "w")),),
     dynamic=(Dim("b"), Dim("h"), Dim("w")),
     presets={

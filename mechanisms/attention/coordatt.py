@@ -43,6 +43,7 @@ class CoordinateAttention(nn.Module):
 MECHANISM = Spec(
     paper=Paper("Coordinate Attention for Efficient Mobile Network Design", "Hou et al.", "CVPR 2021", "2103.02907"),
     build=CoordinateAttention,
+    tasks=("classification", "detection", "segmentation"),
     inputs=(Input("x", ("b", "channels", "h", "w")),),
     dynamic=(Dim("b"), Dim("h"), Dim("w")),
     presets={

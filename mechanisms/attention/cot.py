@@ -81,6 +81,7 @@ class ContextualTransformer(nn.Module):
 MECHANISM = Spec(
     paper=Paper("Contextual Transformer Networks for Visual Recognition", "Li et al.", "TPAMI 2022", "2107.12292"),
     build=ContextualTransformer,
+    tasks=("classification", "detection"),
     inputs=(Input("x", ("b", "channels", "h", "w")),),
     dynamic=(Dim("b"), Dim("h"), Dim("w")),
     presets={

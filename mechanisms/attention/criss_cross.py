@@ -53,6 +53,7 @@ class CrissCrossAttention(nn.Module):
 MECHANISM = Spec(
     paper=Paper("CCNet: Criss-Cross Attention for Semantic Segmentation", "Huang et al.", "ICCV 2019", "1811.11721"),
     build=CrissCrossAttention,
+    tasks=("detection", "segmentation", "video"),
     inputs=(Input("x", ("b", "channels", "h", "w")),),
     dynamic=(Dim("b"), Dim("h"), Dim("w")),
     presets={

@@ -98,6 +98,7 @@ MECHANISM = Spec(
         "2108.00154",
     ),
     build=CrossFormer,
+    tasks=("classification", "detection", "segmentation"),
     inputs=(Input("image", ("b", 3, "h", "w")),),
     presets={
         "test": Preset({"size": (48, 24), "depths": (2, 1), "mlp_ratio": 1.0}, {"h": 48, "w": 24}),

@@ -83,6 +83,7 @@ class DualAttention(nn.Module):
 MECHANISM = Spec(
     paper=Paper("Dual Attention Network for Scene Segmentation", "Fu et al.", "CVPR 2019", "1809.02983"),
     build=DualAttention,
+    tasks=("segmentation",),
     inputs=(Input("x", ("b", "channels", "h", "w")),),
     dynamic=(Dim("b"), Dim("h"), Dim("w")),
     presets={

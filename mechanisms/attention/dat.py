@@ -90,6 +90,7 @@ _NAMES = (r"^stages\.\d+\.attns\.", r"^cls_head\.")
 MECHANISM = Spec(
     paper=Paper("Vision Transformer with Deformable Attention", "Xia et al.", "CVPR 2022", "2201.00520"),
     build=DAT,
+    tasks=("classification", "detection", "segmentation"),
     inputs=(Input("image", ("b", 3, "size", "size")),),
     presets={
         "test": Preset(
@@ -117,9 +118,7 @@ MECHANISM = Spec(
         ),
     },
     sources={
-        "2022": Source(
-            "the authors' first release and External-Attention-pytorch", _NAMES, arguments={"release": "2022"}
-        ),
+        "2022": Source("their first code and External-Attention-pytorch", _NAMES, arguments={"release": "2022"}),
         "2023": Source("the authors' code since DAT++, whose grids differ", _NAMES, arguments={"release": "2023"}),
     },
     checkpoint={

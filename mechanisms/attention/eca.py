@@ -71,6 +71,7 @@ MECHANISM = Spec(
         "1910.03151",
     ),
     build=EfficientChannelAttention,
+    tasks=("classification", "detection"),
     inputs=(Input("x", ("b", "channels", "h", "w")),),
     dynamic=(Dim("b"), Dim("h"), Dim("w")),
     presets={

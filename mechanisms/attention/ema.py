@@ -60,6 +60,7 @@ MECHANISM = Spec(
         "2305.13563",
     ),
     build=EfficientMultiScaleAttention,
+    tasks=("classification", "detection"),
     inputs=(Input("x", ("b", "channels", "h", "w")),),
     dynamic=(Dim("b"), Dim("h", min=2), Dim("w")),
     presets={

@@ -101,6 +101,7 @@ MECHANISM = Spec(
         "ResT: An Efficient Transformer for Visual Recognition", "Zhang and Yang", "NeurIPS 2021", "2105.13677"
     ),
     build=EfficientMultiHeadSelfAttention,
+    tasks=("classification", "detection"),
     inputs=(Input("x", ("b", "n", "channels")),),
     presets={
         "test": Preset({"channels": 32, "heads": 4, "height": 8, "width": 6}, {"n": 48}),

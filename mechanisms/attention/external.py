@@ -54,6 +54,7 @@ MECHANISM = Spec(
         "2105.02358",
     ),
     build=ExternalAttention,
+    tasks=("classification", "detection", "segmentation"),
     inputs=(Input("x", ("b", "n", "channels")),),
     dynamic=(Dim("b"), Dim("n")),
     presets={

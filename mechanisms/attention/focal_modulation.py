@@ -77,6 +77,7 @@ class FocalModulation(nn.Module):
 MECHANISM = Spec(
     paper=Paper("Focal Modulation Networks", "Yang et al.", "NeurIPS 2022", "2203.11926"),
     build=FocalModulation,
+    tasks=("classification", "detection", "segmentation"),
     inputs=(Input("x", ("b", "h", "w", "channels")),),
     dynamic=(Dim("b"), Dim("h"), Dim("w")),
     presets={

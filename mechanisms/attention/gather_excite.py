@@ -89,6 +89,7 @@ MECHANISM = Spec(
         "1810.12348",
     ),
     build=GatherExcite,
+    tasks=("classification", "detection"),
     inputs=(Input("x", ("b", "channels", "h", "w")),),
     dynamic=(Dim("b"), Dim("h"), Dim("w")),
     presets={

@@ -83,6 +83,7 @@ MECHANISM = Spec(
         "1904.11492",
     ),
     build=GlobalContext,
+    tasks=("classification", "detection", "video"),
     inputs=(Input("x", ("b", "channels", "h", "w")),),
     dynamic=(Dim("b"), Dim("h"), Dim("w")),
     presets={

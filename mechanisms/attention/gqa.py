@@ -90,6 +90,7 @@ MECHANISM = Spec(
         "2305.13245",
     ),
     build=GroupedQueryAttention,
+    tasks=("sequence",),
     inputs=(Input("x", ("b", "n", "channels")),),
     dynamic=(Dim("b"), Dim("n")),
     presets={

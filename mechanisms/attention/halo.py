@@ -27,8 +27,7 @@ class HaloAttention(nn.Module):
         halo: width of the rim around it.
         heads: number of heads.
         head_channels: of a head.
-        hides: what is left out, "outside" the map or, as halonet-pytorch has it, "inside": a window that lies inside
-            gives the mean of its values, another one nothing.
+        hides: "outside" the map or, as halonet-pytorch, "inside": windows inside give the mean of values, others 0.
 
     Raises:
         ValueError: a size is not positive, ``halo`` is negative, or ``hides`` is neither.
@@ -112,6 +111,7 @@ MECHANISM = Spec(
         "2103.12731",
     ),
     build=HaloAttention,
+    tasks=("classification", "detection"),
     inputs=(Input("x", ("b", "channels", "h", "w")),),
     dynamic=(Dim("b"), Dim("h", step=4, min=4), Dim("w", step=4, min=4)),
     presets={

@@ -75,6 +75,7 @@ MECHANISM = Spec(
         "LambdaNetworks: Modeling Long-Range Interactions Without Attention", "Bello", "ICLR 2021", "2102.08602"
     ),
     build=LambdaLayer,
+    tasks=("classification", "detection"),
     inputs=(Input("x", ("b", "channels", "h", "w")),),
     dynamic=(Dim("b"), Dim("h"), Dim("w")),
     presets={

@@ -50,6 +50,7 @@ class LargeKernelAttention(nn.Module):
 MECHANISM = Spec(
     paper=Paper("Visual Attention Network", "Guo et al.", "CVMJ 2023", "2202.09741"),
     build=LargeKernelAttention,
+    tasks=("classification", "detection", "segmentation"),
     inputs=(Input("x", ("b", "channels", "h", "w")),),
     dynamic=(Dim("b"), Dim("h"), Dim("w")),
     presets={

@@ -55,6 +55,7 @@ MECHANISM = Spec(
         "2309.01439",
     ),
     build=LargeSeparableKernelAttention,
+    tasks=("classification", "detection", "segmentation"),
     inputs=(Input("x", ("b", "channels", "h", "w")),),
     dynamic=(Dim("b"), Dim("h"), Dim("w")),
     presets={

@@ -88,6 +88,7 @@ MECHANISM = Spec(
         "2110.02178",
     ),
     build=MobileViTBlock,
+    tasks=("classification", "detection", "segmentation"),
     inputs=(Input("x", ("b", "channels", "h", "w")),),
     dynamic=(Dim("b"), Dim("h", step=2, min=2), Dim("w", step=2, min=2)),
     presets={

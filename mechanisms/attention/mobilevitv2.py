@@ -45,6 +45,7 @@ MECHANISM = Spec(
         "Separable Self-attention for Mobile Vision Transformers", "Mehta and Rastegari", "TMLR 2023", "2206.02680"
     ),
     build=SeparableSelfAttention,
+    tasks=("classification", "detection", "segmentation"),
     inputs=(Input("x", ("b", "n", "channels")),),
     dynamic=(Dim("b"), Dim("n")),
     presets={

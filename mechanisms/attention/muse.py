@@ -103,6 +103,7 @@ MECHANISM = Spec(
         "MUSE: Parallel Multi-Scale Attention for Sequence to Sequence Learning", "Zhao et al.", "2019", "1911.09483"
     ),
     build=MultiScaleAttention,
+    tasks=("sequence",),
     inputs=(Input("x", ("b", "n", "channels")),),
     dynamic=(Dim("b"), Dim("n")),
     presets={

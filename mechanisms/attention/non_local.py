@@ -83,6 +83,7 @@ class NonLocal(nn.Module):
 MECHANISM = Spec(
     paper=Paper("Non-local Neural Networks", "Wang et al.", "CVPR 2018", "1711.07971"),
     build=NonLocal,
+    tasks=("detection", "video"),
     inputs=(Input("x", ("b", "channels", "h", "w")),),
     dynamic=(Dim("b"), Dim("h", min=2), Dim("w", min=2)),
     presets={

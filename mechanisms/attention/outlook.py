@@ -110,6 +110,7 @@ def _spread(kernel: int) -> Tensor:
 MECHANISM = Spec(
     paper=Paper("VOLO: Vision Outlooker for Visual Recognition", "Yuan et al.", "TPAMI 2022", "2106.13112"),
     build=OutlookAttention,
+    tasks=("classification", "segmentation"),
     inputs=(Input("x", ("b", "h", "w", "channels")),),
     dynamic=(Dim("b"), Dim("h"), Dim("w")),
     presets={

@@ -38,6 +38,7 @@ MECHANISM = Spec(
         "Polarized Self-Attention: Towards High-quality Pixel-wise Regression", "Liu et al.", "2021", "2107.00782"
     ),
     build=ParallelPolarizedAttention,
+    tasks=("segmentation",),
     inputs=(Input("x", ("b", "channels", "h", "w")),),
     dynamic=(Dim("b"), Dim("h"), Dim("w")),
     presets={

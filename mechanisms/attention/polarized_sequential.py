@@ -39,6 +39,7 @@ MECHANISM = Spec(
         "Polarized Self-Attention: Towards High-quality Pixel-wise Regression", "Liu et al.", "2021", "2107.00782"
     ),
     build=SequentialPolarizedAttention,
+    tasks=("segmentation",),
     inputs=(Input("x", ("b", "channels", "h", "w")),),
     dynamic=(Dim("b"), Dim("h"), Dim("w")),
     presets={

@@ -34,6 +34,7 @@ class PoolingMixer(nn.Module):
 MECHANISM = Spec(
     paper=Paper("MetaFormer Is Actually What You Need for Vision", "Yu et al.", "CVPR 2022", "2111.11418"),
     build=PoolingMixer,
+    tasks=("classification", "detection", "segmentation"),
     inputs=(Input("x", ("b", "c", "h", "w")),),
     dynamic=(Dim("b"), Dim("c"), Dim("h"), Dim("w")),
     presets={

@@ -94,6 +94,7 @@ MECHANISM = Spec(
         "2105.14447",
     ),
     build=PyramidSplitAttention,
+    tasks=("classification", "detection"),
     inputs=(Input("x", ("b", "channels", "h", "w")),),
     dynamic=(Dim("b"), Dim("h"), Dim("w")),
     presets={

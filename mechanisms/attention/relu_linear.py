@@ -82,6 +82,7 @@ MECHANISM = Spec(
         "2205.14756",
     ),
     build=ReluLinearAttention,
+    tasks=("classification", "segmentation"),
     inputs=(Input("x", ("b", "channels", "h", "w")),),
     dynamic=(Dim("b"), Dim("h"), Dim("w")),
     presets={

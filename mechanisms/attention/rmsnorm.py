@@ -44,6 +44,7 @@ class RMSNorm(nn.Module):
 MECHANISM = Spec(
     paper=Paper("Root Mean Square Layer Normalization", "Zhang and Sennrich", "NeurIPS 2019", "1910.07467"),
     build=RMSNorm,
+    tasks=("sequence",),
     inputs=(Input("x", ("b", "n", "channels")),),
     dynamic=(Dim("b"), Dim("n")),
     presets={

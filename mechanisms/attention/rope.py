@@ -80,6 +80,7 @@ MECHANISM = Spec(
         "2104.09864",
     ),
     build=RotaryEmbedding,
+    tasks=("sequence",),
     inputs=(Input("x", ("b", "heads", "n", "d_head")),),
     dynamic=(Dim("b"), Dim("heads"), Dim("n", max=64)),
     presets={

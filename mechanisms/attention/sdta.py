@@ -104,6 +104,7 @@ MECHANISM = Spec(
         "2206.10589",
     ),
     build=SplitDepthwiseTransposeAttention,
+    tasks=("classification", "detection", "segmentation"),
     inputs=(Input("x", ("b", "channels", "h", "w")),),
     dynamic=(Dim("b"), Dim("h"), Dim("w")),
     presets={

@@ -62,6 +62,7 @@ class SqueezeExcite(nn.Module):
 MECHANISM = Spec(
     paper=Paper("Squeeze-and-Excitation Networks", "Hu et al.", "CVPR 2018", "1709.01507"),
     build=SqueezeExcite,
+    tasks=("classification", "detection"),
     inputs=(Input("x", ("b", "channels", "h", "w")),),
     dynamic=(Dim("b"), Dim("h"), Dim("w")),
     presets={

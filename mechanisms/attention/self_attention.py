@@ -62,6 +62,7 @@ class SelfAttention(nn.Module):
 MECHANISM = Spec(
     paper=Paper("Attention Is All You Need", "Vaswani et al.", "NIPS 2017", "1706.03762"),
     build=SelfAttention,
+    tasks=("sequence",),
     inputs=(
         Input("queries", ("b", "nq", "channels")),
         Input("keys", ("b", "nk", "channels")),

@@ -58,6 +58,7 @@ MECHANISM = Spec(
         "1905.09646",
     ),
     build=SpatialGroupEnhance,
+    tasks=("classification", "detection"),
     inputs=(Input("x", ("b", "channels", "h", "w")),),
     dynamic=(Dim("b"), Dim("h", min=2), Dim("w", min=2)),
     presets={

@@ -60,6 +60,7 @@ MECHANISM = Spec(
         "2102.00240",
     ),
     build=ShuffleAttention,
+    tasks=("classification", "detection"),
     inputs=(Input("x", ("b", "channels", "h", "w")),),
     dynamic=(Dim("b"), Dim("h"), Dim("w")),
     presets={

@@ -48,6 +48,7 @@ MECHANISM = Spec(
         "ICML 2021",
     ),
     build=SimAM,
+    tasks=("classification", "detection"),
     inputs=(Input("x", ("b", "c", "h", "w")),),
     dynamic=(Dim("b"), Dim("c"), Dim("h"), Dim("w", min=2)),
     presets={

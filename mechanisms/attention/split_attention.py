@@ -83,6 +83,7 @@ class SplitAttention(nn.Module):
 MECHANISM = Spec(
     paper=Paper("ResNeSt: Split-Attention Networks", "Zhang et al.", "CVPRW 2022", "2004.08955"),
     build=SplitAttention,
+    tasks=("classification", "detection", "segmentation"),
     inputs=(Input("x", ("b", "channels", "h", "w")),),
     dynamic=(Dim("b"), Dim("h"), Dim("w")),
     presets={

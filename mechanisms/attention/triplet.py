@@ -74,6 +74,7 @@ def _pooled(x: Tensor, axis: int) -> Tensor:
 MECHANISM = Spec(
     paper=Paper("Rotate to Attend: Convolutional Triplet Attention Module", "Misra et al.", "WACV 2021", "2010.03045"),
     build=TripletAttention,
+    tasks=("classification", "detection"),
     inputs=(Input("x", ("b", "c", "h", "w")),),
     dynamic=(Dim("b"), Dim("c"), Dim("h"), Dim("w")),
     presets={

@@ -82,6 +82,7 @@ MECHANISM = Spec(
         "2103.14030",
     ),
     build=ShiftedWindowAttention,
+    tasks=("classification", "detection", "segmentation"),
     inputs=(Input("x", ("b", "h", "w", "channels")),),
     dynamic=(Dim("b"), Dim("h", step=4, min=4), Dim("w", step=4, min=4)),
     presets={

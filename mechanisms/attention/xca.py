@@ -54,6 +54,7 @@ def _unit(x: Tensor) -> Tensor:
 MECHANISM = Spec(
     paper=Paper("XCiT: Cross-Covariance Image Transformers", "El-Nouby et al.", "NeurIPS 2021", "2106.09681"),
     build=CrossCovarianceAttention,
+    tasks=("classification", "detection", "segmentation"),
     inputs=(Input("x", ("b", "n", "channels")),),
     dynamic=(Dim("b"), Dim("n")),
     presets={

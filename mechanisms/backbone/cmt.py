@@ -123,6 +123,7 @@ def _by_stage(state: dict[str, Tensor]) -> dict[str, Tensor]:
 MECHANISM = Spec(
     paper=Paper("CMT: Convolutional Neural Networks Meet Vision Transformers", "Guo et al.", "CVPR 2022", "2107.06263"),
     build=CMT,
+    tasks=("classification", "detection"),
     inputs=(Input("image", ("b", 3, "size", "size")),),
     presets={
         "test": Preset(

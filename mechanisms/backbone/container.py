@@ -121,6 +121,7 @@ def _by_stage(state: dict[str, Tensor]) -> dict[str, Tensor]:
 MECHANISM = Spec(
     paper=Paper("Container: Context Aggregation Network", "Gao et al.", "NeurIPS 2021", "2106.01401"),
     build=Container,
+    tasks=("classification", "detection"),
     inputs=(Input("image", ("b", 3, "size", "size")),),
     presets={
         "test": Preset(

@@ -103,6 +103,7 @@ MECHANISM = Spec(
         "2301.00808",
     ),
     build=ConvNeXtV2,
+    tasks=("classification", "detection", "segmentation"),
     inputs=(Input("x", ("b", 3, "h", "w")),),
     dynamic=(Dim("b"), Dim("h", min=32), Dim("w", min=32)),
     presets={

@@ -97,6 +97,7 @@ def _by_part(state: dict[str, Tensor]) -> dict[str, Tensor]:
 MECHANISM = Spec(
     paper=Paper("EfficientFormer: Vision Transformers at MobileNet Speed", "Li et al.", "NeurIPS 2022", "2206.01191"),
     build=EfficientFormer,
+    tasks=("classification", "detection", "segmentation"),
     inputs=(Input("image", ("b", 3, "size", "size")),),
     presets={
         "test": Preset(

@@ -91,6 +91,7 @@ def _by_part(state: dict[str, Tensor]) -> dict[str, Tensor]:
 MECHANISM = Spec(
     paper=Paper("Searching for MobileNetV3", "Howard et al.", "ICCV 2019", "1905.02244"),
     build=MobileNetV3,
+    tasks=("classification", "detection", "segmentation"),
     inputs=(Input("x", ("b", 3, "h", "w")),),
     dynamic=(Dim("b"), Dim("h", min=32), Dim("w", min=32)),
     presets={

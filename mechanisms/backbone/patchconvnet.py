@@ -86,6 +86,7 @@ MECHANISM = Spec(
         "2112.13692",
     ),
     build=PatchConvNet,
+    tasks=("classification", "detection", "segmentation"),
     inputs=(Input("x", ("b", 3, "h", "w")),),
     dynamic=(Dim("b"), Dim("h", min=32), Dim("w", min=32)),
     presets={

@@ -102,6 +102,7 @@ def _behind(state: dict[str, Tensor]) -> dict[str, Tensor]:
 MECHANISM = Spec(
     paper=Paper("Rethinking Spatial Dimensions of Vision Transformers", "Heo et al.", "ICCV 2021", "2103.16302"),
     build=PiT,
+    tasks=("classification", "detection"),
     inputs=(Input("image", ("b", 3, "size", "size")),),
     presets={
         "test": Preset(

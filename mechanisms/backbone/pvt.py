@@ -92,6 +92,7 @@ MECHANISM = Spec(
         "2102.12122",
     ),
     build=PVT,
+    tasks=("classification", "detection", "segmentation"),
     inputs=(Input("image", ("b", 3, "size", "size")),),
     presets={
         "test": Preset(

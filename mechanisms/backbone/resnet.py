@@ -123,6 +123,7 @@ class ResNet(nn.Module):
 MECHANISM = Spec(
     paper=Paper("Deep Residual Learning for Image Recognition", "He et al.", "CVPR 2016", "1512.03385"),
     build=ResNet,
+    tasks=("classification", "detection", "segmentation"),
     inputs=(Input("x", ("b", 3, "h", "w")),),
     dynamic=(Dim("b"), Dim("h", min=32), Dim("w", min=32)),
     presets={

@@ -54,6 +54,7 @@ MECHANISM = Spec(
         "2103.14030",
     ),
     build=Swin,
+    tasks=("classification", "detection", "segmentation"),
     inputs=(Input("image", ("b", 3, "size", "size")),),
     presets={
         "test": Preset(

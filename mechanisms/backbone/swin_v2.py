@@ -78,6 +78,7 @@ class SwinV2(WindowPyramid):
 MECHANISM = Spec(
     paper=Paper("Swin Transformer V2: Scaling Up Capacity and Resolution", "Liu et al.", "CVPR 2022", "2111.09883"),
     build=SwinV2,
+    tasks=("classification", "detection", "segmentation", "video"),
     inputs=(Input("image", ("b", 3, "size", "size")),),
     presets={
         "test": Preset(

@@ -75,6 +75,7 @@ class CondConv(nn.Module):
 MECHANISM = Spec(
     paper=Paper("CondConv: Conditionally Parameterized Convolutions", "Yang et al.", "NeurIPS 2019", "1904.04971"),
     build=CondConv,
+    tasks=("classification", "detection"),
     inputs=(Input("x", ("b", "channels", "h", "w")),),
     dynamic=(Dim("b"), Dim("h", min=2), Dim("w", min=2)),
     presets={

@@ -55,6 +55,7 @@ class DepthwiseSeparable(nn.Module):
 MECHANISM = Spec(
     paper=Paper("MobileNets: Efficient Convolutional Neural Networks", "Howard et al.", "2017", "1704.04861"),
     build=DepthwiseSeparable,
+    tasks=("classification", "detection"),
     inputs=(Input("x", ("b", "channels", "h", "w")),),
     dynamic=(Dim("b"), Dim("h"), Dim("w")),
     presets={

@@ -64,6 +64,7 @@ class GhostModule(nn.Module):
 MECHANISM = Spec(
     paper=Paper("GhostNet: More Features from Cheap Operations", "Han et al.", "CVPR 2020", "1911.11907"),
     build=GhostModule,
+    tasks=("classification", "detection"),
     inputs=(Input("x", ("b", "channels", "h", "w")),),
     dynamic=(Dim("b"), Dim("h"), Dim("w")),
     presets={

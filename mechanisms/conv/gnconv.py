@@ -64,6 +64,7 @@ NAMES = {
 MECHANISM = Spec(
     paper=Paper("HorNet: Efficient High-Order Spatial Interactions", "Rao et al.", "NeurIPS 2022", "2207.14284"),
     build=GnConv,
+    tasks=("classification", "detection", "segmentation"),
     inputs=(Input("x", ("b", "channels", "h", "w")),),
     dynamic=(Dim("b"), Dim("h"), Dim("w")),
     presets={

@@ -109,6 +109,7 @@ class HorNet(nn.Module):
 MECHANISM = Spec(
     paper=Paper("HorNet: Efficient High-Order Spatial Interactions", "Rao et al.", "NeurIPS 2022", "2207.14284"),
     build=HorNet,
+    tasks=("classification", "detection", "segmentation"),
     inputs=(Input("x", ("b", 3, "h", "w")),),
     dynamic=(Dim("b"), Dim("h", min=32), Dim("w", min=32)),
     presets={

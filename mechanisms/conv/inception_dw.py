@@ -46,6 +46,7 @@ class InceptionDepthwise(nn.Module):
 MECHANISM = Spec(
     paper=Paper("InceptionNeXt: When Inception Meets ConvNeXt", "Yu et al.", "CVPR 2024", "2303.16900"),
     build=InceptionDepthwise,
+    tasks=("classification", "segmentation"),
     inputs=(Input("x", ("b", "channels", "h", "w")),),
     dynamic=(Dim("b"), Dim("h"), Dim("w")),
     presets={

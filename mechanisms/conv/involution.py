@@ -63,6 +63,7 @@ class Involution(nn.Module):
 MECHANISM = Spec(
     paper=Paper("Involution: Inverting the Inherence of Convolution", "Li et al.", "CVPR 2021", "2103.06255"),
     build=Involution,
+    tasks=("classification", "detection", "segmentation"),
     inputs=(Input("x", ("b", "channels", "h", "w")),),
     dynamic=(Dim("b"), Dim("h", min=2), Dim("w", min=2)),
     presets={

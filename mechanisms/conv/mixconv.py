@@ -70,6 +70,7 @@ class MixConv(nn.Module):
 MECHANISM = Spec(
     paper=Paper("MixConv: Mixed Depthwise Convolutional Kernels", "Tan and Le", "BMVC 2019", "1907.09595"),
     build=MixConv,
+    tasks=("classification", "detection"),
     inputs=(Input("x", ("b", "channels", "h", "w")),),
     dynamic=(Dim("b"), Dim("h"), Dim("w")),
     presets={

@@ -110,6 +110,7 @@ class OmniDimensionalConv(nn.Module):
 MECHANISM = Spec(
     paper=Paper("Omni-Dimensional Dynamic Convolution", "Li et al.", "ICLR 2022", "2209.07947"),
     build=OmniDimensionalConv,
+    tasks=("classification", "detection"),
     inputs=(Input("x", ("b", "channels", "h", "w")),),
     dynamic=(Dim("b"), Dim("h"), Dim("w")),
     presets={

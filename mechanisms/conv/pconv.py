@@ -64,6 +64,7 @@ MECHANISM = Spec(
         "Run, Don't Walk: Chasing Higher FLOPS for Faster Neural Networks", "Chen et al.", "CVPR 2023", "2303.03667"
     ),
     build=PartialConv,
+    tasks=("classification", "detection"),
     inputs=(Input("x", ("b", "channels", "h", "w")),),
     dynamic=(Dim("b"), Dim("h"), Dim("w")),
     presets={

@@ -67,6 +67,7 @@ class UniversalInvertedBottleneck(nn.Module):
 MECHANISM = Spec(
     paper=Paper("MobileNetV4: Universal Models for the Mobile Ecosystem", "Qin et al.", "ECCV 2024", "2404.10518"),
     build=UniversalInvertedBottleneck,
+    tasks=("classification", "detection"),
     inputs=(Input("x", ("b", "channels", "h", "w")),),
     dynamic=(Dim("b"), Dim("h"), Dim("w")),
     presets={

@@ -104,6 +104,7 @@ def unnumbered(state: dict[str, Tensor]) -> dict[str, Tensor]:
 MECHANISM = Spec(
     paper=Paper("Pay Attention to MLPs", "Liu et al.", "NeurIPS 2021", "2105.08050"),
     build=GMLP,
+    tasks=("classification", "sequence"),
     inputs=(Input("x", ("b", "tokens"), "int64", "vocabulary"),),
     dynamic=(Dim("b"),),
     presets={

@@ -58,6 +58,7 @@ class DiverseBranchBlock(nn.Module):
 MECHANISM = Spec(
     paper=Paper("Diverse Branch Block: Building a Convolution", "Ding et al.", "CVPR 2021", "2103.13425"),
     build=DiverseBranchBlock,
+    tasks=("classification", "detection", "segmentation"),
     inputs=(Input("x", ("b", "channels", "h", "w")),),
     dynamic=(Dim("b"), Dim("h", min=3), Dim("w", min=3)),
     presets={

@@ -57,6 +57,7 @@ class MobileOne(nn.Module):
 MECHANISM = Spec(
     paper=Paper("MobileOne: An Improved One Millisecond Mobile Backbone", "Vasu et al.", "CVPR 2023", "2206.04040"),
     build=MobileOne,
+    tasks=("classification", "detection", "segmentation"),
     inputs=(Input("x", ("b", 3, "h", "w")),),
     dynamic=(Dim("b"), Dim("h", min=32), Dim("w", min=32)),
     presets={

@@ -98,6 +98,7 @@ class MobileOneBlock(nn.Module):
 MECHANISM = Spec(
     paper=Paper("MobileOne: An Improved One Millisecond Mobile Backbone", "Vasu et al.", "CVPR 2023", "2206.04040"),
     build=MobileOneBlock,
+    tasks=("classification", "detection", "segmentation"),
     inputs=(Input("x", ("b", "channels", "h", "w")),),
     dynamic=(Dim("b"), Dim("h"), Dim("w")),
     presets={

@@ -105,6 +105,7 @@ MECHANISM = Spec(
         "RepGhost: A Hardware-Efficient Ghost Module via Re-parameterization", "Chen et al.", "2022", "2211.06088"
     ),
     build=RepGhostBottleneck,
+    tasks=("classification", "detection"),
     inputs=(Input("x", ("b", "channels", "h", "w")),),
     dynamic=(Dim("b"), Dim("h"), Dim("w")),
     presets={

@@ -49,6 +49,7 @@ class RepLKBlock(nn.Module):
 MECHANISM = Spec(
     paper=Paper("Scaling Up Your Kernels to 31x31", "Ding et al.", "CVPR 2022", "2203.06717"),
     build=RepLKBlock,
+    tasks=("classification", "detection", "segmentation"),
     inputs=(Input("x", ("b", "channels", "h", "w")),),
     dynamic=(Dim("b"), Dim("h"), Dim("w")),
     presets={

@@ -46,6 +46,7 @@ class RepMixer(nn.Module):
 MECHANISM = Spec(
     paper=Paper("FastViT: A Fast Hybrid Vision Transformer", "Vasu et al.", "ICCV 2023", "2303.14189"),
     build=RepMixer,
+    tasks=("classification", "detection", "segmentation"),
     inputs=(Input("x", ("b", "channels", "h", "w")),),
     dynamic=(Dim("b"), Dim("h"), Dim("w")),
     presets={

@@ -73,6 +73,7 @@ class RepVGG(nn.Module):
 MECHANISM = Spec(
     paper=Paper("RepVGG: Making VGG-style ConvNets Great Again", "Ding et al.", "CVPR 2021", "2101.03697"),
     build=RepVGG,
+    tasks=("classification", "segmentation"),
     inputs=(Input("x", ("b", 3, "h", "w")),),
     dynamic=(Dim("b"), Dim("h", min=32), Dim("w", min=32)),
     presets={

@@ -83,6 +83,7 @@ class RepViTBlock(nn.Module):
 MECHANISM = Spec(
     paper=Paper("RepViT: Revisiting Mobile CNN From ViT Perspective", "Wang et al.", "CVPR 2024", "2307.09283"),
     build=RepViTBlock,
+    tasks=("classification", "detection", "segmentation"),
     inputs=(Input("x", ("b", "channels", "h", "w")),),
     dynamic=(Dim("b"), Dim("h"), Dim("w")),
     presets={

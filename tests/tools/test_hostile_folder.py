@@ -74,6 +74,7 @@ COMMANDS = [
     "bench a b --iterations 1 --duration 0 --warmup 0 --profile --processes 2",
     "fuse m.onnx -o fused.onnx",
     "insert mine/net.py:Net --input 1x3 --mechanism eca --after relu --no-bench",
+    "choose --budget free",
     "lint m.onnx",
     "lint a --target ort_mobile",
     "diff a",

@@ -104,6 +104,9 @@ class BAM(nn.Module):
         return x * (1 + torch.sigmoid(c * s if self.product else c + s))
 
 
+#: As External-Attention-pytorch stacks them.
+_DEEP = {"channel_layers": 3, "spatial_layers": 3, "hidden_norms": True}
+
 MECHANISM = Spec(
     paper=Paper("BAM: Bottleneck Attention Module", "Park et al.", "BMVC 2018", "1807.06514"),
     build=BAM,
@@ -115,17 +118,7 @@ MECHANISM = Spec(
         "readme": Preset({"channels": 512, "reduction": 16}, {"h": 7, "w": 7}),
     },
     variants={
-        "deep": Preset(
-            {
-                "channels": 32,
-                "reduction": 4,
-                "dilation": 1,
-                "channel_layers": 3,
-                "spatial_layers": 3,
-                "hidden_norms": True,
-            },
-            {"h": 9, "w": 7},
-        ),
+        "deep": Preset({"channels": 32, "reduction": 4, "dilation": 1, **_DEEP}, {"h": 9, "w": 7}),
     },
     sources={
         "external-attention": Source(
@@ -136,7 +129,7 @@ MECHANISM = Spec(
         "dilation-1": Source(
             "External-Attention-pytorch with dilation 1, at which its padding fits",
             shown_by=(r"^ca\.ca\.fc0\.", r"^sa\.sa\.conv_0\."),
-            arguments={"dilation": 1, "channel_layers": 3, "spatial_layers": 3, "hidden_norms": True},
+            arguments={"dilation": 1, **_DEEP},
         ),
     },
     checkpoint={

@@ -31,9 +31,12 @@ def test_a_branch_keeps_what_is_read_later() -> None:
 
 
 def test_a_view_takes_nothing_and_keeps_what_it_views() -> None:
-    view = graph(
+    beside = graph(helper.make_node("Identity", ["x"], ["v"]), helper.make_node("Add", ["x", "v"], ["y"]))
+    assert peak_bytes(beside, {"x": (1, 10)}) == 2 * 40
+    later = graph(
         helper.make_node("Identity", ["x"], ["v"]),
         helper.make_node("Relu", ["x"], ["a"]),
-        helper.make_node("Add", ["a", "v"], ["y"]),
+        helper.make_node("Relu", ["a"], ["b"]),
+        helper.make_node("Add", ["b", "v"], ["y"]),
     )
-    assert peak_bytes(view, {"x": (1, 10)}) == 3 * 40
+    assert peak_bytes(later, {"x": (1, 10)}) == 3 * 40

@@ -27,7 +27,8 @@ class InvertedResidual(nn.Module):
         kernel: side of the depth-wise kernel.
         stride: of the depth-wise convolution.
         gate: whether there is a gate, of a quarter of the middle's channels.
-        swish: hard-swish, or ReLU.
+        activation: behind the first two convolutions.
+        norms: batch norms behind the first two convolutions, or biases in them.
 
     Raises:
         ValueError: ``kernel`` is even.
@@ -41,20 +42,20 @@ class InvertedResidual(nn.Module):
         kernel: int = 3,
         stride: int = 1,
         gate: bool = True,
-        swish: bool = True,
+        activation: type[nn.Module] = nn.Hardswish,
+        norms: bool = True,
     ) -> None:
         positive(inputs=inputs, wide=wide, outputs=outputs, kernel=kernel, stride=stride)
         super().__init__()
         if kernel % 2 == 0:
             raise ValueError(f"kernel must be odd; got {kernel}")
-        act = nn.Hardswish if swish else nn.ReLU
-        parts = []
-        if wide != inputs:
-            parts += [nn.Conv2d(inputs, wide, 1, bias=False), nn.BatchNorm2d(wide), act()]
-        self.expand = nn.Sequential(*parts)
-        self.filter = nn.Sequential(
-            nn.Conv2d(wide, wide, kernel, stride, kernel // 2, groups=wide, bias=False), nn.BatchNorm2d(wide), act()
-        )
+
+        def unit(before: int, kernel: int, stride: int = 1, groups: int = 1) -> nn.Module:
+            convolution = nn.Conv2d(before, wide, kernel, stride, kernel // 2, groups=groups, bias=not norms)
+            return nn.Sequential(convolution, nn.BatchNorm2d(wide) if norms else nn.Identity(), activation())
+
+        self.expand = unit(inputs, 1) if wide != inputs else nn.Sequential()
+        self.filter = unit(wide, kernel, stride, wide)
         self.gate = ChannelGate(wide, rounded(wide / 4), hard=True) if gate else nn.Identity()
         self.project = nn.Sequential(nn.Conv2d(wide, outputs, 1, bias=False), nn.BatchNorm2d(outputs))
         self.residual = stride == 1 and inputs == outputs

@@ -39,7 +39,8 @@ class MobileNetV3(nn.Module):
         self.stem = nn.Sequential(nn.Conv2d(3, stem, 3, 2, 1, bias=False), nn.BatchNorm2d(stem), nn.Hardswish())
         blocks, channels = [], stem
         for kernel, wide, outputs, gate, swish, stride in rows:
-            blocks.append(InvertedResidual(channels, wide, outputs, kernel, stride, gate, swish))
+            act = nn.Hardswish if swish else nn.ReLU
+            blocks.append(InvertedResidual(channels, wide, outputs, kernel, stride, gate, act))
             channels = outputs
         self.blocks = nn.Sequential(*blocks)
         self.last = nn.Sequential(nn.Conv2d(channels, last, 1, bias=False), nn.BatchNorm2d(last), nn.Hardswish())

@@ -14,8 +14,8 @@ from attn_export.mechanisms._layers.conv_bn import ConvBN
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 
-class OverParameterised(nn.Module):
-    """Several convolutions of one shape, a 1×1 beside them where they are larger, and the identity where it fits; ReLU.
+class Branches(nn.Module):
+    """Several convolutions of one shape, a 1×1 beside them where they are larger, and the identity where it fits.
 
     Args:
         channels: inputs.
@@ -24,7 +24,7 @@ class OverParameterised(nn.Module):
         stride: of all branches; only at 1 there is an identity.
         groups: of all branches.
         branches: how many convolutions of the full kernel.
-        gate: squeeze-and-excitation between sum and ReLU, a sixteenth of ``out_channels`` wide: MobileOne-S4 has it.
+        gate: squeeze-and-excitation of the sum, a sixteenth of ``out_channels`` wide: MobileOne-S4 has it.
 
     Raises:
         ValueError: ``branches`` is not positive, or ``kernel`` is even.
@@ -58,7 +58,16 @@ class OverParameterised(nn.Module):
             y = y + branch(x)
         if self.point is not None:
             y = y + self.point(x)
-        return torch.relu(self.gate(y if self.identity is None else y + self.identity(x)))
+        gated: Tensor = self.gate(y if self.identity is None else y + self.identity(x))
+        return gated
+
+
+class OverParameterised(Branches):
+    """The same, rectified."""
+
+    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b o i j"]:
+        """Sum the branches and rectify."""
+        return torch.relu(super().forward(x))
 
 
 class MobileOneBlock(nn.Module):

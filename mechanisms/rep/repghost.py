@@ -7,12 +7,12 @@ shortcut: the identity where shapes allow it, else depth-wise at stride s and 1 
 """
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from attn_export.mechanisms._layers.checks import positive
 from attn_export.mechanisms._layers.conv_bn import ConvBN
+from attn_export.mechanisms._layers.ghost_bottleneck import GhostBottleneck
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
 
 
@@ -40,20 +40,7 @@ class RepGhostModule(nn.Module):
         return torch.relu(y) if self.activation else y
 
 
-class HardGate(nn.Module):
-    """GhostNet's channel gate: squeeze-and-excitation with a piecewise linear sigmoid."""
-
-    def __init__(self, channels: int, hidden: int) -> None:
-        super().__init__()
-        self.squeeze = nn.Conv2d(channels, hidden, 1)
-        self.excite = nn.Conv2d(hidden, channels, 1)
-
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b c h w"]:
-        """Scale the channels of ``x``."""
-        return x * F.hardsigmoid(self.excite(torch.relu(self.squeeze(x.mean((2, 3), keepdim=True)))))
-
-
-class RepGhostBottleneck(nn.Module):
+class RepGhostBottleneck(GhostBottleneck):
     """One bottleneck as it is trained.
 
     Args:
@@ -80,24 +67,14 @@ class RepGhostBottleneck(nn.Module):
         gate_hidden: int | None = None,
     ) -> None:
         positive(channels=channels, middle=middle, kernel=kernel, stride=stride)
-        super().__init__()
         out = channels if out_channels is None else out_channels
-        if kernel % 2 == 0 or squeeze < 0:
-            raise ValueError(f"kernel must be odd and squeeze not negative; got {kernel} and {squeeze}")
-        self.first = RepGhostModule(channels, middle)
-        self.shrink = ConvBN(middle, middle, kernel, stride=stride, groups=middle) if stride > 1 else nn.Identity()
-        hidden = max(1, int(middle * squeeze)) if gate_hidden is None else gate_hidden
-        self.gate = HardGate(middle, hidden) if squeeze else nn.Identity()
-        self.second = RepGhostModule(middle, out, activation=False)
-        self.shortcut: nn.Module = nn.Identity()
-        if stride > 1 or out != channels:
-            filtered = ConvBN(channels, channels, kernel, stride=stride, groups=channels)
-            self.shortcut = nn.Sequential(filtered, ConvBN(channels, out))
-
-    def forward(self, x: Float[Tensor, "b c h w"]) -> Float[Tensor, "b o i j"]:
-        """Narrow, shrink, gate, widen; add the shortcut."""
-        y: Tensor = self.second(self.gate(self.shrink(self.first(x)))) + self.shortcut(x)
-        return y
+        super().__init__(
+            RepGhostModule(channels, middle),
+            RepGhostModule(middle, out, activation=False),
+            channels,
+            (kernel, middle, out, squeeze, stride),
+            max(1, int(middle * squeeze)) if gate_hidden is None else gate_hidden,
+        )
 
 
 MECHANISM = Spec(

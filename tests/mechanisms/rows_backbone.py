@@ -1,5 +1,7 @@
 """Reference vectors of the family ``backbone``: file → entry and constructor arguments."""
 
+from torch import nn
+
 from attn_export.mechanisms import MECHANISMS
 from tests.mechanisms.row import Row
 
@@ -8,6 +10,8 @@ def _as_named(entry: str, preset: str = "test", **more: object) -> Row:
     """Take the arguments of a preset or variant, with others."""
     return Row(entry, {**MECHANISMS[entry].configurations[preset].arguments, **more})
 
+
+_MV2: dict[str, object] = {"wide": 8, "gate": False, "activation": nn.SiLU}
 
 ROWS: dict[str, Row] = {
     "resnet_bottleneck": Row("resnet", build="ResidualBlock"),
@@ -20,6 +24,8 @@ ROWS: dict[str, Row] = {
     "convnextv2_block": Row("convnextv2", {"channels": 16}, build="ConvNeXtV2Block"),
     "mobilenetv3": _as_named("mobilenetv3"),
     "mobilenetv3_block": Row("mobilenetv3", build="InvertedResidual"),
+    "mv2_block": Row("mobilevit", _MV2, build="InvertedResidual"),
+    "mv2_block_stride2": Row("mobilevit", {**_MV2, "outputs": 12, "stride": 2}, build="InvertedResidual"),
     "deit_distilled": _as_named("deit"),
     "deepvit": _as_named("deepvit"),
     "deepvit_reattention": Row("deepvit", {"channels": 24, "heads": 4}, build="ReAttention"),

@@ -198,8 +198,8 @@ def test_repghost_bottleneck_is_its_formula(out: int, stride: int, squeeze: floa
     if stride > 1:
         y = folded(module.shrink, 5)(y, stride)
     if squeeze:
-        hidden = torch.relu(plain(module.gate.squeeze, 1)(y.mean((2, 3), keepdim=True)))
-        y = y * ((plain(module.gate.excite, 1)(hidden) + 3) / 6).clamp(0, 1)
+        hidden = torch.relu(plain(module.gate.conv_reduce, 1)(y.mean((2, 3), keepdim=True)))
+        y = y * ((plain(module.gate.conv_expand, 1)(hidden) + 3) / 6).clamp(0, 1)
     y = ghost(module.second, y, linear=True)
     if stride == 1 and out == 8:
         assert agree(module(x), y + x)

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attn_export.mechanisms._layers.checks import positive
+from attn_export.mechanisms._layers.initial import he_convolutions
 from attn_export.mechanisms._layers.inverted_residual import InvertedResidual
 from attn_export.mechanisms.attention.mobilevit_attention import MobileViTBlock
 from attn_export.mechanisms.spec import Dim, Input, Paper, Preset, Spec
@@ -53,6 +54,7 @@ class MobileViT(nn.Module):
         self.stages = nn.Sequential(*stages)
         self.last = _unit(channels, last, 1, 1)
         self.head = nn.Linear(last, classes)
+        he_convolutions(self)
 
     def forward(self, x: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b classes"]:
         """Classify images."""

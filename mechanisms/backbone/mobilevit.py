@@ -77,7 +77,7 @@ MECHANISM = Spec(
     ),
     build=MobileViT,
     inputs=(Input("x", ("b", 3, "h", "w")),),
-    dynamic=(Dim("b"), Dim("h", min=64, step=64), Dim("w", min=64, step=64)),
+    dynamic=(Dim("b"),),
     presets={
         "test": Preset(
             {"rows": ((12, 1, 1, 0, 0), (16, 1, 2, 16, 1), (16, 1, 2, 16, 1)), "stem": 8, "last": 32, "classes": 10},

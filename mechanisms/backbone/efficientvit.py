@@ -99,6 +99,7 @@ MECHANISM = Spec(
     ),
     build=EfficientViT,
     inputs=(Input("x", ("b", 3, "h", "w")),),
+    tasks=("classification", "segmentation"),
     dynamic=(Dim("b"), Dim("h", min=32), Dim("w", min=32)),
     presets={
         "test": Preset(

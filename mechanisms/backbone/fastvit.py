@@ -72,6 +72,7 @@ MECHANISM = Spec(
     paper=Paper("FastViT: A Fast Hybrid Vision Transformer", "Vasu et al.", "ICCV 2023", "2303.14189"),
     build=FastViT,
     inputs=(Input("x", ("b", 3, "h", "w")),),
+    tasks=("classification", "detection", "segmentation"),
     dynamic=(Dim("b"), Dim("h", min=32), Dim("w", min=32)),
     presets={
         "test": Preset(

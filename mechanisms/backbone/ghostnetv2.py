@@ -73,6 +73,7 @@ MECHANISM = Spec(
     ),
     build=GhostNetV2,
     inputs=(Input("x", ("b", 3, "h", "w")),),
+    tasks=("classification", "detection", "segmentation"),
     dynamic=(Dim("b"), Dim("h", min=64), Dim("w", min=64)),
     presets={
         "test": Preset(

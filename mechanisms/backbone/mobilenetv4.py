@@ -66,6 +66,7 @@ MECHANISM = Spec(
     paper=Paper("MobileNetV4: Universal Models for the Mobile Ecosystem", "Qin et al.", "ECCV 2024", "2404.10518"),
     build=MobileNetV4,
     inputs=(Input("x", ("b", 3, "h", "w")),),
+    tasks=("classification", "detection"),
     dynamic=(Dim("b"), Dim("h", min=32), Dim("w", min=32)),
     presets={
         "test": Preset(

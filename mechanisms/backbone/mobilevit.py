@@ -77,6 +77,7 @@ MECHANISM = Spec(
     ),
     build=MobileViT,
     inputs=(Input("x", ("b", 3, "h", "w")),),
+    tasks=("classification", "detection", "segmentation"),
     dynamic=(Dim("b"),),
     presets={
         "test": Preset(

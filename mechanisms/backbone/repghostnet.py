@@ -45,6 +45,7 @@ MECHANISM = Spec(
     ),
     build=RepGhostNet,
     inputs=(Input("x", ("b", 3, "h", "w")),),
+    tasks=("classification", "detection"),
     dynamic=(Dim("b"), Dim("h", min=32), Dim("w", min=32)),
     presets={
         "test": Preset(

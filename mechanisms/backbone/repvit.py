@@ -86,6 +86,7 @@ MECHANISM = Spec(
     paper=Paper("RepViT: Revisiting Mobile CNN From ViT Perspective", "Wang et al.", "CVPR 2024", "2307.09283"),
     build=RepViT,
     inputs=(Input("x", ("b", 3, "h", "w")),),
+    tasks=("classification", "detection", "segmentation"),
     dynamic=(Dim("b"), Dim("h", min=32), Dim("w", min=32)),
     presets={
         "test": Preset({"widths": (8, 16), "depths": (2, 1), "classes": 10}, {"h": 48, "w": 40}),

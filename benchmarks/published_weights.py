@@ -78,6 +78,15 @@ PAIRS = (
     Pair("repghostnet_100", "repghostnet", "readme", 96),
     Pair("mobilevit_xxs", "mobilevit", "readme", 128),
     Pair("mobilevit_xs", "mobilevit", "xs", 128),
+    Pair("swinv2_cr_tiny_224", "swin_v2", "cr_tiny"),
+    Pair("swinv2_cr_tiny_ns_224", "swin_v2", "cr_tiny_ns"),
+    Pair("volo_d1_224", "volo", "readme"),
+    Pair("coat_lite_tiny", "coat", "readme"),
+    Pair("coat_tiny", "coat", "tiny"),
+    Pair("crossvit_9_240", "crossvit", "readme", 240),
+    Pair("crossvit_9_dagger_240", "crossvit", "9_dagger", 240),
+    Pair("tnt_s_patch16_224", "tnt", "readme"),
+    Pair("tnt_s_legacy_patch16_224", "tnt", "legacy"),
 )
 
 

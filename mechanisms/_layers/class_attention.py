@@ -7,16 +7,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from attn_export.mechanisms._layers.heads import attend, merge_heads, split_heads
-from attn_export.mechanisms._layers.prenorm import PreNormBlock
+from attn_export.mechanisms._layers.prenorm import PreNormBlock, scaled
 
 
 class ClassAttention(nn.Module):
-    """Attention of the first token to all."""
+    """Attention of the first token to all; ``bias`` is that of queries, keys and values."""
 
-    def __init__(self, channels: int, heads: int) -> None:
+    def __init__(self, channels: int, heads: int, bias: bool = True) -> None:
         super().__init__()
         self.heads = heads
-        self.q, self.k, self.v = (nn.Linear(channels, channels) for _ in range(3))
+        self.q, self.k, self.v = (nn.Linear(channels, channels, bias=bias) for _ in range(3))
         self.proj = nn.Linear(channels, channels)
 
     def forward(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b 1 c"]:
@@ -31,6 +31,6 @@ class ClassBlock(PreNormBlock):
 
     def forward(self, x: Float[Tensor, "b n c"]) -> Float[Tensor, "b 1 c"]:
         """Read the others."""
-        first = x[:, :1] + self.gamma_1 * self.attention(self.norm1(x))
-        y: Tensor = first + self.gamma_2 * self.mlp(self.norm2(first))
+        first = x[:, :1] + scaled(self.gamma_1, self.attention(self.norm1(x)))
+        y: Tensor = first + scaled(self.gamma_2, self.mlp(self.norm2(first)))
         return y

@@ -39,8 +39,11 @@ class PreNormBlock(nn.Module):
 
     def forward(self, x: Float[Tensor, "*n c"]) -> Float[Tensor, "*n c"]:
         """Mix places, then channels."""
-        mixed = self.attention(self.norm1(x))
-        x = x + (mixed if self.gamma_1 is None else self.gamma_1 * mixed)
-        mixed = self.mlp(self.norm2(x))
-        y: Tensor = x + (mixed if self.gamma_2 is None else self.gamma_2 * mixed)
+        x = x + scaled(self.gamma_1, self.attention(self.norm1(x)))
+        y: Tensor = x + scaled(self.gamma_2, self.mlp(self.norm2(x)))
         return y
+
+
+def scaled(gamma: Tensor | None, x: Tensor) -> Tensor:
+    """Multiply each channel by a learnt scale, where there is one."""
+    return x if gamma is None else gamma * x

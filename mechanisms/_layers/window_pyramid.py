@@ -78,3 +78,12 @@ def merging_behind(state: dict[str, Tensor]) -> dict[str, Tensor]:
     if any(name.startswith("layers.0.downsample.") for name in state):
         return state
     return {pattern.sub(lambda m: f"layers.{int(m[1]) - 1}.downsample.", name): value for name, value in state.items()}
+
+
+def norm_behind(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Bring names of both editions to those of the last; the first calls the norm before the classifier a block's."""
+    blocks = [(int(m[1]), int(m[2])) for name in state if (m := re.match(r"stages\.(\d+)\.blocks\.(\d+)\.", name))]
+    last = "stages.{}.blocks.{}.norm3.".format(*max(blocks)) if blocks else "norm."
+    state = {name.replace(last, "norm."): value for name, value in state.items()}
+    named = merging_behind({re.sub(r"^stages\.(\d+)\.", r"layers.\1.", name): v for name, v in state.items()})
+    return {n: v.reshape(-1, 1, 1) if n.endswith("logit_scale") else v for n, v in named.items()}

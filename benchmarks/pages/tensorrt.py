@@ -34,15 +34,19 @@ written; these entries have softmaxes of another form:
 NOT_TRIED = (
     "cait",
     "cmt",
+    "coat",
     "container",
+    "contnet",
     "convit",
     "convnextv2",
+    "crossvit",
     "deepvit",
     "deit",
     "efficientformer",
     "efficientvit",
     "fastvit",
     "ghostnetv2",
+    "hatnet",
     "levit",
     "mobilenetv4",
     "mobilevit",
@@ -52,9 +56,12 @@ NOT_TRIED = (
     "repghostnet",
     "repvit",
     "resnet",
+    "shuffle_transformer",
     "starnet",
     "swin",
     "swin_v2",
+    "tnt",
+    "volo",
 )
 
 

@@ -95,7 +95,8 @@ class TNT(nn.Module):
         if self.legacy:
             return partition(self.embed(image).permute(0, 2, 3, 1), self.side, self.side).flatten(0, 1)
         squares = partition(image.permute(0, 2, 3, 1), self.patch, self.patch).reshape(-1, self.patch, self.patch, 3)
-        return self.embed(squares.permute(0, 3, 1, 2)).flatten(2).transpose(1, 2)
+        cut: Tensor = self.embed(squares.permute(0, 3, 1, 2))
+        return cut.flatten(2).transpose(1, 2)
 
 
 def _qkv_together(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -59,7 +59,8 @@ class TNT(nn.Module):
         legacy: bool = False,
         classes: int = 1000,
     ) -> None:
-        positive(size=size, patch=patch, stride=stride, channels=channels, inner=inner, depth=depth, classes=classes)
+        positive(size=size, patch=patch, stride=stride, depth=depth, classes=classes)
+        positive(channels=channels, inner=inner, heads=heads, inner_heads=inner_heads)
         super().__init__()
         if size % patch or patch % stride:
             raise ValueError(f"patch must divide size, and stride patch; got {size}, {patch} and {stride}")

@@ -1,7 +1,7 @@
 """VOLO: outlook attention on a fine map, then a transformer on a coarse one, and a class that reads it. Logits.
 
 x = P ∗ C3 C2 C1 image                             b h w c; C a convolution with BN and ReLU, 8 pixels a side in all
-x = x + O(LN x);  x = x + MLP(LN x)                outlookers, see ``outlook``: windows at every second pixel
+x = x + O(LN x);  x = x + MLP(LN x)                see ``outlook``: windows at every second pixel
 x = D ∗ x + position;  x = x + A(LN x);  x = x + MLP(LN x)     half the rows and columns; three stages, b n d
 c = c + A(LN [c; x])_0;  c = c + MLP(LN c)         of c alone; twice
 y = W LN(c) + max(W' LN(x)) / 2                    the largest of each class over the places (paper, section 3.3)
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from attn_export.mechanisms._layers.checks import positive
 from attn_export.mechanisms._layers.class_attention import ClassAttention, ClassBlock
+from attn_export.mechanisms._layers.initial import he_convolutions
 from attn_export.mechanisms._layers.prenorm import PreNormBlock
 from attn_export.mechanisms._layers.token_attention import TokenAttention
 from attn_export.mechanisms.attention.outlook import OutlookAttention
@@ -42,7 +43,7 @@ class VOLO(nn.Module):
         mlp_ratio: width of the MLPs over the channels.
         bias: of queries, keys and values.
         class_depth: blocks of the class token.
-        places: whether the places of the map are classified, too, and their largest logits added by half.
+        places: whether half the largest logits of the map's places are added.
         classes: outputs.
 
     Raises:
@@ -64,12 +65,10 @@ class VOLO(nn.Module):
     ) -> None:
         positive(size=size, stem=stem, class_depth=class_depth, classes=classes)
         super().__init__()
-        if size % 16:
-            raise ValueError(f"size must be a multiple of 16; got {size}")
         fine, channels = widths[0], widths[-1]
-        if set(widths[1:]) != {channels}:
-            raise ValueError(f"widths must be equal from the second on; got {tuple(widths)}")
-        parts: list[nn.Module] = []
+        if size % 16 or set(widths[1:]) != {channels}:
+            raise ValueError(f"size must be a multiple of 16, the last widths equal; got {size} and {tuple(widths)}")
+        parts = list[nn.Module]()
         for inputs, side, step in ((3, 7, 2), (stem, 3, 1), (stem, 3, 1)):
             parts += [nn.Conv2d(inputs, stem, side, step, side // 2, bias=False), nn.BatchNorm2d(stem), nn.ReLU()]
         self.stem = nn.Sequential(*parts)
@@ -89,6 +88,7 @@ class VOLO(nn.Module):
         self.norm = nn.LayerNorm(channels)
         self.head = nn.Linear(channels, classes)
         self.aux_head = nn.Linear(channels, classes) if places else None
+        he_convolutions(self)
 
     def forward(self, image: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b classes"]:
         """Classify."""
@@ -106,8 +106,8 @@ def _kv_apart(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Cut the joint projection of the class blocks to keys and values."""
     apart = {name: value for name, value in state.items() if ".attn.kv." not in name}
     for name in state.keys() - apart.keys():
-        for part, half in zip("kv", state[name].chunk(2), strict=True):
-            apart[name.replace(".attn.kv.", f".attention.{part}.")] = half
+        k, v = (name.replace(".attn.kv.", f".attention.{part}.") for part in "kv")
+        apart[k], apart[v] = state[name].chunk(2)
     return apart
 
 
@@ -140,8 +140,8 @@ MECHANISM = Spec(
         r"^network\.3\.": "stages.1.",
         r"^network\.4\.": "stages.2.",
         r"^post_network\.": "class_blocks.",
-        r"^(outlook\.\d+\.|)attn\.v\.": r"\1attention.value.",
-        r"^(outlook\.\d+\.|)attn\.attn\.": r"\1attention.weigh.",
+        r"\battn\.v\.": "attention.value.",
+        r"\battn\.attn\.": "attention.weigh.",
         r"^(outlook\.\d+\.|)attn\.proj\.": r"\1attention.project.",
         r"\.attn\.": ".attention.",
         r"\bmlp\.fc1\.": "mlp.0.",

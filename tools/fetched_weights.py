@@ -3,7 +3,8 @@
 hub:ORG/NAME[@REVISION][/FILE]    a repository of the Hugging Face Hub, by its own client, into that client's cache
 https://… file://…                one file, as timm publishes them; into this user's cache, by its address
 
-A file whose name ends in a hash, as timm's do, is held to it. safetensors go before PyTorch's own files.
+A file whose name ends in a hash, as timm's do, is held to it, each time that it is used; every file is held to the
+length that the server gave. safetensors go before PyTorch's own files.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 from attn_export.cache import place
 from attn_export.errors import CheckpointError, FetchError, UsageError
+from attn_export.untrusted import files
 from attn_export.untrusted import text as printed
 
 #: In a repository without a file that was asked for: the first of these that is there.
@@ -73,11 +75,13 @@ def _of_hub(text: str) -> Path:
 
 
 def _of_address(address: str) -> Path:
+    from http.client import HTTPException
     from urllib.request import urlopen
 
     name = re.sub(r"[^\w.-]", "_", Path(unquote(urlsplit(address).path)).name)[-150:] or "weights"
     folder = place.of_user() / "weights" / hashlib.sha256(address.encode()).hexdigest()[:16]
-    if (folder / name).is_file():
+    promised = _promised(name)
+    if (folder / name).is_file() and (not promised or files.sha256(folder / name).startswith(promised)):
         return folder / name
     digest, size, part = hashlib.sha256(), 0, None
     try:
@@ -87,15 +91,20 @@ def _of_address(address: str) -> Path:
             tempfile.NamedTemporaryFile(dir=folder, prefix=".", delete=False) as file,
         ):
             part = Path(file.name)
+            if not came.geturl().startswith("https://"):
+                raise OSError("the server sends on to an address that is not https")
             while chunk := came.read(1 << 20):
                 size += len(chunk)
                 digest.update(chunk)
                 file.write(chunk)
                 if size > MOST:
                     raise CheckpointError(f"{name} is larger than {MOST >> 30} GB")
+        whole = came.headers.get("Content-Length")
+        if whole is not None and int(whole) != size:  # reading piece by piece, Python takes a cut for the end
+            raise OSError(f"{size} of {whole} bytes came")
         _held(name, digest.hexdigest())
         Path(part).replace(folder / name)
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         raise FetchError(_unreached(address, error)) from error
     finally:
         if part is not None:
@@ -105,9 +114,19 @@ def _of_address(address: str) -> Path:
 
 def _held(name: str, digest: str) -> None:
     """Hold a file to the hash at the end of its name, as timm and torchvision write them."""
-    promised = re.search(r"-([0-9a-f]{8,64})\.\w+$", name)
-    if promised and not digest.startswith(promised[1]):
-        raise CheckpointError(f"expected {name} to have the sha256 {promised[1]}…, got {digest[:16]}…: fetch it again")
+    promised = _promised(name)
+    if not digest.startswith(promised):
+        raise CheckpointError(f"expected {name} to have the sha256 {promised}…, got {digest[:16]}…: fetch it again")
+
+
+def _promised(name: str) -> str:
+    """Return the hash in a name; empty where there is none.
+
+    >>> _promised("resnet18-5c106cde.pth"), _promised("net.pth")
+    ('5c106cde', '')
+    """
+    found = re.search(r"-([0-9a-f]{8,64})\.\w+$", name)
+    return found[1] if found else ""
 
 
 def _unreached(what: str, error: BaseException) -> str:

@@ -44,6 +44,17 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, str,
     return asked
 
 
+class Response(io.BytesIO):
+    """What a server sends."""
+
+    def __init__(self, address: str, length: int = len(CONTENT)) -> None:
+        super().__init__(CONTENT)
+        self.address, self.headers = address, {"Content-Length": str(length)}
+
+    def geturl(self) -> str:
+        return self.address
+
+
 @pytest.fixture
 def network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     """A network that has one content at every address; which were asked for."""
@@ -52,7 +63,7 @@ def network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     def urlopen(address: str, timeout: float) -> io.BytesIO:
         assert timeout > 0
         asked.append(address)
-        return io.BytesIO(CONTENT)
+        return Response(address)
 
     monkeypatch.setattr(urllib.request, "urlopen", urlopen)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
@@ -103,6 +114,31 @@ def test_an_address_is_fetched_once(network: list[str]) -> None:
 def test_another_content_than_the_name_says_is_not_kept(network: list[str], tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="to have the sha256 00000000"):
         local("https://example.org/net-00000000.pth")
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_kept_file_that_was_altered_is_fetched_again(network: list[str]) -> None:
+    address = f"https://example.org/a/net-{HASH}.pth"
+    local(address).write_bytes(b"other")
+    assert local(address).read_bytes() == CONTENT
+    assert len(network) == 2
+
+
+@pytest.mark.parametrize(
+    ("sent", "said"),
+    [
+        (Response("https://example.org/net.pth", length=8), "7 of 8 bytes came"),
+        (Response("http://example.org/net.pth"), "sends on to an address that is not https"),
+    ],
+    ids=["cut off", "sent on"],
+)
+def test_what_does_not_come_whole_or_safely_is_not_kept(
+    sent: Response, said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(urllib.request, "urlopen", lambda *_, **__: sent)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(FetchError, match=said):
+        local("https://example.org/net.pth")
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 

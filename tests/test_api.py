@@ -19,7 +19,7 @@ PAGE = (ROOT / "docs" / "python-api.md").read_text(encoding="utf-8")
 
 def test_the_exported_names_are_these() -> None:
     """A name that comes or goes is a decision, not an accident."""
-    functions = {"assert_parity", "bench", "deploy", "diff", "fuse", "load", "read_bundle", "verify"}
+    functions = {"assert_parity", "bench", "deploy", "diff", "fuse", "insert", "load", "read_bundle", "verify"}
     types = {"Dim", "MeasureOptions", "Progress", "TensorSpec"}
     own = {name for name, value in vars(errors).items() if isinstance(value, type) and name.endswith("Error")}
     assert set(attn_export.__all__) == {"__version__", *functions, *types, *own}

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from attn_export.errors import ConversionError as ConversionError
     from attn_export.errors import DeviceError as DeviceError
     from attn_export.errors import ExportError as ExportError
+    from attn_export.errors import FetchError as FetchError
     from attn_export.errors import FusionError as FusionError
     from attn_export.errors import GateError as GateError
     from attn_export.errors import InconclusiveError as InconclusiveError
@@ -67,6 +68,7 @@ _MODULES = {
         "ConversionError",
         "DeviceError",
         "ExportError",
+        "FetchError",
         "FusionError",
         "GateError",
         "InconclusiveError",

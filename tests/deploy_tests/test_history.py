@@ -19,6 +19,7 @@ from attn_export.deploy_tests.latency import comparison, statistics
 from attn_export.deploy_tests.store.figures import Figure
 from attn_export.deploy_tests.store.index import Point
 from attn_export.deploy_tests.store.record import Machine, Subject, utc
+from tests.floats import floats
 
 HERE = Machine("id", "here", "processor", 2)
 NET = Subject("net", artifact="model", backend="toy")
@@ -204,7 +205,7 @@ def test_machines_runtimes_and_sizes_are_never_in_one_series() -> None:
 
 
 @FEW
-@given(st.lists(st.floats(1e-6, 1e6), min_size=1, max_size=12), st.floats(0, 2))
+@given(st.lists(floats(1e-6, 1e6), min_size=1, max_size=12), floats(0, 2))
 def test_any_series_has_a_verdict(values: list[float], own: float) -> None:
     found = verdict(series(values, own))
     assert found.verdict in ("passed", "failed", "inconclusive")
@@ -213,7 +214,7 @@ def test_any_series_has_a_verdict(values: list[float], own: float) -> None:
 
 
 @FEW
-@given(st.lists(st.floats(-1, 1), min_size=3, max_size=10), st.floats(-5, 5), st.integers(0, 3))
+@given(st.lists(floats(-1, 1), min_size=3, max_size=10), floats(-5, 5), st.integers(0, 3))
 def test_the_unit_does_not_matter(values: list[float], shift: float, scale: int) -> None:
     own = [Sample(value, 0.01) for value in values]
     moved = [Sample(value + shift, 0.01) for value in values]

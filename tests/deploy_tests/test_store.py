@@ -25,6 +25,7 @@ from attn_export.deploy_tests.store import record as records
 from attn_export.deploy_tests.store.figures import FRESH, ONE, figures
 from attn_export.deploy_tests.store.record import Machine, Record, Subject
 from attn_export.errors import LoadError, WriteError
+from tests.floats import floats
 
 HERE = Machine("0123456789abcdef", "here", "a processor", 2)
 NET = Subject("net", "sha256:00", artifact="model", precision="float32", backend="toy", clock="CPU time", inputs="x 1")
@@ -251,7 +252,7 @@ def test_a_file_with_the_right_name_must_be_a_run_too(tmp_path: Path, change: di
 
 #: Whatever JSON can hold, where figures are looked for.
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers(-(10**18), 10**18) | st.floats(allow_nan=False, allow_infinity=False)
+    st.none() | st.booleans() | st.integers(-(10**18), 10**18) | floats()
     | st.sampled_from(["", "x", "CPU time"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(
         st.sampled_from(

@@ -446,7 +446,7 @@ def test_depthwise_separable_without_anything_between(tmp_path: Path) -> None:
 
 def test_bam_with_a_dilation_that_its_padding_does_not_fit_is_refused(tmp_path: Path) -> None:
     golden = goldens.load("bam")
-    with pytest.raises(CheckpointError, match="7 x 7 alone"):
+    with pytest.raises(CheckpointError, match="any map but 7 x 7"):
         loaded(tmp_path, "bam", Preset({"channels": 32, "reduction": 4}), golden.state, "external-attention")
 
 

@@ -29,6 +29,7 @@ from attn_export.export.quantise.rewrite import Plan, Weight, rounded_name, writ
 from attn_export.export.quantise.walk import Walk
 from attn_export.export.quantise.watch import looked
 from attn_export.types import Array, Feeds
+from tests.floats import floats
 
 
 def said(_text: str) -> None:
@@ -95,7 +96,7 @@ def test_examples(module: object) -> None:
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.floats(-1e4, 1e4), st.floats(-1e4, 1e4), st.booleans())
+@given(floats(-1e4, 1e4), floats(-1e4, 1e4), st.booleans())
 def test_a_code_meets_zero_and_errs_by_half_a_step_within_its_range(low: float, high: float, unsigned: bool) -> None:
     by = codes.code(min(low, high), max(low, high), unsigned=unsigned)
     values = np.linspace(max(by.low, min(low, high, 0)), min(by.high, max(low, high, 0)), 101).astype(np.float32)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from attn_export.deploy_tests.latency.comparison import Rules
+from attn_export.tools.commands import insert
 from tests.tools.run import run
 
 NET = """
@@ -23,6 +26,7 @@ def net(tmp_path: Path) -> Path:
 
 def test_it_says_what_the_mechanism_costs(net: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(net.parent)
+    monkeypatch.setattr(insert, "Rules", partial(Rules, processes=2))
     said = run("insert", "net.py:make", "--input", "1x3x16x16", "--mechanism", "simam", "--after", "[02]", "--json")
     assert said.code in (0, 5), said.err  # 5: too noisy here for a ratio, which is printed with its control
     found = said.json

@@ -20,10 +20,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from attn_export.errors import AttnExportError
 from attn_export.export.construct import construct
 from attn_export.mechanisms import MECHANISMS
-from attn_export.mechanisms.at_shape import at_shape, layout_of
 from attn_export.tools import choosing, common_shapes
 from attn_export.tools.common_shapes import SHAPES, ShapeRow
-from benchmarks.common_shapes import PUBLISHED, inside, preset_of
+from benchmarks.common_shapes import configured, settings_at
 from benchmarks.targets import row as target_rows
 
 ROOT = Path(__file__).parents[1]
@@ -74,17 +73,14 @@ def grows(name: str) -> str:
     counts = []
     try:
         for side, channels in GROWTH:
-            base = preset_of(MECHANISMS[name])
-            layout = layout_of(MECHANISMS[name], base)
+            _, _, layout = configured(name)
             if layout == "network":
                 return ""
             text = f"1x{side * side}x{channels}" if layout == "tokens" else f"1x{channels}x{side}x{side}"
-            shape = inside(layout, text)
-            more = PUBLISHED[name](channels) if name in PUBLISHED else {}
-            settings = at_shape(MECHANISMS[name], base, shape, more)
+            settings, shape, inputs = settings_at(name, text)
             module = construct(settings.build, settings.arguments, 0)
             with torch.no_grad(), FlopCounterMode(display=False) as counter:
-                module(*[torch.randn(shape)] * len(base.inputs or MECHANISMS[name].inputs))
+                module(*[torch.randn(shape)] * inputs)
             counts.append(counter.get_total_flops())
     except (AttnExportError, RuntimeError, ValueError):
         return ""

@@ -28,7 +28,7 @@ from torch import nn
 
 from attn_export.deploy_tests.backend import Options, Run
 from attn_export.deploy_tests.backends import DEFAULT, opened
-from attn_export.deploy_tests.latency.comparison import Rules
+from attn_export.deploy_tests.latency.comparison import Rules, contrasts
 from attn_export.deploy_tests.latency.comparison_worker import interleave
 from attn_export.deploy_tests.latency.statistics import Interval, median
 from attn_export.deploy_tests.machine import environment
@@ -39,8 +39,8 @@ from attn_export.export.graph.cost import costs
 from attn_export.export.in_memory import from_module
 from attn_export.export.onnx.save import save
 from attn_export.mechanisms import MECHANISMS
-from attn_export.mechanisms.at_shape import Layout, at_shape, layout_of
-from attn_export.mechanisms.spec import Preset, Spec
+from attn_export.mechanisms.at_shape import Layout, at_shape, inside, layout_of
+from attn_export.mechanisms.spec import Preset, Spec, call
 from attn_export.pipeline import stages
 from attn_export.pipeline.options import BuildOptions
 from attn_export.tools.common_shapes import NETWORKS, SHAPES, ShapeRow, append, read, write
@@ -64,9 +64,27 @@ PUBLISHED: Mapping[str, Callable[[int], dict[str, Any]]] = {
 }
 
 
-def preset_of(spec: Spec) -> Preset:
-    """Give the preset of the command line."""
-    return spec.configurations[spec.default if spec.default in spec.configurations else next(iter(spec.presets))]
+def configured(name: str) -> tuple[Spec, Preset, Layout]:
+    """Give an entry, the preset that the command line takes, and the kind of its tensors.
+
+    Raises:
+        UsageError: it takes neither maps, tokens nor images.
+    """
+    spec = MECHANISMS[name]
+    base = spec.configurations[spec.named(name)]
+    return spec, base, layout_of(spec, base)
+
+
+def settings_at(name: str, shape: str) -> tuple[Preset, tuple[int, ...], int]:
+    """Give an entry's preset at the shape of a comparison, that shape in its own layout, and how many inputs have it.
+
+    Raises:
+        UsageError: it has no such layout, or a dimension of it cannot have that size.
+    """
+    spec, base, layout = configured(name)
+    sizes = inside(layout, parsed(shape))
+    more = PUBLISHED[name](sizes[1] if layout == "map" else sizes[-1]) if name in PUBLISHED else {}
+    return at_shape(spec, base, sizes, more), sizes, len(base.inputs or spec.inputs)
 
 
 def shapes_of(layout: Layout) -> tuple[str, ...]:
@@ -78,14 +96,13 @@ def shapes_of(layout: Layout) -> tuple[str, ...]:
     return {"tokens": SHAPES[2:3], "network": SHAPES[3:]}.get(layout, SHAPES[:2])
 
 
-def inside(layout: Layout, shape: str) -> tuple[int, ...]:
-    """Give the shape of a comparison in an entry's own layout.
+def parsed(shape: str) -> tuple[int, ...]:
+    """Read the shape of a comparison.
 
-    >>> inside("channels last", "2x64x56x56")
-    (2, 56, 56, 64)
+    >>> parsed("2x64x56x56")
+    (2, 64, 56, 56)
     """
-    sizes = tuple(int(size) for size in shape.split("x"))
-    return (sizes[0], *sizes[2:], sizes[1]) if layout == "channels last" else sizes
+    return tuple(int(size) for size in shape.split("x"))
 
 
 class Graph:
@@ -109,33 +126,27 @@ def compared(one: Graph, other: Graph, rules: Rules) -> tuple[Interval, float]:
     """Give the ratio of the times of two, and of each against itself."""
     with ExitStack() as stack:
         runs = [graph.opened(stack) for graph in (one, one, other, other)]
-        rounds = np.log(interleave(runs, {}, rules, seed=0))
+        times = interleave(runs, {}, rules, seed=0)
+    rounds, (_, control) = np.log(times), contrasts(times)
     effect = median(rounds[:, :2].mean(1) - rounds[:, 2:].mean(1))
-    control = float(np.median(rounds[:, 0] - rounds[:, 1] + rounds[:, 2] - rounds[:, 3]) / 2)
     low, middle, high = (math.exp(value) for value in (effect.low, effect.estimate, effect.high))
     return Interval(middle, low, high), math.exp(control)
 
 
 def measured(name: str, shape: str, folder: Path, yardstick: Callable[[str], Graph]) -> ShapeRow:
     """Measure one entry at one shape; what it cannot take becomes the row's reason."""
-    spec = MECHANISMS[name]
-    base = preset_of(spec)
-    layout = layout_of(spec, base)
-    sizes = inside(layout, shape)
-    more = PUBLISHED[name](sizes[1] if layout == "map" else sizes[-1]) if name in PUBLISHED else {}
     made: dict[str, Any] = {"date": datetime.now(timezone.utc).date().isoformat()}
     try:
-        settings = at_shape(spec, base, sizes, more)
+        settings, sizes, inputs = settings_at(name, shape)
         assert settings.build is not None
-        arguments = ", ".join(f"{key}={value!r}" for key, value in settings.arguments.items())
-        made["call"] = f"{settings.build.__name__}({arguments})"[:300]
+        made["call"] = call(settings.build.__name__, settings.arguments)[:300]
         module = construct(settings.build, settings.arguments, 0)
-        graph = Graph(module, sizes, len(base.inputs or spec.inputs), folder)
+        graph = Graph(module, sizes, inputs, folder)
     except (AttnExportError, RuntimeError, AssertionError, ValueError) as error:
         why = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         return ShapeRow(name, shape, why_not=why[:200], **made)
     known = {key: value.shape for key, value in graph.feeds.items()}
-    ratio, control = compared(graph, yardstick(shape), NETWORK if layout == "network" else LAYER)
+    ratio, control = compared(graph, yardstick(shape), NETWORK if shape == NETWORKS else LAYER)
     return ShapeRow(
         name,
         shape,
@@ -156,9 +167,9 @@ def measured(name: str, shape: str, folder: Path, yardstick: Callable[[str], Gra
 def _yardstick(shape: str, folder: Path) -> Graph:
     """Make the 3 x 3 convolution of a shape: for tokens, on the square map that they are of; ResNet-50 for images."""
     if shape == NETWORKS:
-        settings = preset_of(MECHANISMS["resnet"])
-        return Graph(construct(MECHANISMS["resnet"].build, settings.arguments, 0), inside("network", shape), 1, folder)
-    sizes = inside("map", shape)
+        spec, base, _ = configured("resnet")
+        return Graph(construct(spec.build, base.arguments, 0), parsed(shape), 1, folder)
+    sizes = parsed(shape)
     if len(sizes) == 3:
         side = math.isqrt(sizes[1])
         sizes = (sizes[0], sizes[2], side, side)
@@ -175,9 +186,8 @@ def wanted(names: list[str], shapes: list[str]) -> list[tuple[str, str]]:
     """List what can be measured, shape by shape; entries that take neither maps, tokens nor images are left out."""
     found = []
     for name in names or MECHANISMS.entries:
-        spec = MECHANISMS[name]
         try:
-            layout = layout_of(spec, preset_of(spec))
+            _, _, layout = configured(name)
         except UsageError:
             continue
         found += [(name, shape) for shape in shapes_of(layout) if not shapes or shape in shapes]

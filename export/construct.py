@@ -11,6 +11,7 @@ from torch import nn
 
 from attn_export.errors import UsageError
 from attn_export.export.parts import evaluating
+from attn_export.mechanisms.spec import call
 
 
 def of_program(found: object) -> Any:
@@ -35,7 +36,7 @@ def construct(factory: object, arguments: Mapping[str, object], seed: int) -> nn
             module = factory(**arguments)
         except (TypeError, ValueError) as error:
             name = getattr(factory, "__name__", str(factory))
-            raise UsageError(f"{name}({', '.join(f'{k}={v!r}' for k, v in arguments.items())}): {error}") from error
+            raise UsageError(f"{call(name, arguments)}: {error}") from error
     module = of_program(module)
     if not isinstance(module, nn.Module):
         raise UsageError(f"expected a function or class that gives a torch.nn.Module, got a {type(module).__name__}")

@@ -17,14 +17,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from attn_export.errors import UnknownNameError, UsageError
+from attn_export.errors import UsageError
 from attn_export.export.construct import construct
 from attn_export.export.copies import copied
 from attn_export.export.outputs import called
 from attn_export.export.parts import evaluating
 from attn_export.mechanisms import MECHANISMS
-from attn_export.mechanisms.at_shape import Layout, at_shape, layout_of
-from attn_export.mechanisms.spec import Preset, Spec
+from attn_export.mechanisms.at_shape import Layout, at_shape, inside, layout_of
+from attn_export.mechanisms.spec import Preset, Spec, call
 
 #: Modules that an error names.
 _SHOWN = 5
@@ -104,7 +104,8 @@ def insert(
         UsageError: nothing matches, a layer cannot have something behind it, or the mechanism does not fit there.
         SubjectError: the network does not run.
     """
-    spec, base = _entry(mechanism, preset)
+    spec = MECHANISMS[mechanism]
+    base = spec.configurations[spec.named(mechanism, preset)]
     names = matched(module, after)
     shapes = _shapes(module, inputs, names)
     made, places = copied(module), {}
@@ -132,14 +133,6 @@ def matched(module: nn.Module, patterns: Sequence[str]) -> list[str]:
     if not patterns:
         raise UsageError("expected a pattern of module names, got none; give for example --after 'layer*.conv2'")
     return [name for name in known if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)]
-
-
-def _entry(mechanism: str, preset: str | None) -> tuple[Spec, Preset]:
-    spec = MECHANISMS[mechanism]
-    chosen = preset or (spec.default if spec.default in spec.configurations else next(iter(spec.presets)))
-    if chosen not in spec.configurations:
-        raise UnknownNameError(f"preset of {mechanism}", chosen, spec.configurations)
-    return spec, spec.configurations[chosen]
 
 
 def _shapes(module: nn.Module, inputs: Mapping[str, Tensor], names: Sequence[str]) -> dict[str, Tensor]:
@@ -191,7 +184,7 @@ def _built(
         is_map = len(shape) == 4
         if layout == "network":
             raise UsageError("is a whole network, which takes images")
-        settings = at_shape(spec, base, _inside(layout, shape), arguments)
+        settings = at_shape(spec, base, inside(layout, shape), arguments)
         assert settings.build is not None
         module = construct(settings.build, settings.arguments, seed)
     except UsageError as error:
@@ -213,21 +206,7 @@ def _built(
             f"{mechanism} does not keep the shape: behind {place!r} it gets {text} and gives {kind}, which the layer"
             " after it was not made for; choose a mechanism, or --mechanism-kwargs, that keep it"
         )
-    written = ", ".join(f"{key}={value!r}" for key, value in settings.arguments.items())
-    return part, f"{type(module).__name__}({written})"
-
-
-def _inside(layout: Layout, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Give the shape that a mechanism of a layout gets where a layer gives ``shape``.
-
-    >>> _inside("tokens", (2, 64, 7, 7)), _inside("channels last", (2, 64, 7, 9)), _inside("map", (2, 64, 7, 9))
-    ((2, 49, 64), (2, 7, 9, 64), (2, 64, 7, 9))
-    """
-    if len(shape) == 4 and layout == "tokens":
-        return shape[0], shape[2] * shape[3], shape[1]
-    if len(shape) == 4 and layout == "channels last":
-        return shape[0], shape[2], shape[3], shape[1]
-    return shape
+    return part, call(type(module).__name__, settings.arguments)
 
 
 def _put(layer: nn.Module, name: str, part: nn.Module, place: str) -> None:

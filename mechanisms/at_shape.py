@@ -53,6 +53,19 @@ def layout_of(spec: Spec, preset: Preset) -> Layout:
     raise UsageError(f"takes {', '.join(' x '.join(map(str, shape)) for shape in shapes)}, no maps, tokens or images")
 
 
+def inside(layout: Layout, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Give the shape that an entry of a layout gets of a map ``b c h w``, or of tokens.
+
+    >>> inside("tokens", (2, 64, 7, 7)), inside("channels last", (2, 64, 7, 9)), inside("map", (2, 64, 7, 9))
+    ((2, 49, 64), (2, 7, 9, 64), (2, 64, 7, 9))
+    """
+    if len(shape) == 4 and layout == "tokens":
+        return shape[0], shape[2] * shape[3], shape[1]
+    if len(shape) == 4 and layout == "channels last":
+        return shape[0], shape[2], shape[3], shape[1]
+    return shape
+
+
 def at_shape(spec: Spec, preset: Preset, shape: Sequence[int], given: Mapping[str, Any] | None = None) -> Preset:
     """Give the preset for inputs of another shape.
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from attn_export.errors import UnknownNameError
 from attn_export.types import Dim as Dim
 
 Dtype = Literal["float16", "bfloat16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool"]
@@ -143,6 +144,27 @@ class Spec:
     def configurations(self) -> dict[str, Preset]:
         """Presets and variants together, by name."""
         return {**self.presets, **self.variants}
+
+    def named(self, entry: str, preset: str | None = None) -> str:
+        """Name the configuration that is meant: where none is asked for ``default``, or the first preset.
+
+        Raises:
+            UnknownNameError: ``entry`` has none of the name that was asked for.
+        """
+        known = self.configurations
+        chosen = preset or (self.default if self.default in known else next(iter(self.presets)))
+        if chosen not in known:
+            raise UnknownNameError(f"preset of {entry}", chosen, known)
+        return chosen
+
+
+def call(name: str, arguments: Mapping[str, Any]) -> str:
+    """Write a call of a constructor.
+
+    >>> call("SE", {"channels": 8, "act": "relu"})
+    "SE(channels=8, act='relu')"
+    """
+    return f"{name}({', '.join(f'{key}={value!r}' for key, value in arguments.items())})"
 
 
 def sizes_of(inputs: tuple[Input, ...], preset: Preset) -> dict[str, int]:

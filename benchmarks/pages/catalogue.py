@@ -13,7 +13,7 @@ from pathlib import Path
 from attn_export.errors import LoadError
 from attn_export.export.weights import published
 from attn_export.mechanisms import MECHANISMS, static_spec
-from attn_export.mechanisms.spec import Input, Preset, Source, Spec, sizes_of
+from attn_export.mechanisms.spec import Input, Preset, Source, Spec, call, sizes_of
 from attn_export.tools.measured import CAVEAT, CatalogueFigures, from_sweep, keep, kept, merged, shown
 from attn_export.types import Dim
 
@@ -137,9 +137,9 @@ def _preset(spec: Spec, preset: Preset) -> tuple[str, str, str]:
         f"`{item.name}:{'x'.join(str(sizes[d]) if isinstance(d, str) else str(d) for d in item.shape)}`"
         for item in inputs
     )
-    call = f"`{_build(spec, preset)}({', '.join(f'{key}={value!r}' for key, value in preset.arguments.items())})`"
+    written = f"`{call(_build(spec, preset), preset.arguments)}`"
     dynamic = spec.dynamic if preset.dynamic is None else preset.dynamic
-    return shapes, call, ", ".join(map(_dim, dynamic)) or "nothing"
+    return shapes, written, ", ".join(map(_dim, dynamic)) or "nothing"
 
 
 _SOURCES = (

@@ -26,7 +26,7 @@ from attn_export.deploy_tests import backends
 from attn_export.deploy_tests.latency.statistics import Interval, ratio
 from attn_export.deploy_tests.latency.timed_model import TimedModel
 from attn_export.deploy_tests.machine.emulated import refuse_to_measure
-from attn_export.errors import BackendError
+from attn_export.errors import BackendError, InconclusiveError
 from attn_export.process import activity, children
 from attn_export.types import Summarised
 
@@ -87,6 +87,22 @@ class LatencyComparison(Summarised):
         said = "the candidate is " + self.verdict if self.verdict in ("faster", "slower") else self.verdict
         how = f"{self.clock}, {len(self.pairs)} process pairs"
         return f"time ratio {self.ratio}, A/A control {self.control}: {said} ({how})"
+
+    def outcome(self) -> str:
+        """Say the ratio, its control and how both were measured, whatever the two are called."""
+        how = f"{len(self.pairs)} process pairs, {self.clock}"
+        return f"{self.ratio}, {self.verdict}; control {self.control}, {how}"
+
+    def refuse_void(self) -> None:
+        """Refuse to report a ratio where the control says that this machine, now, cannot compare.
+
+        Raises:
+            InconclusiveError: it is so.
+        """
+        if self.void:
+            raise InconclusiveError(
+                f"no latency ratio: expected an A/A run of 1.0, got {self.control}; use a quieter machine"
+            )
 
     def inconclusive(self, asked: float) -> bool:
         """Whether nothing was shown, and a difference of ``asked`` (a share) could have gone unseen."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from attn_export.errors import UnknownNameError, UsageError
+from attn_export.errors import UsageError
 from attn_export.export.source import Source, SourceOptions
 from attn_export.mechanisms import MECHANISMS
 from attn_export.mechanisms.spec import Input, Preset, Spec, sizes_of
@@ -67,9 +67,7 @@ def from_spec(
     from attn_export.export.weights import built, checkpoint
     from attn_export.export.weights.randomize import randomize
 
-    chosen = preset or (spec.default if spec.default in spec.configurations else next(iter(spec.presets)))
-    if chosen not in spec.configurations:
-        raise UnknownNameError(f"preset of {name}", chosen, spec.configurations)
+    chosen = spec.named(name, preset)
     settings: Preset = spec.configurations[chosen]
     if weights is None:
         module = construct(settings.build or spec.build, settings.arguments, seed)

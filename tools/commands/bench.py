@@ -20,7 +20,7 @@ from attn_export.deploy_tests.machine import environment
 from attn_export.deploy_tests.measurement import Measurement, MeasureOptions, measure_bundle, thread_counts
 from attn_export.deploy_tests.store.record import Subject
 from attn_export.deploy_tests.tuning import Setting
-from attn_export.errors import BackendMissingError, InconclusiveError, UsageError
+from attn_export.errors import BackendMissingError, UsageError
 from attn_export.tools import console
 from attn_export.tools.commands import stored
 from attn_export.tools.commands.bench_all import bench_all
@@ -150,10 +150,8 @@ def bench(asked: BenchOptions, *, as_json: bool, verbosity: int) -> None:
     if not as_json:
         console.say(*others)
         _say(sides, compared, case, findings)
-    if compared and compared.void:
-        raise InconclusiveError(
-            f"no latency ratio: expected an A/A run of 1.0, got {compared.control}; use a quieter machine"
-        )
+    if compared:
+        compared.refuse_void()
     budget.gate(findings)
 
 
@@ -358,10 +356,7 @@ def _plain(sides: list[Side], compared: LatencyComparison, case: int) -> dict[st
 
 
 def _comparison(sides: list[Side], compared: LatencyComparison) -> str:
-    return (
-        f"{sides[0].typed} / {sides[1].typed}: {compared.ratio}, {compared.verdict}; control {compared.control},"
-        f" {len(compared.pairs)} process pairs, {compared.clock}; {would_show(compared)}"
-    )
+    return f"{sides[0].typed} / {sides[1].typed}: {compared.outcome()}; {would_show(compared)}"
 
 
 def _sizes(text: str | None) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 from attn_export.errors import LoadError, UnknownNameError
 from attn_export.export.weights import published
 from attn_export.mechanisms import MECHANISMS, static_spec
-from attn_export.mechanisms.spec import Preset, Spec, sizes_of
+from attn_export.mechanisms.spec import Preset, Spec, call, sizes_of
 from attn_export.tools import console
 from attn_export.tools.measured import CAVEAT, kept, shown
 
@@ -113,8 +113,7 @@ def _shapes(spec: Spec, preset: Preset) -> str:
 
 
 def _call(spec: Spec, preset: Preset) -> str:
-    build = preset.build or spec.build
-    return f"{build.__name__}({', '.join(f'{k}={v!r}' for k, v in preset.arguments.items())})"
+    return call((preset.build or spec.build).__name__, preset.arguments)
 
 
 def _dim(dim: Any) -> str:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from attn_export.deploy_tests.latency.comparison import LatencyComparison, Rules
-from attn_export.errors import InconclusiveError, UnknownNameError, UsageError
+from attn_export.deploy_tests.latency.comparison import Rules
+from attn_export.errors import UnknownNameError, UsageError
 from attn_export.export import sources
 from attn_export.export.insertion import Inserted, insert
 from attn_export.export.source import SourceOptions
@@ -78,10 +78,8 @@ def cost(wanted: SourceOptions, asked: InsertOptions, *, as_json: bool, verbosit
     console.result(_plain(subject.name, asked, made, found), as_json=as_json)
     if not as_json:
         console.say(*_lines(asked.mechanism, made, found))
-    if found.latency and found.latency.void:
-        raise InconclusiveError(
-            f"no latency ratio: expected an A/A run of 1.0, got {found.latency.control}; use a quieter machine"
-        )
+    if found.latency:
+        found.latency.refuse_void()
 
 
 def _plain(name: str, asked: InsertOptions, made: Inserted, found: Difference) -> dict[str, Any]:
@@ -115,13 +113,5 @@ def _lines(mechanism: str, made: Inserted, found: Difference) -> list[str]:
     for name, was, now in rows:
         change = f"{now / was - 1:+.2%}" if was else ""
         lines.append(f"{name:<14} {was:>16,} {now:>16,} {change:>9}")
-    return [*lines, _time(found.latency)]
-
-
-def _time(latency: LatencyComparison | None) -> str:
-    if latency is None:
-        return "latency: not measured"
-    return (
-        f"latency, after / before: {latency.ratio}, {latency.verdict}; control {latency.control},"
-        f" {len(latency.pairs)} process pairs, {latency.clock}"
-    )
+    timed = f"latency, after / before: {found.latency.outcome()}" if found.latency else "latency: not measured"
+    return [*lines, timed]

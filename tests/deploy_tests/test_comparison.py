@@ -26,7 +26,7 @@ from attn_export.deploy_tests.latency.comparison import (
 )
 from attn_export.deploy_tests.latency.comparison_worker import interleave
 from attn_export.deploy_tests.latency.statistics import Interval
-from attn_export.errors import BackendError
+from attn_export.errors import BackendError, InconclusiveError
 from attn_export.process import children
 from attn_export.types import Feeds
 
@@ -98,6 +98,15 @@ def test_a_place_that_is_always_slower_makes_it_void() -> None:
     results = [repeat_until_clear(simulated(i, 0, QUIET, bias=0.05)) for i in range(20)]
     assert all(result.void and result.verdict == "void" and result.inconclusive(0.5) for result in results)
     assert all(len(result.pairs) == 15 for result in results), "a void comparison goes on as long as it may"
+
+
+def test_a_void_comparison_gives_no_ratio_and_another_does() -> None:
+    fine = LatencyComparison(Interval(0.9, 0.89, 0.91), Interval(1.0, 0.99, 1.01), "CPU time", ())
+    fine.refuse_void()
+    void = LatencyComparison(fine.ratio, Interval(1.05, 1.03, 1.07), "CPU time", ())
+    with pytest.raises(InconclusiveError, match=r"an A/A run of 1\.0, got 1\.050 \[1\.030, 1\.070\]") as caught:
+        void.refuse_void()
+    assert caught.value.exit_code == 5
 
 
 def test_it_stops_early_where_it_is_quiet_and_goes_on_where_it_is_not() -> None:
